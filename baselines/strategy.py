@@ -1,0 +1,212 @@
+"""What a strategy is given and what it returns.
+
+A *strategy* is one way to spend a training budget so as to end with one network of the target architecture:
+train one network, train three and take the best, train two and merge them. It gets a `Task` (data, architecture,
+hyper-parameters), a `Budget` (epochs of each phase), a seed and a `Stages` cache, and returns an `Outcome`.
+
+A strategy never reads `task.data.x_test`: it decides on validation data, and its caller evaluates the outcome on the
+test data once, at the end.
+
+Example, with a budget of 2 x 200 + 100 + 100 epochs:
+
+    one_model      |------------------------- single 600 -------------------------|
+    best_of_three  |---- teacher 200 ----|---- teacher 200 ----|---- teacher 200 ----|
+    l0_merge       |---- teacher 200 ----|---- teacher 200 ----|- gates 100 -|- finetune 100 -|
+
+The teachers number 0, 1 and 2 of a seed are the same networks in every strategy: `Stages` trains each once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:  # The command line lists suites and strategies without importing Keras.
+    import keras
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Data:
+    """One data set in three parts: inputs `(n, ...)` and targets `(n,)` or `(n, outputs)`, ready for the network."""
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_val: np.ndarray
+    y_val: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+
+
+@dataclass(frozen=True)
+class Phase:
+    """How the weights are trained in one phase: SGD whose learning rate drops in steps.
+
+    Attributes:
+        learning_rate: at the start of the phase.
+        momentum: of SGD.
+        nesterov: whether the momentum is Nesterov's.
+        batch_size: in examples.
+        drops: where the learning rate is multiplied by `drop_factor`, as fractions of the phase, from 0 to 1.
+        drop_factor: what each drop multiplies by.
+    """
+
+    learning_rate: float
+    momentum: float
+    batch_size: int
+    nesterov: bool = False
+    drops: tuple[float, ...] = ()
+    drop_factor: float = 0.1
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """How the gates of a big student are trained.
+
+    Attributes:
+        learning_rate: of the gates' own optimizer, constant.
+        momentum: of the gates' own optimizer.
+        sampling: "example" or "batch"; see `kmerge.merge`.
+        control: name of the control of the budget that the suite uses by default, a key of `controls`.
+        controls: by the names of `kmerge.GatePressure`'s controls, its settings.
+    """
+
+    learning_rate: float
+    momentum: float
+    sampling: str
+    control: str
+    controls: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be learnt, by what architecture, with what hyper-parameters.
+
+    Attributes:
+        name: of the suite.
+        data: the data set; the same arrays for every strategy and phase of a seed.
+        build: from a seed to a fresh, uncompiled network.
+        loss: makes a new Keras loss object, for logits where the task is classification.
+        metric: "accuracy" or "mse".
+        augment: from a seed to a layer that augments training inputs, or None.
+        phases: "teacher", "gates", "finetune" and "single" to how the weights are trained there.
+        gates: how gates are trained.
+        identity: everything of this task that a trained network depends on (data, architecture, scale, versions of
+            the code and of what it runs on; the phases are not in it), as JSON can hold it; the start of each key of
+            the stage cache.
+    """
+
+    name: str
+    data: Data
+    build: Callable[[int], keras.Model]
+    loss: Callable[[], keras.losses.Loss]
+    metric: str
+    augment: Callable[[int], keras.Layer] | None
+    phases: Mapping[str, Phase]
+    gates: GateSettings
+    identity: Mapping[str, Any]
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a higher value of the metric is better."""
+        return self.metric == "accuracy"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Epochs of each phase, after scaling: `teacher` for each teacher, `gates`, `finetune`, `single` in one go."""
+
+    teacher: int
+    gates: int
+    finetune: int
+    single: int
+
+
+@dataclass
+class TrainingRecord:
+    """What is known of one training phase once it is over.
+
+    Attributes:
+        rows: one JSON-able dict per epoch: `phase`, `epoch` (from 1), `loss`, `train_metric`, `val_loss`,
+            `val_metric`, `learning_rate` (at the epoch's end), `seconds`, and what callbacks put in the logs.
+        seconds: wall time of the training, validation included.
+        flops: floating-point operations of training: 6 per multiply-accumulate of the forward pass, example, epoch.
+        best_weights: `model.get_weights()` at the epoch of the best validation metric.
+    """
+
+    rows: list[dict[str, Any]]
+    seconds: float
+    flops: float
+    best_weights: list[np.ndarray]
+
+
+@dataclass
+class Outcome:
+    """What a strategy ends with.
+
+    Attributes:
+        model: the final network, a plain `keras.Model` of the target architecture.
+        best_model: the same network at the best validation epoch of its last phase; may be `model` itself.
+        history: the rows of all phases, in the order in which they were trained.
+        epochs: sum of the epochs of all phases, shared stages included.
+        flops: of training, shared stages charged in full.
+        seconds: of training, shared stages charged in full.
+        teacher_epoch_equivalents: `flops` over those of one epoch of the target architecture.
+        extras: further columns of the row.
+    """
+
+    model: keras.Model
+    best_model: keras.Model
+    history: list[dict[str, Any]]
+    epochs: int
+    flops: float
+    seconds: float
+    teacher_epoch_equivalents: float
+    extras: dict[str, Any] = field(default_factory=dict)
+
+
+class Stages(Protocol):
+    """Trains each stage that strategies share once, and keeps it; hears of every epoch."""
+
+    def run(
+        self,
+        key: Mapping[str, Any],
+        build: Callable[[], keras.Model],
+        train: Callable[[keras.Model], TrainingRecord],
+    ) -> tuple[keras.Model, TrainingRecord]:
+        """The trained network of a stage, from the cache or trained now.
+
+        Args:
+            key: everything the stage depends on, as JSON can hold it.
+            build: makes the network, uncompiled: to be trained, or to be filled with the cached weights.
+            train: trains the network in place.
+
+        Returns:
+            The network with the weights of the last epoch, and the record (with the best epoch's weights), both the
+            same whether they come from the cache or not.
+        """
+
+    def on_epoch(self, row: Mapping[str, Any]) -> None:
+        """Hear of an epoch that has just ended, in a shared stage or not, for a progress view.
+
+        Args:
+            row: as in `TrainingRecord.rows`.
+        """
+
+
+class Strategy(Protocol):
+    """One way to spend a budget."""
+
+    def __call__(self, task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
+        """Train.
+
+        Args:
+            task: what to learn.
+            budget: epochs of each phase.
+            seed: of this replicate; every draw derives from it by `kmerge.seeds.seed_of`.
+            stages: the cache of shared stages.
+
+        Returns:
+            The outcome; the test data has not been looked at.
+        """

@@ -1,0 +1,241 @@
+"""The networks of the papers' experiments, started and regularised as PyTorch does it.
+
+The papers' code is PyTorch, and some of its results depend on PyTorch's defaults: on the sine net, Keras' own start
+(Glorot kernels, zero biases) puts every kink of the ReLUs at x = 0 and training fails. So here:
+
+- Kernels and biases start from U(-b, b) with b = 1 / sqrt(inputs per output); the convolutions of residual networks,
+  which have no biases, start from N(0, 2 / outputs per input).
+- BatchNormalization has momentum .9 and epsilon 1e-5; strided 3x3 convolutions pad one pixel on every side.
+- `weight_decay` w is an L2 penalty of w / 2, whose gradient is w times the weight: PyTorch's SGD adds just that to the
+  gradient of every parameter, before the momentum. Keras' decoupled `weight_decay` is another method.
+- Each weight draws from a seed of its layer's name: two layers of one shape never start equal.
+
+All networks put out logits or, for regression, the values themselves.
+"""
+
+from collections.abc import Callable
+
+import keras
+from keras import layers
+
+from kmerge.seeds import seed_of
+
+
+class _TorchLayers:
+    """Applies layers that are started and regularised as PyTorch does it."""
+
+    def __init__(self, seed: int, weight_decay: float):
+        self.seed = seed
+        self.weight_decay = weight_decay
+
+    def _penalty(self) -> keras.Regularizer | None:
+        return keras.regularizers.L2(self.weight_decay / 2) if self.weight_decay else None
+
+    def _weights(self, name: str, inputs: int, use_bias: bool) -> dict:
+        def uniform(weight: str) -> keras.Initializer:
+            bound = inputs**-0.5
+            return keras.initializers.RandomUniform(-bound, bound, seed=seed_of("init", self.seed, name, weight))
+
+        settings = {
+            "kernel_initializer": uniform("kernel"),
+            "kernel_regularizer": self._penalty(),
+            "use_bias": use_bias,
+        }
+        if use_bias:
+            settings |= {"bias_initializer": uniform("bias"), "bias_regularizer": self._penalty()}
+        return settings
+
+    def dense(self, x, units: int, name: str, activation: str | None = None, use_bias: bool = True):
+        weights = self._weights(name, x.shape[-1], use_bias)
+        return layers.Dense(units, activation=activation, name=name, **weights)(x)
+
+    def conv(self, x, filters: int, size: int, name: str, padding: str = "same", use_bias: bool = True):
+        weights = self._weights(name, x.shape[-1] * size * size, use_bias)
+        return layers.Conv2D(filters, size, padding=padding, name=name, **weights)(x)
+
+    def norm(self, x, name: str):
+        penalties = {"beta_regularizer": self._penalty(), "gamma_regularizer": self._penalty()}
+        return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name, **penalties)(x)
+
+    def conv_norm(self, x, filters: int, size: int, strides: int, name: str):
+        """A convolution without bias and its BatchNormalization, as residual networks have them."""
+        if strides > 1 and size > 1:
+            # Keras pads "same" on the far sides only when the stride is 2; PyTorch pads all sides alike.
+            x = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
+        start = keras.initializers.VarianceScaling(
+            2.0, "fan_out", "untruncated_normal", seed=seed_of("init", self.seed, name, "kernel")
+        )
+        x = layers.Conv2D(
+            filters,
+            size,
+            strides,
+            padding="same" if strides == 1 else "valid",
+            use_bias=False,
+            kernel_initializer=start,
+            kernel_regularizer=self._penalty(),
+            name=name,
+        )(x)
+        return self.norm(x, f"{name}_bn")
+
+
+def mlp(
+    input_shape: tuple[int, ...],
+    outputs: int,
+    seed: int,
+    *,
+    weight_decay: float = 0.0,
+    hidden: tuple[int, ...] = (100,),
+) -> keras.Model:
+    """A multi-layer perceptron with ReLUs; with one hidden layer of 100, the papers' sine net.
+
+    Args:
+        input_shape: of one example.
+        outputs: units of the last layer, which has no activation.
+        seed: every weight draws from a seed derived from it.
+        weight_decay: coupled, as in PyTorch's SGD.
+        hidden: units of each hidden layer.
+
+    Returns:
+        An uncompiled network.
+    """
+    torch = _TorchLayers(seed, weight_decay)
+    x = inputs = keras.Input(input_shape, name="input")
+    for number, units in enumerate(hidden, 1):
+        x = torch.dense(x, units, f"dense_{number}", "relu")
+    return keras.Model(inputs, torch.dense(x, outputs, "output"), name="mlp")
+
+
+def lenet(
+    input_shape: tuple[int, ...], outputs: int, seed: int, *, weight_decay: float = 0.0, activation: str = "tanh"
+) -> keras.Model:
+    """LeNet-5: two 5x5 convolutions (6, 16) with average pooling, Dense 120 and 84. For 28x28 images.
+
+    Args:
+        input_shape: `(28, 28, channels)`.
+        outputs: logits.
+        seed: every weight draws from a seed derived from it.
+        weight_decay: coupled, as in PyTorch's SGD.
+        activation: "tanh" (the original and the merging papers) or "relu".
+
+    Returns:
+        An uncompiled network.
+
+    Raises:
+        ValueError: if the images are not 28x28.
+
+    Reference:
+        LeCun et al., "Gradient-based learning applied to document recognition", Proc. IEEE 1998.
+    """
+    if tuple(input_shape[:2]) != (28, 28):
+        raise ValueError(f"lenet expects 28x28 images, so that 16 * 5 * 5 features remain; received {input_shape}.")
+    torch = _TorchLayers(seed, weight_decay)
+    inputs = keras.Input(input_shape, name="input")
+    x = torch.conv(inputs, 6, 5, "conv_1")
+    x = layers.Activation(activation, name="act_1")(x)
+    x = layers.AveragePooling2D(2, name="pool_1")(x)
+    x = torch.conv(x, 16, 5, "conv_2", padding="valid")
+    x = layers.Activation(activation, name="act_2")(x)
+    x = layers.AveragePooling2D(2, name="pool_2")(x)
+    x = layers.Flatten(name="flatten")(x)
+    x = torch.dense(x, 120, "dense_1", activation)
+    x = torch.dense(x, 84, "dense_2", activation)
+    return keras.Model(inputs, torch.dense(x, outputs, "logits"), name="lenet")
+
+
+def _basic_block(torch: _TorchLayers, x, filters: int, strides: int, name: str):
+    shortcut = x
+    x = torch.conv_norm(x, filters, 3, strides, f"{name}_conv_1")
+    x = layers.Activation("relu", name=f"{name}_relu_1")(x)
+    x = torch.conv_norm(x, filters, 3, 1, f"{name}_conv_2")
+    if strides > 1 or shortcut.shape[-1] != filters:
+        shortcut = torch.conv_norm(shortcut, filters, 1, strides, f"{name}_shortcut")
+    x = layers.Add(name=f"{name}_add")([x, shortcut])
+    return layers.Activation("relu", name=f"{name}_relu_2")(x)
+
+
+def resnet(
+    input_shape: tuple[int, ...],
+    outputs: int,
+    seed: int,
+    *,
+    weight_decay: float = 0.0,
+    depth: int = 20,
+    width: int = 16,
+) -> keras.Model:
+    """A residual network for small images: a 3x3 stem, three stages of basic blocks, global average pooling.
+
+    Stages have `width`, `2 * width` and `4 * width` channels; shortcuts across stages are 1x1 convolutions with
+    BatchNormalization. Depth 20, width 16 and 100 classes is the ResNet-20 of the CIFAR-100 experiment.
+
+    Args:
+        input_shape: `(height, width, channels)`.
+        outputs: logits.
+        seed: every weight draws from a seed derived from it.
+        weight_decay: coupled, as in PyTorch's SGD.
+        depth: 6 * blocks per stage + 2.
+        width: channels of the first stage.
+
+    Returns:
+        An uncompiled network.
+
+    Raises:
+        ValueError: if no number of blocks gives the depth.
+
+    Reference:
+        He et al., "Deep residual learning for image recognition", CVPR 2016, section 4.2.
+    """
+    blocks, rest = divmod(depth - 2, 6)
+    if rest or blocks < 1:
+        raise ValueError(f"resnet expects a depth of 6 * blocks + 2: 8, 14, 20, 26, ...; received {depth}.")
+    torch = _TorchLayers(seed, weight_decay)
+    inputs = keras.Input(input_shape, name="input")
+    x = torch.conv_norm(inputs, width, 3, 1, "stem")
+    x = layers.Activation("relu", name="stem_relu")(x)
+    for stage in (1, 2, 3):
+        for block in range(1, blocks + 1):
+            strides = 2 if stage > 1 and block == 1 else 1
+            x = _basic_block(torch, x, width * 2 ** (stage - 1), strides, f"stage_{stage}_block_{block}")
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(inputs, torch.dense(x, outputs, "logits"), name=f"resnet{depth}")
+
+
+def vgg11(
+    input_shape: tuple[int, ...], outputs: int, seed: int, *, weight_decay: float = 0.0, batch_norm: bool = False
+) -> keras.Model:
+    """VGG-11 for 32x32 images with one Dense layer; without biases, as OTFusion and the merging paper have it.
+
+    Args:
+        input_shape: `(32, 32, channels)`.
+        outputs: logits.
+        seed: every weight draws from a seed derived from it.
+        weight_decay: coupled, as in PyTorch's SGD.
+        batch_norm: whether each convolution is followed by BatchNormalization.
+
+    Returns:
+        An uncompiled network.
+
+    Raises:
+        ValueError: if the images are not 32x32.
+
+    Reference:
+        Simonyan and Zisserman, "Very deep convolutional networks", ICLR 2015; Singh and Jaggi, "Model fusion via
+        optimal transport", NeurIPS 2020.
+    """
+    if tuple(input_shape[:2]) != (32, 32):
+        raise ValueError(f"vgg11 expects 32x32 images, which five poolings bring to 1x1; received {input_shape}.")
+    torch = _TorchLayers(seed, weight_decay)
+    x = inputs = keras.Input(input_shape, name="input")
+    number = 0
+    for stage, widths in enumerate(((64,), (128,), (256, 256), (512, 512), (512, 512)), 1):
+        for filters in widths:
+            number += 1
+            x = torch.conv(x, filters, 3, f"conv_{number}", use_bias=False)
+            if batch_norm:
+                x = torch.norm(x, f"conv_{number}_bn")
+            x = layers.Activation("relu", name=f"relu_{number}")(x)
+        x = layers.MaxPooling2D(2, name=f"pool_{stage}")(x)
+    x = layers.Flatten(name="flatten")(x)
+    return keras.Model(inputs, torch.dense(x, outputs, "logits", use_bias=False), name="vgg11")
+
+
+ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {"lenet": lenet, "mlp": mlp, "resnet": resnet, "vgg11": vgg11}

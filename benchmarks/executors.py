@@ -1,0 +1,207 @@
+"""Runs batches of runs in worker processes on this machine.
+
+A worker gets a few run folders, works through them in order and reports on its standard output, one JSON object a
+line. What it reports is for the progress display; what counts is what stands in the folders. A worker that dies takes
+only the run it was at with it: that run fails, and the rest of its batch goes to a new worker.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.store import RunFolder
+
+_GRACE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened to a run: `kind` is "start", "epoch", "done" or "failed"; `detail` depends on it."""
+
+    kind: str
+    run: RunFolder
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def default_jobs() -> int:
+    """How many workers run at a time unless told otherwise: one on a GPU, else one per core, at most four."""
+    return 1 if Path("/dev/nvidiactl").exists() else min(4, cores())
+
+
+def worker_environment(backend: str) -> dict[str, str]:
+    """Environment variables of a worker: the backend, its share of the cores, memory of a GPU taken as needed.
+
+    Args:
+        backend: "tensorflow" or "jax".
+
+    Returns:
+        The whole environment. What the caller's environment says of threads and logging goes before our defaults.
+    """
+    # Sums are rounded by how they are split over threads, and training magnifies it: the number of threads must not
+    # follow from how many jobs were asked for, or the same run would end in other numbers.
+    threads = str(max(1, cores() // default_jobs()))
+    defaults = {
+        "OMP_NUM_THREADS": threads,
+        "TF_NUM_INTRAOP_THREADS": threads,
+        "TF_NUM_INTEROP_THREADS": "1",
+        "NPROC": threads,  # the size of XLA's thread pool, for JAX on a CPU
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    }
+    return {**defaults, **os.environ, "KERAS_BACKEND": backend, "PYTHONUNBUFFERED": "1"}
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen
+    batch: Sequence[RunFolder]
+    reported: set[Path] = field(default_factory=set)
+
+    @property
+    def seeds(self) -> set[int]:
+        return {run.configuration["seed"] for run in self.batch}
+
+
+class LocalProcesses:
+    """Worker processes on this machine, a fixed number at a time.
+
+    A context manager: leaving it, in whatever way, stops the workers that still run.
+
+    Args:
+        jobs: how many workers at a time.
+        environment: of the workers; see `worker_environment`.
+    """
+
+    def __init__(self, jobs: int, environment: dict[str, str]) -> None:
+        self.jobs = jobs
+        self.environment = environment
+        self._workers: list[_Worker] = []
+        self._messages: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
+
+    def __enter__(self) -> "LocalProcesses":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def run(self, batches: Sequence[Sequence[RunFolder]]) -> Iterator[Event]:
+        """Work through all batches.
+
+        Args:
+            batches: run folders that exist; the runs of a batch share a process.
+
+        Yields:
+            What happens, as it happens. Each run ends in one "done" or "failed".
+        """
+        waiting = list(batches)
+        while waiting or self._workers:
+            while waiting and len(self._workers) < self.jobs:
+                self._start(waiting.pop(self._next(waiting)))
+            worker, message = self._messages.get()
+            if message is not None:
+                event = _event(worker, message)
+                if event is not None:
+                    yield event
+                continue
+            self._workers.remove(worker)
+            events, rest = _last_words(worker)
+            yield from events
+            if rest:
+                waiting.insert(0, rest)
+
+    def stop(self) -> None:
+        """Stop all workers: asked first, killed if they do not go."""
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            for worker in self._workers:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(worker.process.pid, how)
+            for worker in self._workers:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    worker.process.wait(_GRACE_SECONDS)
+        self._workers.clear()
+
+    def _next(self, waiting: Sequence[Sequence[RunFolder]]) -> int:
+        """Index of the batch to start: one whose seeds nobody is at, lest it wait for a stage that another trains."""
+        busy = set().union(*(worker.seeds for worker in self._workers))
+        free = (i for i, batch in enumerate(waiting) if not busy & {run.configuration["seed"] for run in batch})
+        return next(free, 0)
+
+    def _start(self, batch: Sequence[RunFolder]) -> None:
+        # A session of its own, or Ctrl-C on the terminal would reach the workers before us. They notice our death,
+        # however it comes, by the end of their standard input.
+        command = [sys.executable, "-m", "benchmarks.worker", "--attached", *(str(run.path) for run in batch)]
+        with open(batch[0].path / "log.txt", "wb") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=self.environment,
+                start_new_session=True,
+            )
+        worker = _Worker(process, batch)
+        self._workers.append(worker)
+        threading.Thread(target=self._read, args=(worker,), daemon=True).start()
+
+    def _read(self, worker: _Worker) -> None:
+        with worker.process.stdout as lines:
+            for line in lines:
+                self._messages.put((worker, json.loads(line)))
+        worker.process.wait()
+        self._messages.put((worker, None))
+
+
+def _event(worker: _Worker, message: dict[str, Any]) -> Event | None:
+    """The event that a worker's message tells of; None if it tells of none of its runs."""
+    run = next((run for run in worker.batch if str(run.path) == message.pop("folder", None)), None)
+    kind = message.pop("event", None)
+    if run is None or run.path in worker.reported:
+        return None
+    if kind in ("done", "failed"):
+        worker.reported.add(run.path)
+    return Event(kind, run, message)
+
+
+def _last_words(worker: _Worker) -> tuple[list[Event], list[RunFolder]]:
+    """What is to be told of a worker's runs that it did not report itself, and those that it did not come to."""
+    open_runs = [run for run in worker.batch if run.path not in worker.reported]
+    events = [Event("done", run, run.result) for run in open_runs if run.status == "done"]
+    open_runs = [run for run in open_runs if run.status != "done"]
+    if not open_runs:
+        return events, []
+    run, *rest = open_runs
+    log = _tail(run.path / "log.txt")
+    error = _reason(worker.process.returncode)
+    run.fail(error, log)
+    events.append(Event("failed", run, {"error": error, "traceback": log}))
+    return events, rest
+
+
+def _reason(status: int) -> str:
+    if status == -signal.SIGKILL:
+        return "the worker was killed by signal 9 (by hand, or because memory ran out)"
+    if status < 0:
+        return f"the worker was killed by signal {-status} ({signal.Signals(-status).name})"
+    return f"the worker exited with status {status} and left no result"
+
+
+def _tail(path: Path, characters: int = 4000) -> str:
+    try:
+        return path.read_bytes()[-characters:].decode(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,64 @@
+"""Merging by L0 gates as a strategy: two teachers, the gated big student, the cut, fine-tuning.
+
+Reference: Pašen and Boža, "Merging of neural networks".
+"""
+
+from dataclasses import dataclass
+
+import keras
+
+import kmerge
+from baselines.budget import make_outcome, train_phase, train_teacher, training_flops, validation_metric
+from baselines.single_model import train_one
+from baselines.strategy import Budget, Outcome, Stages, Task
+from kmerge.seeds import seed_of
+
+# Examples whose activations the least-squares compensation sees.
+_COMPENSATION_EXAMPLES = 2_000
+
+
+@dataclass(frozen=True)
+class L0Merge:
+    """Two teachers, merged by gates; a `Strategy`.
+
+    Attributes:
+        control: of the gates' budget; None for the suite's own choice.
+        compensate: whether `kmerge.compress` compensates for what was cut by least squares on training data.
+    """
+
+    control: str | None = None
+    compensate: bool = False
+
+    def __call__(self, task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
+        """See `Strategy`."""
+        control = self.control or task.gates.control
+        trained = [train_teacher(task, budget, seed, number, stages) for number in range(2)]
+        teachers, records = [model for model, _ in trained], [record for _, record in trained]
+        big = _big_student(task, teachers, seed)
+        gating = train_phase(big, task, "gates", budget.gates, seed, stages.on_epoch, control=control)
+        sample = task.data.x_train[:_COMPENSATION_EXAMPLES] if self.compensate else None
+        student = kmerge.compress(big, data=sample)
+        extras = {
+            "control": control,
+            "validation_teachers": [record.rows[-1]["val_metric"] for record in records],
+            "validation_ensemble": validation_metric(task, *teachers),
+            "validation_before_cut": gating.rows[-1]["val_metric"],
+            "validation_after_cut": validation_metric(task, student),
+            "gates_undecided": gating.rows[-1]["gate_undecided"],
+        }
+        tuning = train_phase(student, task, "finetune", budget.finetune, seed, stages.on_epoch)
+        return make_outcome(task, student, tuning.best_weights, [*records, gating, tuning], extras)
+
+
+def _big_student(task: Task, teachers: list[keras.Model], seed: int) -> keras.Model:
+    return kmerge.merge(*teachers, sampling=task.gates.sampling, seed=seed_of("gates", seed))
+
+
+def one_model_equal_compute(task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
+    """One network, trained for as many operations as `L0Merge` spends, in whole epochs; see `Strategy`."""
+    teacher = task.build(seed_of("single", seed))
+    big = _big_student(task, [teacher, teacher], seed)
+    per_epoch = training_flops(teacher, task, epochs=1)
+    gates = training_flops(big, task, epochs=budget.gates) / per_epoch
+    epochs = round(2 * budget.teacher + gates + budget.finetune)
+    return train_one(task, epochs, seed, stages)

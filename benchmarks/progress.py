@@ -1,0 +1,96 @@
+"""Shows how far a launch is: a live view on a terminal, plain lines elsewhere."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from benchmarks.executors import Event
+
+
+class Progress(Protocol):
+    """Is told of every event."""
+
+    def show(self, event: Event) -> None:
+        """Show what happened."""
+
+
+class _Lines:
+    """One line per finished run."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.finished = 0
+        self.began = time.monotonic()
+
+    def show(self, event: Event) -> None:
+        if event.kind in ("done", "failed"):
+            print(self.line(event), flush=True)
+
+    def line(self, event: Event) -> str:
+        """Count the run and describe how it ended."""
+        self.finished += 1
+        width = len(str(self.total))
+        left = self.total - self.finished
+        ending = f", {duration(self.seconds_left())} left" if left else ""
+        return f"[{self.finished:{width}}/{self.total}] {_ending(event)}{ending}"
+
+    def seconds_left(self) -> float:
+        """Expected from the finished runs' share of the time so far."""
+        return (time.monotonic() - self.began) / self.finished * (self.total - self.finished)
+
+
+class _Live(_Lines):
+    """A bar over all runs and a line per running one, kept at the foot of the terminal."""
+
+    def __init__(self, total: int, view: Any) -> None:
+        super().__init__(total)
+        self.view = view
+        self.bar = view.add_task("runs", total=total, note="")
+        self.tasks: dict[Any, Any] = {}
+
+    def show(self, event: Event) -> None:
+        if event.kind == "start":
+            self.tasks[event.run.path] = self.view.add_task(event.run.name, total=None, note="starts")
+        elif event.kind == "epoch" and event.run.path in self.tasks:
+            self.view.update(self.tasks[event.run.path], note=_epoch(event.detail))
+        elif event.kind in ("done", "failed"):
+            if event.run.path in self.tasks:
+                self.view.remove_task(self.tasks.pop(event.run.path))
+            self.view.console.print(self.line(event), highlight=False, markup=False)
+            left = f"{duration(self.seconds_left())} left" if self.finished < self.total else ""
+            self.view.update(self.bar, completed=self.finished, note=left)
+
+
+@contextlib.contextmanager
+def progress(total: int) -> Iterator[Progress]:
+    """The display for a launch of `total` runs: live if the output is a terminal."""
+    if not sys.stdout.isatty():
+        yield _Lines(total)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as View
+
+    note = TextColumn("{task.fields[note]}")
+    with View(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), note) as view:
+        yield _Live(total, view)
+
+
+def duration(seconds: float) -> str:
+    """A time for people: "41 s", "12 min", "3.5 h"."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _ending(event: Event) -> str:
+    if event.kind == "failed":
+        return f"FAILED {event.run.name}: {event.detail.get('error')}"
+    row = event.detail
+    return f"done {event.run.name}: test {row['metric']} {row['test_last']:.4g}, {duration(row['wall_seconds'])}"
+
+
+def _epoch(row: dict[str, Any]) -> str:
+    numbers = [f"{name} {row[name]:.4g}" for name in ("loss", "val_metric") if isinstance(row.get(name), (int, float))]
+    return ", ".join([f"{row.get('phase', '')} epoch {row.get('epoch', '?')}", *numbers])

@@ -1,0 +1,385 @@
+"""Run folders are the truth; tables are derived from them; stages that strategies share are trained once.
+
+A *run* is one strategy with one seed of one suite. Its folder is named by the hash of its configuration, so that a
+second launch finds what a first one finished:
+
+    results/digits/
+        runs/3f0c9a1be4d27788/
+            config.json     the configuration (what the name is the hash of) and how it was launched
+            history.json    one row per epoch
+            result.json     the run's row
+            done            empty, written last: without it the run counts as not finished
+            failed.json     instead of `done`: the error and its traceback
+            log.txt         what the run printed
+        stages/...          networks that several strategies of a seed share, by the hash of all they depend on
+        runs.csv            every run's row; rebuilt from the folders, never appended to
+        history.csv         every epoch's row
+
+Every file is written under a temporary name and renamed, so a reader never sees half a file. Locks are `flock`s: the
+kernel drops them with their holder, so a killed run leaves none behind. This module does not import Keras.
+"""
+
+import contextlib
+import csv
+import errno
+import fcntl
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import subprocess
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from baselines.strategy import TrainingRecord
+
+if TYPE_CHECKING:
+    import keras
+
+RUN_COLUMNS = (
+    "suite",
+    "strategy",
+    "seed",
+    "status",
+    "metric",
+    "test_last",
+    "test_best",
+    "validation_last",
+    "validation_best",
+    "epochs",
+    "teacher_epoch_equivalents",
+    "flops",
+    "parameters",
+    "macs",
+    "seconds",
+    "wall_seconds",
+    "scale",
+    "examples",
+    "backend",
+    "device",
+    "versions",
+    "commit",
+    "command",
+    "protocol",
+    "run",
+    "extras",
+    "error",
+)
+HISTORY_COLUMNS = (
+    "run",
+    "suite",
+    "strategy",
+    "seed",
+    "phase",
+    "epoch",
+    "loss",
+    "train_metric",
+    "val_loss",
+    "val_metric",
+    "learning_rate",
+    "seconds",
+    "extras",
+)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says that there is no room left to write."""
+    return isinstance(error, OSError) and error.errno in _DISK_FULL
+
+
+def hash_of(content: Mapping[str, Any]) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of `content` as canonical JSON."""
+    return hashlib.sha256(_json(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
+
+    Args:
+        path: of the file; its folder exists.
+        content: text is written as UTF-8.
+
+    Raises:
+        OSError: when there is no room; the old file then stands as it was.
+    """
+    if isinstance(content, str):
+        content = content.encode()
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of that file, waiting for whoever holds it; a dead holder holds nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run.
+
+    Attributes:
+        path: of the folder.
+        configuration: what the run is: `suite`, `strategy`, `seed`, `scale`, `examples`, `backend`, `definition`.
+    """
+
+    path: Path
+    configuration: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, suite_folder: Path, configuration: Mapping[str, Any]) -> "RunFolder":
+        """The folder that a configuration has; it need not exist yet."""
+        return cls(Path(suite_folder) / "runs" / hash_of(configuration), configuration)
+
+    @classmethod
+    def read(cls, path: Path) -> "RunFolder":
+        """The run of an existing folder.
+
+        Raises:
+            ValueError: if the folder is not one that `create` made: no readable config.json, or another's.
+        """
+        path = Path(path)
+        content = _read_json(path / "config.json")
+        configuration = content.get("configuration") if isinstance(content, dict) else None
+        if not isinstance(configuration, dict) or not {"suite", "strategy", "seed"} <= configuration.keys():
+            raise ValueError(f"{path} is not a run folder: it has no readable config.json. Delete or move it.")
+        if hash_of(configuration) != path.name:
+            raise ValueError(
+                f"{path} does not belong to its configuration, whose hash is {hash_of(configuration)}. "
+                "Its config.json was edited or copied. Delete or move the folder."
+            )
+        return cls(path, configuration)
+
+    @property
+    def launch(self) -> dict[str, Any]:
+        """How the run was last launched: command, commit, folders."""
+        return (_read_json(self.path / "config.json") or {}).get("launch", {})
+
+    @property
+    def protocol(self) -> str:
+        """Hash of all but strategy and seed: runs of one protocol may be compared."""
+        return hash_of({k: v for k, v in self.configuration.items() if k not in ("strategy", "seed")})[:8]
+
+    @property
+    def name(self) -> str:
+        """What people call the run."""
+        return f"{self.configuration['strategy']} seed {self.configuration['seed']}"
+
+    @property
+    def status(self) -> str:
+        """One of "done", "failed", "unfinished" (was started, or lost a file) and "missing" (never started)."""
+        if (self.path / "done").exists() and self.result is not None:
+            return "done"
+        if _read_json(self.path / "failed.json") is not None:
+            return "failed"
+        return "unfinished" if (self.path / "config.json").exists() else "missing"
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The run's row as far as the run knows it; None where it was never written."""
+        return _read_json(self.path / "result.json")
+
+    @property
+    def failure(self) -> dict[str, Any] | None:
+        """`error` and `traceback` of a failed run; None where it did not fail."""
+        return _read_json(self.path / "failed.json")
+
+    def create(self, launch: Mapping[str, Any]) -> None:
+        """Make the folder and write config.json; a finished run stays finished."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        content = {"configuration": self.configuration, "launch": launch}
+        write_atomically(self.path / "config.json", _json(content, indent=1))
+
+    def start(self) -> None:
+        """Forget an earlier try."""
+        for name in ("done", "failed.json", "result.json", "history.json"):
+            (self.path / name).unlink(missing_ok=True)
+
+    def finish(self, result: Mapping[str, Any], history: list[Mapping[str, Any]]) -> None:
+        """Record that the run is done: `done` comes last, so a crash in between leaves the run unfinished."""
+        write_atomically(self.path / "history.json", _json(history))
+        write_atomically(self.path / "result.json", _json(result, indent=1))
+        (self.path / "failed.json").unlink(missing_ok=True)
+        write_atomically(self.path / "done", "")
+
+    def fail(self, error: str, traceback: str) -> None:
+        """Record that the run failed; the next launch tries again."""
+        write_atomically(self.path / "failed.json", _json({"error": error, "traceback": traceback}, indent=1))
+
+    def row(self) -> dict[str, Any]:
+        """The run's row of runs.csv, whatever its status."""
+        row: dict[str, Any] = dict.fromkeys(RUN_COLUMNS)
+        launch = self.launch
+        row.update({k: launch.get(k) for k in ("commit", "command")})
+        known = ("suite", "strategy", "seed", "scale", "examples", "backend")
+        row.update({k: self.configuration.get(k) for k in known})
+        row.update(status=self.status, protocol=self.protocol, run=self.path.name)
+        source = {"done": self.result, "failed": self.failure}.get(row["status"]) or {}
+        row.update({k: v for k, v in source.items() if k in RUN_COLUMNS})
+        return row
+
+    def history(self) -> list[dict[str, Any]]:
+        """The run's rows of history.csv: none unless it is done."""
+        if self.status != "done":
+            return []
+        head = {"run": self.path.name, **{k: self.configuration.get(k) for k in ("suite", "strategy", "seed")}}
+        rows = []
+        for epoch in _read_json(self.path / "history.json") or []:
+            known = {k: v for k, v in epoch.items() if k in HISTORY_COLUMNS}
+            extras = {k: v for k, v in epoch.items() if k not in HISTORY_COLUMNS}
+            rows.append(dict.fromkeys(HISTORY_COLUMNS) | head | known | {"extras": extras})
+        return rows
+
+
+def read_runs(suite_folder: Path) -> tuple[list[RunFolder], list[str]]:
+    """All runs of a suite, and a sentence about each folder that is none and is left out."""
+    runs, problems = [], []
+    for path in sorted((Path(suite_folder) / "runs").glob("*")):
+        try:
+            runs.append(RunFolder.read(path))
+        except ValueError as error:
+            problems.append(str(error))
+    runs.sort(key=lambda run: (run.protocol, str(run.configuration["strategy"]), run.configuration["seed"]))
+    return runs, problems
+
+
+def write_csv(path: Path, columns: tuple[str, ...], rows: list[Mapping[str, Any]]) -> None:
+    """Write a table with exactly these columns; mappings and lists become JSON, None an empty cell."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: _json(v) if isinstance(v, (dict, list)) else v for k, v in row.items()})
+    write_atomically(path, text.getvalue())
+
+
+def write_tables(suite_folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rebuild runs.csv and history.csv from the run folders.
+
+    Returns:
+        The rows of runs.csv, and a sentence about each folder that was left out.
+    """
+    runs, problems = read_runs(suite_folder)
+    rows = [run.row() for run in runs]
+    write_csv(Path(suite_folder) / "runs.csv", RUN_COLUMNS, rows)
+    write_csv(Path(suite_folder) / "history.csv", HISTORY_COLUMNS, [row for run in runs for row in run.history()])
+    return rows, problems
+
+
+class StageCache:
+    """Networks that strategies share, trained once each and kept by the hash of all they depend on.
+
+    Two workers that ask for one stage at a time train it once: the second waits. The first also gets what it wrote
+    read back, so that a result does not depend on who trained.
+
+    Args:
+        folder: where the stages are kept.
+        on_epoch: is told of every epoch that ends, with its row; see `baselines.strategy.Stages.on_epoch`.
+    """
+
+    def __init__(self, folder: Path, on_epoch: Callable[[Mapping[str, Any]], None] = lambda row: None) -> None:
+        self.folder = Path(folder)
+        self.on_epoch = on_epoch
+
+    def run(
+        self,
+        key: Mapping[str, Any],
+        build: Callable[[], "keras.Model"],
+        train: Callable[["keras.Model"], TrainingRecord],
+    ) -> tuple["keras.Model", TrainingRecord]:
+        """The trained network of a stage, from the cache or trained now; see `baselines.strategy.Stages.run`."""
+        folder = self.folder / hash_of(key)
+        with locked(folder / "lock"):
+            stage = self._read(folder)
+            if stage is None:
+                model = build()
+                self._write(folder, key, train(model), model.get_weights())
+                stage = self._read(folder)
+        record, weights = stage
+        model = build()
+        model.set_weights(weights)
+        return model, record
+
+    @staticmethod
+    def _write(folder: Path, key: Mapping[str, Any], record: TrainingRecord, weights: list[np.ndarray]) -> None:
+        arrays = {f"last_{i}": a for i, a in enumerate(weights)}
+        arrays |= {f"best_{i}": a for i, a in enumerate(record.best_weights)}
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        content = {"key": key, "rows": record.rows, "seconds": record.seconds, "flops": record.flops}
+        write_atomically(folder / "weights.npz", buffer.getvalue())
+        write_atomically(folder / "stage.json", _json(content, indent=1))
+
+    @staticmethod
+    def _read(folder: Path) -> tuple[TrainingRecord, list[np.ndarray]] | None:
+        content = _read_json(folder / "stage.json")
+        if content is None:
+            return None
+        try:
+            with open(folder / "weights.npz", "rb") as file, np.load(file, allow_pickle=False) as arrays:
+                last, best = (
+                    [arrays[f"{kind}_{i}"] for i in range(sum(name.startswith(kind) for name in arrays.files))]
+                    for kind in ("last", "best")
+                )
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+        return TrainingRecord(content["rows"], content["seconds"], content["flops"], best), last
+
+
+def commit() -> str:
+    """What `git describe` says of the checkout that this code is run from, or else the version of the package."""
+    root = Path(__file__).resolve().parent.parent
+    if (root / ".git").exists():
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--tags"]
+        with contextlib.suppress(OSError):
+            process = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+            if process.returncode == 0:
+                return process.stdout.strip()
+    try:
+        return f"kmerge {importlib.metadata.version('kmerge')}"
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _json(content: Any, **how: Any) -> str:
+    return json.dumps(content, default=_plain, **how)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold of a value that it cannot."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"JSON cannot hold a {type(value).__name__}: {value!r}")
+
+
+def _read_json(path: Path) -> Any:
+    """The content of a JSON file, or None where there is none that can be read."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,266 @@
+"""Runs in a process of their own: `python -m benchmarks.worker FOLDER...`.
+
+Each folder holds a config.json that `benchmarks.run` wrote. The runs are worked through in order, and each stands for
+itself: a run that fails leaves failed.json and the next one begins. Events go to standard output as JSON, one object a
+line; whatever libraries print goes to the folder's log.txt. Test data is looked at once, after training.
+
+`--check REQUEST`, a JSON object, instead reads a data set, and decodes it into the cache where needed; it ends with
+status 3 where that cannot be had.
+"""
+
+import argparse
+import contextlib
+import functools
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.datasets import DataMissingError, load
+from benchmarks.store import RunFolder, StageCache, hash_of, is_disk_full, locked
+from benchmarks.suites import Suite, load_suite
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+    from baselines.strategy import Outcome, Task
+
+_SECONDS_BETWEEN_EPOCH_EVENTS = 0.2
+
+Emit = Callable[..., None]
+
+
+class DivergedError(Exception):
+    """Training ended in values that are not finite."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line: 0 if all runs are done, else 1; for `--check` see the module.
+
+    Args:
+        arguments: of the command line; None for the process' own.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.worker", description=__doc__.splitlines()[0])
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="folder of a run")
+    parser.add_argument("--check", metavar="REQUEST", type=json.loads, help="only read data; see check()")
+    parser.add_argument("--attached", action="store_true", help="end when standard input ends: the parent is gone")
+    options = parser.parse_args(arguments)
+    if options.check is not None:
+        return check(**options.check)
+    runs = [RunFolder.read(folder) for folder in options.folders]
+    if options.attached:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    events = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print must not mix with the events
+    statuses = [work(run, functools.partial(_emit, events, run)) for run in runs]
+    return 0 if all(status == "done" for status in statuses) else 1
+
+
+def check(dataset: str, data_dir: str | None, cache_dir: str) -> int:
+    """Read a data set, and decode it into the cache where needed; print what is wrong with it.
+
+    Args:
+        dataset: its name.
+        data_dir: folder of tensorflow-datasets; None for its default.
+        cache_dir: folder of the decoded arrays.
+
+    Returns:
+        The exit status: 0, or 3 for data that cannot be had.
+    """
+    try:
+        load(dataset, data_dir, cache_dir, seed=0)
+    except DataMissingError as error:
+        print(error)
+        return 3
+    return 0
+
+
+def work(run: RunFolder, emit: Emit) -> str:
+    """Do a run, unless it is done, and leave its result or its failure in the folder.
+
+    Args:
+        run: the folder.
+        emit: is called with the kind of an event and its details.
+
+    Returns:
+        The status that the run then has.
+    """
+    with locked(run.path / "lock"), open(run.path / "log.txt", "ab") as log:
+        if run.status == "done":
+            emit("done", **run.result)
+            return "done"
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        emit("start")
+        try:
+            run.start()
+            result, history = train(run, emit)
+            run.finish(result, history)
+        except Exception as error:
+            _record(run, error, emit)
+            return "failed"
+        emit("done", **result)
+        return "done"
+
+
+def train(run: RunFolder, emit: Emit) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Run the strategy and evaluate what it ends with.
+
+    Returns:
+        The run's row, and one row per epoch.
+
+    Raises:
+        DivergedError: if the network's predictions are not finite.
+    """
+    import keras
+
+    from benchmarks.strategies import STRATEGIES
+    from kmerge.seeds import seed_of
+
+    began = time.monotonic()
+    configuration = run.configuration
+    if keras.backend.backend() != configuration["backend"]:
+        raise ValueError(
+            f"This run is for the backend {configuration['backend']}; Keras runs on {keras.backend.backend()}. "
+            f"Set KERAS_BACKEND={configuration['backend']}."
+        )
+    keras.backend.clear_session()
+    name, seed = configuration["strategy"], configuration["seed"]
+    keras.utils.set_random_seed(seed_of("run", configuration["suite"], name, seed))
+    scale, launch = configuration["scale"], run.launch
+    suite = _suite(run)
+    task = suite.task(seed, launch["data_dir"], launch["cache_dir"], scale, configuration["examples"])
+    stages = StageCache(run.path.parent.parent / "stages", _throttled(emit))
+    outcome = STRATEGIES[name](task, suite.budget(scale), seed, stages)
+    result = _result(task, outcome) | _provenance(run)
+    return result | {"wall_seconds": time.monotonic() - began}, outcome.history
+
+
+def evaluate(model: "keras.Model", x: "np.ndarray", y: "np.ndarray", metric: str) -> float:
+    """Accuracy of logits or probabilities against labels, or mean squared error.
+
+    Args:
+        model: needs not be compiled.
+        x: inputs, `(n, ...)`.
+        y: labels `(n,)` for accuracy; targets of the outputs' shape for the error.
+        metric: "accuracy" or "mse".
+
+    Raises:
+        DivergedError: if the model's outputs are not finite.
+    """
+    import numpy as np
+
+    outputs = model.predict(x, batch_size=500, verbose=0)
+    if not np.isfinite(outputs).all():
+        raise DivergedError("training diverged: the network's outputs are not finite")
+    if metric == "accuracy":
+        return float(np.mean(outputs.argmax(axis=-1) == y))
+    return float(np.mean((outputs.astype("float64") - y) ** 2))
+
+
+def _suite(run: RunFolder) -> Suite:
+    suite = load_suite(run.launch["suite"])
+    if hash_of({"definition": suite.definition}) != hash_of({"definition": run.configuration["definition"]}):
+        raise ValueError(f"The suite {run.launch['suite']} was changed after this run was planned. Launch again.")
+    return suite
+
+
+def _result(task: "Task", outcome: "Outcome") -> dict[str, Any]:
+    from kmerge.costs import multiply_accumulates, parameters
+
+    data = task.data
+    result = {"metric": task.metric}
+    for name, model in (("last", outcome.model), ("best", outcome.best_model)):
+        result[f"validation_{name}"] = evaluate(model, data.x_val, data.y_val, task.metric)
+        result[f"test_{name}"] = evaluate(model, data.x_test, data.y_test, task.metric)
+    return result | {
+        "epochs": outcome.epochs,
+        "teacher_epoch_equivalents": outcome.teacher_epoch_equivalents,
+        "flops": outcome.flops,
+        "seconds": outcome.seconds,
+        "parameters": parameters(outcome.model),
+        "macs": multiply_accumulates(outcome.model),
+        "extras": outcome.extras,
+    }
+
+
+def _provenance(run: RunFolder) -> dict[str, Any]:
+    backend = run.configuration["backend"]
+    versions = {"python": platform.python_version()}
+    versions |= {name: importlib.metadata.version(name) for name in ("keras", "numpy", backend)}
+    launch = run.launch
+    return {
+        "backend": backend,
+        "versions": " ".join(f"{name} {version}" for name, version in versions.items()),
+        "device": _device(),
+        "commit": launch.get("commit"),
+        "command": launch.get("command"),
+    }
+
+
+def _device() -> str:
+    """Name of the GPU or the processor, and how many threads it may use."""
+    import keras
+
+    if any("gpu" in device.lower() for device in keras.distribution.list_devices()):
+        with contextlib.suppress(OSError):
+            command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+            names = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+            if names:
+                return names[0]
+        return "GPU"
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    threads = os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))
+    return f"{name}, threads: {threads}"
+
+
+def _record(run: RunFolder, error: Exception, emit: Emit) -> None:
+    """Leave the failure in the folder if there is room, and report it in any case."""
+    text = f"{type(error).__name__}: {error}"
+    if not is_disk_full(error):
+        try:
+            run.fail(text, traceback.format_exc())
+        except OSError as second:
+            error = second
+    emit("failed", error=text, disk_full=is_disk_full(error))
+
+
+def _throttled(emit: Emit) -> Callable[[Mapping[str, Any]], None]:
+    """Emits an epoch's row, but not more often than anyone reads."""
+    last = -math.inf
+
+    def on_epoch(row: Mapping[str, Any]) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _SECONDS_BETWEEN_EPOCH_EVENTS:
+            last = time.monotonic()
+            emit("epoch", **{name: row.get(name) for name in ("phase", "epoch", "loss", "val_metric")})
+
+    return on_epoch
+
+
+def _emit(events: Any, run: RunFolder, kind: str, /, **detail: Any) -> None:
+    message = {"event": kind, "folder": str(run.path), **detail}
+    events.write(json.dumps(message, default=float) + "\n")
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

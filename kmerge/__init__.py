@@ -1,0 +1,40 @@
+"""kmerge: merge, prune and resize the channels of Keras models."""
+
+from kmerge.channels import ChannelSpace, ChannelSpaces, channel_spaces
+from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError, KmergeError, UnsupportedLayerError
+from kmerge.gate_training import GateControl, GatePressure, gate_optimizer
+from kmerge.gates import ApplyGates, HardConcreteGate, gates_of
+from kmerge.layer_rules import Rule, register_rule
+from kmerge.merging import MergeReport, compress, merge, merge_report
+from kmerge.normalization import recalibrate
+from kmerge.surgery import concatenate, grow, permute, select
+from kmerge.training import fit, fit_many
+
+__all__ = [
+    "ApplyGates",
+    "ArchitectureMismatchError",
+    "ChannelSpace",
+    "ChannelSpaces",
+    "GateControl",
+    "GatePressure",
+    "HardConcreteGate",
+    "InvalidArgumentError",
+    "KmergeError",
+    "MergeReport",
+    "Rule",
+    "UnsupportedLayerError",
+    "channel_spaces",
+    "compress",
+    "concatenate",
+    "fit",
+    "fit_many",
+    "gate_optimizer",
+    "gates_of",
+    "grow",
+    "merge",
+    "merge_report",
+    "permute",
+    "recalibrate",
+    "register_rule",
+    "select",
+]

@@ -1,0 +1,110 @@
+"""Least-squares correction of the layers that lose inputs when channels are cut.
+
+A layer reads the units x, of which x_k stay and x_d go. On data, x_d is predicted from x_k: x_d ~ M x_k + m, where the
+Gram matrix of the activations gives M and m. The kernel then reads W_k + M' W_d in the place of W_k, and m goes into the
+bias where the layer has one. With four units of which the last is the sum of the first two, dropping the last changes nothing.
+"""
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from kmerge.errors import InvalidArgumentError
+from kmerge.graph import Graph
+from kmerge.labels import positions_of
+from kmerge.layout import Layout
+
+_BATCH = 256
+# Relative to the mean square of an activation: keeps units that are almost equal from taking huge opposite weights.
+_RIDGE = 1e-3
+_LAYERS = (
+    keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D,
+    keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose,
+)  # fmt: skip
+
+
+def compensate(
+    big: keras.Model, layers: Mapping[str, keras.Layer], before: Layout, after: Layout, arrays: dict, data
+) -> None:
+    """Corrects, in place, the arrays of the layers that lose inputs.
+
+    Args:
+        big: the model before the cut.
+        layers: its layers by path in the template.
+        before, after: its layout, and that of the cut model.
+        arrays: for each path the list of the layer's weights, with gates folded in; changed.
+        data: inputs of the model: an array, or a list with one for each input.
+
+    Raises:
+        InvalidArgumentError: if the data is empty or holds NaN.
+    """
+    cut = {}
+    for path, layer in layers.items():
+        kernel = before.axes.get(path, {}).get("kernel")
+        if kernel is None or not isinstance(layer, _LAYERS):
+            continue
+        at = next((i for i, a in enumerate(kernel) if a is not None and a.role == "consumes"), None)
+        if at is None:
+            continue
+        kept = positions_of(after.axes[path]["kernel"][at].units, kernel[at].units)
+        if len(kept) < len(kernel[at].units):
+            cut[path] = (at, kept)
+    grams = _grams(big, {path: layers[path] for path in cut}, data)
+    for path, (at, kept) in cut.items():
+        _correct(arrays[path], layers[path], at, kept, *grams[path])
+
+
+def _grams(big: keras.Model, layers: Mapping[str, keras.Layer], data) -> dict[str, tuple]:
+    """For each layer the Gram matrix and the sum of its inputs over all examples and places, and their number."""
+    paths = {id(layer): path for path, layer in layers.items()}
+    tensors, owners = [], []
+    for call in Graph(big).calls:
+        if id(call.operation) in paths:
+            tensors.append(call.inputs[0])
+            owners.append(paths[id(call.operation)])
+    reader = keras.Model(big.inputs, tensors)
+    grams: dict[str, list] = {}
+    for batch in _batches(data):
+        outputs = reader(batch, training=False)
+        for path, x in zip(owners, outputs if isinstance(outputs, (list, tuple)) else [outputs], strict=True):
+            x = keras.ops.convert_to_numpy(x).astype("float64")
+            x = x.reshape(-1, x.shape[-1])
+            gram, total, count = grams.get(path, (0, 0, 0))
+            grams[path] = (gram + x.T @ x, total + x.sum(axis=0), count + len(x))
+    return grams
+
+
+def _batches(data):
+    arrays = list(data) if isinstance(data, (list, tuple)) else [data]
+    arrays = [np.asarray(a) for a in arrays]
+    if len({len(a) for a in arrays}) != 1 or len(arrays[0]) == 0:
+        raise InvalidArgumentError(
+            f"Expected inputs of one positive length. Received: lengths {[len(a) for a in arrays]}."
+        )
+    if not all(np.isfinite(a).all() for a in arrays):
+        raise InvalidArgumentError("Expected finite inputs to compensate on. Received: NaN or infinity.")
+    for start in range(0, len(arrays[0]), _BATCH):
+        yield [a[start : start + _BATCH] for a in arrays]
+
+
+def _correct(arrays: list, layer, at: int, kept: np.ndarray, gram: np.ndarray, total: np.ndarray, count: int) -> None:
+    index = {id(w): i for i, w in enumerate(layer.weights)}
+    kernel = arrays[index[id(layer.kernel)]]
+    dropped = np.setdiff1d(np.arange(len(gram)), kept)
+    has_bias = layer.bias is not None
+    mean = total / count if has_bias else np.zeros_like(total)
+    covariance = gram / count - np.outer(mean, mean)
+    ridge = _RIDGE * np.trace(covariance) / len(covariance) + 1e-12
+    known = covariance[np.ix_(kept, kept)] + ridge * np.eye(len(kept))
+    weights = np.linalg.solve(known, covariance[np.ix_(kept, dropped)])  # (kept, dropped)
+    moved = np.moveaxis(kernel, at, 0).astype("float64")  # (units, ...)
+    lost = moved[dropped]
+    moved[kept] += np.tensordot(weights, lost, axes=1)
+    if has_bias:
+        constant = mean[dropped] - mean[kept] @ weights
+        bias = arrays[index[id(layer.bias)]]
+        # A convolution reads the constant at each of its places. Without the units' axis the outputs' is the last.
+        through = np.tensordot(constant, lost, axes=1).reshape(-1, len(bias)).sum(axis=0)
+        arrays[index[id(layer.bias)]] = (bias + through).astype(bias.dtype)
+    arrays[index[id(layer.kernel)]] = np.moveaxis(moved, 0, at).astype(kernel.dtype)

@@ -1,0 +1,31 @@
+"""Every error that kmerge raises on purpose.
+
+A message says what was expected, what was received, which layer it concerns and what to do about it.
+"""
+
+
+class KmergeError(Exception):
+    """Base class of the library's errors."""
+
+
+class InvalidArgumentError(KmergeError, ValueError):
+    """An argument that no model could make right: an unknown space, a mask of another length."""
+
+
+class UnsupportedLayerError(KmergeError, ValueError):
+    """A layer, or a use of one, whose channels kmerge cannot follow.
+
+    Args:
+        layer: name of the layer or operation, with the names of the nested models it lies in.
+        kind: its class.
+        why: what cannot be followed.
+        remedy: what the user can do.
+    """
+
+    def __init__(self, layer: str, kind: str, why: str, remedy: str):
+        self.layer = layer
+        super().__init__(f"Layer {layer!r} ({kind}): {why} {remedy}")
+
+
+class ArchitectureMismatchError(KmergeError, ValueError):
+    """Two models that were expected to have one architecture differ; the first difference is named."""

@@ -1,0 +1,312 @@
+"""How gates are driven to their budget: the optimizer that trains them and the pressure that rises over the epochs.
+
+`gate_optimizer` gives the gates a learning rate of their own. `GatePressure` sets, at the borders of epochs, the state
+that every gate layer holds: the weights of its loss, and how far its mask is moved to a fixed choice. What it sets is a
+`GateControl`:
+
+    control        what it does                                                    the gates at the end
+    "paper"        lambda * d^2, lambda rising quadratically                       undecided: the cut hurts on conv nets
+    "lagrangian"   rho * d^2 from the start, a multiplier per space                undecided, but their mean is exact
+    "fade"         lets gates compete, then fades the rest of the units out        exactly 0 or 1: the cut is lossless
+
+with d = mean P(g > 0) - target.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from kmerge.errors import InvalidArgumentError
+from kmerge.gates import GATE_WEIGHT, HardConcreteGate, gates_of
+
+_STATE = ("pressure", "multiplier", "polarisation", "hardness")
+
+
+@keras.saving.register_keras_serializable("kmerge")
+class GateOptimizer(keras.optimizers.MultiOptimizer):
+    """Trains the gates with an optimizer of their own and everything else with `base`; made by `gate_optimizer`.
+
+    `learning_rate` is the base's, to read and to set. The attribute `optimizers` that Keras' callbacks look for is
+    hidden on purpose: they would set the learning rate of the gates too.
+    """
+
+    def __init__(
+        self,
+        base: keras.optimizers.Optimizer,
+        gate_learning_rate: float = 0.1,
+        gate_momentum: float = 0.9,
+        name: str = "gate_optimizer",
+    ):
+        # MultiOptimizer overwrites the scale factors of its parts with its own.
+        super().__init__(self._part_of, loss_scale_factor=base.loss_scale_factor, name=name)
+        self.base = base
+        self.gates = keras.optimizers.SGD(
+            gate_learning_rate,
+            momentum=gate_momentum,
+            loss_scale_factor=base.loss_scale_factor,
+            gradient_accumulation_steps=base.gradient_accumulation_steps,
+            name="gates_sgd",
+        )
+
+    def _part_of(self, variable) -> keras.optimizers.Optimizer:
+        return self.gates if variable.name == GATE_WEIGHT else self.base
+
+    def build(self, variables):
+        if not self.built and not any(variable.name == GATE_WEIGHT for variable in variables):
+            raise InvalidArgumentError(
+                f"gate_optimizer expects a model with gates among its trainable variables, received {len(variables)} "
+                "variables and no gate. Compile a model without gates with the base optimizer."
+            )
+        super().build(variables)
+
+    @property
+    def optimizers(self):
+        raise AttributeError("The parts of a GateOptimizer are its attributes `base` and `gates`.")
+
+    @property
+    def learning_rate(self):
+        return self.base.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value):
+        self.base.learning_rate = value
+
+    def get_config(self) -> dict:
+        return {
+            "base": keras.saving.serialize_keras_object(self.base),
+            "gate_learning_rate": float(np.asarray(self.gates.learning_rate)),
+            "gate_momentum": self.gates.momentum,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        base = keras.saving.deserialize_keras_object(config["base"], custom_objects=custom_objects)
+        return cls(**(config | {"base": base}))
+
+
+def gate_optimizer(
+    base: keras.optimizers.Optimizer | str, gate_learning_rate: float = 0.1, gate_momentum: float = 0.9
+) -> GateOptimizer:
+    """An optimizer for a gated model: SGD with a rate of its own for the gates, `base` for everything else.
+
+    The gates' rate is constant, and they are neither decayed nor clipped nor averaged, whatever `base` does. The
+    result's `learning_rate` is the base's, so learning rate schedules, `LearningRateScheduler` and `ReduceLROnPlateau`
+    act on the base alone. The result saves and loads with the model that is compiled with it.
+
+    Args:
+        base: optimizer, or its Keras name, of all other variables; not built yet.
+        gate_learning_rate: learning rate of the gates.
+        gate_momentum: momentum of the gates.
+
+    Returns:
+        An optimizer to compile the model with.
+
+    Raises:
+        InvalidArgumentError: if `base` is built already, would put the gates into a second group (it is itself made by
+            `gate_optimizer`, a `MultiOptimizer`, or wraps another optimizer), or a number is out of its range.
+
+    Reference:
+        Pašen and Boža, Merging of neural networks: gates have their own optimizer with a constant learning rate.
+    """
+    base = keras.optimizers.get(base)
+    if isinstance(base, keras.optimizers.MultiOptimizer | keras.optimizers.LossScaleOptimizer):
+        raise InvalidArgumentError(
+            f"base must be one optimizer for everything but the gates, received {type(base).__name__}, in which gates "
+            "would sit in a second group. Pass the optimizer that it wraps; compile adds loss scaling by itself."
+        )
+    if base.built:
+        raise InvalidArgumentError(
+            f"base must not be built yet, received {base.name!r}, which already belongs to a model. Make a new one."
+        )
+    if not gate_learning_rate > 0 or not 0 <= gate_momentum < 1:
+        raise InvalidArgumentError(
+            "gate_learning_rate must be positive and gate_momentum in [0, 1), received "
+            f"gate_learning_rate={gate_learning_rate!r}, gate_momentum={gate_momentum!r}."
+        )
+    return GateOptimizer(base, float(gate_learning_rate), float(gate_momentum))
+
+
+class GateControl:
+    """A rule that sets the state of the gates at the borders of epochs. `epoch` counts from 0 to `epochs` - 1.
+
+    The state: `gate.pressure`, `gate.multiplier`, `gate.polarisation`, `gate.hardness`, all variables, and
+    `gate.choose()`. It is 0 when epoch 0 begins. Subclass it for a rule of your own.
+    """
+
+    def before_epoch(self, gates: Sequence[HardConcreteGate], epoch: int, epochs: int) -> None:
+        """Called when an epoch begins."""
+
+    def after_epoch(self, gates: Sequence[HardConcreteGate], epoch: int, epochs: int) -> None:
+        """Called when an epoch has ended."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PaperControl(GateControl):
+    """`lambda * d^2`, where lambda rises before each epoch: `lambda += step * sqrt(lambda)`, from `start`.
+
+    Args:
+        start: lambda before its first rise.
+        step: size of the rise.
+
+    Reference:
+        Pašen and Boža, Merging of neural networks, section 3, figure 5.
+    """
+
+    start: float = 0.05
+    step: float = 0.05
+
+    def before_epoch(self, gates, epoch, epochs):
+        # From the start, not from the variable: so a resumed run has the pressure of an uninterrupted one.
+        pressure = self.start
+        for _ in range(epoch + 1):
+            pressure += self.step * pressure**0.5
+        for gate in gates:
+            gate.pressure.assign(pressure)
+
+
+@dataclasses.dataclass(frozen=True)
+class LagrangianControl(GateControl):
+    """An augmented Lagrangian: `rho * d^2 + mu * d`, mu per space, and a term that decides gates, rising linearly.
+
+    Args:
+        rho: weight of the square, from the first step on.
+        eta: after each epoch `mu += eta * d`.
+        polarisation: weight of `mean(P * (1 - P))` in the last epoch.
+    """
+
+    rho: float = 10.0
+    eta: float = 0.5
+    polarisation: float = 0.05
+
+    def before_epoch(self, gates, epoch, epochs):
+        for gate in gates:
+            gate.pressure.assign(self.rho)
+            gate.polarisation.assign(self.polarisation * (epoch + 1) / epochs)
+
+    def after_epoch(self, gates, epoch, epochs):
+        for gate in gates:
+            gate.multiplier.assign_add(self.eta * _distance(gate))
+
+
+@dataclasses.dataclass(frozen=True)
+class FadeControl(GateControl):
+    """Lets the gates compete, then makes the choice and fades the mask into it, linearly, while the weights adapt.
+
+    In the first `compete` of the epochs the loss is that of the paper's control at a constant `pressure`. Then the most
+    open units of each space are chosen for good, and the mask moves from the gates' samples to the choice. In the last
+    epochs, about `settle` of them and at least one, the mask is exactly the choice: the network trains as it will be
+    after the cut, which then changes nothing but BatchNormalization's lag.
+
+    Args:
+        pressure: weight of `d^2`.
+        compete: share of the epochs before the choice.
+        settle: share of the epochs after the mask has become the choice.
+    """
+
+    pressure: float = 0.05
+    compete: float = 0.3
+    settle: float = 0.3
+
+    def before_epoch(self, gates, epoch, epochs):
+        first = min(round(self.compete * epochs), epochs - 1)
+        last = max(first, min(epochs - 1, round((1 - self.settle) * epochs)))
+        hardness = np.clip((epoch - first + 1) / (last - first + 1), 0, 1)
+        for gate in gates:
+            gate.pressure.assign(self.pressure)
+            if hardness > 0 and not np.asarray(gate.chosen).any():
+                gate.choose()
+            gate.hardness.assign(hardness)
+
+
+CONTROLS = {"paper": PaperControl, "lagrangian": LagrangianControl, "fade": FadeControl}
+
+
+def _distance(gate: HardConcreteGate) -> float:
+    return float(np.mean(gate.open_probabilities(), dtype="float64")) - gate.target
+
+
+class GatePressure(keras.callbacks.Callback):
+    """Drives the share of open gates to its target while a gated model trains, and reports how far it is.
+
+    It acts only when an epoch begins and ends, so a whole epoch may be one compiled program. When epoch 0 begins, the
+    state of all gates is set back to 0; with `initial_epoch` training goes on where it was.
+
+    At the end of each epoch `logs` gains
+    `gate_pressure`: the weight of `d^2` (the paper's lambda), mean over the gate layers;
+    `gate_penalty`: the sum over the gate layers of `d^2`;
+    `gate_undecided`: the share of all units with .1 < P(g > 0) < .9.
+    Callbacks that report logs (`TensorBoard`, `CSVLogger`) come after it in the list.
+
+    Args:
+        control: `"paper"`, `"lagrangian"`, `"fade"`, or a `GateControl`.
+        **settings: the arguments of the named control, e.g. `GatePressure(start=.01, step=.05)`;
+            see `PaperControl`, `LagrangianControl`, `FadeControl`.
+
+    Raises:
+        InvalidArgumentError: if the control or a setting is unknown or out of range; in training, if the model has no
+            gates, or its optimizer would decay them.
+
+    Reference:
+        Pašen and Boža, Merging of neural networks, section 3.
+    """
+
+    def __init__(self, control: str | GateControl = "paper", **settings: float):
+        super().__init__()
+        self.control = control if isinstance(control, GateControl) else _named_control(control, settings)
+        if self.control is control and settings:
+            raise InvalidArgumentError(f"A GateControl holds its own settings; received {settings} beside {control}.")
+
+    def on_train_begin(self, logs=None):
+        self.gates = gates_of(self.model)
+        if not self.gates:
+            raise InvalidArgumentError(
+                f"GatePressure expects a model with gates, received {self.model.name!r}, which has none. "
+                "Make one with kmerge.merge."
+            )
+        for gate in self.gates:
+            gate.values()  # refuses a gate that was never called
+        _check_decay(self.model.optimizer)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 0:
+            for gate in self.gates:
+                for name in _STATE:
+                    getattr(gate, name).assign(0.0)
+                gate.chosen.assign(np.zeros(gate.units, "float32"))
+        self.control.before_epoch(self.gates, epoch, self.params["epochs"])
+
+    def on_epoch_end(self, epoch, logs=None):
+        pressures = [float(np.asarray(gate.pressure)) for gate in self.gates]
+        undecided = [gate.undecided() for gate in self.gates]
+        if logs is not None:
+            logs["gate_pressure"] = float(np.mean(pressures))
+            logs["gate_penalty"] = float(sum(_distance(gate) ** 2 for gate in self.gates))
+            logs["gate_undecided"] = float(np.average(undecided, weights=[gate.units for gate in self.gates]))
+        self.control.after_epoch(self.gates, epoch, self.params["epochs"])
+
+
+def _named_control(name: str, settings: dict) -> GateControl:
+    if name not in CONTROLS:
+        raise InvalidArgumentError(f"control must be one of {sorted(CONTROLS)} or a GateControl, received {name!r}.")
+    known = {field.name for field in dataclasses.fields(CONTROLS[name])}
+    if unknown := sorted(settings.keys() - known):
+        raise InvalidArgumentError(f"control {name!r} takes the settings {sorted(known)}, received {unknown}.")
+    wrong = {key: value for key, value in settings.items() if not 0 <= value < float("inf")}
+    if wrong:
+        raise InvalidArgumentError(f"The settings of control {name!r} must be numbers from 0 on, received {wrong}.")
+    return CONTROLS[name](**settings)
+
+
+def _check_decay(optimizer) -> None:
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if isinstance(optimizer, GateOptimizer):
+        return
+    decayed = [part.name for part in getattr(optimizer, "optimizers", [optimizer]) if part.weight_decay]
+    if decayed:
+        raise InvalidArgumentError(
+            f"Gates must train without weight decay, received the optimizer {decayed[0]!r} with weight_decay. "
+            "Compile the model with kmerge.gate_optimizer(optimizer)."
+        )

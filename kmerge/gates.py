@@ -1,0 +1,294 @@
+"""Stochastic gates on channels, and what trains them towards a budget.
+
+A gate decides whether one unit (a channel or a neuron) is kept. A hard concrete gate is a random number in [0, 1] that
+is exactly 0 and exactly 1 with positive probability, and whose distribution is moved by gradient descent through one
+parameter `loc` per unit. With the paper's start, loc = 1:
+
+    P(g > 0) = .931    P(g = 1) = .355    E[g] = .707    value in inference = .777
+
+Four channels with loc = -4, -1, 1, 4 have P(g > 0) = .08, .65, .93, 1.00 and inference values 0, .22, .78, 1. If half
+of them is to be kept, the last two are.
+
+One `HardConcreteGate` layer holds the gates of one channel space. It is called once per forward pass, and its one mask
+feeds an `ApplyGates` at the input of every layer that mixes the space. `GatePressure` drives the share of open gates to
+its target, and `gate_optimizer` gives the gates a learning rate of their own.
+
+Reference: Louizos et al., Learning Sparse Neural Networks through L0 Regularization, 2018. Merging of neural networks
+(Pašen, Boža) uses it to merge two networks.
+"""
+
+import math
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from kmerge.errors import InvalidArgumentError
+from kmerge.seeds import rng_of, seed_of
+
+BETA = 2 / 3
+GAMMA = -0.1
+ZETA = 1.1
+GATE_WEIGHT = "gate_loc"
+_OPEN_SHIFT = BETA * math.log(-ZETA / GAMMA)
+# Inference gates are exactly 1 from loc = ln 11 = 2.398 on; .1 above that is ten times the noise of the start.
+_OPEN_START = 2.5
+_START_NOISE = 0.01
+# The logarithms of the noise and of its complement stay finite in float32.
+_NOISE_MARGIN = 1e-6
+_SAMPLINGS = ("example", "batch")
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 0.5 * (1.0 + np.tanh(0.5 * np.asarray(x, "float64")))
+
+
+@keras.saving.register_keras_serializable("kmerge")
+class HardConcreteGate(keras.layers.Layer):
+    """The gates of one channel space: a mask over its units.
+
+    In training the mask is sampled anew at every call:
+    `u ~ U(0, 1)`, `s = sigmoid((ln u - ln(1 - u) + loc) / beta)`, `g = clip(s * (zeta - gamma) + gamma, 0, 1)`
+    with beta = 2/3, gamma = -.1, zeta = 1.1. In inference it is `clip(sigmoid(loc) * (zeta - gamma) + gamma, 0, 1)`.
+    The layer must be called once per forward pass and its mask given to every consumer: each call draws another mask.
+
+    A training call adds the loss `pressure * d^2 + multiplier * d + polarisation * mean(P * (1 - P))`, where
+    `P = P(g > 0)` and `d = mean(P) - target`. Its three weights start at 0 and are set by `GatePressure`. The loss is
+    not added in inference, so that a validation loss stays comparable while the pressure rises.
+
+    `hardness` h moves the mask to a fixed choice: `g + h * (chosen - g)`. At h = 1 the mask is exactly `chosen`, and
+    what `compress` removes contributes nothing any more.
+
+    Args:
+        units: number of units of the space.
+        target: share of the units to keep, in (0, 1]: units kept / units present.
+        origins: `[source, unit]` for each unit: the parent it comes from and its index there; kept in the configuration.
+        sampling: `"example"` draws a mask for each example (the paper), `"batch"` one for all examples of a batch.
+        start: mean of the initial `loc`; 1 in the paper. `"open"` is 2.5: every gate is exactly 1 in inference, is 1
+            with probability .71 in training, and open with .98.
+        seed: seed of the initial `loc` and of the noise. Drawn from NumPy's global generator if not given.
+        **kwargs: `name`, `dtype` and the like, for `keras.layers.Layer`. The mask has the policy's compute dtype; the
+            weights, the noise and the loss are float32 under every policy.
+
+    Call arguments:
+        inputs: an input of the model: a tensor of any dtype, whose first axis is the batch. Only its batch size is used.
+        training: whether to sample.
+
+    Output shape:
+        `(batch, units)` in training with `sampling="example"`, otherwise `(1, units)`.
+
+    Raises:
+        InvalidArgumentError: if an argument is out of its range.
+
+    Reference:
+        Louizos et al. 2018, equations 10 to 12. Pašen and Boža, Merging of neural networks, section 3.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        target: float = 0.5,
+        origins: Sequence[Sequence[int]] | None = None,
+        sampling: str = "example",
+        start: float | str = 1.0,
+        seed: int | None = None,
+        **kwargs,
+    ):
+        kwargs.setdefault("autocast", False)
+        super().__init__(**kwargs)
+        self._check(units, target, origins, sampling, start)
+        self.units = int(units)
+        self.target = float(target)
+        self.origins = None if origins is None else [[int(source), int(unit)] for source, unit in origins]
+        self.sampling = sampling
+        self.start = start
+        self.seed = int(np.random.randint(1, 2**31 - 1)) if seed is None else int(seed)
+        self.noise = keras.random.SeedGenerator(seed_of("gate noise", self.seed))
+
+    def _check(self, units, target, origins, sampling, start) -> None:
+        def refuse(what: str, expected: str, received: object):
+            raise InvalidArgumentError(f"Gate {self.name!r}: {what} must be {expected}, received {received!r}.")
+
+        if isinstance(units, bool) or not isinstance(units, int | np.integer) or units < 1:
+            refuse("units", "a positive integer", units)
+        if not 0 < target <= 1:
+            refuse("target", "a share of the units above 0 and at most 1", target)
+        if origins is not None and (len(origins) != units or any(len(origin) != 2 for origin in origins)):
+            refuse("origins", f"one [source, unit] pair for each of the {units} units", origins)
+        if sampling not in _SAMPLINGS:
+            refuse("sampling", f"one of {_SAMPLINGS}", sampling)
+        if start != "open" and (isinstance(start, str) or not math.isfinite(start)):
+            refuse("start", "a finite number or 'open'", start)
+
+    def _initial_loc(self) -> np.ndarray:
+        # Drawn by NumPy, so that every backend starts from the same gates and `trained` can compare with them.
+        mean = _OPEN_START if self.start == "open" else self.start
+        return rng_of("gate loc", self.seed).normal(mean, _START_NOISE, self.units).astype("float32")
+
+    def build(self, input_shape):
+        self.loc = self._weight(GATE_WEIGHT, (self.units,), lambda shape, dtype: self._initial_loc(), trainable=True)
+        self.pressure = self._weight("pressure")
+        self.multiplier = self._weight("multiplier")
+        self.polarisation = self._weight("polarisation")
+        self.hardness = self._weight("hardness")
+        self.chosen = self._weight("chosen", (self.units,))
+
+    def _weight(self, name, shape=(), initializer="zeros", trainable=False):
+        return self.add_weight(
+            shape=shape, initializer=initializer, dtype="float32", trainable=trainable, autocast=False, name=name
+        )
+
+    def call(self, inputs, training=False):
+        if training:
+            self.add_loss(self._penalty())
+        mask = self._sample(inputs) if training else ops.expand_dims(_stretch(ops.sigmoid(self.loc)), 0)
+        mask = mask + self.hardness * (self.chosen - mask)  # (batch or 1, units)
+        return ops.cast(mask, self.compute_dtype)
+
+    def _sample(self, inputs):
+        rows = ops.shape(inputs)[0] if self.sampling == "example" else 1
+        u = keras.random.uniform((rows, self.units), _NOISE_MARGIN, 1 - _NOISE_MARGIN, dtype="float32", seed=self.noise)
+        return _stretch(ops.sigmoid((ops.log(u) - ops.log1p(-u) + self.loc) / BETA))
+
+    def _penalty(self):
+        is_open = ops.sigmoid(self.loc + _OPEN_SHIFT)
+        distance = ops.mean(is_open) - self.target
+        return (
+            self.pressure * ops.square(distance)
+            + self.multiplier * distance
+            + self.polarisation * ops.mean(is_open * (1 - is_open))
+        )
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0] if self.sampling == "example" else 1, self.units)
+
+    def _require_built(self) -> None:
+        if not self.built:
+            raise InvalidArgumentError(
+                f"Gate {self.name!r} has no weights, because it was never called. Call it on an input of the model, or "
+                "take the gated model that kmerge.merge returns."
+            )
+
+    def _harden(self, soft: np.ndarray) -> np.ndarray:
+        hardness, chosen = np.asarray(self.hardness), np.asarray(self.chosen)
+        return (soft + hardness * (chosen - soft)).astype("float32")
+
+    def open_probabilities(self) -> np.ndarray:
+        """P(g > 0) of each unit, shape `(units,)`: `sigmoid(loc - beta * ln(-gamma / zeta))`, moved by `hardness`."""
+        self._require_built()
+        return self._harden(_sigmoid(np.asarray(self.loc) + _OPEN_SHIFT))
+
+    def values(self) -> np.ndarray:
+        """The mask in inference, shape `(units,)`, float32."""
+        self._require_built()
+        return self._harden(np.clip(_sigmoid(np.asarray(self.loc)) * (ZETA - GAMMA) + GAMMA, 0, 1))
+
+    def undecided(self) -> float:
+        """The share of units with .1 < P(g > 0) < .9."""
+        probabilities = self.open_probabilities()
+        return float(np.mean((probabilities > 0.1) & (probabilities < 0.9)))
+
+    def kept(self) -> np.ndarray:
+        """The units to keep: indices, ascending, of the `round(target * units)` most open ones."""
+        probabilities = self.open_probabilities()
+        order = np.lexsort((-np.asarray(self.loc), -probabilities))  # the last key sorts first
+        return np.sort(order[: max(1, round(self.target * self.units))])
+
+    def choose(self) -> None:
+        """Fixes the choice that `hardness` moves the mask to: 1 for the units of `kept`, 0 for the others."""
+        chosen = np.zeros(self.units, "float32")
+        chosen[self.kept()] = 1
+        self.chosen.assign(chosen)
+
+    def trained(self) -> bool:
+        """Whether any `loc` has moved from where the seed put it."""
+        self._require_built()
+        return not np.array_equal(np.asarray(self.loc), self._initial_loc())
+
+    def get_config(self) -> dict:
+        config = super().get_config()
+        names = ("units", "target", "origins", "sampling", "start", "seed")
+        return config | {name: getattr(self, name) for name in names}
+
+
+def _stretch(s):
+    return ops.clip(s * (ZETA - GAMMA) + GAMMA, 0.0, 1.0)
+
+
+@keras.saving.register_keras_serializable("kmerge")
+class ApplyGates(keras.layers.Layer):
+    """Multiplies every position of one axis by its unit's gate.
+
+    The position's gate is looked up by number in `[1, mask 1, mask 2, ...]`, so one axis may hold units of several
+    spaces, a unit may occur at several positions, and positions without a gate have number 0. With one space of four
+    units, `indices=[1, 2, 3, 4]` gates an axis of four channels and `[1, 1, 2, 2, 3, 3, 4, 4]` one where each occurs
+    twice.
+
+    Args:
+        indices: number of the gate of each position of the axis: 0 for none, else 1 + its place among all masks' units.
+        axis: the axis of `x` that holds the units; not the batch axis.
+        **kwargs: for `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: `[x, *masks]`; `x` of shape `(batch, ..., len(indices), ...)`, each mask `(batch or 1, units)`.
+
+    Output shape:
+        That of `x`.
+
+    Raises:
+        InvalidArgumentError: if the indices do not fit the axis of `x` or the masks.
+    """
+
+    def __init__(self, indices: Sequence[int], axis: int = -1, **kwargs):
+        super().__init__(**kwargs)
+        self.indices = [int(index) for index in indices]
+        self.axis = int(axis)
+
+    def build(self, input_shape):
+        shape, *masks = input_shape
+        rank, axis, units = len(shape), self.axis, sum(mask[-1] for mask in masks)
+        if not -rank < axis < rank or axis == 0:
+            self._refuse(f"axis must name an axis of the input of shape {shape} other than the batch's", axis)
+        if shape[axis] != len(self.indices):
+            self._refuse(f"one index is needed for each of the {shape[axis]} positions of axis {axis}", self.indices)
+        if not masks or min(self.indices) < 0 or max(self.indices) > units:
+            self._refuse(f"indices must lie between 0 and the {units} units of {len(masks)} masks", self.indices)
+
+    def _refuse(self, expected: str, received: object) -> None:
+        raise InvalidArgumentError(f"ApplyGates {self.name!r}: {expected}, received {received!r}.")
+
+    def call(self, inputs):
+        x, *masks = inputs
+        gates = self._gates(masks)  # (batch or 1, positions)
+        shape = [1] * len(x.shape)
+        shape[0], shape[self.axis] = -1, len(self.indices)
+        return x * ops.reshape(gates, shape)
+
+    def _gates(self, masks):
+        if len(masks) == 1 and self.indices == list(range(1, masks[0].shape[-1] + 1)):
+            return masks[0]
+        gates = ops.concatenate([ops.ones_like(masks[0][:, :1]), *masks], axis=-1)
+        return ops.take(gates, np.array(self.indices, "int32"), axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0]
+
+    def get_config(self) -> dict:
+        return super().get_config() | {"indices": self.indices, "axis": self.axis}
+
+
+def gates_of(model: keras.Model) -> list[HardConcreteGate]:
+    """The gate layers of a model, those of nested models included, each once, in the model's order of layers.
+
+    Args:
+        model: any model.
+
+    Returns:
+        A list, empty for a model without gates.
+    """
+    found: dict[int, HardConcreteGate] = {}
+    for layer in model.layers:
+        inner = gates_of(layer) if isinstance(layer, keras.Model) else [layer]
+        found |= {id(gate): gate for gate in inner if isinstance(gate, HardConcreteGate)}
+    return list(found.values())

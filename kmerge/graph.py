@@ -1,0 +1,209 @@
+"""A read-only view of a Functional model: its calls in the order in which they run.
+
+Keras keeps the graph behind underscore attributes; this is the only file that knows them. A *call* is one use of
+a layer, an operation or a nested model. A layer that is used twice makes two calls.
+
+    inputs -> Graph(model).calls -> outputs
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import keras
+
+from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError
+
+# What two models of one architecture may differ in. `build_config` repeats shapes; names are often automatic.
+_IGNORED = ("name", "build_config", "module", "registered_name", "seed", "shared_object_id", "trainable")
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One use of a layer, operation or nested model in a graph.
+
+    Attributes:
+        number: position among the calls of its graph, from 0.
+        operation: the `keras.Layer`, `keras.Operation` or nested model that is called.
+        inputs: its input tensors, in the order of its arguments.
+        outputs: its output tensors.
+        args, kwargs: its positional and keyword arguments, with tensors in their places.
+        alone: whether nothing else reads its inputs, and they are no outputs of the graph.
+    """
+
+    number: int
+    operation: object
+    inputs: tuple
+    outputs: tuple
+    args: tuple
+    kwargs: dict
+    alone: bool
+
+    @property
+    def name(self) -> str:
+        return self.operation.name
+
+    @property
+    def is_model(self) -> bool:
+        return isinstance(self.operation, keras.Model)
+
+    def replay(self, operation, tensors: list) -> list:
+        """Calls `operation` as this call does, with `tensors` in the place of `inputs`; returns its outputs."""
+        waiting = list(tensors)
+
+        def place(value):
+            return waiting.pop(0) if isinstance(value, keras.KerasTensor) else value
+
+        args, kwargs = keras.tree.map_structure(place, (self.args, self.kwargs))
+        return keras.tree.flatten(operation(*args, **kwargs))
+
+
+class Graph:
+    """The calls of a Functional or Sequential model, and its inputs and outputs.
+
+    Attributes:
+        model: the model.
+        inputs, outputs: flat lists of its symbolic tensors.
+        input_structure, output_structure: the same, nested as the user built them.
+        calls: tuple of `Call`, each after those whose outputs it reads.
+    """
+
+    def __init__(self, model: keras.Model):
+        function = _functional(model)
+        self.model = model
+        self.inputs = list(function.inputs)
+        self.outputs = list(function.outputs)
+        self.input_structure = function._inputs_struct
+        self.output_structure = function._outputs_struct
+        self.calls = tuple(_calls(function))
+        self._read = {id(x) for call in self.calls for x in call.inputs}
+
+    def is_read(self, tensor) -> bool:
+        """Whether a call of this graph reads the tensor."""
+        return id(tensor) in self._read
+
+
+def _functional(model):
+    if not isinstance(model, keras.Model):
+        raise InvalidArgumentError(f"Expected a keras.Model. Received: {model!r} of type {type(model).__name__}.")
+    if isinstance(model, keras.Sequential):
+        if model._functional is None:
+            raise InvalidArgumentError(
+                f"Sequential model {model.name!r} is not built, so it has no graph yet. "
+                "Give it a keras.Input first, or call model.build(input_shape)."
+            )
+        return model._functional
+    if not hasattr(model, "_nodes_by_depth"):
+        raise InvalidArgumentError(
+            f"Model {model.name!r} is a subclassed model ({type(model).__name__}); kmerge follows channels through the "
+            "graph of a Functional or Sequential model. Build it with keras.Model(inputs, outputs)."
+        )
+    return model
+
+
+def _calls(function) -> Iterator[Call]:
+    nodes = [
+        node
+        for depth in sorted(function._nodes_by_depth, reverse=True)
+        for node in function._nodes_by_depth[depth]
+        if not node.is_input
+    ]
+    readers = Counter(id(x) for node in nodes for x in node.arguments.keras_tensors)
+    readers.update(id(x) for x in function.outputs)
+    for number, node in enumerate(nodes):
+        inputs, arguments = tuple(node.arguments.keras_tensors), node.arguments
+        alone = all(readers[id(x)] == 1 for x in inputs)
+        yield Call(number, node.operation, inputs, tuple(node.outputs), arguments.args, arguments.kwargs, alone)
+
+
+def input_layer(tensor):
+    """The `keras.layers.InputLayer` behind a model's input tensor."""
+    return tensor._keras_history.operation
+
+
+def paired_layers(model: keras.Model, other: keras.Model) -> dict:
+    """Pairs the layers of two models by their position in the graph.
+
+    Args:
+        model: gives the paths ("encoder/dense"; a layer reached in several ways has the path of its first use).
+        other: a model of the same architecture; its layers may have other names.
+
+    Returns:
+        A dict from the path of each layer of `model` to the layer of `other` in the same position.
+
+    Raises:
+        ArchitectureMismatchError: names the first layer that differs.
+    """
+    pairs: dict = {}
+    _pair(Graph(model), Graph(other), "", {}, pairs)
+    return pairs
+
+
+def _pair(a: Graph, b: Graph, path: str, paths: dict, pairs: dict) -> None:
+    numbers, others = _tensor_numbers(a), _tensor_numbers(b)
+    for x, y in zip(a.inputs, b.inputs, strict=False):
+        _check(path + input_layer(x).name, "input shape", tuple(x.shape), tuple(y.shape))
+    for call, twin in zip(a.calls, b.calls, strict=False):
+        name = paths.setdefault(id(call.operation), path + call.name)
+        _check_same(name, call, twin)
+        _check(name, "inputs from", [numbers[id(x)] for x in call.inputs], [others[id(x)] for x in twin.inputs])
+        if pairs.setdefault(name, twin.operation) is not twin.operation:
+            raise ArchitectureMismatchError(
+                f"Layer {name!r} is shared in the first model, but its uses are different layers in the other: "
+                f"{pairs[name].name!r} and {twin.operation.name!r}. Build both models with the same code."
+            )
+        if call.is_model:
+            _pair(Graph(call.operation), Graph(twin.operation), name + "/", paths, pairs)
+    _check(path + "the model", "number of calls", len(a.calls), len(b.calls))
+    for side, x, y in (("inputs", a.inputs, b.inputs), ("outputs", a.outputs, b.outputs)):
+        _check(path + "the model", f"{side} from", [numbers[id(t)] for t in x], [others[id(t)] for t in y])
+
+
+def _tensor_numbers(graph: Graph) -> dict:
+    numbers = {id(x): ("input", i) for i, x in enumerate(graph.inputs)}
+    for call in graph.calls:
+        numbers.update({id(x): (call.number, i) for i, x in enumerate(call.outputs)})
+    return numbers
+
+
+def _check(name: str, what: str, expected, received) -> None:
+    if expected != received:
+        raise ArchitectureMismatchError(
+            f"The models differ, first in {name!r}: expected {what} {expected} as in the first model, received "
+            f"{received}. Models to combine must have the same architecture; build both with the same code."
+        )
+
+
+def _check_same(name: str, call: Call, twin: Call) -> None:
+    _check(name, "class", type(call.operation).__name__, type(twin.operation).__name__)
+    if isinstance(call.operation, keras.Layer):
+        _check(name, "dtype policy", call.operation.dtype_policy.name, twin.operation.dtype_policy.name)
+    _check(name, "output shapes", [tuple(x.shape) for x in call.outputs], [tuple(x.shape) for x in twin.outputs])
+    if call.is_model:
+        return
+    _check(name, "configuration", _configuration(call), _configuration(twin))
+    weights, others = (getattr(c.operation, "weights", ()) for c in (call, twin))
+    _check(name, "weight shapes", [tuple(w.shape) for w in weights], [tuple(w.shape) for w in others])
+
+
+def _configuration(call: Call) -> str:
+    constants = keras.tree.map_structure(
+        lambda x: "tensor" if isinstance(x, keras.KerasTensor) else repr(x), (call.args, call.kwargs)
+    )
+    return repr((_without_names(call.operation.get_config()), constants))
+
+
+def _without_names(config):
+    if isinstance(config, dict):
+        return {k: _without_names(v) for k, v in sorted(config.items(), key=str) if k not in _IGNORED}
+    if isinstance(config, (list, tuple)):
+        return [_without_names(v) for v in config]
+    return config
+
+
+def clone_operation(operation, changes: dict, name: str | None = None):
+    """A new layer or operation with the configuration of `operation` and some entries changed."""
+    config = {**operation.get_config(), **changes}
+    if name is not None:
+        config["name"] = name
+    return type(operation).from_config(config)

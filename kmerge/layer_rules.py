@@ -1,0 +1,403 @@
+"""One small rule per layer type: what a layer does to the units of its inputs.
+
+A rule has a `walk`, which names the units of the outputs and the axes of the weights, and `changes`, which gives the
+entries of the layer's configuration that depend on widths. Both are written once and serve every verb. A rule for a
+layer of your own:
+
+    class ScaleRule(kmerge.Rule):                   # y = x * layer.scale, one scale per channel
+        def walk(self, site, x):
+            x = site.hold(x)
+            site.weight("scale", channel(x.units))
+            return x
+
+    kmerge.register_rule(Scale, ScaleRule())
+"""
+
+import functools
+
+import numpy as np
+from keras import Layer, activations, layers, ops
+
+from kmerge.graph import Call
+from kmerge.labels import Axis, Labels, Site
+
+
+def consumes(units: np.ndarray) -> Axis:
+    """A weight axis that mixes the units of an input."""
+    return Axis("consumes", units)
+
+
+def produces(units: np.ndarray) -> Axis:
+    """A weight axis that makes the units of an output."""
+    return Axis("produces", units)
+
+
+def channel(units: np.ndarray) -> Axis:
+    """A weight axis with one value for each unit that passes."""
+    return Axis("channel", units)
+
+
+class Rule:
+    """What a layer does to the units of its inputs. Subclass it for a layer of your own; see `register_rule`."""
+
+    # Whether it only applies an activation: one that ends the model stands behind the mean of logits.
+    is_activation = False
+
+    def walk(self, site: Site, *inputs: Labels) -> Labels | list[Labels]:
+        """Follows the units through one call.
+
+        Args:
+            site: the call; declares units, ties and weights, and gives the labels of outputs.
+            *inputs: labels of the input tensors.
+
+        Returns:
+            The labels of the output, or a list of them.
+        """
+        raise NotImplementedError
+
+    def changes(self, site: Site, inputs: list[Labels], outputs: list[Labels]) -> dict:
+        """Entries of the layer's configuration that differ when its inputs and outputs have these labels."""
+        return {}
+
+    def replay(self, call: Call, operation: object, tensors: list, picks: dict) -> list:
+        """Calls the new operation on the new tensors; only slices and gathers need a way of their own.
+
+        Args:
+            call: the call in the template.
+            operation: the layer or operation of the new model.
+            tensors: its symbolic inputs.
+            picks: for each output that reads positions of an axis, that axis and the new positions.
+
+        Returns:
+            The list of symbolic outputs.
+        """
+        return call.replay(operation, tensors)
+
+
+RULES: dict[type, Rule] = {}
+
+
+def register_rule(layer_class: type, rule: Rule) -> None:
+    """Teaches kmerge a layer.
+
+    Args:
+        layer_class: a `keras.Layer` class. Subclasses that do not override `call` get the rule too.
+        rule: its `Rule`.
+
+    Raises:
+        TypeError: if the arguments are not a layer class and a rule.
+    """
+    if not (isinstance(layer_class, type) and issubclass(layer_class, Layer)):
+        raise TypeError(f"Expected a subclass of keras.Layer. Received: layer_class={layer_class!r}.")
+    if not isinstance(rule, Rule):
+        raise TypeError(f"Expected an instance of kmerge.Rule. Received: rule={rule!r}.")
+    RULES[layer_class] = rule
+
+
+def rules_for(*classes: type):
+    """Registers one rule, made without arguments, for several layer classes."""
+
+    def register(rule):
+        for layer_class in classes:
+            register_rule(layer_class, rule())
+        return rule
+
+    return register
+
+
+@functools.cache
+def is_elementwise(function) -> bool:
+    """Whether a function treats all positions of the last axis alike and apart; found out by trying."""
+    x = np.linspace(-2.0, 2.5, 14, dtype="float32").reshape(2, 7)
+    other = x.copy()
+    other[:, 3] += 0.25
+    order = np.array([3, 0, 6, 1, 5, 2, 4])
+    try:
+        inputs = (ops.convert_to_tensor(v) for v in (x, other, x[:, order]))
+        y, z, permuted = (np.asarray(ops.convert_to_numpy(function(v))) for v in inputs)
+    except (ValueError, TypeError, IndexError):
+        return False
+    rest = np.arange(7) != 3
+    if y.shape != x.shape:
+        return False
+    return np.allclose(y[:, rest], z[:, rest], atol=1e-6) and np.allclose(y[:, order], permuted, atol=1e-6)
+
+
+def apply_activation(site: Site, function, x: Labels) -> None:
+    """Declares an activation on `x`. One that ends the model stands outside the mean of logits, so may be any."""
+    if function is None or function is activations.linear or site.final:
+        return
+    if not is_elementwise(function):
+        name = getattr(function, "__name__", repr(function))
+        site.refuse(f"its activation {name!r} mixes channels inside the model.", "Only the last layer may have it.")
+    site.curve(x)
+
+
+def require_channels_last(site: Site) -> None:
+    """Refuses `data_format="channels_first"`, where the feature axis is not the last."""
+    if getattr(site.layer, "data_format", None) == "channels_first":
+        site.refuse("data_format='channels_first' is not followed.", "Build the model with 'channels_last'.")
+
+
+@rules_for(layers.Dense)
+class DenseRule(Rule):
+    def walk(self, site, x):
+        site.require_last_axis(x)
+        units = site.own(site.layer.units)
+        site.weight("kernel", consumes(site.consume(x)), produces(units))
+        site.weight("bias", produces(units))
+        out = site.output(units)
+        apply_activation(site, site.layer.activation, out)
+        return out
+
+    def changes(self, site, inputs, outputs):
+        return {"units": len(outputs[0].units)}
+
+
+@rules_for(layers.Conv1D, layers.Conv2D, layers.Conv3D)
+class ConvRule(Rule):
+    """With groups, a group is one unit on both sides: the convolution mixes inside it, and so passes it."""
+
+    def walk(self, site, x):
+        require_channels_last(site)
+        site.require_last_axis(x)
+        layer = site.layer
+        spatial = [None] * layer.rank
+        if layer.groups == 1:
+            units = site.own(layer.filters)
+            site.weight("kernel", *spatial, consumes(site.consume(x)), produces(units))
+            out = site.output(units)
+        else:
+            x = site.couple(site.hold(x), self._inputs_per_group(layer))
+            units = site.own(layer.filters)
+            out = site.couple(site.output(units), layer.filters // layer.groups)
+            site.tie(
+                out.with_units(out.units[:: layer.filters // layer.groups]),
+                x.with_units(x.units[:: self._inputs_per_group(layer)]),
+            )
+            site.weight("kernel", *spatial, None, channel(units))
+        site.weight("bias", produces(units))
+        apply_activation(site, layer.activation, out)
+        return out
+
+    @staticmethod
+    def _inputs_per_group(layer):
+        return layer.kernel.shape[-2]
+
+    def changes(self, site, inputs, outputs):
+        if site.layer.groups == 1:
+            return {"filters": len(outputs[0].units)}
+        groups = len(inputs[0].units) // self._inputs_per_group(site.layer)
+        return {"filters": len(outputs[0].units), "groups": groups}
+
+
+@rules_for(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+class ConvTransposeRule(Rule):
+    def walk(self, site, x):
+        require_channels_last(site)
+        site.require_last_axis(x)
+        units = site.own(site.layer.filters)
+        site.weight("kernel", *[None] * site.layer.rank, produces(units), consumes(site.consume(x)))
+        site.weight("bias", produces(units))
+        out = site.output(units)
+        apply_activation(site, site.layer.activation, out)
+        return out
+
+    def changes(self, site, inputs, outputs):
+        return {"filters": len(outputs[0].units)}
+
+
+@rules_for(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+class DepthwiseRule(Rule):
+    def walk(self, site, x):
+        require_channels_last(site)
+        site.require_last_axis(x)
+        x = site.hold(x)
+        out = site.output(np.repeat(x.units, site.layer.depth_multiplier))
+        site.weight("kernel", *[None] * site.layer.rank, channel(x.units), None)
+        site.weight("bias", channel(out.units))
+        apply_activation(site, site.layer.activation, out)
+        return out
+
+
+@rules_for(layers.SeparableConv1D, layers.SeparableConv2D)
+class SeparableRule(Rule):
+    def walk(self, site, x):
+        require_channels_last(site)
+        site.require_last_axis(x)
+        layer = site.layer
+        x = site.hold(x)
+        spatial = [None] * layer.rank
+        units = site.own(layer.filters)
+        inner = np.repeat(site.consume(x), layer.depth_multiplier)
+        site.weight("depthwise_kernel", *spatial, channel(x.units), None)
+        site.weight("pointwise_kernel", *spatial, consumes(inner), produces(units))
+        site.weight("bias", produces(units))
+        out = site.output(units)
+        apply_activation(site, layer.activation, out)
+        return out
+
+    def changes(self, site, inputs, outputs):
+        return {"filters": len(outputs[0].units)}
+
+
+def require_axis(site: Site, axis, x: Labels) -> None:
+    """Refuses a normalisation over an axis on which the channels do not lie."""
+    axes = [a % len(x.shape) for a in (axis if isinstance(axis, (list, tuple)) else [axis])]
+    if axes != [x.axis]:
+        site.refuse(f"it works on axis {axis}, but the channels lie on axis {x.axis} of shape {x.shape}.",
+                    f"Use axis={x.axis}.")  # fmt: skip
+
+
+@rules_for(layers.BatchNormalization)
+class BatchNormalizationRule(Rule):
+    def walk(self, site, x):
+        require_axis(site, site.layer.axis, x)
+        x = site.hold(x)
+        for name in ("gamma", "beta", "moving_mean", "moving_variance"):
+            site.weight(name, channel(x.units))
+        return x
+
+
+@rules_for(layers.GroupNormalization)
+class GroupNormalizationRule(Rule):
+    """A group is normalised as a whole, so it is one unit: groups can be kept or dropped, exactly."""
+
+    def walk(self, site, x):
+        require_axis(site, site.layer.axis, x)
+        x = site.couple(site.hold(x), self._group_size(site))
+        site.curve(x)
+        site.weight("gamma", channel(x.units))
+        site.weight("beta", channel(x.units))
+        return x
+
+    @staticmethod
+    def _group_size(site):
+        shape = site.call.inputs[0].shape
+        return shape[site.layer.axis] // site.layer.groups if site.layer.groups > 0 else 1
+
+    def changes(self, site, inputs, outputs):
+        return {"groups": len(inputs[0].units) // self._group_size(site)}
+
+
+@rules_for(layers.Normalization)
+class NormalizationRule(Rule):
+    def walk(self, site, x):
+        layer = site.layer
+        if not layer.axis:
+            if layer.input_mean is None:
+                site.refuse("axis=None holds one mean for all channels, which two models need not share.",
+                            "Pass mean= and variance=, or use axis=-1.")  # fmt: skip
+            return x
+        require_axis(site, layer.axis, x)
+        if layer.input_mean is None:
+            x = site.hold(x)
+            site.weight("adapt_mean", channel(x.units))
+            site.weight("adapt_variance", channel(x.units))
+        return x
+
+    def changes(self, site, inputs, outputs):
+        return {name: listed for name in ("mean", "variance")
+                if (listed := per_unit(site, site.layer.get_config()[name])) is not None}  # fmt: skip
+
+
+@rules_for(layers.Rescaling)
+class RescalingRule(Rule):
+    def walk(self, site, x):
+        size = site.call.inputs[0].shape[x.axis]
+        for value in (site.layer.scale, site.layer.offset):
+            if np.size(value) > 1 and (np.ndim(value) != 1 or np.size(value) != size or x.axis != len(x.shape) - 1):
+                site.refuse(f"its value of shape {np.shape(value)} is not one per channel.", "Pass a list of channels.")
+        return x
+
+    def changes(self, site, inputs, outputs):
+        return {name: listed for name in ("scale", "offset")
+                if (listed := per_unit(site, getattr(site.layer, name))) is not None}  # fmt: skip
+
+
+def per_unit(site: Site, values) -> list | None:
+    """A list of constants in a configuration, one per channel, in the order of the new channels; None for a scalar."""
+    if values is None or np.size(values) <= 1:
+        return None
+    return np.ravel(values)[site.old_positions(0)].tolist()
+
+
+@rules_for(layers.PReLU)
+class PReLURule(Rule):
+    def walk(self, site, x):
+        require_last = len(x.shape) - 1
+        if x.axis != require_last or (site.layer.shared_axes and x.axis in site.layer.shared_axes):
+            site.refuse("its slopes are shared over channels or lie on another axis.", "Share spatial axes only.")
+        x = site.hold(x)
+        site.weight("alpha", *[None] * (len(x.shape) - 2), channel(x.units))
+        site.curve(x)
+        return x
+
+
+@rules_for(
+    layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D, layers.GaussianDropout,
+    layers.GaussianNoise, layers.AlphaDropout, layers.ActivityRegularization, layers.Identity,
+)  # fmt: skip
+class PassRule(Rule):
+    """Layers that leave every value where it is, and linear in inference."""
+
+    def walk(self, site, x):
+        return x
+
+
+@rules_for(layers.Activation)
+class ActivationRule(Rule):
+    is_activation = True
+
+    def walk(self, site, x):
+        apply_activation(site, site.layer.activation, x)
+        if site.final and not site.call.alone and is_elementwise(site.layer.activation):
+            site.curve(x)  # what it reads is an output or read elsewhere, so it is not merely the end of the model
+        return x
+
+
+@rules_for(layers.Softmax)
+class SoftmaxRule(Rule):
+    is_activation = True
+
+    def walk(self, site, x):
+        apply_activation(site, activations.softmax, x)
+        return x
+
+
+@rules_for(layers.ReLU, layers.LeakyReLU, layers.ELU)
+class ElementwiseRule(Rule):
+    is_activation = True
+
+    def walk(self, site, x):
+        if not (site.final and site.call.alone):
+            site.curve(x)
+        return x
+
+
+class SpatialRule(Rule):
+    """Layers that work on the axes between batch and channels, on each channel alone."""
+
+    def walk(self, site, x):
+        require_channels_last(site)
+        site.require_last_axis(x)
+        return site.output(x.units)
+
+
+rules_for(
+    layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D, layers.Cropping1D, layers.Cropping2D,
+    layers.Cropping3D, layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D, layers.AveragePooling1D,
+    layers.AveragePooling2D, layers.AveragePooling3D, layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D,
+    layers.GlobalAveragePooling3D,
+)(SpatialRule)  # fmt: skip
+
+
+@rules_for(
+    layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D, layers.GlobalMaxPooling1D,
+    layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D,
+)  # fmt: skip
+class MaximumRule(SpatialRule):
+    def walk(self, site, x):
+        out = super().walk(site, x)
+        site.curve(out)
+        return out

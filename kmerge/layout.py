@@ -1,0 +1,283 @@
+"""Layouts: the labels of a new model, computed from a template and a plan before anything is built.
+
+A *plan* lists, for every space of the new model, which unit of which source each of its units comes from. An *entry*
+is such a unit of the new model, coded as one integer:
+
+    0 * units + unit            common: one copy for all sources, as the channels of inputs and outputs are
+    (1 + source) * units + unit         the unit of one source
+    (1 + sources + i) * units + unit    the i-th new unit, which lies wherever `unit` lies
+
+A layer that makes units orders them by `Layout.expand`. The rules then follow the entries exactly as they followed
+the units of the template; where two layers need different orders, a gather is put between them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kmerge.channels import Record, Trace, walk_calls
+from kmerge.errors import KmergeError, UnsupportedLayerError
+from kmerge.graph import Graph
+from kmerge.labels import Axis, Labels, Site, match, occurrences, positions_of, runs
+
+NEW = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which unit of which source each unit of a new model comes from.
+
+    Attributes:
+        sources: number of source models.
+        entries: for each space, a sequence of pairs (source, index of the unit in the space). With source `NEW` the
+            unit is new, and lies wherever the unit of that index lies. Spaces that are not listed have one copy for
+            all sources: their producers are averaged, their consumers read them together.
+        copied_inputs: numbers of the inputs that are copied for each source behind the input.
+        averaged_outputs: numbers of the outputs that are averaged behind the layer that makes them.
+    """
+
+    sources: int
+    entries: Mapping[str, Sequence[tuple[int | None, int]]]
+    copied_inputs: frozenset = frozenset()
+    averaged_outputs: frozenset = frozenset()
+
+
+@dataclass
+class Placed:
+    """How one call of the template runs in the new model.
+
+    Attributes:
+        record: the call in the template.
+        inputs, outputs: the entries along its tensors.
+        gathers: for some inputs, the positions to read first: `{input: (axis, positions)}`.
+        averages: positions of each source, if the input is averaged first.
+        picks: for each output that is a slice or gather, `(axis, positions)`.
+        changes: entries of the configuration that change.
+        consumed: inputs that the layer mixes.
+    """
+
+    record: Record
+    inputs: list[Labels]
+    outputs: list[Labels] = field(default_factory=list)
+    gathers: dict[int, tuple] = field(default_factory=dict)
+    averages: list | None = None
+    picks: dict[int, tuple] = field(default_factory=dict)
+    changes: dict = field(default_factory=dict)
+    consumed: list[int] = field(default_factory=list)
+
+
+class Layout:
+    """The entries along every tensor and weight of a new model.
+
+    Attributes:
+        trace: the walk of the template.
+        plan: the plan.
+        calls: `Placed` by the key of the call.
+        axes: for each layer path and weight name, a tuple with an `Axis` of entries, or None, for each axis.
+        copies: for each input, the positions to read behind it.
+        averages: for each output number, the positions of each source, if it is averaged.
+    """
+
+    def __init__(self, trace: Trace, plan: Plan):
+        self.trace = trace
+        self.plan = plan
+        self.units = len(trace.space_of)
+        self._of_space = [self._entries(space) for space in trace.spaces.values()]
+        self.calls: dict[tuple, Placed] = {}
+        self.axes: dict[str, dict[str, tuple]] = {}
+        self.averages: dict[int, list] = {}
+        self.copies: list[np.ndarray] = []
+        self._first: dict[tuple, Labels] = {}
+        inputs = []
+        for x in trace.inputs:
+            wanted = self.expand(x.units)
+            self.copies.append(match(wanted % self.units, occurrences(wanted), x.units, occurrences(x.units)))
+            inputs.append(x.with_units(wanted))
+        outputs = walk_calls(Graph(trace.model), inputs, self._visit)
+        self.outputs = [self._end(i, x) for i, x in enumerate(outputs)]
+
+    def _entries(self, space) -> np.ndarray:
+        listed = self.plan.entries.get(space.name)
+        if listed is None:
+            return space.units.copy()
+        new = iter(range(1 + self.plan.sources, 1 + self.plan.sources + len(listed)))
+        return np.array(
+            [(next(new) if s is NEW else 1 + s) * self.units + space.units[i] for s, i in listed], dtype=int
+        )
+
+    def entries_of(self, space: str) -> np.ndarray:
+        """The entries of a space, in the order of the plan."""
+        return self._of_space[list(self.trace.spaces).index(space)]
+
+    def source_of(self, entries: np.ndarray) -> np.ndarray:
+        """0 for a common entry, 1 + source for one of a source, more for a new one."""
+        return entries // self.units
+
+    def expand(self, units: np.ndarray) -> np.ndarray:
+        """The entries along an axis whose positions hold `units` in the template.
+
+        The axis is read as stretches in which every unit of a space stands once, or equally often in a row. Each becomes
+        the entries of these units, in the order of the plan: [u v] -> [uA vA uB vB], [u u v v] -> [uA uA vA vA uB uB vB vB].
+        """
+        stretches: list[tuple[int, int, dict]] = []
+        for unit, count in zip(*(x.tolist() for x in runs(units)), strict=True):
+            space = int(self.trace.space_of[unit])
+            if not stretches or stretches[-1][:2] != (space, count) or unit in stretches[-1][2]:
+                stretches.append((space, count, {}))
+            stretches[-1][2][unit] = None
+        pieces = [np.empty(0, int)]
+        for space, count, members in stretches:
+            entries = self._of_space[space]
+            pieces.append(np.repeat(entries[np.isin(entries % self.units, list(members))], count))
+        return np.concatenate(pieces)
+
+    def _visit(self, key, path, call, inputs, end):
+        record = self.trace.records[key]
+        # One object per input: a tensor that is read twice by a call may need two orders.
+        placed = Placed(record, [x.with_units(x.units) for x in inputs])
+        if record.end in self.plan.averaged_outputs and record.end is not None:
+            self._check_end(record)
+            if record.rule.is_activation:
+                placed.averages, placed.inputs[0] = self._average(record.inputs[0], placed.inputs[0])
+        site = LayoutSite(self, placed)
+        outputs = record.rule.walk(site, *placed.inputs)
+        placed.outputs = outputs if isinstance(outputs, list) else [outputs]
+        placed.changes = record.rule.changes(site, placed.inputs, placed.outputs)
+        self.axes.setdefault(path, site.axes)
+        self.calls[key] = placed
+        return placed.outputs
+
+    def _check_end(self, record: Record) -> None:
+        activation = getattr(record.call.operation, "activation", None)
+        if not record.rule.is_activation and getattr(activation, "__name__", "linear") != "linear":
+            raise UnsupportedLayerError(
+                record.path, type(record.call.operation).__name__,
+                f"its activation {activation.__name__!r} ends the model, but its outputs cannot be averaged in its kernel.",
+                "Put the activation into a layer of its own, so that the mean can stand before it.",
+            )  # fmt: skip
+
+    def _average(self, template: Labels, x: Labels) -> tuple[list, Labels]:
+        parts = []
+        for source in range(self.plan.sources):
+            own = positions_of(template.units + (1 + source) * self.units, x.units)
+            common = positions_of(template.units, x.units)
+            parts.append(np.where(own >= 0, own, common))
+            if np.any(parts[-1] < 0):
+                raise KmergeError("An output lacks units of a source. This is a fault of kmerge: please report it.")
+        return parts, x.with_units(template.units)
+
+    def _end(self, number: int, x: Labels) -> Labels:
+        template = self.trace.outputs[number]
+        if number not in self.plan.averaged_outputs or np.array_equal(x.units, template.units):
+            return x
+        self.averages[number], x = self._average(template, x)
+        return x
+
+
+class LayoutSite(Site):
+    """The site of the walk that follows entries instead of units."""
+
+    def __init__(self, layout: Layout, placed: Placed):
+        super().__init__(placed.record.call, placed.record.path, placed.record.end is not None)
+        self.layout = layout
+        self.placed = placed
+        self.axes: dict[str, tuple] = {}
+
+    def own(self, count, name="output"):
+        return self.layout.expand(self.layout.trace.owned[self.path, name])
+
+    def _index(self, x: Labels) -> int | None:
+        return next((i for i, y in enumerate(self.placed.inputs) if y is x), None)
+
+    def _template(self, x: Labels) -> np.ndarray:
+        return self.placed.record.inputs[self._index(x)].units
+
+    def _arrange(self, x: Labels, wanted: np.ndarray) -> Labels:
+        """`x` in the order `wanted`, through a gather where it has another."""
+        if np.array_equal(x.units, wanted):
+            return x
+        positions = positions_of(wanted, x.units)
+        if len(wanted) != len(x.units) or np.any(positions < 0):
+            self.refuse("the channels that it needs together cannot be brought together in the new widths.",
+                        "Select or add whole groups.")  # fmt: skip
+        return self._gather(x, positions)
+
+    def _gather(self, x: Labels, positions: np.ndarray) -> Labels:
+        i = self._index(x)
+        if i is None:
+            raise KmergeError(
+                f"{self.path}: units that must agree differ. This is a fault of kmerge: please report it."
+            )
+        _, before = self.placed.gathers.get(i, (x.axis, np.arange(len(x.units))))
+        self.placed.gathers[i] = (x.axis, before[positions])
+        self.placed.inputs[i] = x.with_units(x.units[positions])
+        return self.placed.inputs[i]
+
+    def _share(self, x, role):
+        first = self.layout._first.setdefault((self.path, role), x)
+        return self._arrange(x, first.units)
+
+    def consume(self, x):
+        i = self._index(x)
+        x = self._share(x, "consumed")
+        self.placed.consumed.append(i)
+        return x.units
+
+    def hold(self, x):
+        return self._share(x, "held")
+
+    def couple(self, x, size):
+        return x if self._index(x) is None else self._arrange(x, self.layout.expand(self._template(x)))
+
+    def tie(self, *inputs):
+        return [inputs[0]] + [self._arrange(x, inputs[0].units) for x in inputs[1:]]
+
+    def spread(self, x, over):
+        if len(x.units) == 1:
+            return x
+        source = self.layout.source_of
+        positions = np.array([np.flatnonzero(source(x.units) == s)[0] for s in source(over.units)])
+        return self._gather(x, positions)
+
+    def pick(self, x, positions, output=0):
+        layout, template = self.layout, self._template(x)
+        made = self.placed.record.outputs[output].units
+        wanted = layout.expand(made)
+        read = positions[match(wanted % layout.units, occurrences(wanted), made, occurrences(made))]
+        # The unit and occurrence that each wanted position reads; a gather's own units read those of their source.
+        unit, times = template[read], occurrences(template)[read]
+        source = layout.source_of(wanted)
+        here = (x.units, occurrences(x.units))
+        found = match(source * layout.units + unit, times, *here)
+        for other in range(1 + layout.plan.sources):
+            found = np.where(found < 0, match(other * layout.units + unit, times, *here), found)
+        self.placed.picks[output] = (x.axis, found)
+        return wanted
+
+    def tile(self, x, grid, movable):
+        if (grid == grid[:1]).all():
+            return grid
+        row = self.layout.expand(self.placed.record.outputs[0].units)
+        if not movable or len(row) != grid.shape[1]:
+            self.refuse("it cuts the channel axis where the new widths cannot be cut.", "Reshape after the last layer.")
+        grid = np.tile(row, (len(grid), 1))
+        self._arrange(x, grid.ravel())
+        return grid
+
+    def curve(self, *inputs):
+        pass
+
+    def weight(self, name, *axes):
+        if getattr(self.layer, name, None) is not None:
+            self.axes[name] = axes
+
+    def old_positions(self, index):
+        units, x = self.placed.record.inputs[index].units, self.placed.inputs[index].units
+        return match(x % self.layout.units, occurrences(x), units, occurrences(units))
+
+
+def weight_axes(axes: Mapping[str, tuple], layer) -> dict[int, tuple[Axis | None, ...]]:
+    """The axes of a layer's weights by their index in `layer.weights`."""
+    index = {id(w): i for i, w in enumerate(layer.weights)}
+    return {index[id(getattr(layer, name))]: roles for name, roles in axes.items()}

@@ -1,0 +1,391 @@
+"""Rules for layers and operations that join, split, reshape or combine tensors.
+
+Operations (`x + y`, `keras.ops.*` on symbolic tensors) have no public classes, so they are known by name.
+"""
+
+import math
+
+import numpy as np
+from keras import KerasTensor, layers, ops
+
+from kmerge.errors import UnsupportedLayerError
+from kmerge.labels import Labels, Site
+from kmerge.layer_rules import RULES, ElementwiseRule, Rule, rules_for
+
+
+def rule_for(operation, path: str) -> Rule:
+    """The rule of a layer or operation.
+
+    Raises:
+        UnsupportedLayerError: if there is none, or a subclass overrides the `call` that the rule describes.
+    """
+    kind = type(operation)
+    if kind.__name__ in OPERATION_RULES and kind.__module__.startswith("keras.src.ops"):
+        return OPERATION_RULES[kind.__name__]
+    for ancestor in kind.__mro__:
+        if ancestor in RULES:
+            if ancestor is not kind and kind.call is not ancestor.call:
+                raise UnsupportedLayerError(
+                    path,
+                    kind.__name__,
+                    f"it overrides the call of {ancestor.__name__}, so its rule may not hold.",
+                    REGISTER,
+                )
+            return RULES[ancestor]
+    raise UnsupportedLayerError(path, kind.__name__, "kmerge has no rule for what it does to channels.", REGISTER)
+
+
+REGISTER = "Register one: kmerge.register_rule(layer_class, rule); see kmerge.Rule."
+
+
+def named_axis(site: Site, axis: int, rank: int) -> int:
+    """An axis counted from the front, or a refusal if it is the batch axis."""
+    if axis % rank == 0:
+        site.refuse("it works on the batch axis.", "Work on other axes only.")
+    return axis % rank
+
+
+# Joining and splitting ------------------------------------------------------------------------------------------------
+
+
+@rules_for(layers.Concatenate)
+class ConcatenateRule(Rule):
+    def walk(self, site, *inputs):
+        rank = len(inputs[0].shape)
+        axis = named_axis(site, site.layer.axis, rank)
+        if any(x.axis != inputs[0].axis for x in inputs):
+            site.refuse("the channels of its inputs lie on different axes.", "Permute them to the last axis first.")
+        if axis != inputs[0].axis:
+            return site.output(site.tie(*inputs)[0].units, inputs[0].axis)
+        return site.output(np.concatenate([x.units for x in inputs]), axis)
+
+
+class SplitRule(Rule):
+    """keras.ops.split: one slice after the other."""
+
+    def walk(self, site, x):
+        axis = named_axis(site, site.layer.axis, len(x.shape))
+        outputs = range(len(site.call.outputs))
+        if axis != x.axis:
+            return [site.output(x.units, x.axis, i) for i in outputs]
+        ends = np.cumsum([out.shape[axis] for out in site.call.outputs])
+        parts = np.split(np.arange(ends[-1]), ends[:-1])
+        return [site.output(site.pick(x, parts[i], i), axis, i) for i in outputs]
+
+    def changes(self, site, inputs, outputs):
+        if site.layer.axis % len(inputs[0].shape) != inputs[0].axis:
+            return {}
+        return {"indices_or_sections": np.cumsum([len(out.units) for out in outputs])[:-1].tolist()}
+
+    def replay(self, call, operation, tensors, picks):
+        if not picks or _is_run(np.concatenate([positions for _, positions in picks.values()])):
+            return super().replay(call, operation, tensors, picks)
+        return [gather(tensors[0], *picks[i]) for i in range(len(picks))]
+
+
+class SliceRule(Rule):
+    """x[..., a:b] on the feature axis; other axes may be sliced, indexed or added at will."""
+
+    def walk(self, site, x):
+        key = _full_key(site.call.args[1] if len(site.call.args) > 1 else site.call.kwargs["key"], len(x.shape))
+        at = [i for i, k in enumerate(key) if k is not None][x.axis]
+        if not isinstance(key[at], slice):
+            site.refuse(f"it reads the single channel {key[at]!r} of axis {x.axis}, which removes the feature axis.",
+                        "Read a slice of length one, x[..., i:i+1].")  # fmt: skip
+        positions = np.arange(site.call.inputs[0].shape[x.axis])[key[at]]
+        axis = sum(not isinstance(k, int) for k in key[:at])
+        if key[at] == slice(None):
+            return site.output(x.units, axis)
+        return site.output(site.pick(x, positions), axis)
+
+    def replay(self, call, operation, tensors, picks):
+        if not picks:
+            return super().replay(call, operation, tensors, picks)
+        x, (axis, positions) = tensors[0], picks[0]
+        key = _full_key(call.args[1] if len(call.args) > 1 else call.kwargs["key"], len(x.shape))
+        at = [i for i, k in enumerate(key) if k is not None][axis]
+        if _is_run(positions):
+            key[at] = slice(int(positions[0]), int(positions[-1]) + 1)
+        else:
+            x, key[at] = gather(x, axis, positions), slice(None)
+        return [operation(x, tuple(key))]
+
+
+def _is_run(positions: np.ndarray) -> bool:
+    return len(positions) > 0 and np.array_equal(positions, np.arange(positions[0], positions[0] + len(positions)))
+
+
+def gather(x: KerasTensor, axis: int, positions: np.ndarray) -> KerasTensor:
+    """Reads `positions` of an axis of a symbolic tensor; the tensor itself if these are all in order."""
+    if len(positions) == x.shape[axis] and _is_run(positions) and positions[0] == 0:
+        return x
+    return ops.take(x, positions.tolist(), axis=axis)
+
+
+def _full_key(key, rank: int) -> list:
+    key = list(key) if isinstance(key, (tuple, list)) else [key]
+    rest = [slice(None)] * (rank - sum(k is not None and k is not Ellipsis for k in key))
+    at = next((i for i, k in enumerate(key) if k is Ellipsis), len(key))
+    return key[:at] + rest + key[at + 1 :]
+
+
+class TakeRule(Rule):
+    """keras.ops.take with constant indices: a gather."""
+
+    def walk(self, site, x, *rest):
+        indices = site.call.args[1] if len(site.call.args) > 1 else site.call.kwargs["indices"]
+        if rest or np.ndim(indices) != 1:
+            site.refuse("its indices are a tensor or not one-dimensional.", "Gather with a constant list of indices.")
+        if site.layer.axis is None:
+            site.refuse("it flattens its input (axis=None).", "Pass axis=-1.")
+        axis = named_axis(site, site.layer.axis, len(x.shape))
+        if axis != x.axis:
+            return site.output(x.units, x.axis)
+        return site.output(site.pick(x, np.asarray(indices) % site.call.inputs[0].shape[axis]), axis)
+
+    def replay(self, call, operation, tensors, picks):
+        if not picks:
+            return super().replay(call, operation, tensors, picks)
+        return [gather(tensors[0], *picks[0])]
+
+
+# Reshaping ------------------------------------------------------------------------------------------------------------
+
+
+def reshape(site: Site, x: Labels) -> Labels:
+    """The labels of a reshaped tensor: the same numpy operation on the label array.
+
+    Where the feature axis is cut into several, units are tied so that they vary along the last of these only.
+    """
+    before, after = (tuple(t.shape) for t in (site.call.inputs[0], site.call.outputs[0]))
+    (start, stop), (first, last) = _block(site, before, after, x.axis)
+    others = [d for i, d in enumerate(before[start:stop], start) if i != x.axis]
+    rows = math.prod(after[first : last - 1])
+    if None in others or None in after[first : last - 1]:
+        site.refuse(f"it reshapes {before} to {after}, with sizes that are not known.", "Give the model fixed sizes.")
+    local = np.reshape(x.units, [-1 if i == x.axis else 1 for i in range(start, stop)])
+    full = np.broadcast_to(local, [len(x.units) if i == x.axis else before[i] for i in range(start, stop)])
+    grid = full.reshape(rows, -1)
+    if rows > 1:
+        grid = site.tile(x, grid, movable=(start, stop) == (x.axis, x.axis + 1))
+    return site.output(grid[0], last - 1)
+
+
+def _block(site: Site, before: tuple, after: tuple, axis: int) -> tuple[tuple, tuple]:
+    """The smallest runs of axes of equal size, before and after, that hold `axis`; batch axes apart."""
+    i, j = 1, 1
+    while i < len(before) or j < len(after):
+        start, first = i, j
+        left, right = (before[i], after[j]) if i < len(before) and j < len(after) else (1, 1)
+        i, j = i + 1, j + 1
+        while left != right and None not in (left, right):
+            if left < right and i < len(before):
+                left, i = left * before[i] if before[i] is not None else None, i + 1
+            elif j < len(after):
+                right, j = right * after[j] if after[j] is not None else None, j + 1
+            else:
+                break
+        if i >= len(before) or j >= len(after):
+            i, j = len(before), len(after)
+        else:
+            while i < len(before) and before[i] == 1 and (j >= len(after) or after[j] != 1):
+                i += 1
+            while j < len(after) and after[j] == 1 and (i >= len(before) or before[i] != 1):
+                j += 1
+        if start <= axis < i:
+            return (start, i), (first, j)
+    return site.refuse(
+        f"it reshapes {before} to {after}, which moves channels into the batch axis.", "Keep the batch axis."
+    )
+
+
+def reshaped(target, outputs: list[Labels], batch: int):
+    """A target shape with the new width; `batch` is 1 if it counts the batch axis too."""
+    out = outputs[0]
+    target = list(target)
+    at = out.axis - 1 + batch
+    if target[at] != -1:
+        target[at] = len(out.units)
+    return tuple(target)
+
+
+@rules_for(layers.Flatten)
+class FlattenRule(Rule):
+    def walk(self, site, x):
+        if getattr(site.layer, "data_format", None) == "channels_first":
+            site.refuse("data_format='channels_first' reorders channels.", "Build the model with 'channels_last'.")
+        return reshape(site, x)
+
+
+@rules_for(layers.Reshape)
+class ReshapeRule(Rule):
+    def walk(self, site, x):
+        return reshape(site, x)
+
+    def changes(self, site, inputs, outputs):
+        return {"target_shape": reshaped(site.layer.target_shape, outputs, batch=0)}
+
+
+class ReshapeOperationRule(Rule):
+    def walk(self, site, x):
+        return reshape(site, x)
+
+    def changes(self, site, inputs, outputs):
+        return {"newshape": reshaped(site.layer.newshape, outputs, batch=1)}
+
+
+class ResizeRule(Rule):
+    """expand_dims and squeeze: reshapes without a target."""
+
+    def walk(self, site, x):
+        return reshape(site, x)
+
+
+@rules_for(layers.Permute)
+class PermuteRule(Rule):
+    def walk(self, site, x):
+        return site.output(x.units, 1 + list(site.layer.dims).index(x.axis))
+
+
+class TransposeRule(Rule):
+    def walk(self, site, x):
+        axes = site.layer.axes or range(len(x.shape))[::-1]
+        if list(axes)[0] != 0:
+            site.refuse("it moves the batch axis.", "Keep axis 0 in its place.")
+        return site.output(x.units, [a % len(x.shape) for a in axes].index(x.axis))
+
+
+@rules_for(layers.RepeatVector)
+class RepeatVectorRule(Rule):
+    def walk(self, site, x):
+        return site.output(x.units)
+
+
+class PadRule(Rule):
+    def walk(self, site, x):
+        widths = list(site.layer.pad_width)
+        widths = widths * len(x.shape) if len(widths) == 1 else widths
+        if tuple(widths[x.axis]) != (0, 0):
+            site.refuse("it pads the feature axis.", "Pad spatial axes only, or concatenate what you add.")
+        return site.output(x.units, x.axis)
+
+
+class ReduceRule(Rule):
+    """mean, sum, max, min over axes without channels."""
+
+    def walk(self, site, x):
+        axes = site.layer.axis
+        rank = len(x.shape)
+        axes = list(range(rank)) if axes is None else [a % rank for a in np.atleast_1d(axes).tolist()]
+        if x.axis in axes or 0 in axes:
+            site.refuse(f"it reduces axis {x.axis if x.axis in axes else 0}, and with it the channels or the batch.",
+                        "Reduce spatial axes only; to mix channels use Dense or a 1x1 convolution.")  # fmt: skip
+        if type(site.layer).__name__ not in ("Mean", "Sum"):
+            site.curve(x)
+        return site.output(x.units, x.axis if site.layer.keepdims else x.axis - sum(a < x.axis for a in axes))
+
+
+# Combining ------------------------------------------------------------------------------------------------------------
+
+
+def combine(site: Site, inputs: tuple[Labels, ...]) -> Labels:
+    """The labels of an elementwise combination: equal positions are tied, a size-1 axis is repeated."""
+    rank = len(site.call.outputs[0].shape)
+    if any(x.axis - len(x.shape) != inputs[0].axis - len(inputs[0].shape) for x in inputs):
+        site.refuse("the channels of its inputs lie on different axes.", "Permute them to the last axis first.")
+    sizes = [x.shape[axis] for x, axis in zip(site.call.inputs, (x.axis for x in inputs), strict=True)]
+    wide = [x for x, size in zip(inputs, sizes, strict=True) if size == max(sizes)]
+    wide = site.tie(*wide)
+    for x, size in zip(inputs, sizes, strict=True):
+        if size != max(sizes):
+            site.spread(x, wide[0])
+    return site.output(wide[0].units, inputs[0].axis - len(inputs[0].shape) + rank)
+
+
+@rules_for(layers.Add, layers.Average, layers.Subtract)
+class LinearMergeRule(Rule):
+    def walk(self, site, *inputs):
+        return combine(site, inputs)
+
+
+@rules_for(layers.Multiply, layers.Maximum, layers.Minimum)
+class MergeRule(Rule):
+    def walk(self, site, *inputs):
+        site.curve(*inputs)
+        return combine(site, inputs)
+
+
+class ArithmeticRule(Rule):
+    """x + y, x * y, ...: of tensors, or of a tensor and a number."""
+
+    def __init__(self, linear: bool):
+        self.linear = linear
+
+    def walk(self, site, *inputs):
+        constants = [c for c in (*site.call.args, *site.call.kwargs.values()) if _is_array(c)]
+        if any(np.size(c) != 1 for c in constants):
+            site.refuse(
+                f"it combines channels with a constant array of shape {np.shape(constants[0])}, which no weight holds.",
+                "Use a layer with weights, or Rescaling or Normalization with a list.",
+            )
+        inverse = (
+            len(inputs) == 1 and "Divide" in type(site.layer).__name__ and site.call.args[0] is not site.call.inputs[0]
+        )
+        if (
+            not self.linear
+            and len(inputs) > 1
+            or inverse
+            or type(site.layer).__name__ in ("Maximum", "Minimum", "Power")
+        ):
+            site.curve(*inputs)
+        return combine(site, inputs)
+
+
+def _is_array(value) -> bool:
+    return (
+        hasattr(value, "shape")
+        and not hasattr(value, "sparse")
+        and np.ndim(value) > 0
+        or isinstance(value, (list, tuple))
+    )
+
+
+class OperationPassRule(Rule):
+    def walk(self, site, x):
+        return site.output(x.units, x.axis)
+
+
+class FinalSoftmaxRule(Rule):
+    is_activation = True
+
+    def walk(self, site, x):
+        if not site.final:
+            site.refuse("it normalises over channels inside the model.", "Only the last operation may do so.")
+        return x
+
+
+_ELEMENTWISE = (
+    "Relu Relu6 Sigmoid Tanh Silu Gelu Elu Selu Softplus Softsign LeakyRelu HardSigmoid HardSilu HardTanh Celu Mish "
+    "LogSigmoid SparsePlus SparseSigmoid Squareplus Exp Expm1 Log Log1p Sqrt Rsqrt Square Absolute Abs Clip Sin Cos Tan Sign "
+    "Reciprocal Erf Threshold SoftShrink HardShrink TanhShrink Floor Ceil Round"
+).split()
+
+OPERATION_RULES: dict[str, Rule] = {
+    **{name: ElementwiseRule() for name in _ELEMENTWISE},
+    **{name: ArithmeticRule(linear=True) for name in ("Add", "Subtract")},
+    **{
+        name: ArithmeticRule(linear=False)
+        for name in ("Multiply", "Divide", "TrueDivide", "Maximum", "Minimum", "Power")
+    },
+    **{name: ReduceRule() for name in ("Mean", "Sum", "Max", "Min")},
+    **{name: OperationPassRule() for name in ("Negative", "Cast", "Identity", "Copy", "StopGradient")},
+    **{name: ResizeRule() for name in ("ExpandDims", "Squeeze")},
+    **{name: FinalSoftmaxRule() for name in ("Softmax", "LogSoftmax")},
+    "Concatenate": ConcatenateRule(),
+    "GetItem": SliceRule(),
+    "Pad": PadRule(),
+    "Reshape": ReshapeOperationRule(),
+    "Split": SplitRule(),
+    "Take": TakeRule(),
+    "Transpose": TransposeRule(),
+}

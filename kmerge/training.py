@@ -1,0 +1,247 @@
+"""`fit`: `model.fit` for data in memory, with a whole epoch as one compiled program.
+
+A small net spends nearly all of its time between the steps. Here nothing happens between the steps of an epoch: see
+`epoch_programs`. `fit_many` trains several models in one such program.
+"""
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from kmerge.epoch_programs import BACKEND
+from kmerge.errors import InvalidArgumentError
+from kmerge.training_checks import (
+    arrays_of,
+    check_compiled,
+    check_counts,
+    check_data,
+    check_same_architecture,
+    is_array,
+    why_model_fit,
+)
+from kmerge.training_loop import Data, Plan, train
+
+
+class ModelFitWarning(UserWarning):
+    """`fit` leaves the work to `model.fit`; the message says why."""
+
+
+def fit(
+    model: keras.Model,
+    x,
+    y=None,
+    *,
+    batch_size: int = 32,
+    epochs: int = 1,
+    initial_epoch: int = 0,
+    validation_data: tuple | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    shuffle: bool = True,
+    seed: int = 0,
+    augment: keras.Layer | None = None,
+    verbose: str | int = "auto",
+    **fit_arguments,
+) -> keras.callbacks.History:
+    """Train a model on data in memory, a whole epoch at a time in one compiled program.
+
+    For the same order of the data the result equals that of `model.fit` up to rounding: the loss (with all that
+    `add_loss` and regularizers add), metrics, optimizer with its schedule, mixed precision and all state are the
+    model's own. The last batch may be smaller than the others. A second call with the same model and shapes compiles
+    nothing. What the program cannot do is left to `model.fit`, with a `ModelFitWarning` that says why: callbacks with
+    hooks for single batches, data that is no array or does not fit, `run_eagerly`, a `train_step` of the model's own,
+    several devices, another backend than TensorFlow and JAX, or any of `fit_arguments`.
+
+    A keyboard interrupt keeps the weights of the last finished epoch.
+
+    Args:
+        model: a model compiled with `model.compile`. It is trained in place.
+        x: an array with the examples along the first axis, or a list or dict of arrays for a model with several inputs.
+        y: the targets, likewise; None if the model has its own loss.
+        batch_size: examples per step.
+        epochs: number of the epoch to stop before, as in `model.fit`.
+        initial_epoch: number of the first epoch, counted from 0.
+        validation_data: `(x, y)` or `(x, y, sample_weight)`, evaluated after every epoch in one program too.
+        callbacks: Keras callbacks. They run between epochs and may assign to any variable of the model.
+        shuffle: whether each epoch goes through the data in a random order of its own.
+        seed: with the number of the epoch it decides that order, so a resumed run sees the same orders.
+        augment: a layer that is called as `augment(x, training=True)` on every training batch, inside the program.
+        verbose: as in `model.fit`.
+        **fit_arguments: other arguments of `model.fit`, like `class_weight`.
+
+    Returns:
+        The history, as `model.fit` returns it. Its `params` also say what ran (`"program"`): a compiled `"epoch"`; a
+        compiled `"step"` after the other, where loops are slow (convolutions under JAX on a CPU); or `"model.fit"`.
+        And whether XLA compiled it (`"xla"`), and how long tracing and compiling took (`"compile_seconds"`).
+
+    Raises:
+        InvalidArgumentError: if the model is not compiled; arrays differ in length or hold NaN; labels of a sparse
+            crossentropy lie outside the classes; an argument is out of its range.
+        DeviceMemoryError: if the device runs out of memory. The weights of the last finished epoch are kept.
+    """
+    check_compiled(model)
+    check_counts(batch_size, epochs, initial_epoch)
+    callbacks = keras.tree.flatten(callbacks)
+    data = (x,) if y is None else (x, y)
+    validation = None if validation_data is None else tuple(validation_data)
+    for part, where in ((data, "training data"), (validation, "validation data")):
+        if part is not None and all(map(is_array, arrays_of(part))):
+            check_data(model, part, where)
+    plan = Plan(batch_size, range(initial_epoch, epochs), shuffle, verbose)
+    if reason := why_model_fit(model, callbacks, list(fit_arguments), data, validation):
+        warnings.warn(f"{model.name}: model.fit does the training, because {reason}.", ModelFitWarning, stacklevel=2)
+        fit_arguments.update(validation_data=validation_data, callbacks=callbacks)
+        return _model_fit(model, data, plan, seed, augment, reason, fit_arguments)
+    data, validation = (None if part is None else Data(part, (False,) * len(part)) for part in (data, validation))
+    return train([model], data, validation, plan, [callbacks], [seed], [augment])[0]
+
+
+class _Batches(keras.utils.PyDataset):
+    """The batches of an epoch for `model.fit`, in the order that the epoch program would take."""
+
+    def __init__(self, data: tuple, batch_size: int, augment):
+        super().__init__()
+        self._data = keras.tree.map_structure(np.asarray, data)
+        self._batch_size, self._augment = batch_size, augment
+        self.order = np.arange(len(arrays_of(data)[0]))
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.order) / self._batch_size)
+
+    def __getitem__(self, step: int) -> tuple:
+        indices = self.order[step * self._batch_size : (step + 1) * self._batch_size]
+        x, *rest = keras.tree.map_structure(lambda array: array[indices], self._data)
+        if self._augment is not None:
+            x = keras.tree.map_structure(keras.ops.convert_to_numpy, self._augment(x, training=True))
+        return (x, *rest)
+
+
+def _model_fit(model, data: tuple, plan: Plan, seed: int, augment, reason: str, arguments: dict):
+    """Train with `model.fit`: arrays in the same order as else, other data as they are."""
+    if all(map(is_array, arrays_of(data))):
+        if (sample_weight := arguments.pop("sample_weight", None)) is not None:
+            data = (*data, sample_weight)
+        batches = _Batches(data, plan.batch_size, augment)
+
+        def set_order(epoch, logs=None):
+            batches.order = plan.order(len(batches.order), seed, epoch)
+
+        arguments["callbacks"] = [keras.callbacks.LambdaCallback(on_epoch_begin=set_order), *arguments["callbacks"]]
+        arguments.update(x=batches, shuffle=False)
+    elif augment is not None:
+        raise InvalidArgumentError(
+            f"augment needs data in arrays, received {type(data[0]).__name__}. Apply the layer in the data set instead."
+        )
+    else:
+        arguments.update(x=data[0], shuffle=plan.shuffle)
+        if len(data) > 1:
+            arguments.update(y=data[1], batch_size=plan.batch_size)
+    arguments.update(epochs=plan.epochs.stop, initial_epoch=plan.epochs.start, verbose=plan.verbose)
+    history = model.fit(**arguments)
+    history.params = {**history.params, "program": "model.fit", "why": reason, "xla": bool(model.jit_compile)}
+    return history
+
+
+def fit_many(
+    models: Sequence[keras.Model],
+    xs,
+    ys=None,
+    *,
+    batch_size: int = 32,
+    epochs: int = 1,
+    initial_epoch: int = 0,
+    validation_data: tuple | list[tuple] | None = None,
+    callbacks: Sequence[Sequence[keras.callbacks.Callback]] | None = None,
+    shuffle: bool = True,
+    seeds: Sequence[int] | None = None,
+    augments: Sequence[keras.Layer] | None = None,
+) -> list[keras.callbacks.History]:
+    """Train models of one architecture together in one vectorised program: each as `fit` would alone, up to rounding.
+
+    Ten small nets keep a GPU about as busy as one does, so they take about as long. Needs the JAX backend.
+
+    Args:
+        models: compiled models that differ only in names, weights, seeds and learning rates. Trained in place.
+        xs: the examples: one array (or dict of arrays) for all models, or a list with the examples of each.
+        ys: the targets, likewise.
+        batch_size: examples per step and model.
+        epochs: number of the epoch to stop before, as in `model.fit`.
+        initial_epoch: number of the first epoch, counted from 0.
+        validation_data: a tuple `(x, y)` for all models, or a list with one tuple for each.
+        callbacks: for each model its callbacks. When one stops a model, the others go on.
+        shuffle: whether each epoch goes through the data in a random order of its own.
+        seeds: for each model the seed of its data order, see `fit`; 0, 1, 2, ... by default.
+        augments: for each model its augmentation layer, see `fit`.
+
+    Returns:
+        The history of each model.
+
+    Raises:
+        ArchitectureMismatchError: if the models, or their arguments of `compile`, differ.
+        InvalidArgumentError: as `fit`; if the backend is not JAX; if a list has not one entry per model; for what
+            `fit` leaves to `model.fit`.
+        DeviceMemoryError: if the device runs out of memory. The weights of the last finished epoch are kept.
+    """
+    if BACKEND != "jax":
+        raise InvalidArgumentError(
+            f"fit_many needs the JAX backend (KERAS_BACKEND=jax), received {BACKEND!r}. Call fit for each model."
+        )
+    check_counts(batch_size, epochs, initial_epoch)
+    models = list(models)
+    seeds = _for_each(models, "seeds", seeds, list(range(len(models))))
+    augments = _for_each(models, "augments", augments, [None] * len(models))
+    callbacks = [keras.tree.flatten(each) for each in _for_each(models, "callbacks", callbacks, [()] * len(models))]
+    _check_many(models, callbacks)
+    data = _data_for_all(models, (xs,) if ys is None else (xs, ys), "training data")
+    if isinstance(validation_data, list):
+        validation_data = tuple(map(list, zip(*_for_each(models, "validation_data", validation_data), strict=True)))
+    validation = _data_for_all(models, validation_data, "validation data")
+    plan = Plan(batch_size, range(initial_epoch, epochs), shuffle, 0)
+    return train(models, data, validation, plan, callbacks, seeds, augments)
+
+
+def _for_each(models: list, name: str, given: Sequence | None, default: list | None = None) -> list:
+    if given is None:
+        return default
+    if len(given) != len(models):
+        raise InvalidArgumentError(
+            f"{name} must have one entry for each of the {len(models)} models, received {len(given)}."
+        )
+    return list(given)
+
+
+def _check_many(models: list, callbacks: list) -> None:
+    if not models:
+        raise InvalidArgumentError("fit_many needs at least one model, received none.")
+    for model, own_callbacks in zip(models, callbacks, strict=True):
+        check_compiled(model)
+        if reason := why_model_fit(model, own_callbacks, ()):
+            raise InvalidArgumentError(f"fit_many cannot train {model.name!r}, because {reason}. Call fit for it.")
+    check_same_architecture(models)
+
+
+def _data_for_all(models: list, data: tuple | None, where: str) -> Data | None:
+    """The data, with the parts that are lists (an entry per model) stacked along a first axis."""
+    if data is None:
+        return None
+    own = tuple(isinstance(part, list) for part in data)
+    parts = [_for_each(models, where, part) if isinstance(part, list) else [part] * len(models) for part in data]
+    for i, (model, *of_model) in enumerate(zip(models, *parts, strict=True)):
+        if i == 0 or any(own):
+            if reason := why_model_fit(model, (), (), of_model):
+                raise InvalidArgumentError(f"fit_many cannot use the {where} of model {i}, because {reason}.")
+            check_data(model, tuple(of_model), f"{where} of model {i}")
+    for part in parts:
+        shapes = [[tuple(array.shape) for array in arrays_of(each)] for each in part]
+        if different := next((i for i, each in enumerate(shapes) if each != shapes[0]), None):
+            raise InvalidArgumentError(
+                f"The {where} of all models must have the same shapes: model 0 has {shapes[0]}, model {different} "
+                f"{shapes[different]}."
+            )
+    stacked = (
+        keras.tree.map_structure(lambda *arrays: np.stack(arrays), *part) if is_own else part[0]
+        for part, is_own in zip(parts, own, strict=True)
+    )
+    return Data(tuple(stacked), own)

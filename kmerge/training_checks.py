@@ -1,0 +1,212 @@
+"""What `fit` refuses before any work, and what it leaves to `model.fit`."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from kmerge.epoch_programs import PROGRAMS, device_memory, is_distributed, nested_layers
+from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError
+
+_NUMBERS = "fiub"
+_BATCH_HOOKS = [f"on_{kind}batch_{end}" for kind in ("", "train_", "test_") for end in ("begin", "end")]
+# Part of the device's memory that the data may fill; the rest is for the activations.
+_SHARE_FOR_DATA = 0.5
+# Entries of a configuration that may differ between models that train in one program.
+_FREE_ENTRIES = {"name", "seed", "shared_object_id", "build_config"}
+
+
+def is_array(thing) -> bool:
+    """Whether it is an array or tensor of numbers that one call can move to a device."""
+    if not isinstance(thing, np.ndarray) and not keras.ops.is_tensor(thing):
+        return False
+    return len(thing.shape) > 0 and (keras.ops.is_tensor(thing) or thing.dtype.kind in _NUMBERS)
+
+
+def arrays_of(*data) -> list:
+    """All leaves of the structures given, but for None."""
+    return [array for array in keras.tree.flatten(data) if array is not None]
+
+
+def why_model_fit(model, callbacks: Sequence, fit_arguments: Sequence[str], *data) -> str | None:
+    """Why no epoch program can train this model, with these callbacks on this data; None if one can."""
+    if keras.backend.backend() not in PROGRAMS:
+        return f"there is no epoch program for the {keras.backend.backend()} backend"
+    if model.run_eagerly:
+        return "the model is compiled with run_eagerly=True"
+    for method in ("train_step", "test_step"):
+        if getattr(type(model), method) is not getattr(keras.Model, method):
+            return f"{type(model).__name__} has a {method} of its own"
+    if is_distributed(model):
+        return "the model is distributed over several devices"
+    for callback in callbacks:
+        if hook := _batch_hook(callback):
+            return f"the callback {type(callback).__name__} has the hook {hook} for single batches"
+    if fit_arguments:
+        return f"of the argument {sorted(fit_arguments)[0]}"
+    return _why_not_on_device(arrays_of(*data))
+
+
+def _batch_hook(callback) -> str | None:
+    base = keras.callbacks.Callback
+    if isinstance(callback, keras.callbacks.ProgbarLogger):
+        return None
+    if isinstance(callback, keras.callbacks.ModelCheckpoint) and callback.save_freq == "epoch":
+        return None
+    for hook in _BATCH_HOOKS:  # a LambdaCallback keeps its hooks on the instance
+        if hook in vars(callback) or getattr(type(callback), hook) is not getattr(base, hook):
+            return hook
+    return None
+
+
+def _why_not_on_device(arrays: list) -> str | None:
+    for array in arrays:
+        if not is_array(array):
+            return f"the data holds a {type(array).__name__}, which is no array of numbers"
+    size, memory = sum(array.nbytes for array in map(np.asarray, arrays)), device_memory()
+    if memory and size > _SHARE_FOR_DATA * memory:
+        return f"the data fills {size / 1e9:.1f} GB of the {memory / 1e9:.1f} GB of the device"
+    return None
+
+
+def check_counts(batch_size: int, epochs: int, initial_epoch: int) -> None:
+    """Raise unless all are whole numbers, `batch_size` at least 1 and the epochs at least 0."""
+    named = (("batch_size", batch_size, 1), ("epochs", epochs, 0), ("initial_epoch", initial_epoch, 0))
+    for name, value, least in named:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise InvalidArgumentError(f"{name} must be a whole number of at least {least}, received {value!r}.")
+
+
+def check_compiled(model) -> None:
+    """Raise unless `model` is a compiled Keras model."""
+    if not isinstance(model, keras.Model):
+        raise InvalidArgumentError(f"fit expects a keras.Model, received {type(model).__name__}.")
+    if not model.compiled or model.optimizer is None:
+        raise InvalidArgumentError(
+            f"Model {model.name!r} is not compiled: call model.compile(optimizer=..., loss=...) before fit."
+        )
+
+
+def check_data(model, data: tuple, where: str) -> None:
+    """Raise if arrays differ in length, hold NaN, or hold labels that no output of `model` stands for.
+
+    Args:
+        model: a compiled model.
+        data: `(x, y)` or `(x, y, sample_weight)`, each an array or a structure of arrays; `y` may be None.
+        where: what the data is, for the messages.
+    """
+    named = [
+        (f"{name}{list(path) if path else ''} of the {where}", array)
+        for name, part in zip(("x", "y", "sample_weight"), data, strict=False)
+        for path, array in keras.tree.flatten_with_path(part)
+        if array is not None
+    ]
+    lengths = {name: array.shape[0] for name, array in named}
+    if len(set(lengths.values())) > 1:
+        raise InvalidArgumentError(f"All arrays must have the same number of examples, received {lengths}.")
+    if 0 in lengths.values():
+        raise InvalidArgumentError(f"At least one example is needed, received none: {lengths}.")
+    for name, array in named:
+        _check_finite(name, np.asarray(array))
+    _check_labels(model, data[1] if len(data) > 1 else None, where)
+
+
+def _check_finite(name: str, array: np.ndarray) -> None:
+    # A sum is NaN wherever a NaN went in, and it needs no second array of the size of the data.
+    if array.dtype.kind != "f" or not np.isnan(np.sum(array, dtype="float64")):
+        return
+    bad = np.argwhere(np.isnan(array))
+    if len(bad):
+        raise InvalidArgumentError(
+            f"{name} holds {len(bad)} NaN, the first at index {bad[0].tolist()}. Remove or replace these examples."
+        )
+
+
+def _check_labels(model, y, where: str) -> None:
+    outputs = getattr(model, "outputs", None)
+    if y is None or model.loss is None or not outputs:
+        return
+    names = getattr(model, "output_names", None) or [output.name for output in outputs]
+
+    def by_output(value) -> list:
+        if isinstance(value, dict):
+            return [value.get(name) for name in names]
+        return list(value) if isinstance(value, list | tuple) else [value] * len(names)
+
+    parts = (by_output(model.loss), by_output(y), outputs, names)
+    if len(set(map(len, parts))) > 1:
+        return  # Keras says what is wrong with the structure
+    for loss, labels, output, name in zip(*parts, strict=True):
+        if labels is not None and _is_sparse(loss):
+            _check_range(np.asarray(labels), output.shape[-1], getattr(loss, "ignore_class", None), name, where)
+
+
+def _is_sparse(loss) -> bool:
+    if isinstance(loss, keras.losses.SparseCategoricalCrossentropy):
+        return loss.get_config().get("axis", -1) == -1
+    return loss in ("sparse_categorical_crossentropy", keras.losses.sparse_categorical_crossentropy)
+
+
+def _check_range(labels: np.ndarray, width: int | None, ignored: int | None, output: str, where: str) -> None:
+    if width is None:
+        return
+    bad = (labels < 0) | (labels >= width)
+    if ignored is not None:
+        bad &= labels != ignored
+    if bad.any():
+        raise InvalidArgumentError(
+            f"y of the {where} holds {int(bad.sum())} labels that output {output!r} does not know, the first is "
+            f"{labels[bad][0]}: it has {width} classes, so labels run from 0 to {width - 1}."
+        )
+
+
+def check_same_architecture(models: Sequence) -> None:
+    """Raise unless one program can train all models: the same layers, variables and settings of `compile`.
+
+    Names, seeds, initializers and plain learning rates may differ.
+    """
+    optimizers = {id(model.optimizer) for model in models}
+    if len(optimizers) < len(models):
+        raise InvalidArgumentError(
+            f"{len(models)} models share {len(optimizers)} optimizers. Compile each with an optimizer of its own."
+        )
+    expected = [_description(models[0], what) for what in ("get_config", "get_compile_config")]
+    for number, model in enumerate(models[1:], 1):
+        for reference, what in zip(expected, ("get_config", "get_compile_config"), strict=True):
+            if difference := first_difference(reference, _description(model, what)):
+                subject = "architecture" if what == "get_config" else "arguments of compile"
+                raise ArchitectureMismatchError(
+                    f"Model {number} ({model.name!r}) and model 0 ({models[0].name!r}) must have the same {subject}, "
+                    f"but {difference}. Train it in a call of its own."
+                )
+
+
+def _description(model, method: str):
+    names = {layer.name: f"layer {i}" for i, layer in enumerate(nested_layers(model))}
+    return _without_names(getattr(model, method)(), names)
+
+
+def _without_names(config, names: dict):
+    if isinstance(config, dict):
+        return {
+            key: _without_names(value, names)
+            for key, value in config.items()
+            if key not in _FREE_ENTRIES
+            and not key.endswith("_initializer")
+            and not (key == "learning_rate" and isinstance(value, float | int))
+        }
+    if isinstance(config, list | tuple):
+        return [_without_names(value, names) for value in config]
+    return "/".join(names.get(part, part) for part in config.split("/")) if isinstance(config, str) else config
+
+
+def first_difference(expected, received, path: str = "") -> str | None:
+    """The first place where two nested configurations differ, in words; None if there is none."""
+    if isinstance(expected, dict) and isinstance(received, dict) and expected.keys() == received.keys():
+        pairs = [(f"{path}.{key}" if path else key, expected[key], received[key]) for key in expected]
+    elif isinstance(expected, list) and isinstance(received, list) and len(expected) == len(received):
+        pairs = [(f"{path}[{i}]", a, b) for i, (a, b) in enumerate(zip(expected, received, strict=True))]
+    else:
+        shown = [text if len(text := repr(value)) < 80 else f"{text[:77]}..." for value in (expected, received)]
+        return None if expected == received else f"{path} is {shown[1]} instead of {shown[0]}"
+    return next((text for place, a, b in pairs if (text := first_difference(a, b, place))), None)

@@ -1,0 +1,193 @@
+"""The loop over epochs: what `fit` and `fit_many` do once their arguments are checked.
+
+It runs a compiled program per epoch and, between them, all that `model.fit` does between epochs.
+"""
+
+import contextlib
+import math
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from kmerge.epoch_programs import BACKEND, PROGRAMS, build_state, is_out_of_memory
+from kmerge.errors import KmergeError
+from kmerge.seeds import rng_of
+from kmerge.training_checks import arrays_of
+
+_programs = weakref.WeakKeyDictionary()
+
+
+class DeviceMemoryError(KmergeError, MemoryError):
+    """The device has no room for the data and the activations of one batch."""
+
+
+class Plan(NamedTuple):
+    """What one call trains: steps of `batch_size` examples, through these epochs."""
+
+    batch_size: int
+    epochs: range
+    shuffle: bool
+    verbose: str | int
+
+    def order(self, examples: int, seed: int, epoch: int) -> np.ndarray:
+        """The order of the examples in an epoch: int32, shape (examples,)."""
+        order = np.arange(examples, dtype="int32")
+        if self.shuffle:
+            rng_of("order", seed, epoch).shuffle(order)
+        return order
+
+
+class Data(NamedTuple):
+    """`(x, y)` or `(x, y, sample_weight)`; the parts that are `own` hold the data of each model on a first axis."""
+
+    parts: tuple
+    own: tuple[bool, ...]
+
+    @property
+    def examples(self) -> int:
+        """The number of examples of one model."""
+        return arrays_of(self.parts[0])[0].shape[int(self.own[0])]
+
+    def on_device(self) -> "Data":
+        """The data as tensors; as in `model.fit`, floats of other widths become the default float type."""
+
+        def place(array):
+            floating = keras.backend.is_float_dtype(keras.backend.standardize_dtype(array.dtype))
+            return keras.ops.convert_to_tensor(array, dtype=keras.config.floatx() if floating else None)
+
+        return self._replace(parts=keras.tree.map_structure(place, self.parts))
+
+    def first_example(self, model: int) -> tuple:
+        """The first example of a model, as a batch of one."""
+        return tuple(
+            keras.tree.map_structure(lambda array, is_own=is_own: array[model, :1] if is_own else array[:1], part)
+            for part, is_own in zip(self.parts, self.own, strict=True)
+        )
+
+
+def train(
+    models: list,
+    data: Data,
+    validation: Data | None,
+    plan: Plan,
+    callbacks: Sequence,
+    seeds: Sequence,
+    augments: Sequence,
+) -> list[keras.callbacks.History]:
+    """Train all models through all epochs, each with its own callbacks, seed and augmentation."""
+    with _memory_errors(models, plan):
+        data = data.on_device()
+        program, seconds = _program(models, data, plan.batch_size, augments)
+        evaluate = None
+        if validation is not None:
+            validation = validation.on_device()
+            evaluation, more = _program(models, validation, plan.batch_size, None)
+            straight = np.stack([np.arange(validation.examples, dtype="int32")] * len(models))
+            seconds += more
+
+            def evaluate(running):
+                return evaluation.run(validation.parts, straight, running)
+
+        about = {"program": "step" if program.steps_per_call else "epoch", "xla": program.xla, "compile_seconds": seconds}
+        steps = math.ceil(data.examples / plan.batch_size)
+        hooks = [_hooks(*each, plan, steps, about) for each in zip(models, callbacks, strict=True)]
+
+        def train_epoch(epoch, running):
+            orders = np.stack([plan.order(data.examples, seed, epoch) for seed in seeds])
+            return program.run(data.parts, orders, running)
+
+        _epochs(models, hooks, plan.epochs, train_epoch, evaluate)
+    return [model.history for model in models]
+
+
+def _hooks(model, callbacks, plan: Plan, steps: int, about: dict) -> keras.callbacks.CallbackList:
+    return keras.callbacks.CallbackList(
+        callbacks,
+        add_history=True,
+        add_progbar=plan.verbose != 0,
+        model=model,
+        verbose=plan.verbose,
+        epochs=plan.epochs.stop,
+        steps=steps,
+        **about,
+    )
+
+
+def _epochs(models: list, hooks: list, epochs: range, train_epoch, evaluate) -> None:
+    """The order of events of `model.fit`. A model that a callback stopped takes no part any more."""
+    logs = [{} for _ in models]
+    for model, hook in zip(models, hooks, strict=True):
+        model.stop_training = False
+        hook.on_train_begin()
+    for epoch in epochs:
+        running = [not model.stop_training for model in models]
+        runs = [i for i, still in enumerate(running) if still]
+        if not runs:
+            break
+        for i in runs:
+            hooks[i].on_epoch_begin(epoch)
+        metrics = train_epoch(epoch, running)
+        for i in runs:
+            logs[i] = dict(metrics[i])
+        if evaluate:
+            for i in runs:
+                hooks[i].on_test_begin()
+            metrics = evaluate(running)
+            for i in runs:
+                hooks[i].on_test_end(metrics[i])
+                logs[i].update({f"val_{name}": value for name, value in metrics[i].items()})
+        for i in runs:
+            hooks[i].on_epoch_end(epoch, logs[i])
+    for model, hook, last in zip(models, hooks, logs, strict=True):
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+        hook.on_train_end(last)
+
+
+def _program(models: list, data: Data, batch_size: int, augments: Sequence | None) -> tuple:
+    """The compiled epoch for these models and this shape of data, and the seconds it took to compile.
+
+    With `augments` it trains, else it evaluates. An earlier call's program serves again if nothing changed.
+    """
+    training, layers = augments is not None, augments or [None] * len(models)
+    slots = _programs.setdefault(models[0], {})
+    key, _ = _made_for(models, data, batch_size, layers)
+    if training in slots and slots[training][0] == key:
+        return slots[training][1], 0.0
+    start = time.perf_counter()
+    for i, model in enumerate(models):
+        build_state(model, data.first_example(i))
+    key, owners = _made_for(models, data, batch_size, layers)
+    program = PROGRAMS[BACKEND](models, batch_size, training, layers, data.own)
+    program.compile(data.parts, np.zeros((len(models), data.examples), "int32"))
+    slots[training] = (key, program, owners)  # the owners live on, so their ids stay theirs
+    return program, time.perf_counter() - start
+
+
+def _made_for(models: list, data: Data, batch_size: int, augments: Sequence) -> tuple[tuple, list]:
+    """What a program is compiled for: a key to compare, and the objects whose ids are in it."""
+    owners = [
+        thing
+        for model, augment in zip(models, augments, strict=True)
+        for thing in (model.optimizer, augment, *model.metrics, *model.trainable_variables)
+    ]
+    shapes = [(tuple(array.shape), str(array.dtype)) for array in arrays_of(data.parts)]
+    return (batch_size, data.own, shapes, [id(thing) for thing in owners]), owners
+
+
+@contextlib.contextmanager
+def _memory_errors(models: list, plan: Plan) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceMemoryError(
+            f"The device ran out of memory training {models[0].name!r}"
+            + (f" and {len(models) - 1} more" if len(models) > 1 else "")
+            + f" with {plan.batch_size} examples per batch. The weights of the last finished epoch are kept. Take a "
+            f"smaller batch_size or fewer models at once. The device says: {str(error)[:300]}"
+        ) from error

@@ -1,0 +1,261 @@
+"""Contracts that every rewritten model must pass, whatever its architecture.
+
+Errors are max|difference| / max|reference|. Logits are recomputed here from the outputs (the logarithm of a softmax, up
+to its constant; the log odds of a sigmoid), so that no check relies on the code it checks.
+"""
+
+import math
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import kmerge
+from tests.models import Entry, example_inputs
+
+
+def relative_error(value: np.ndarray, reference: np.ndarray) -> float:
+    value, reference = np.asarray(value, "float64"), np.asarray(reference, "float64")
+    assert value.shape == reference.shape, f"shape {value.shape}, expected {reference.shape}"
+    assert np.isfinite(value).all() and np.isfinite(reference).all()
+    scale = np.max(np.abs(reference), initial=0.0)
+    return float(np.max(np.abs(value - reference), initial=0.0) / (scale or 1.0))
+
+
+def outputs(model: keras.Model, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The outputs in inference, in the order of `keras.tree`."""
+    values = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
+    return [keras.ops.convert_to_numpy(value) for value in keras.tree.flatten(values)]
+
+
+def logits(model: keras.Model, inputs: Sequence[np.ndarray], final: Sequence[str]) -> list[np.ndarray]:
+    """The outputs before their last activation; those of a softmax have mean zero over the classes."""
+    values = [value.astype("float64") for value in outputs(model, inputs)]
+    assert len(values) == len(final)
+    return [_before(activation, value) for activation, value in zip(final, values, strict=True)]
+
+
+def _before(activation: str, value: np.ndarray) -> np.ndarray:
+    if activation == "softmax":
+        value = np.log(value)
+        return value - value.mean(axis=-1, keepdims=True)
+    if activation == "sigmoid":
+        return np.log(value) - np.log1p(-value)
+    return value
+
+
+def assert_close(values, references, tolerance: float) -> None:
+    assert len(values) == len(references)
+    errors = [relative_error(value, reference) for value, reference in zip(values, references, strict=True)]
+    assert max(errors) <= tolerance, f"errors of the outputs {errors}, expected at most {tolerance}"
+
+
+def named_weights(model: keras.Model, prefix: str = "") -> dict[tuple[str, int], np.ndarray]:
+    """Every weight by its layer's name (with the names of the nested models) and its index in the layer."""
+    found = {}
+    for layer in model.layers:
+        if getattr(layer, "layers", None):
+            found |= named_weights(layer, f"{prefix}{layer.name}/")
+        else:
+            arrays = [keras.ops.convert_to_numpy(weight) for weight in layer.weights]
+            found |= {(prefix + layer.name, index): array for index, array in enumerate(arrays)}
+    return found
+
+
+def assert_same_weights(model: keras.Model, reference: keras.Model) -> None:
+    """Same layers, same shapes, the same bits."""
+    weights, expected = named_weights(model), named_weights(reference)
+    assert list(weights) == list(expected)
+    different = [key for key in weights if not np.array_equal(weights[key], expected[key])]
+    assert not different, f"weights that differ: {different}"
+
+
+def selectable(model: keras.Model) -> dict[str, int]:
+    """Units of every selectable space by its name."""
+    return {name: space.size for name, space in kmerge.channel_spaces(model).items() if space.selectable}
+
+
+def assert_spaces(model: keras.Model, sizes: Mapping[str, int]) -> None:
+    """A second walk finds the spaces that the plan asked for."""
+    found = selectable(model)
+    assert {name: found.get(name) for name in sizes} == dict(sizes)
+
+
+def random_orders(model: keras.Model, seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng([seed, 22])
+    return {name: rng.permutation(size) for name, size in selectable(model).items()}
+
+
+def check_arguments_unchanged(models: Sequence[keras.Model], verb, *arguments) -> keras.Model:
+    """`verb(*models, *arguments)` leaves weights and structure as they were, and shares no variable with them."""
+    before = [(model.to_json(), model.get_weights()) for model in models]
+    result = verb(*models, *arguments)
+    for model, (structure, weights) in zip(models, before, strict=True):
+        assert model.to_json() == structure
+        assert all(np.array_equal(new, old) for new, old in zip(model.get_weights(), weights, strict=True))
+        assert not {id(v) for v in model.variables} & {id(v) for v in result.variables}
+    return result
+
+
+def check_concatenate(entry: Entry, parents: Sequence[keras.Model], big: keras.Model) -> None:
+    """`big` gives the mean of the parents' logits, and its spaces are the parents' side by side."""
+    inputs = example_inputs(parents[0])
+    each = [logits(parent, inputs, entry.final) for parent in parents]
+    means = [np.mean(values, axis=0) for values in zip(*each, strict=True)]
+    assert_close(logits(big, inputs, entry.final), means, 1e-5)
+    assert_spaces(big, {name: len(parents) * size for name, size in selectable(parents[0]).items()})
+    assert_same_interface(big, parents[0])
+
+
+def assert_same_interface(model: keras.Model, parent: keras.Model) -> None:
+    """Inputs and outputs have the parent's shapes, types and structure; the class is Keras' own."""
+    assert isinstance(model, keras.Model) and type(model).__module__.startswith("keras.")
+    assert [(tensor.shape, tensor.dtype) for tensor in model.inputs] == [(t.shape, t.dtype) for t in parent.inputs]
+    assert [(tensor.shape, tensor.dtype) for tensor in model.outputs] == [(t.shape, t.dtype) for t in parent.outputs]
+    assert model.output_shape == parent.output_shape  # nested as the outputs are
+
+
+def check_permute(model: keras.Model, seed: int = 0) -> keras.Model:
+    """Any order of any space leaves the outputs, and the way back restores every bit."""
+    inputs, orders = example_inputs(model), random_orders(model, seed)
+    moved = check_arguments_unchanged([model], kmerge.permute, orders)
+    assert_close(outputs(moved, inputs), outputs(model, inputs), 1e-5)
+    assert_spaces(moved, selectable(model))
+    back = kmerge.permute(moved, {name: np.argsort(order) for name, order in orders.items()})
+    assert_same_weights(back, model)
+    return moved
+
+
+def check_select_everything(model: keras.Model) -> None:
+    """Keeping all units, said in each of the four ways, is the identity."""
+    sizes = selectable(model)
+    ways = [range, lambda size: np.ones(size, bool), int, lambda size: 1.0]
+    keep = {name: ways[index % 4](size) for index, (name, size) in enumerate(sizes.items())}
+    assert_same_weights(check_arguments_unchanged([model], kmerge.select, keep), model)
+    assert_same_weights(kmerge.select(model, {}), model)
+
+
+def check_select_commutes(model: keras.Model, share: float, seed: int = 0) -> None:
+    """Keeping the first units of a permuted model is keeping those units of the model; one unit at the least."""
+    orders, inputs = random_orders(model, seed), example_inputs(model)
+    counts = {name: max(1, int(share * len(order))) for name, order in orders.items()}
+    first = kmerge.select(kmerge.permute(model, orders), counts)
+    direct = kmerge.select(model, {name: order[: counts[name]] for name, order in orders.items()})
+    assert_spaces(direct, counts)
+    assert_close(outputs(first, inputs), outputs(direct, inputs), 1e-5)
+    assert_same_interface(direct, model)
+
+
+def check_select_parent(entry: Entry, parents: Sequence[keras.Model], big: keras.Model, which: int) -> None:
+    """One parent's units of the concatenated model are that parent, but for its head."""
+    sizes, k = selectable(big), len(parents)
+    part = kmerge.select(big, {name: range(which * n // k, (which + 1) * n // k) for name, n in sizes.items()})
+    assert_spaces(part, selectable(parents[0]))
+    weights, everything = named_weights(part), _paired_weights(parents)
+    heads = _owners(parents[0], selectable=False)
+    hidden = _owners(parents[0], selectable=True) if entry.leaves_others else {layer for layer, _ in everything} - heads
+    assert entry.leaves_others or set(weights) == set(everything)
+    for (layer, index), candidates in everything.items():
+        if layer in hidden:
+            assert np.array_equal(weights[layer, index], candidates[which]), f"{layer!r} is not the parent's"
+        elif not entry.leaves_others:
+            _check_head(weights[layer, index], candidates, which)
+    if not entry.leaves_others:
+        _put_back(part, {key: values[which] for key, values in everything.items() if key[0] in heads})
+        inputs = example_inputs(parents[0])
+        assert_close(outputs(part, inputs), outputs(parents[which], inputs), 1e-6)
+
+
+def _check_head(weight: np.ndarray, candidates: Sequence[np.ndarray], which: int) -> None:
+    """A kernel's share of the mean. The bias, and what is read right from an input, is common to all parents."""
+    ways = [np.mean(candidates, axis=0)] + [candidates[which] / len(candidates)] * (weight.ndim > 1)
+    distance = np.min([np.abs(weight - expected) for expected in ways], axis=0)
+    assert np.max(distance) <= 1e-6 * np.max(np.abs(candidates))
+
+
+def _paired_weights(parents: Sequence[keras.Model]) -> dict[tuple[str, int], list[np.ndarray]]:
+    """Each weight of the first parent with those in its place in the others, whose layers have other names."""
+    families = [named_weights(parent).values() for parent in parents]
+    return dict(zip(named_weights(parents[0]), map(list, zip(*families, strict=True)), strict=True))
+
+
+def _owners(model: keras.Model, selectable: bool) -> set[str]:
+    spaces = kmerge.channel_spaces(model).values()
+    return {owner for space in spaces if space.selectable == selectable for owner in space.owners}
+
+
+def _put_back(model: keras.Model, weights: Mapping[tuple[str, int], np.ndarray]) -> None:
+    for (path, index), array in weights.items():
+        layer = model
+        for name in path.split("/"):
+            layer = layer.get_layer(name)
+        layer.weights[index].assign(array)
+
+
+def check_grow(model: keras.Model, extra: int = 2) -> keras.Model:
+    """New units whose outgoing weights are zero change nothing, and taking the old ones gives every bit back."""
+    sizes, inputs = selectable(model), example_inputs(model)
+    grown = check_arguments_unchanged([model], kmerge.grow, dict.fromkeys(sizes, extra))
+    assert_close(outputs(grown, inputs), outputs(model, inputs), 1e-6)
+    assert_spaces(grown, {name: size + extra for name, size in sizes.items()})
+    back = kmerge.select(grown, {name: range(size) for name, size in sizes.items()})
+    assert_same_weights(back, model)
+    return grown
+
+
+def zero_outgoing(model: keras.Model, space, unit: int) -> None:
+    """Set to zero, in `model`, what the consumers of `space` (plain Dense and Conv layers) read from `unit`."""
+    for name in space.consumers:
+        kernel = model.get_layer(name).kernel
+        values = keras.ops.convert_to_numpy(kernel).copy()
+        axis = values.ndim - 2
+        assert values.shape[axis] % space.size == 0, f"{name!r} reads more than {space.name!r}"
+        # Flatten puts the channels last, so position p holds channel p % size.
+        rows = np.arange(values.shape[axis]) % space.size == unit
+        values[(slice(None),) * axis + (rows,)] = 0.0
+        kernel.assign(values)
+
+
+def check_zero_unit(model: keras.Model, unit: int = 1) -> None:
+    """A unit that nobody hears can go. `model` is changed: pass one built for this check."""
+    spaces = [space for space in kmerge.channel_spaces(model).values() if space.selectable]
+    assert spaces
+    for space in spaces:
+        zero_outgoing(model, space, unit)
+    inputs = example_inputs(model)
+    keep = {space.name: [index for index in range(space.size) if index != unit] for space in spaces}
+    smaller = kmerge.select(model, keep)
+    assert_close(outputs(smaller, inputs), outputs(model, inputs), 1e-6)
+    assert_spaces(smaller, {space.name: space.size - 1 for space in spaces})
+    assert sum(math.prod(w.shape) for w in smaller.weights) < sum(math.prod(w.shape) for w in model.weights)
+
+
+_LOAD = """
+import sys
+from pathlib import Path
+import keras, numpy as np
+for path in map(Path, sys.argv[1:]):
+    inputs = list(np.load(path.with_suffix(".inputs.npz")).values())
+    model = keras.models.load_model(path)
+    values = keras.tree.flatten(model(inputs[0] if len(inputs) == 1 else inputs, training=False))
+    np.savez(path.with_suffix(".outputs.npz"), *[keras.ops.convert_to_numpy(value) for value in values])
+assert "kmerge" not in sys.modules
+"""
+
+
+def check_saves(models: Mapping[str, keras.Model], folder: Path) -> None:
+    """Every model, loaded in one new process that never imports kmerge, gives the outputs it gave here."""
+    expected, paths = {}, [folder / f"{name}.keras" for name in models]
+    for path, model in zip(paths, models.values(), strict=True):
+        inputs = example_inputs(model)
+        np.savez(path.with_suffix(".inputs.npz"), *inputs)
+        expected[path] = outputs(model, inputs)
+        model.save(path)
+    done = subprocess.run([sys.executable, "-c", _LOAD, *map(str, paths)], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for path, values in expected.items():
+        loaded = list(np.load(path.with_suffix(".outputs.npz")).values())
+        assert_close(loaded, values, 1e-6)

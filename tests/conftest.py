@@ -1,0 +1,63 @@
+"""Settings that must stand before Keras is imported, and the fixtures that every test file may use."""
+
+import importlib.abc
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MPLBACKEND", "Agg")
+# Two threads: the timings of a test do not depend on how many cores lie idle, nor do the sums of a parallel reduction.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+
+
+class _Hidden(importlib.abc.MetaPathFinder):
+    """Makes the packages named in KMERGE_TESTS_HIDE look as if they were not installed."""
+
+    packages = tuple(filter(None, os.environ.get("KMERGE_TESTS_HIDE", "").split(",")))
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname.partition(".")[0] in self.packages:
+            raise ModuleNotFoundError(f"No module named {fullname!r} (hidden by KMERGE_TESTS_HIDE)", name=fullname)
+
+
+sys.meta_path.insert(0, _Hidden())
+
+import hypothesis  # noqa: E402
+import keras  # noqa: E402
+import pytest  # noqa: E402
+
+from kmerge.seeds import seed_of  # noqa: E402
+
+# Same examples in every run: a failure found once can be found again. Building a model takes longer than any deadline.
+hypothesis.settings.register_profile("kmerge", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("kmerge")
+
+
+def pytest_report_header():
+    hidden = "".join(f", without {package}" for package in _Hidden.packages)
+    return f"keras {keras.__version__} on {keras.backend.backend()}{hidden}"
+
+
+@pytest.fixture(autouse=True)
+def seeded(request):
+    """Every test starts from a seed of its own name, whatever ran before it."""
+    keras.utils.set_random_seed(seed_of("test", request.node.nodeid))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fresh_session():
+    """Layer names count from zero in every file, and the models of the last file are freed."""
+    keras.utils.clear_session()
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of the real data sets, as tensorflow-datasets lays them out."""
+    folder = os.environ.get("KMERGE_DATA_DIR")
+    if not folder:
+        pytest.skip("KMERGE_DATA_DIR is not set: it names a folder with cifar100 and fashion_mnist prepared by tfds")
+    if not Path(folder).is_dir():
+        pytest.fail(f"KMERGE_DATA_DIR is {folder!r}, which is not a folder")
+    return Path(folder)

@@ -1,0 +1,170 @@
+"""The benchmark's networks: sizes of the papers, PyTorch's start, padding, decay and normalisation."""
+
+import keras
+import numpy as np
+import pytest
+from keras.ops import convert_to_numpy as numpy
+
+from benchmarks.architectures import ARCHITECTURES
+from benchmarks.augmentation import ShiftAndFlip
+from kmerge import costs
+
+CASES = {
+    "mlp": ((1,), 1, {"hidden": (100,)}),
+    "lenet": ((28, 28, 1), 10, {"activation": "relu"}),
+    "resnet": ((32, 32, 3), 100, {"depth": 20, "width": 16}),
+    "vgg11": ((32, 32, 3), 10, {}),
+}
+
+
+def build(name, seed=1, **options):
+    shape, outputs, settings = CASES[name]
+    return ARCHITECTURES[name](shape, outputs, seed, **settings, **options)
+
+
+def trainable(model):
+    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+
+
+def test_every_architecture_is_tested():
+    assert CASES.keys() == ARCHITECTURES.keys()
+
+
+@pytest.mark.parametrize("name, expected", [("mlp", 301), ("lenet", 61_706), ("resnet", 278_324), ("vgg11", 9_222_848)])
+def test_trainable_parameters(name, expected):
+    assert trainable(build(name)) == expected
+
+
+def test_resnet20_costs_as_published():
+    stage_1 = 32 * 32 * 9 * 16 * (3 + 6 * 16)
+    stage_2 = 16 * 16 * (9 * 32 * (16 + 5 * 32) + 16 * 32)
+    stage_3 = 8 * 8 * (9 * 64 * (32 + 5 * 64) + 32 * 64)
+    assert costs.multiply_accumulates(build("resnet")) == stage_1 + stage_2 + stage_3 + 64 * 100
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_seed_gives_one_network(name):
+    first, again, other = build(name, 1), build(name, 1), build(name, 2)
+    for a, b in zip(first.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any(not np.array_equal(a, b) for a, b in zip(first.get_weights(), other.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_no_two_weights_repeat_a_draw(name):
+    drawn = [w.ravel()[:4].tobytes() for w in build(name).get_weights() if np.unique(w).size > 1 and w.size >= 4]
+    assert len(drawn) > 1
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_sine_net_starts_as_in_pytorch():
+    kernel_1, bias_1, kernel_2, bias_2 = build("mlp").get_weights()
+    for weight, bound in ((kernel_1, 1), (bias_1, 1), (kernel_2, 0.1), (bias_2, 0.1)):
+        assert np.abs(weight).max() <= bound
+    assert np.abs(kernel_1).max() > 0.9 and np.abs(bias_1).max() > 0.9 and np.abs(kernel_2).max() > 0.09
+
+
+def test_resnet_starts_with_he_normal_of_the_outputs():
+    kernel = numpy(build("resnet").get_layer("stage_3_block_2_conv_1").kernel)
+    assert kernel.std() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.02)
+    assert np.abs(kernel).max() > 3 * kernel.std()  # Not truncated at two standard deviations, as he_normal is.
+
+
+def test_batch_normalization_has_pytorch_settings():
+    layer = build("resnet").get_layer("stem_bn")
+    assert (layer.momentum, layer.epsilon) == (0.9, 1e-5)
+
+
+def test_strided_convolutions_pad_all_sides_alike():
+    model = build("resnet")
+    convolution = model.get_layer("stage_2_block_1_conv_1")
+    pad = model.get_layer("stage_2_block_1_conv_1_pad")
+    image = np.zeros((1, 32, 32, 16), "float32")
+    image[0, 1, 1] = 1.0  # Under the center tap of no window when padding is asymmetric.
+    kernel = numpy(convolution.kernel)
+    output = numpy(convolution(pad(image)))
+    np.testing.assert_allclose(output[0, 0, 0], kernel[2, 2].sum(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(output[0, 1, 1], kernel[0, 0].sum(axis=0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_weight_decay_is_a_penalty_on_every_trainable_weight(name):
+    model = build(name, weight_decay=0.01)
+    expected = 0.005 * sum(float((w.astype("float64") ** 2).sum()) for w in map(numpy, model.trainable_weights))
+    assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_weight_decay_moves_weights_as_pytorch_sgd_does():
+    decay, rate, momentum = 0.1, 0.05, 0.9
+    model = build("mlp", weight_decay=decay)
+    weight = model.get_layer("output").kernel
+    model.compile(keras.optimizers.SGD(rate, momentum), loss=lambda y, p: keras.ops.sum(p, axis=-1) * 0.0)
+    value, velocity = numpy(weight).copy(), 0.0
+    model.fit(np.ones((8, 1)), np.ones((8, 1)), batch_size=4, epochs=2, verbose=0)
+    for _ in range(4):  # v = m v + (g + w theta), theta -= lr v, with g = 0
+        velocity = momentum * velocity + decay * value
+        value = value - rate * velocity
+    np.testing.assert_allclose(numpy(weight), value, rtol=1e-5)
+
+
+def test_wrong_sizes_are_refused():
+    with pytest.raises(ValueError, match=r"28x28 images.*\(32, 32, 3\)"):
+        ARCHITECTURES["lenet"]((32, 32, 3), 10, 1)
+    with pytest.raises(ValueError, match="8, 14, 20, 26, ...; received 21"):
+        ARCHITECTURES["resnet"]((32, 32, 3), 10, 1, depth=21)
+    with pytest.raises(ValueError, match=r"32x32 images.*\(28, 28, 1\)"):
+        ARCHITECTURES["vgg11"]((28, 28, 1), 10, 1)
+
+
+def positions(images):
+    """Row and column of the brightest pixel of each image."""
+    flat = numpy(images)[..., 0].reshape(len(images), -1).argmax(axis=1)
+    return np.stack(np.divmod(flat, images.shape[2]), axis=1)
+
+
+def one_pixel(count):
+    images = np.zeros((count, 12, 12, 1), "float32")
+    images[:, 5, 4] = 1.0
+    return images
+
+
+def test_augmentation_draws_for_every_example():
+    images = one_pixel(4000)
+    found = positions(ShiftAndFlip(4, (0.0,), seed=3)(images, training=True))
+    rows, columns = np.unique(found[:, 0], return_counts=True), np.unique(found[:, 1], return_counts=True)
+    assert rows[0].tolist() == list(range(1, 10))  # 5 - 4 to 5 + 4
+    assert rows[1].min() > 300  # about 444 of each
+    assert columns[0].tolist() == list(range(0, 12))  # 4 - 4 to 4 + 4, flipped 11 - 4 - 4 to 11 - 4 + 4
+    flipped_only = found[:, 1] > 8  # reached by 3 of 9 shifts of a flipped image
+    assert flipped_only.mean() == pytest.approx(0.5 * 3 / 9, abs=0.03)
+
+
+def test_keras_random_crop_shares_one_offset():
+    images = np.pad(one_pixel(64), ((0, 0), (4, 4), (4, 4), (0, 0)))
+    found = positions(numpy(keras.layers.RandomCrop(12, 12, seed=3)(images, training=True)))
+    assert len(np.unique(found, axis=0)) == 1  # The reason for a layer of our own.
+
+
+def test_augmentation_fills_with_black_and_is_off_in_inference():
+    images = np.ones((50, 8, 8, 2), "float32")
+    layer = ShiftAndFlip(4, (-1.5, -0.5), seed=5)
+    np.testing.assert_array_equal(numpy(layer(images)), images)
+    augmented = numpy(layer(images, training=True))
+    assert set(np.unique(augmented[..., 0])) == {-1.5, 1.0} and set(np.unique(augmented[..., 1])) == {-0.5, 1.0}
+
+
+def test_augmentation_repeats_by_seed_and_moves_on():
+    images = one_pixel(100)
+    first, again, other = (ShiftAndFlip(4, (0.0,), seed=s) for s in (1, 1, 2))
+    draws = [numpy(layer(images, training=True)) for layer in (first, again, other, first)]
+    np.testing.assert_array_equal(draws[0], draws[1])
+    assert not np.array_equal(draws[0], draws[2]) and not np.array_equal(draws[0], draws[3])
+
+
+def test_augmentation_trains_in_a_compiled_program():
+    inputs = keras.Input((12, 12, 1))
+    x = ShiftAndFlip(4, (0.0,), seed=3)(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Flatten()(x)))
+    model.compile("sgd", "mse")
+    history = model.fit(one_pixel(20), np.ones((20, 1)), batch_size=8, verbose=0).history
+    assert np.isfinite(history["loss"][0])

@@ -1,0 +1,74 @@
+"""Costs against counts by hand."""
+
+import keras
+import pytest
+from keras import layers
+
+from kmerge import costs
+from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
+
+
+def one_layer(layer, *shape):
+    inputs = keras.Input(shape)
+    return keras.Model(inputs, layer(inputs))
+
+
+@pytest.mark.parametrize(
+    "layer, shape, expected",
+    [
+        (layers.Dense(4), (3,), 3 * 4),
+        (layers.Dense(4), (5, 3), 5 * 3 * 4),
+        (layers.Conv1D(4, 3, padding="same"), (8, 2), 8 * 3 * 2 * 4),
+        (layers.Conv2D(4, 3), (7, 7, 3), 5 * 5 * 3 * 3 * 3 * 4),
+        (layers.Conv2D(4, 3, strides=2, padding="same"), (8, 8, 3), 4 * 4 * 3 * 3 * 3 * 4),
+        (layers.Conv2D(4, 3, groups=2, padding="same"), (8, 8, 6), 8 * 8 * 3 * 3 * 3 * 4),
+        (layers.Conv3D(2, 2), (3, 3, 3, 1), 2**3 * 2**3 * 2),
+        (layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same"), (8, 8, 3), 8 * 8 * 3 * 3 * 3 * 2),
+        (layers.SeparableConv2D(4, 3, padding="same"), (8, 8, 3), 8 * 8 * (3 * 3 * 3 + 3 * 4)),
+        (layers.Conv2DTranspose(4, 2, strides=2), (5, 5, 3), 5 * 5 * 2 * 2 * 3 * 4),
+        (layers.EinsumDense("abc,cde->abde", output_shape=(None, 2, 4)), (5, 3), 5 * 3 * 2 * 4),
+        (layers.EinsumDense("...x,xy->...y", output_shape=4), (5, 3), 5 * 3 * 4),
+        (layers.Embedding(10, 4), (6,), 0),
+        (layers.BatchNormalization(), (8, 8, 3), 0),
+        (layers.PReLU(), (8, 8, 3), 0),
+        (layers.MaxPooling2D(), (8, 8, 3), 0),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, layers.Layer) else None,
+)
+def test_macs_of_one_layer(layer, shape, expected):
+    assert costs.multiply_accumulates(one_layer(layer, *shape)) == expected
+
+
+def test_a_shared_layer_counts_at_each_call_and_its_weights_once():
+    shared = layers.Dense(4)
+    a, b = keras.Input((3,)), keras.Input((3,))
+    model = keras.Model([a, b], layers.Add()([shared(a), shared(b)]))
+    assert costs.multiply_accumulates(model) == 2 * 12
+    assert costs.parameters(model) == 16
+
+
+def test_nested_models_count():
+    inner = keras.Sequential([keras.Input((3,)), layers.Dense(4), layers.Dense(5)])
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, layers.Dense(2)(inner(inputs)))
+    assert costs.multiply_accumulates(model) == 12 + 20 + 10
+
+
+def test_parameters_include_moving_statistics():
+    assert costs.parameters(one_layer(layers.BatchNormalization(), 7)) == 28
+
+
+def test_lstm_is_refused_by_name():
+    with pytest.raises(UnsupportedLayerError, match=r"'memory' \(LSTM\): it has weights of shapes"):
+        costs.multiply_accumulates(one_layer(layers.LSTM(4, name="memory"), 5, 3))
+
+
+def test_products_of_tensors_are_refused():
+    inputs = keras.Input((4, 4))
+    with pytest.raises(UnsupportedLayerError, match="multiplies tensors with each other"):
+        costs.multiply_accumulates(keras.Model(inputs, keras.ops.matmul(inputs, inputs)))
+
+
+def test_unknown_sizes_are_refused():
+    with pytest.raises(InvalidArgumentError, match=r"works on sizes \(None, None\).*fixed size"):
+        costs.multiply_accumulates(one_layer(layers.Conv2D(4, 3, name="conv"), None, None, 3))

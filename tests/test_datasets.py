@@ -1,0 +1,186 @@
+"""Data sets: sizes, splits that nothing moves, the cache, and what is said where data is missing or broken."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import datasets
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache that holds the digits."""
+    folder = tmp_path_factory.mktemp("cache")
+    datasets.prepare("digits", None, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def image_cache(tmp_path_factory):
+    """A cache for the real image sets."""
+    return tmp_path_factory.mktemp("image-cache")
+
+
+def parts(data):
+    return [(data.x_train, data.y_train), (data.x_val, data.y_val), (data.x_test, data.y_test)]
+
+
+def test_sine_is_the_papers_problem():
+    data = datasets.load("sine", None, "unused", seed=7).data
+    assert [x.shape for x, _ in parts(data)] == [(10_000, 1), (2_000, 1), (10_000, 1)]
+    for x, y in parts(data):
+        assert x.dtype == y.dtype == np.float32
+        assert 0 <= x.min() and x.max() <= 1 and x.mean() == pytest.approx(0.5, abs=0.03)
+        noise = y - np.sin(10 * np.pi * x)
+        assert noise.std() == pytest.approx(0.2, rel=0.05) and abs(noise.mean()) < 0.02
+
+
+def test_sine_has_one_data_set_per_seed():
+    first, again, other = (datasets.load("sine", None, "unused", seed).data for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.x_train, again.x_train)
+    np.testing.assert_array_equal(first.y_test, again.y_test)
+    for x in (other.x_train, first.x_val, first.x_test):
+        assert np.isin(x, first.x_train).mean() < 0.01  # float32 has few enough values for a chance hit or two
+
+
+def test_digits_are_split_and_standardised(cache):
+    dataset = datasets.load("digits", None, cache, seed=3)
+    assert [x.shape for x, _ in parts(dataset.data)] == [(900, 8, 8, 1), (297, 8, 8, 1), (600, 8, 8, 1)]
+    assert dataset.outputs == 10
+    assert dataset.data.x_train.dtype == np.float32
+    assert dataset.data.x_train.mean() == pytest.approx(0, abs=1e-5)
+    assert dataset.data.x_train.std() == pytest.approx(1, rel=1e-5)
+    assert dataset.data.x_train.min() == pytest.approx(dataset.black[0], rel=1e-5)
+    for _, labels in parts(dataset.data):
+        assert set(labels.tolist()) == set(range(10))
+
+
+def test_digits_do_not_depend_on_the_seed_and_no_image_is_on_two_sides(cache):
+    first, other = (datasets.load("digits", None, cache, seed).data for seed in (1, 2))
+    for (x, y), (u, v) in zip(parts(first), parts(other), strict=True):
+        np.testing.assert_array_equal(x, u)
+        np.testing.assert_array_equal(y, v)
+    images = [{image.tobytes() for image in x} for x, _ in parts(first)]
+    assert not (images[0] & images[1] or images[0] & images[2] or images[1] & images[2])
+
+
+def test_digits_pair_images_with_their_labels(cache):
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    label_of = dict(zip((i.astype("uint8").tobytes() for i in digits.images), digits.target, strict=True))
+    images, labels = (np.load(cache / "digits" / f"test_{kind}.npy") for kind in ("images", "labels"))
+    assert [label_of[image.tobytes()] for image in images] == labels.tolist()
+
+
+def test_fewer_examples_keep_the_test_part_and_the_standardisation(cache):
+    whole = datasets.load("digits", None, cache, seed=3)
+    few = datasets.load("digits", None, cache, seed=3, examples=100)
+    assert (len(few.data.x_train), len(few.data.x_val), len(few.data.x_test)) == (100, 100, 600)
+    np.testing.assert_array_equal(few.data.x_test, whole.data.x_test)
+    assert {i.tobytes() for i in few.data.x_train} < {i.tobytes() for i in whole.data.x_train}
+    assert few.identity != whole.identity
+
+
+@pytest.mark.parametrize("examples", [0, -1, 901])
+def test_a_number_of_examples_that_is_not_there_is_refused(cache, examples):
+    with pytest.raises(ValueError, match=f"digits has 900 training examples; asked for {examples}"):
+        datasets.load("digits", None, cache, seed=0, examples=examples)
+
+
+def test_unknown_data_set(cache):
+    with pytest.raises(ValueError, match="Unknown data set 'mnist'; there are cifar100, digits, fashion_mnist, sine"):
+        datasets.load("mnist", None, cache, seed=0)
+
+
+def test_cached_arrays_are_mapped_bytes(cache):
+    info = json.loads((cache / "digits" / "info.json").read_text())
+    assert len(info["sha256"]) == 64
+    images = np.load(cache / "digits" / "train_images.npy", mmap_mode="r")
+    assert images.dtype == np.uint8 and isinstance(images, np.memmap)
+    assert sorted(path.name for path in cache.iterdir()) == ["digits"]  # No drafts remain.
+
+
+def test_a_second_writer_leaves_the_first_result(cache):
+    before = (cache / "digits" / "info.json").stat().st_mtime_ns
+    datasets._write_cache(cache / "digits", datasets._read_digits())  # As a process that began before the first ended.
+    assert (cache / "digits" / "info.json").stat().st_mtime_ns == before
+    assert sorted(path.name for path in cache.iterdir()) == ["digits"]
+
+
+@pytest.mark.parametrize("part", ["train_images", "test_labels"])
+def test_a_truncated_cache_names_file_and_remedy(tmp_path, part):
+    datasets.prepare("digits", None, tmp_path)
+    path = tmp_path / "digits" / f"{part}.npy"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(datasets.DataCorruptError, match=rf"{path} cannot be read.*Delete the folder {path.parent}"):
+        datasets.load("digits", None, tmp_path, seed=0)
+
+
+def test_a_cache_without_its_description_is_refused(tmp_path):
+    datasets.prepare("digits", None, tmp_path)
+    (tmp_path / "digits" / "info.json").unlink()
+    with pytest.raises(datasets.DataCorruptError, match="lacks info.json. Delete the folder"):
+        datasets.load("digits", None, tmp_path, seed=0)
+
+
+@pytest.mark.parametrize("name", ["cifar100", "fashion_mnist"])
+def test_missing_data_names_the_exact_command(tmp_path, name):
+    pytest.importorskip("tensorflow_datasets")
+    with pytest.raises(datasets.DataMissingError) as error:
+        datasets.load(name, tmp_path / "none", tmp_path / "cache", seed=0)
+    assert not isinstance(error.value, datasets.DataCorruptError)
+    builder = datasets.IMAGES[name].builder
+    command = (
+        f'python -c "import tensorflow_datasets as tfds; tfds.load({builder!r}, data_dir={str(tmp_path / "none")!r})"'
+    )
+    assert command in str(error.value)
+
+
+@pytest.mark.parametrize("broken", ["cifar100-test.tfrecord-00000-of-00001", "dataset_info.json"])
+def test_broken_data_names_folder_and_remedy(tmp_path, data_dir, broken):
+    source, copy = data_dir / "cifar100" / "3.0.2", tmp_path / "data" / "cifar100" / "3.0.2"
+    copy.mkdir(parents=True)
+    for path in source.iterdir():
+        if path.name == broken:
+            content = path.read_bytes()
+            (copy / path.name).write_bytes(content[: len(content) // 2])
+        else:
+            os.symlink(path, copy / path.name)
+    with pytest.raises(datasets.DataCorruptError, match=rf"cifar100 in {tmp_path / 'data'} cannot be read.*Delete"):
+        datasets.load("cifar100", tmp_path / "data", tmp_path / "cache", seed=0)
+    assert not (tmp_path / "cache" / "cifar100").exists()
+
+
+@pytest.mark.parametrize(
+    "name, sizes", [("cifar100", (45_000, 5_000, 10_000)), ("fashion_mnist", (55_000, 5_000, 10_000))]
+)
+def test_real_images(data_dir, image_cache, name, sizes):
+    dataset = datasets.load(name, data_dir, image_cache, seed=0)
+    assert tuple(len(x) for x, _ in parts(dataset.data)) == sizes
+    assert dataset.data.x_train.shape[1:] == datasets.IMAGES[name].shape
+    for channel in np.moveaxis(dataset.data.x_train, -1, 0):
+        assert channel.mean() == pytest.approx(0, abs=1e-3) and channel.std() == pytest.approx(1, abs=1e-3)
+    assert set(np.unique(dataset.data.y_val)) == set(range(dataset.outputs))
+    np.testing.assert_allclose(dataset.data.x_train.min(axis=(0, 1, 2)), dataset.black, rtol=1e-5)
+
+
+def test_a_cache_serves_a_machine_without_tensorflow_and_scikit_learn(data_dir, image_cache, cache):
+    datasets.prepare("fashion_mnist", data_dir, image_cache)
+    script = (
+        "import sys\n"
+        "for name in ('tensorflow', 'tensorflow_datasets', 'sklearn'): sys.modules[name] = None\n"
+        "from benchmarks import datasets\n"
+        f"print(datasets.load('fashion_mnist', None, {str(image_cache)!r}, 0).data.x_train.shape)\n"
+        f"print(datasets.load('digits', None, {str(cache)!r}, 0).data.x_train.shape)\n"
+        f"try: datasets.load('cifar100', None, {str(cache)!r}, 0)\n"
+        "except datasets.DataMissingError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["(55000, 28, 28, 1)", "(900, 8, 8, 1)"]
+    assert "cifar100 is not in the cache, and tensorflow-datasets is not installed" in lines[2]

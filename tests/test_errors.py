@@ -1,0 +1,311 @@
+"""Bad input: a clear error before any work, which names the layer and what was received."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import kmerge
+from kmerge import ArchitectureMismatchError, InvalidArgumentError, UnsupportedLayerError
+from kmerge.errors import KmergeError
+from tests.models import ZOO
+
+VERBS = [kmerge.concatenate, kmerge.merge]
+verbs_of_many = pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__name__)
+verbs_of_one = pytest.mark.parametrize(
+    ("verb", "argument"), [(kmerge.select, 2), (kmerge.permute, [1, 0, 2, 3]), (kmerge.grow, 2)],
+    ids=["select", "permute", "grow"],
+)  # fmt: skip
+
+
+def mlp(hidden: int = 4, activation: str = "relu", **options) -> keras.Model:
+    x = keras.Input((3,))
+    h = layers.Dense(hidden, activation=activation, name="hidden", **options)(x)
+    return keras.Model(x, layers.Dense(2, name="head", **options)(h), name="network")
+
+
+def refused(error: type, *words: object):
+    """Expects `error` with all `words` in its message, in any order."""
+    return pytest.raises(error, match="(?s)" + "".join(f"(?=.*{re.escape(str(word))})" for word in words))
+
+
+@verbs_of_many
+def test_the_first_layer_that_differs_is_named(verb):
+    x = keras.Input((3,))
+    h = layers.Dense(4, activation="relu")(layers.Dense(4, activation="tanh")(x))
+    longer = keras.Model(x, layers.Dense(2)(h))
+    cases = [(mlp(5), 5), (mlp(activation="tanh"), "tanh"), (mlp(use_bias=False), "hidden"), (longer, "hidden")]
+    for other, word in cases:
+        with refused(ArchitectureMismatchError, "hidden", word):
+            verb(mlp(), other)
+
+
+@verbs_of_many
+def test_the_third_model_is_compared_too(verb):
+    with refused(ArchitectureMismatchError, "hidden", 6):
+        verb(mlp(), mlp(), mlp(6))
+
+
+@verbs_of_many
+def test_different_wiring_is_refused(verb):
+    def wired(order):
+        x = keras.Input((3,))
+        a, b = layers.Dense(4, name="a")(x), layers.Dense(4, name="b")(x)
+        pair = [a, b] if order else [b, a]
+        return keras.Model(x, layers.Dense(2, name="head")(layers.Subtract(name="minus")(pair)))
+
+    same = wired(True)
+    with refused(ArchitectureMismatchError, "minus"):
+        verb(same, wired_with_shared_operand())
+    assert verb(same, wired(True)) is not None
+
+
+def wired_with_shared_operand() -> keras.Model:
+    x = keras.Input((3,))
+    a, b = layers.Dense(4, name="a")(x), layers.Dense(4, name="b")(x)
+    difference = layers.Subtract(name="minus")([a, a])
+    return keras.Model(x, layers.Dense(2, name="head")(difference + 0.0 * b))
+
+
+@verbs_of_many
+def test_different_input_shapes_and_kinds(verb):
+    x = keras.Input((4,))
+    wider = keras.Model(x, layers.Dense(2, name="head")(layers.Dense(4, activation="relu", name="hidden")(x)))
+    with refused(ArchitectureMismatchError, 3, 4):
+        verb(mlp(), wider)
+    with refused(ArchitectureMismatchError, "input", (None, 3), (None, 12, 12, 1)):
+        verb(mlp(), ZOO["lenet"](0))
+
+
+@verbs_of_many
+def test_different_dtype_policies_are_refused(verb):
+    with refused(ArchitectureMismatchError, "hidden", "float32", "mixed_bfloat16"):
+        verb(mlp(), mlp(dtype="mixed_bfloat16"))
+
+
+@verbs_of_many
+def test_one_model_is_too_few(verb):
+    with refused(InvalidArgumentError, "two models", "1"):
+        verb(mlp())
+    with refused(InvalidArgumentError, "two models", "0"):
+        verb()
+    with refused(KmergeError, "list"):
+        verb([mlp(), mlp()])
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__(name="mine")
+        self.dense = layers.Dense(2)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+def _every_verb(model):
+    calls = [
+        lambda: kmerge.channel_spaces(model),
+        lambda: kmerge.select(model, {}),
+        lambda: kmerge.permute(model, {}),
+        lambda: kmerge.grow(model, {}),
+    ]
+    return calls + [lambda verb=verb: verb(model, model) for verb in VERBS]
+
+
+def test_subclassed_models_are_refused_by_name():
+    model = Subclassed()
+    model(np.zeros((1, 3), "float32"))
+    for call in _every_verb(model):
+        with refused(KmergeError, "mine", "Subclassed", "keras.Model(inputs, outputs)"):
+            call()
+
+
+def test_unbuilt_models_are_refused_by_name():
+    model = keras.Sequential([layers.Dense(3), layers.Dense(2)], name="unbuilt")
+    for call in _every_verb(model):
+        with refused(KmergeError, "unbuilt", "Input"):
+            call()
+
+
+def test_what_is_no_model_is_refused():
+    for call in _every_verb("network.keras"):
+        with refused(KmergeError, "network.keras"):
+            call()
+
+
+@verbs_of_many
+def test_weights_that_are_not_finite_are_named(verb):
+    bad = mlp()
+    kernel, bias = bad.get_layer("hidden").get_weights()
+    kernel[1, 2] = np.nan
+    bad.get_layer("hidden").set_weights([kernel, bias])
+    with refused(KmergeError, "hidden", "kernel", "NaN"):
+        verb(mlp(), bad)
+    kernel[1, 2] = np.inf
+    bad.get_layer("hidden").set_weights([kernel, bias])
+    with refused(KmergeError, "hidden", "kernel"):
+        verb(bad, mlp())
+
+
+@keras.saving.register_keras_serializable("tests")
+def doubled(x):
+    return 2 * x
+
+
+def _lstm(x):
+    return layers.LSTM(4, name="culprit")(layers.Reshape((1, 4))(x))
+
+
+def _lambda(x):
+    return layers.Lambda(doubled, name="culprit")(x)
+
+
+def _layer_normalization(x):
+    return layers.LayerNormalization(name="culprit")(x)
+
+
+def _attention(x):
+    h = layers.Reshape((1, 4))(x)
+    return layers.Flatten()(layers.MultiHeadAttention(2, 2, name="culprit")(h, h))
+
+
+def _softmax_layer(x):
+    return layers.Softmax(name="culprit")(x)
+
+
+def _softmax_activation(x):
+    return layers.Dense(4, activation="softmax", name="culprit")(x)
+
+
+def _mean_over_channels(x):
+    return x - ops.mean(x, axis=-1, keepdims=True)
+
+
+def _norm_over_channels(x):
+    return layers.UnitNormalization(name="culprit")(x)
+
+
+def _dot(x):
+    return layers.Dot(axes=1, name="culprit")([x, layers.Dense(4)(x)])
+
+
+def _array_constant(x):
+    return x * np.array([1.0, 2.0, 3.0, 4.0], "float32")
+
+
+def _tensor_constant(x):
+    return ops.add(x, ops.convert_to_tensor([1.0, 2.0, 3.0, 4.0]))
+
+
+def _cumulative_sum(x):
+    return ops.cumsum(x, axis=-1)
+
+
+def _channels_first(x):
+    h = layers.Reshape((4, 1, 1))(x)
+    return layers.Flatten()(layers.Conv2D(3, 1, data_format="channels_first", name="culprit")(h))
+
+
+UNSUPPORTED = [
+    (_lstm, "LSTM"), (_lambda, "Lambda"), (_layer_normalization, "LayerNormalization"),
+    (_attention, "MultiHeadAttention"), (_softmax_layer, "Softmax"), (_softmax_activation, "softmax"),
+    (_mean_over_channels, "Mean"), (_norm_over_channels, "UnitNormalization"), (_dot, "Dot"),
+    (_array_constant, "Multiply"), (_tensor_constant, "Add"), (_cumulative_sum, "Cumsum"),
+    (_channels_first, "channels_first"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("block", "word"), UNSUPPORTED, ids=[block.__name__[1:] for block, _ in UNSUPPORTED])
+def test_what_cannot_be_followed_is_refused_by_name(block, word):
+    """Before and without any damage: every verb says the same, and the model still works."""
+    x = keras.Input((3,))
+    h = block(layers.Dense(4, activation="relu", name="hidden")(x))
+    model = keras.Model(x, layers.Dense(2)(h))
+    words = [word] + ["culprit"] * any(layer.name == "culprit" for layer in model.layers)
+    calls = [lambda: kmerge.channel_spaces(model), lambda: kmerge.select(model, {"hidden": 2})]
+    for call in calls + [lambda: kmerge.concatenate(model, model), lambda: kmerge.merge(model, model)]:
+        with refused(UnsupportedLayerError, *words) as caught:
+            call()
+    assert caught.value.layer
+
+
+def test_a_layer_in_a_nested_model_is_named_with_its_path():
+    x = keras.Input((4,))
+    inner = keras.Model(x, layers.LayerNormalization(name="culprit")(layers.Dense(4)(x)), name="encoder")
+    z = keras.Input((4,))
+    model = keras.Model(z, layers.Dense(2)(inner(z)))
+    with refused(UnsupportedLayerError, "encoder", "culprit", "LayerNormalization"):
+        kmerge.channel_spaces(model)
+
+
+@verbs_of_one
+def test_unknown_spaces_are_named_beside_the_known(verb, argument):
+    with refused(InvalidArgumentError, "hiden", "hidden"):
+        verb(mlp(), {"hiden": argument})
+
+
+@verbs_of_one
+def test_fixed_spaces_are_refused_with_the_reason(verb, argument):
+    model = mlp()
+    for space in kmerge.channel_spaces(model).values():
+        if not space.selectable:
+            with refused(InvalidArgumentError, space.name, space.reason):
+                verb(model, {space.name: argument})
+
+
+@pytest.mark.parametrize(
+    ("keep", "received"),
+    [
+        ([0, 4], 4), ([-1, 2], -1), ([1, 1, 2], 1), ([], "[]"), (0, 0), (5, 5), (-2, -2), (0.0, 0.0), (1.5, 1.5),
+        ([True, False], "[True, False]"), ([False] * 4, "False"), (float("nan"), "nan"), ("all", "all"), ([0.5, 1.0], 0.5),
+        ([[0, 1]], "[[0, 1]]"), (None, None), (True, True), (range(0), "range(0, 0)"),
+    ],
+)  # fmt: skip
+def test_select_refuses_what_is_no_choice_of_units(keep, received):
+    with refused(InvalidArgumentError, "hidden", received):
+        kmerge.select(mlp(), {"hidden": keep})
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [0, 1, 2, 2], [1, 2, 3, 4], [0, 1, 2, 3, 3], 4, [0.0, 1.0, 2.0], "abcd"])
+def test_permute_refuses_what_is_no_permutation(order):
+    with refused(InvalidArgumentError, "hidden", order):
+        kmerge.permute(mlp(), {"hidden": order})
+
+
+@pytest.mark.parametrize("new_units", [-1, 1.5, "two", None, [1]])
+def test_grow_refuses_what_is_no_count(new_units):
+    with refused(InvalidArgumentError, "hidden", new_units):
+        kmerge.grow(mlp(), {"hidden": new_units})
+
+
+@pytest.mark.parametrize(("option", "value"), [("scale", float("nan")), ("scale", "big"), ("scale", float("inf"))])
+def test_grow_refuses_bad_options(option, value):
+    with refused(InvalidArgumentError, option, value):
+        kmerge.grow(mlp(), {"hidden": 1}, **{option: value})
+
+
+def test_two_names_of_one_space_are_refused():
+    x = keras.Input((3,))
+    h = layers.Add()([layers.Dense(4, name="a")(x), layers.Dense(4, name="b")(x)])
+    model = keras.Model(x, layers.Dense(2)(h))
+    with refused(InvalidArgumentError, "a", "b"):
+        kmerge.select(model, {"a": [0], "b": [1]})
+
+
+@verbs_of_one
+def test_plans_that_are_no_mapping_are_refused(verb, argument):
+    with refused(InvalidArgumentError, "hidden"):
+        verb(mlp(), ["hidden"])
+
+
+@pytest.mark.parametrize(("option", "value"), [("gates", "closed"), ("sampling", "pixel"), ("gates", None)])
+def test_merge_refuses_unknown_options(option, value):
+    with refused(InvalidArgumentError, option, value):
+        kmerge.merge(mlp(), mlp(), **{option: value})
+
+
+def test_compress_wants_a_merged_model():
+    with refused(KmergeError, "network", "merge"):
+        kmerge.compress(mlp())

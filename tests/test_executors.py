@@ -1,0 +1,172 @@
+"""What happens to workers, and to what they finished, when somebody or something stops them; and what is shown of it."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+from benchmarks import executors, run, store
+from tests import launches
+
+
+def _long(tmp_path, *strategies):
+    """A launch in which one_model takes for ever; its process, and the folder of its results."""
+    suite = launches.variant(
+        tmp_path, "sine", (r"\nsingle = \d+", "\nsingle = 10000000"), (r"drops = \[800\]", "drops = []")
+    )
+    arguments = (
+        "--suite",
+        suite,
+        *launches.SMALL,
+        "--strategy",
+        *strategies,
+        "--seeds",
+        "1",
+        *launches.places(tmp_path),
+    )
+    return launches.start(*arguments, "--jobs", "1"), tmp_path / "out" / "variant"
+
+
+def _workers(process, folder, strategy):
+    """The worker processes, once one is at that strategy's run."""
+
+    def is_at_it():
+        assert process.poll() is None, process.communicate()
+        runs, _ = store.read_runs(folder)
+        return any(r.configuration["strategy"] == strategy and (r.path / "lock").exists() for r in runs)
+
+    launches.wait_for(is_at_it)
+    return launches.children(process.pid)
+
+
+def test_ctrl_c_stops_the_workers_and_keeps_what_is_done(tmp_path):
+    process, folder = _long(tmp_path, "best_of_three", "one_model")
+    workers = _workers(process, folder, "one_model")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == run.INTERRUPTED
+    assert "the same command goes on" in err and "Traceback" not in err
+    assert workers and not any(map(launches.alive, workers))
+    assert launches.statuses(launches.table_of(folder / "runs.csv")) == {
+        ("best_of_three", 100): "done",
+        ("one_model", 100): "unfinished",
+    }
+    assert "1 done, 1 unfinished" in out
+
+
+def test_sigterm_is_an_interrupt_too(tmp_path):
+    process, folder = _long(tmp_path, "one_model")
+    workers = _workers(process, folder, "one_model")
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == run.INTERRUPTED and "Traceback" not in err
+    assert not any(map(launches.alive, workers))
+    assert launches.statuses(launches.table_of(folder / "runs.csv")) == {("one_model", 100): "unfinished"}
+
+
+def test_a_killed_worker_is_a_failed_row_and_the_rest_of_its_batch_goes_on(tmp_path):
+    process, folder = _long(tmp_path, "one_model", "best_of_three")
+    (worker,) = _workers(process, folder, "one_model")
+    os.kill(worker, signal.SIGKILL)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == run.FAILED, out + err
+    table = launches.table_of(folder / "runs.csv")
+    assert launches.statuses(table) == {("best_of_three", 100): "done", ("one_model", 100): "failed"}
+    assert "signal 9" in next(row["error"] for row in table if row["status"] == "failed")
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    process, folder = _long(tmp_path, "one_model")
+    workers = _workers(process, folder, "one_model")
+    process.kill()
+    process.communicate()
+    launches.wait_for(lambda: not any(map(launches.alive, workers)), seconds=20)
+    assert workers
+
+
+def test_a_full_disk_stops_the_launch_and_loses_nothing(tmp_path):
+    """A limit on the size of a file stands for the disk: no run's stage fits, a failure's traceback does."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3_500, 3_500))
+
+    places = launches.places(tmp_path)
+    arguments = (
+        "--suite",
+        "sine",
+        *launches.SMALL,
+        "--seeds",
+        "1",
+        "--strategy",
+        "best_of_three",
+        *places,
+        "--jobs",
+        "1",
+    )
+    status, out, err = launches.launch(*arguments, preexec_fn=limit)
+    assert status == run.FAILED, out + err
+    assert "No room to write" in err and "launch again" in err
+    status, out, _ = launches.launch(*arguments, "--dry-run")
+    assert status == run.DONE and "unfinished  best_of_three seed 100" in out
+
+
+def _shown(folder, stdout):
+    """Start a process that shows two runs, one of which fails, on that output."""
+    code = """
+import sys, time
+from pathlib import Path
+from benchmarks.executors import Event
+from benchmarks.progress import progress
+from benchmarks.store import RunFolder
+runs = [RunFolder.of(Path(sys.argv[1]), {"strategy": "one_model", "seed": seed}) for seed in (1, 2)]
+with progress(2) as display:
+    display.show(Event("start", runs[0]))
+    display.show(Event("epoch", runs[0], {"phase": "single", "epoch": 7, "loss": 0.123456}))
+    time.sleep(0.3)  # the live view is drawn ten times a second
+    display.show(Event("done", runs[0], {"metric": "mse", "test_last": 0.25, "wall_seconds": 150.0}))
+    display.show(Event("failed", runs[1], {"error": "[bold]bad[/bold]"}))
+"""
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], cwd=launches.ROOT, stdout=stdout, env=environment
+    )
+
+
+ENDINGS = ("[1/2] done one_model seed 1: test mse 0.25, 2 min", "[2/2] FAILED one_model seed 2: [bold]bad[/bold]")
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(tmp_path):
+    with _shown(tmp_path, subprocess.PIPE) as process:
+        lines = process.stdout.read().decode().splitlines()
+    assert process.returncode == 0 and len(lines) == 2
+    assert lines[0].startswith(ENDINGS[0]) and lines[0].endswith("left") and lines[1] == ENDINGS[1]
+
+
+def test_progress_is_live_on_a_terminal(tmp_path):
+    leader, follower = os.openpty()
+    process = _shown(tmp_path, follower)
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(leader, 4096)
+        except OSError:  # what Linux says at the end of a terminal
+            break
+        shown += chunk
+    os.close(leader)
+    assert process.wait(timeout=60) == 0
+    text = shown.decode()
+    assert all(ending in text for ending in ENDINGS)
+    assert "single epoch 7, loss 0.1235" in text and "2/2" in text and "\x1b[" in text
+
+
+def test_the_environment_of_a_worker(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("NPROC", "7")
+    environment = executors.worker_environment("jax")
+    threads = executors.cores() // executors.default_jobs()
+    assert environment["KERAS_BACKEND"] == "jax" and environment["OMP_NUM_THREADS"] == str(threads)
+    assert environment["NPROC"] == "7"
+    assert environment["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+    assert environment["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"

@@ -1,0 +1,291 @@
+import keras
+import numpy as np
+import pytest
+
+import kmerge
+from kmerge.errors import InvalidArgumentError
+from kmerge.gate_training import GateControl, GatePressure, gate_optimizer
+from kmerge.gates import ApplyGates, HardConcreteGate, gates_of
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(48, 3)).astype("float32")
+Y = X[:, :2] * 2
+
+
+def gated_model(widths=(6, 4), **gate):
+    """An MLP with gates on every hidden layer."""
+    inputs = x = keras.Input((3,))
+    for number, width in enumerate(widths):
+        mask = HardConcreteGate(width, seed=number + 1, name=f"gate_{number}", **gate)(inputs)
+        hidden = keras.layers.Dense(width, activation="tanh", name=f"hidden_{number}")(x)
+        x = ApplyGates(range(1, width + 1), name=f"apply_{number}")([hidden, mask])
+    return keras.Model(inputs, keras.layers.Dense(2, name="head")(x))
+
+
+def compiled(optimizer, **settings):
+    model = gated_model(**settings)
+    model.compile(optimizer, "mse")
+    return model
+
+
+def fit(model, epochs=1, **arguments):
+    return model.fit(X, Y, batch_size=16, epochs=epochs, verbose=0, **arguments).history
+
+
+def split(model):
+    """Values of the gates' locs, and of all other trainable variables, by path."""
+    values = {v.path: np.asarray(v).copy() for v in model.trainable_variables}
+    locs = {path: values.pop(path) for path in [gate.loc.path for gate in gates_of(model)]}
+    return locs, values
+
+
+# --- the optimizer ---
+
+
+def test_each_group_moves_at_its_own_rate():
+    model = compiled(gate_optimizer(keras.optimizers.SGD(0.0), gate_learning_rate=0.5))
+    locs, others = split(model)
+    fit(model)
+    new_locs, new_others = split(model)
+    assert all(np.array_equal(others[path], new_others[path]) for path in others)
+    assert all(np.abs(locs[path] - new_locs[path]).max() > 1e-4 for path in locs)
+
+
+def test_gates_step_by_sgd_and_the_rest_by_base():
+    """One step on a loss that is linear in every variable: gates move by 0.3, the rest, with Adam, by 0.01."""
+    gate = keras.Variable(np.ones(4, "float32"), name="gate_loc")
+    weight = keras.Variable(np.ones((2, 2), "float32"), name="kernel")
+    optimizer = gate_optimizer(keras.optimizers.AdamW(0.01, weight_decay=0.5), 0.3, gate_momentum=0.0)
+    optimizer.build([gate, weight])
+    for step in range(1, 3):
+        optimizer.apply([np.ones(4, "float32"), np.ones((2, 2), "float32")], [gate, weight])
+        np.testing.assert_allclose(np.asarray(gate), 1 - 0.3 * step, rtol=1e-5)
+    decayed = (1 - 0.005) * ((1 - 0.005) - 0.01) - 0.01
+    np.testing.assert_allclose(np.asarray(weight), decayed, rtol=1e-4)
+    assert int(optimizer.iterations) == 2
+
+
+@pytest.mark.parametrize("clip", ["clipnorm", "global_clipnorm", "clipvalue"])
+def test_gates_are_not_clipped_with_the_base(clip):
+    gate = keras.Variable(np.zeros(1, "float32"), name="gate_loc")
+    weight = keras.Variable(np.zeros(1, "float32"), name="kernel")
+    optimizer = gate_optimizer(keras.optimizers.SGD(1.0, **{clip: 0.5}), 1.0)
+    optimizer.build([gate, weight])
+    optimizer.apply([np.full(1, 8, "float32"), np.full(1, 2, "float32")], [gate, weight])
+    np.testing.assert_allclose([np.asarray(gate)[0], np.asarray(weight)[0]], [-8, -0.5], rtol=1e-5)
+
+
+def test_weight_decay_spares_the_gates():
+    model = compiled(gate_optimizer(keras.optimizers.SGD(0.1, weight_decay=0.9), gate_learning_rate=1e-30))
+    locs, others = split(model)
+    fit(model, epochs=3, callbacks=[GatePressure()])
+    new_locs, new_others = split(model)
+    assert all(np.array_equal(locs[path], new_locs[path]) for path in locs)
+    kernel = next(path for path in others if path.endswith("head/kernel"))
+    assert np.abs(new_others[kernel]).sum() < 0.8 * np.abs(others[kernel]).sum()
+
+
+def test_loss_scale_and_accumulation_of_the_base_hold_for_the_gates():
+    base = keras.optimizers.SGD(0.1, loss_scale_factor=8.0, gradient_accumulation_steps=2)
+    optimizer = gate_optimizer(base, 1.0)
+    assert (base.loss_scale_factor, optimizer.gates.loss_scale_factor) == (8.0, 8.0)
+    gate = keras.Variable(np.zeros(1, "float32"), name="gate_loc")
+    optimizer.build([gate])
+    optimizer.apply([np.full(1, 8, "float32")], [gate])
+    assert np.asarray(gate)[0] == 0
+    optimizer.apply([np.full(1, 24, "float32")], [gate])
+    np.testing.assert_allclose(np.asarray(gate), -2.0)
+
+
+def test_learning_rate_is_the_bases_for_schedules_and_callbacks():
+    optimizer = gate_optimizer(keras.optimizers.SGD(0.1), gate_learning_rate=0.25)
+    model = compiled(optimizer)
+    history = fit(model, 3, callbacks=[keras.callbacks.LearningRateScheduler(lambda epoch: [0.3, 0.02, 0.01][epoch])])
+    np.testing.assert_allclose(history["learning_rate"], [0.3, 0.02, 0.01], rtol=1e-6)
+    np.testing.assert_allclose(float(optimizer.learning_rate), 0.01, rtol=1e-6)
+    np.testing.assert_allclose(float(optimizer.gates.learning_rate), 0.25, rtol=1e-6)
+    plateau = keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=0, min_delta=1e9)
+    history = fit(model, 3, callbacks=[plateau])
+    np.testing.assert_allclose(float(optimizer.learning_rate), 0.0025, rtol=1e-6)
+    np.testing.assert_allclose(float(optimizer.gates.learning_rate), 0.25, rtol=1e-6)
+
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([2], [0.5, 0.125])
+    scheduled = gate_optimizer(keras.optimizers.SGD(schedule))
+    fit(compiled(scheduled))
+    np.testing.assert_allclose(float(scheduled.learning_rate), 0.125)
+
+
+@pytest.fixture
+def policy(request):
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"], indirect=True)
+def test_a_compiled_gated_model_saves_and_loads_and_goes_on(tmp_path, policy):
+    model = compiled(gate_optimizer(keras.optimizers.Adam(0.02), 0.3, gate_momentum=0.5))
+    fit(model, 2, callbacks=[GatePressure()])
+    model.save(tmp_path / "gated.keras")
+    loaded = keras.models.load_model(tmp_path / "gated.keras")
+    np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
+    assert type(loaded.optimizer) is type(model.optimizer)
+    old, new = model.optimizer.variables, loaded.optimizer.variables
+    for before, after in zip(old, new, strict=True):
+        np.testing.assert_array_equal(np.asarray(before), np.asarray(after))
+    assert len(old) > 10
+    # The noise starts anew in a loaded model, so compare what does not depend on it: the base's step count goes on.
+    fit(loaded, 1)
+    assert int(loaded.optimizer.iterations) == int(model.optimizer.iterations) + 3
+
+
+def test_optimizer_configuration_round_trip():
+    optimizer = gate_optimizer(keras.optimizers.Adam(0.02, weight_decay=0.1), 0.3, gate_momentum=0.5)
+    copy = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert copy.get_config() == optimizer.get_config()
+    assert copy.get_config()["gate_learning_rate"] == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("wrap", [gate_optimizer, keras.optimizers.LossScaleOptimizer])
+def test_gates_in_two_groups_are_refused(wrap):
+    with pytest.raises(InvalidArgumentError, match="second group"):
+        gate_optimizer(wrap(keras.optimizers.SGD(0.1)))
+
+
+def test_bases_that_cannot_serve_are_refused():
+    built = keras.optimizers.SGD(0.1, name="mine")
+    built.build([keras.Variable(np.zeros(1), name="kernel")])
+    with pytest.raises(InvalidArgumentError, match="'mine', which already belongs to a model"):
+        gate_optimizer(built)
+    for settings in ({"gate_learning_rate": 0.0}, {"gate_learning_rate": float("nan")}, {"gate_momentum": 1.0}):
+        with pytest.raises(InvalidArgumentError, match=f"received.*{list(settings.values())[0]!r}"):
+            gate_optimizer("sgd", **settings)
+    plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    plain.compile(gate_optimizer("adam"), "mse")
+    with pytest.raises(InvalidArgumentError, match="no gate"):
+        fit(plain)
+
+
+# --- the pressure ---
+
+
+@pytest.mark.parametrize("start, step, epochs, end", [(0.01, 0.05, 150, 14.5), (0.05, 0.05, 100, 7.25)])
+def test_lambda_rises_as_in_the_paper(start, step, epochs, end):
+    """The end values are those of the paper's sine and CIFAR-100 runs."""
+    model = compiled(gate_optimizer(keras.optimizers.SGD(0.0), 1e-9))
+    history = model.fit(X[:1], Y[:1], epochs=epochs, verbose=0, callbacks=[GatePressure(start=start, step=step)])
+    pressure = history.history["gate_pressure"]
+    assert pressure[0] == pytest.approx(start + step * start**0.5, rel=1e-5)
+    assert pressure[-1] == pytest.approx(end, abs=0.03)
+    np.testing.assert_allclose(np.diff(pressure), step * np.sqrt(pressure[:-1]), rtol=1e-3)
+
+
+def test_a_resumed_run_has_the_pressure_of_an_uninterrupted_one():
+    whole = fit(compiled(gate_optimizer("sgd")), 5, callbacks=[GatePressure()])["gate_pressure"]
+    model = compiled(gate_optimizer("sgd"))
+    parts = fit(model, 2, callbacks=[GatePressure()])["gate_pressure"]
+    parts += fit(model, 5, initial_epoch=2, callbacks=[GatePressure()])["gate_pressure"]
+    assert parts == whole
+
+
+def test_logs_tell_pressure_penalty_and_undecided_share():
+    model = compiled(gate_optimizer(keras.optimizers.SGD(0.0), 1e-9))
+    first, second = gates_of(model)
+    first.build(None) if not first.built else None
+    first.loc.assign([5.0, 5, 5, -2, -2, -9])
+    second.loc.assign([5.0, 5, -9, -9])
+    history = fit(model, callbacks=[GatePressure()])
+    probabilities = [gate.open_probabilities() for gate in (first, second)]
+    expected = sum((p.mean() - 0.5) ** 2 for p in probabilities)
+    assert history["gate_penalty"] == pytest.approx([expected], rel=1e-4)
+    assert history["gate_undecided"] == pytest.approx([2 / 10])
+    assert history["gate_pressure"] == pytest.approx([0.05 + 0.05 * 0.05**0.5])
+
+
+@pytest.mark.parametrize("jit", ["auto", True])
+def test_lagrangian_meets_the_budget_of_every_space(jit):
+    model = gated_model(widths=(12, 8), target=0.25)
+    model.compile(gate_optimizer("sgd", gate_learning_rate=0.3), "mse", jit_compile=jit)
+    history = fit(model, 60, callbacks=[GatePressure("lagrangian")])
+    for gate in gates_of(model):
+        assert gate.open_probabilities().mean() == pytest.approx(0.25, abs=0.03)
+    assert history["gate_penalty"][-1] < 1e-3 < history["gate_penalty"][0]
+    assert history["gate_pressure"] == [10.0] * 60
+    assert all(
+        float(gate.polarisation) == pytest.approx(0.05) and float(gate.multiplier) != 0 for gate in gates_of(model)
+    )
+
+
+@pytest.mark.parametrize("control", ["paper", "lagrangian", "fade"])
+def test_a_compiled_epoch_is_driven_as_model_fit_is(control):
+    def run(fit_model):
+        keras.utils.set_random_seed(1)
+        # One batch an epoch, and gates so open that no noise closes them: neither order nor noise matters.
+        model = compiled(gate_optimizer(keras.optimizers.SGD(0.05), 0.5), start=20.0)
+        return fit_model(model, X, Y, batch_size=48, epochs=5, verbose=0, callbacks=[GatePressure(control)]).history
+
+    epoch, step = run(kmerge.fit), run(lambda model, *data, **arguments: model.fit(*data, **arguments))
+    assert epoch.keys() == step.keys()
+    for key in epoch:
+        np.testing.assert_allclose(epoch[key], step[key], rtol=1e-3, atol=1e-4, err_msg=key)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 5, 12])
+def test_fade_ends_in_a_hard_choice_that_later_epochs_keep(epochs):
+    model = compiled(gate_optimizer("sgd"))
+    choices = []
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: choices.append([np.asarray(gate.chosen).copy() for gate in gates_of(model)])
+    )
+    history = fit(model, epochs, callbacks=[GatePressure("fade"), watch])
+    assert history["gate_undecided"][-1] == 0
+    for gate, chosen in zip(gates_of(model), choices[-1], strict=True):
+        assert float(gate.hardness) == 1
+        np.testing.assert_array_equal(gate.values(), chosen)
+        assert gate.values().sum() == gate.units / 2
+    started = [now for now in choices if now[0].any()]
+    assert all(np.array_equal(now[0], started[0][0]) for now in started)
+    assert epochs < 12 or not choices[0][0].any()
+
+
+def test_a_new_run_begins_from_neutral_gates():
+    model = compiled(gate_optimizer("sgd"))
+    fit(model, 3, callbacks=[GatePressure("fade")])
+    fit(model, 1, callbacks=[GatePressure("paper")])
+    for gate in gates_of(model):
+        assert float(gate.hardness) == 0 and not np.asarray(gate.chosen).any()
+        assert gate.undecided() < 1 and float(gate.pressure) > 0
+
+
+def test_a_control_of_ones_own():
+    class Constant(GateControl):
+        def before_epoch(self, gates, epoch, epochs):
+            for gate in gates:
+                gate.pressure.assign(10.0 * epoch + epochs)
+
+    history = fit(compiled(gate_optimizer("sgd")), 3, callbacks=[GatePressure(Constant())])
+    assert history["gate_pressure"] == [3.0, 13.0, 23.0]
+    with pytest.raises(InvalidArgumentError, match="holds its own settings"):
+        GatePressure(Constant(), start=1.0)
+
+
+def test_wrong_controls_and_settings_are_refused():
+    with pytest.raises(InvalidArgumentError, match="one of .*'paper'.* received 'papre'"):
+        GatePressure("papre")
+    with pytest.raises(InvalidArgumentError, match=r"takes the settings \['start', 'step'\], received \['rho'\]"):
+        GatePressure(rho=1.0)
+    with pytest.raises(InvalidArgumentError, match="from 0 on, received .*'step': -1"):
+        GatePressure(step=-1)
+
+
+def test_pressure_needs_gates_that_are_not_decayed():
+    plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)], name="plain")
+    plain.compile("sgd", "mse")
+    with pytest.raises(InvalidArgumentError, match="'plain', which has none"):
+        fit(plain, callbacks=[GatePressure()])
+    decaying = keras.optimizers.SGD(0.1, weight_decay=1e-4, name="decaying")
+    with pytest.raises(InvalidArgumentError, match="'decaying' with weight_decay.*gate_optimizer"):
+        fit(compiled(decaying), callbacks=[GatePressure()])
+    with pytest.raises(InvalidArgumentError, match="without weight decay"):
+        fit(compiled(keras.optimizers.AdamW()), callbacks=[GatePressure()])
+    assert "gate_pressure" in fit(compiled(keras.optimizers.SGD(0.1)), callbacks=[GatePressure()])

@@ -1,0 +1,358 @@
+"""The rules of the house that a machine can check: who imports whom, what is public, and how it is documented.
+
+Every check reads the tree as it is, so a new file is covered without a line here. Only FLOOR_PLAN is written by hand.
+"""
+
+import ast
+import inspect
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import kmerge
+
+ROOT = Path(__file__).parent.parent
+
+# The files of kmerge. A file imports only files that stand before it.
+FLOOR_PLAN = (
+    "errors",
+    "seeds",
+    "graph",
+    "labels",
+    "layer_rules",
+    "shape_rules",
+    "channels",
+    "layout",
+    "rewriting",
+    "surgery",
+    "costs",
+    "normalization",
+    "gates",
+    "gate_training",
+    "epoch_programs",
+    "training_checks",
+    "training_loop",
+    "training",
+    "compensation",
+    "merging",
+    "__init__",
+)
+# A package imports only packages that stand before it.
+PACKAGES = ("kmerge", "baselines", "benchmarks")
+
+KMERGE_MAY_IMPORT = {"numpy", "keras"}
+# The backend-specific files. They import a backend inside a function, when that backend is the one in use.
+BACKEND_FILES, BACKENDS = {"kmerge/epoch_programs.py", "kmerge/training.py"}, {"tensorflow", "jax"}
+# The one file that knows Keras' private names.
+GRAPH_FILE = "kmerge/graph.py"
+
+FILE_LIMIT, FUNCTION_LIMIT = 400, 60
+DUMPING_GROUNDS = {"utils", "util", "helpers", "common", "misc"}
+
+
+def files_of(*folders):
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+SOURCES = files_of(*PACKAGES)
+TESTS = files_of("tests")
+TREES = {path: ast.parse(path.read_text()) for path in SOURCES + TESTS}
+
+
+def where(path, node=None):
+    return str(path.relative_to(ROOT)) + (f":{node.lineno}" if node else "")
+
+
+def module_name(path):
+    """`kmerge/graph.py` is `kmerge.graph`, and `kmerge/__init__.py` is `kmerge.__init__`."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def is_private(name):
+    return name.startswith("_") and not (name.startswith("__") and name.endswith("__"))
+
+
+def imports_of(path):
+    """Yields (module, imported name or None, node), with relative imports made absolute."""
+    package = module_name(path).rpartition(".")[0].split(".")
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None, node) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join(base + ([node.module] if node.module else []))
+            yield from ((module, alias.name, node) for alias in node.names)
+
+
+def own_files_imported_by(path):
+    """Yields (file, node) for each import of one of our packages."""
+    for module, name, node in imports_of(path):
+        if module.partition(".")[0] not in PACKAGES:
+            continue
+        parts = module.split(".")
+        candidates = [parts + [name]] if name else []
+        for candidate in candidates + [parts, parts + ["__init__"]]:
+            file = ROOT.joinpath(*candidate).with_suffix(".py")
+            if file in TREES:
+                yield file, node
+                break
+        else:
+            pytest.fail(f"{where(path, node)} imports {module}, which is no file here")
+
+
+def functions_of(tree):
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+# Layers of the house
+
+
+def test_kmerge_consists_of_the_files_of_the_floor_plan():
+    files = {where(path) for path in files_of("kmerge")}
+    planned = {f"kmerge/{name}.py" for name in FLOOR_PLAN}
+    assert files == planned, f"not in the plan: {files - planned}; not there: {planned - files}"
+
+
+def test_the_backend_specific_files_and_the_graph_file_are_in_the_plan():
+    assert BACKEND_FILES | {GRAPH_FILE} <= {f"kmerge/{name}.py" for name in FLOOR_PLAN}
+
+
+def test_files_of_kmerge_import_only_files_before_them():
+    wrong = [
+        f"{where(path, node)} imports {where(file)}"
+        for path in files_of("kmerge")
+        for file, node in own_files_imported_by(path)
+        if {file.stem, path.stem} <= set(FLOOR_PLAN) and FLOOR_PLAN.index(file.stem) >= FLOOR_PLAN.index(path.stem)
+    ]
+    assert not wrong, wrong
+
+
+def test_packages_import_only_packages_before_them():
+    wrong = [
+        f"{where(path, node)} imports {module}"
+        for path in SOURCES
+        for module, _, node in imports_of(path)
+        if (package := module.partition(".")[0]) == "tests"
+        or package in PACKAGES
+        and PACKAGES.index(package) > PACKAGES.index(path.relative_to(ROOT).parts[0])
+    ]
+    assert not wrong, wrong
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    graph = {path: {file for file, _ in own_files_imported_by(path)} for path in SOURCES}
+    # Taking away the files that import nothing of what is left, again and again, leaves exactly the circles.
+    while leaves := [path for path, imported in graph.items() if not imported & graph.keys()]:
+        for path in leaves:
+            del graph[path]
+    assert not graph, [where(path) for path in graph]
+
+
+def test_kmerge_imports_only_numpy_keras_and_the_standard_library():
+    wrong = []
+    for path in files_of("kmerge"):
+        at_the_top = set(map(id, TREES[path].body))
+        for module, _, node in imports_of(path):
+            package = module.partition(".")[0]
+            lazy_backend = where(path) in BACKEND_FILES and package in BACKENDS and id(node) not in at_the_top
+            if not (package in KMERGE_MAY_IMPORT | {"kmerge"} | sys.stdlib_module_names or lazy_backend):
+                wrong.append(f"{where(path, node)} imports {module}")
+    assert not wrong, wrong
+
+
+# Privacy
+
+
+def own_private_names(tree):
+    """The private names that this file itself gives to its classes and their instances."""
+    for definition in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+        for node in ast.walk(definition):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield node.name
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                yield node.id
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                if isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}:
+                    yield node.attr
+
+
+def private_names_used(path):
+    """Yields (name, node): attributes, also through getattr, of anything but a module of the standard library."""
+    standard = {module for module, _, _ in imports_of(path)} & sys.stdlib_module_names
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.Attribute):
+            if not (isinstance(node.value, ast.Name) and node.value.id in standard):
+                yield node.attr, node
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
+            called = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+            if called in {"getattr", "hasattr", "setattr", "delattr", "attrgetter"}:
+                yield from (
+                    (argument.value, node)
+                    for argument in node.args
+                    if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+                )
+
+
+def test_only_the_graph_file_knows_private_names_of_others():
+    documented = {"_replace", "_asdict", "_fields", "_make"}  # of namedtuple: private by their look only
+    wrong = []
+    for path in SOURCES:
+        if where(path) != GRAPH_FILE:
+            allowed = documented | set(own_private_names(TREES[path]))
+            wrong += [
+                f"{where(path, node)} uses {name}"
+                for name, node in private_names_used(path)
+                if is_private(name) and name not in allowed
+            ]
+            wrong += [
+                f"{where(path, node)} imports {name or module} from {module}"
+                for module, name, node in imports_of(path)
+                if module.startswith("keras.src") or any(map(is_private, module.split("."))) or is_private(name or "")
+            ]
+    assert not wrong, wrong
+
+
+# Size and names
+
+
+def lines_of(function):
+    """The length of a function without its docstring, which may be as long as it is useful."""
+    doc = function.body[0] if ast.get_docstring(function) else None
+    return function.end_lineno - function.lineno + 1 - (doc.end_lineno - doc.lineno + 1 if doc else 0)
+
+
+def test_files_and_functions_are_short():
+    long_files = [f"{where(p)}: {n} lines" for p in TREES if (n := len(p.read_text().splitlines())) >= FILE_LIMIT]
+    long_functions = [
+        f"{where(path, node)}: {node.name} has {length} lines"
+        for path, tree in TREES.items()
+        for node in functions_of(tree)
+        if (length := lines_of(node)) > FUNCTION_LIMIT
+    ]
+    assert not long_files + long_functions, long_files + long_functions
+
+
+def test_no_file_is_a_dumping_ground():
+    assert not [where(path) for path in TREES if path.stem in DUMPING_GROUNDS]
+
+
+def test_every_source_file_says_what_it_is():
+    silent = [where(path) for path in SOURCES if not ast.get_docstring(TREES[path]) and path.read_text().strip()]
+    assert not silent, silent
+
+
+def test_every_test_asserts_something():
+    idle = []
+    for path in TESTS:
+        asserting = {"raises", "warns"}
+
+        def asserts(node, names=asserting):
+            if isinstance(node, ast.Call):
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                return name in names or name.startswith(("assert_", "check_"))
+            return isinstance(node, ast.Assert)
+
+        # A function that asserts makes those assert that call it, in this file.
+        functions = functions_of(TREES[path])
+        while new := {f.name for f in functions if any(map(asserts, ast.walk(f)))} - asserting:
+            asserting |= new
+        idle += [
+            f"{where(path, f)}: {f.name}" for f in functions if f.name.startswith("test_") and f.name not in asserting
+        ]
+    assert not idle, idle
+
+
+# The public interface
+
+
+def public_functions_and_methods():
+    """Yields (label, callable, its docstring) for all that a user of kmerge calls.
+
+    A class stands for its constructor. A method that overrides one of a base class is documented there.
+    """
+    for name in kmerge.__all__:
+        thing = getattr(kmerge, name)
+        if inspect.isfunction(thing):
+            yield name, thing, thing.__doc__
+        elif inspect.isclass(thing):
+            if "__init__" in vars(thing):
+                yield name, thing.__init__, thing.__doc__
+            for method, value in vars(thing).items():
+                inherited = any(method in vars(base) for base in thing.__mro__[1:])
+                if inspect.isfunction(value) and not method.startswith("_") and not inherited:
+                    yield f"{name}.{method}", value, value.__doc__
+
+
+PUBLIC = [pytest.param(function, doc, id=label) for label, function, doc in public_functions_and_methods()]
+
+
+def parameters_of(function):
+    return [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
+
+
+def documented_arguments(doc):
+    """The names under `Args:` (or `Attributes:`), in order, with their stars; None where there is no such section."""
+    lines = inspect.cleandoc(doc).splitlines()
+    start = next((i for i, line in enumerate(lines) if line in {"Args:", "Attributes:"}), None)
+    if start is None:
+        return None
+    section = lines[start + 1 :]
+    end = next((i for i, line in enumerate(section) if line and not line.startswith(" ")), len(section))
+    matches = (re.match(r" {4}(\*{0,2}\w+):", line) for line in section[:end])
+    return [match[1] for match in matches if match]
+
+
+def test_all_names_exactly_what_the_package_imports():
+    tree = TREES[ROOT / "kmerge" / "__init__.py"]
+    imported = [alias.asname or alias.name for n in tree.body if isinstance(n, ast.ImportFrom) for alias in n.names]
+    assert sorted(kmerge.__all__) == sorted(imported)
+    assert len(set(imported)) == len(imported)
+    others = [node for node in tree.body if not isinstance(node, ast.ImportFrom | ast.Import | ast.Expr)]
+    assert [ast.unparse(node.targets[0]) for node in others] == ["__all__"], "kmerge/__init__.py only names things"
+
+
+def test_every_public_name_has_a_docstring():
+    assert not [name for name in kmerge.__all__ if not (getattr(kmerge, name).__doc__ or "").strip()]
+
+
+@pytest.mark.parametrize("function, doc", PUBLIC)
+def test_documented_arguments_are_those_of_the_signature(function, doc):
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    expected = [stars.get(p.kind, "") + p.name for p in parameters_of(function)]
+    documented = documented_arguments(doc or "")
+    is_method = "." in function.__qualname__ and function.__name__ != "__init__"
+    if documented is None and is_method:
+        assert doc, "a method says what it does; where its arguments speak for themselves it need not list them"
+    else:
+        assert (documented or []) == expected
+
+
+@pytest.mark.parametrize("function, doc", PUBLIC)
+def test_what_comes_back_is_documented(function, doc):
+    returns = inspect.signature(function).return_annotation
+    if function.__name__ != "__init__":
+        assert returns is not inspect.Signature.empty, "no return annotation"
+        # A method may say it in its one line; a function with arguments has the section.
+        needs_section = returns not in (None, "None") and parameters_of(function) and "." not in function.__qualname__
+        assert not needs_section or re.search(r"^\s*(Returns|Yields):", doc or "", re.MULTILINE)
+
+
+@pytest.mark.parametrize("function, doc", PUBLIC)
+def test_public_signatures_are_typed(function, doc):
+    keywords = inspect.Parameter.VAR_KEYWORD
+    untyped = [p.name for p in parameters_of(function) if p.annotation is p.empty and p.kind != keywords]
+    assert not untyped
+
+
+def test_public_functions_of_every_file_are_typed():
+    wrong = []
+    for path in SOURCES:
+        for function in (n for n in TREES[path].body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")):
+            arguments = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
+            if function.args.vararg:
+                arguments.append(function.args.vararg)
+            missing = [a.arg for a in arguments if a.annotation is None] + ["return"] * (function.returns is None)
+            wrong += [f"{where(path, function)}: {function.name}: {', '.join(missing)}"] if missing else []
+    assert not wrong, wrong

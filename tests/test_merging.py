@@ -1,0 +1,240 @@
+"""merge and compress: one gate per space, exact at open gates and at hard ones."""
+
+import contextlib
+import functools
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import kmerge
+import tests.odd_models  # noqa: F401  (its models join the zoo)
+from tests import checks
+from tests.models import ZOO, Entry, example_inputs
+
+every_model = pytest.mark.parametrize("entry", ZOO.values(), ids=ZOO)
+
+# The others have one place for what each parent has its own of: there `merge` averages weights, and warns.
+SEPARATE = {name: entry for name, entry in ZOO.items() if not (entry.repeats_input or entry.leaves_others)}
+
+
+@functools.cache
+def family(entry: Entry, k: int) -> list[keras.Model]:
+    return [entry(seed) for seed in range(k)]
+
+
+def merged(entry: Entry, k: int = 2, **options) -> keras.Model:
+    expected = contextlib.nullcontext() if entry.name in SEPARATE else pytest.warns(UserWarning, match="averaged")
+    with expected:
+        return kmerge.merge(*family(entry, k), **options)
+
+
+def harden(big: keras.Model, seed: int = 0) -> None:
+    """Sets every gate to exactly 0 or 1, as many to 1 as its target says."""
+    rng = np.random.default_rng([seed, 23])
+    for gate in kmerge.gates_of(big):
+        loc = np.full(gate.units, -20.0, "float32")
+        loc[rng.permutation(gate.units)[: round(gate.target * gate.units)]] = 20.0
+        gate.loc.assign(loc)
+        assert set(gate.values().tolist()) <= {0.0, 1.0}
+
+
+def assert_same_architecture(model: keras.Model, parent: keras.Model) -> None:
+    assert type(model) is type(parent)
+    assert model.name == parent.name
+    assert [layer.name for layer in model.layers] == [layer.name for layer in parent.layers]
+    shapes, expected = ({key: array.shape for key, array in checks.named_weights(m).items()} for m in (model, parent))
+    assert shapes == expected
+    assert _configuration(model) == _configuration(parent)
+    assert not model.compiled
+
+
+def _configuration(model: keras.Model) -> dict:
+    return json.loads(json.dumps(keras.saving.serialize_keras_object(model)["config"], default=str))
+
+
+@every_model
+def test_there_is_one_gate_per_selectable_space(entry):
+    parents = family(entry, 2)
+    big = checks.check_arguments_unchanged(parents, lambda *models: merged(entry))
+    sizes = checks.selectable(parents[0])
+    gates = kmerge.gates_of(big)
+    assert sorted(gate.units for gate in gates) == sorted(2 * size for size in sizes.values())
+    for gate in gates:
+        half = gate.units // 2
+        assert gate.target == 0.5
+        assert sorted(gate.origins) == [[source, unit] for source in range(2) for unit in range(half)]
+    assert type(big) is not keras.Sequential and not big.compiled
+
+
+@pytest.mark.parametrize("entry", SEPARATE.values(), ids=SEPARATE)
+def test_open_gates_give_the_parents_mean(entry):
+    parents = family(entry, 2)
+    big = merged(entry, gates="open")
+    inputs = example_inputs(parents[0])
+    each = [checks.logits(parent, inputs, entry.final) for parent in parents]
+    means = [np.mean(values, axis=0) for values in zip(*each, strict=True)]
+    checks.assert_close(checks.logits(big, inputs, entry.final), means, 1e-5)
+    checks.assert_same_interface(big, parents[0])
+
+
+@pytest.mark.parametrize("entry", [e for e in ZOO.values() if e.name not in SEPARATE], ids=lambda entry: entry.name)
+def test_where_merging_averages_one_model_twice_is_that_model(entry):
+    model, inputs = entry(0), example_inputs(entry(0))
+    with pytest.warns(UserWarning, match="averaged.*kmerge.concatenate"):
+        big = kmerge.merge(model, model, gates="open")
+    checks.assert_close(checks.outputs(big, inputs), checks.outputs(model, inputs), 1e-5)
+
+
+@every_model
+def test_hard_gates_compress_exactly(entry):
+    big = merged(entry)
+    harden(big)
+    small = checks.check_arguments_unchanged([big], kmerge.compress)
+    inputs = example_inputs(big)
+    checks.assert_close(checks.logits(small, inputs, entry.final), checks.logits(big, inputs, entry.final), 1e-5)
+    assert_same_architecture(small, family(entry, 2)[0])
+
+
+@pytest.mark.parametrize("name", ["mlp", "lenet", "siamese", "grouped_convolution", "gated_linear_unit"])
+def test_three_parents(name):
+    entry, inputs = ZOO[name], example_inputs(ZOO[name](0))
+    big = merged(entry, 3, gates="open")
+    each = [checks.logits(parent, inputs, entry.final) for parent in family(entry, 3)]
+    checks.assert_close(checks.logits(big, inputs, entry.final), [np.mean([v for (v,) in each], axis=0)], 1e-5)
+    assert {round(3 * gate.target, 6) for gate in kmerge.gates_of(big)} == {1.0}
+    harden(big)
+    small = kmerge.compress(big)
+    checks.assert_close(checks.outputs(small, inputs), checks.outputs(big, inputs), 1e-5)
+    assert_same_architecture(small, family(entry, 3)[0])
+
+
+@pytest.mark.parametrize("name", ["mlp", "lenet", "siamese", "nested_two_deep"])
+def test_gates_of_one_parent_give_that_parent_but_for_its_head(name):
+    parents = family(ZOO[name], 2)
+    big = kmerge.merge(*parents)
+    for gate in kmerge.gates_of(big):
+        gate.loc.assign(np.array([20.0 if source == 1 else -20.0 for source, _ in gate.origins], "float32"))
+    small, second = (list(checks.named_weights(model).values()) for model in (kmerge.compress(big), parents[1]))
+    *hidden, kernel, bias = zip(small, second, strict=True)
+    assert all(np.array_equal(new, old) for new, old in hidden)
+    assert checks.relative_error(kernel[0], kernel[1] / 2) <= 1e-6
+    assert bias[0].shape == bias[1].shape
+
+
+def test_fractional_gates_are_folded_into_the_consumers():
+    """With half of the units at 0 and the other half at values between 0 and 1."""
+    big = kmerge.merge(*family(ZOO["mlp"], 2))
+    for gate in kmerge.gates_of(big):
+        loc = np.linspace(-1.0, 1.0, gate.units, dtype="float32")
+        loc[: gate.units // 2] = -20.0
+        gate.loc.assign(loc)
+        assert ((gate.values() > 0) & (gate.values() < 1)).sum() >= gate.units // 2 - 1
+    inputs = example_inputs(big)
+    checks.assert_close(checks.outputs(kmerge.compress(big), inputs), checks.outputs(big, inputs), 1e-5)
+
+
+def test_the_same_model_twice_is_that_model():
+    model = ZOO["lenet"](0)
+    big = kmerge.merge(model, model, gates="open")
+    inputs = example_inputs(model)
+    checks.assert_close(checks.outputs(big, inputs), checks.outputs(model, inputs), 1e-5)
+
+
+@pytest.mark.parametrize("gates", ["paper", "open"])
+def test_compressing_untrained_gates_warns(gates):
+    big = kmerge.merge(*family(ZOO["mlp"], 2), gates=gates)
+    with pytest.warns(UserWarning, match="(?is)gate.*(train|fit)"):
+        kmerge.compress(big)
+
+
+def test_merging_is_seeded():
+    parents = family(ZOO["mlp"], 2)
+    one, again, other = ([gate.values() for gate in kmerge.gates_of(kmerge.merge(*parents, seed=s))] for s in (1, 1, 2))
+    assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
+    assert not any(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    assert len({values[:7].tobytes() for values in one}) == len(one)
+
+
+def test_siblings_share_one_mask_per_pass():
+    """A gate is drawn once per forward pass, however many layers read it: both readers see the same sample."""
+    x = keras.Input((3,))
+    h = keras.layers.Dense(6, name="hidden")(x)
+    a, b = keras.layers.Dense(1, use_bias=False, name="a")(h), keras.layers.Dense(1, use_bias=False, name="b")(h)
+    model = keras.Model(x, [a, b])
+    model.get_layer("b").set_weights(model.get_layer("a").get_weights())
+    big = kmerge.merge(model, model)
+    first, second = big(np.ones((16, 3), "float32"), training=True)
+    first, second = keras.ops.convert_to_numpy(first), keras.ops.convert_to_numpy(second)
+    assert np.array_equal(first, second)
+    assert len(np.unique(first)) > 1
+
+
+def test_a_big_student_trains_and_compresses():
+    entry = ZOO["lenet"]
+    big = kmerge.merge(*family(entry, 2))
+    before = [gate.values() for gate in kmerge.gates_of(big)]
+    optimizer = kmerge.gate_optimizer(keras.optimizers.Adam(1e-3), gate_learning_rate=0.1)
+    big.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    (images,) = example_inputs(big, batch=64)
+    labels = np.random.default_rng(0).integers(0, 5, 64)
+    history = big.fit(images, labels, batch_size=16, epochs=3, verbose=0, callbacks=[kmerge.GatePressure()])
+    assert all(np.isfinite(history.history["loss"]))
+    assert not any(np.array_equal(gate.values(), old) for gate, old in zip(kmerge.gates_of(big), before, strict=True))
+    checks.assert_same_interface(kmerge.compress(big), entry(0))
+
+
+def test_compressed_models_load_without_kmerge(tmp_path):
+    models = {}
+    for entry in ZOO.values():
+        big = merged(entry)
+        harden(big)
+        models[entry.name] = kmerge.compress(big)
+    checks.check_saves(models, tmp_path)
+
+
+_LOAD_BIG = """
+import sys, keras, kmerge, numpy as np
+for path in sys.argv[1:]:
+    kmerge.compress(keras.models.load_model(path)).save(path.replace(".big.", ".small."))
+"""
+
+
+def test_a_saved_big_student_compresses_the_same(tmp_path):
+    """In another process: targets, origins and the parent's architecture travel in the file."""
+    small, names = {}, ["mlp", "resnet18", "siamese", "gated_linear_unit", "dictionary_outputs", "sequential"]
+    for name in names:
+        big = kmerge.merge(*family(ZOO[name], 2))
+        harden(big)
+        big.save(tmp_path / f"{name}.big.keras")
+        small[name] = kmerge.compress(big)
+    command = [sys.executable, "-c", _LOAD_BIG, *(str(tmp_path / f"{name}.big.keras") for name in names)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in names:
+        checks.assert_same_weights(keras.models.load_model(tmp_path / f"{name}.small.keras"), small[name])
+
+
+def test_the_report_tells_where_units_came_from():
+    big = kmerge.merge(*family(ZOO["lenet"], 2))
+    for gate in kmerge.gates_of(big):
+        gate.loc.assign(np.array([20.0 if source == 1 else -20.0 for source, _ in gate.origins], "float32"))
+    report = str(kmerge.merge_report(big))
+    for name, size in checks.selectable(ZOO["lenet"](0)).items():
+        assert any(str(size) in line for line in report.splitlines()), name
+    assert len(report.splitlines()) >= 1 + len(kmerge.gates_of(big))
+
+
+def test_compensation_never_hurts_on_its_own_data():
+    """Least squares on the inputs it is measured on: a random half of the units, head refitted layer by layer."""
+    entry = ZOO["vgg11"]
+    big = kmerge.merge(*family(entry, 2))
+    harden(big)
+    data = example_inputs(big, batch=64)
+    plain, compensated = kmerge.compress(big), kmerge.compress(big, data=data[0])
+    expected = checks.outputs(big, data)[0]
+    errors = [np.mean((checks.outputs(model, data)[0] - expected) ** 2) for model in (plain, compensated)]
+    assert errors[1] <= errors[0] + 1e-6 * np.mean(expected**2)

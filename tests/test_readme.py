@@ -1,0 +1,103 @@
+"""The README's code runs as printed, and its commands and tables name what exists."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import kmerge
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def python_blocks():
+    """The README's Python blocks, each moved down so that a traceback shows the README's own line numbers."""
+    matches = re.finditer(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    return ["\n" * README.count("\n", 0, match.start(1)) + match[1] for match in matches]
+
+
+def run_block(block, names):
+    exec(compile(block, ROOT / "README.md", "exec"), names)
+
+
+def table_below(heading):
+    """The code names in the first column of the table whose first header cell is `heading`."""
+    rows = re.search(rf"^\| {heading} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", README, re.MULTILINE)[1]
+    return re.findall(r"^\| `(\w+)` \|", rows, re.MULTILINE)
+
+
+def layers_of(model):
+    return [(layer.name, [weight.shape for weight in layer.get_weights()]) for layer in model.layers]
+
+
+def benchmarks(*arguments):
+    command = [sys.executable, "-m", "benchmarks.run", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+
+
+def test_the_four_lines_of_the_first_screen_run_on_any_two_models():
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return np.random.default_rng(index).normal(size=(16, 4)).astype("float32"), np.arange(16) % 3
+
+    def trained(seed):
+        keras.utils.set_random_seed(seed)
+        return keras.Sequential([keras.Input((4,)), keras.layers.Dense(6, "relu"), keras.layers.Dense(3)])
+
+    names = {
+        "kmerge": kmerge,
+        "model_a": trained(11),
+        "model_b": trained(22),
+        "optimizer": keras.optimizers.SGD(0.01),
+        "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        "train": Batches(),
+    }
+    run_block(python_blocks()[0], names)
+    assert layers_of(names["student"]) == layers_of(names["model_a"])
+
+
+def test_the_python_code_runs_as_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in python_blocks()[1:]:
+        run_block(block, names)
+    assert (tmp_path / "student.keras").is_file()
+    assert "stem" in capsys.readouterr().out, "the table of channel spaces was printed"
+
+
+def test_the_two_commands_are_targets_of_the_makefile():
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"\bmake (\w+)", README)) <= set(targets)
+
+
+def test_ci_runs_the_readmes_test_command():
+    script = (ROOT / ".ci" / "run").read_text()
+    assert re.search(r"^exec make test\b", script, re.MULTILINE)
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_every_option_in_the_readme_exists():
+    run = benchmarks("--help")
+    assert run.returncode == 0, run.stderr
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README))
+    assert options <= set(re.findall(r"--[a-z][a-z-]*", run.stdout))
+
+
+@pytest.mark.parametrize("heading", ["suite", "strategy"])
+def test_every_suite_and_strategy_in_the_readme_exists(heading):
+    run = benchmarks("--list")
+    assert run.returncode == 0, run.stderr
+    assert not [name for name in table_below(heading) if not re.search(rf"\b{name}\b", run.stdout)]
+
+
+def test_every_public_name_in_the_readme_exists():
+    assert set(re.findall(r"\bkmerge\.([A-Za-z_]\w*)", README)) <= set(kmerge.__all__)

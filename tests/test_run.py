@@ -1,0 +1,235 @@
+"""The command line, as a user runs it: in processes of its own, on real suites made small."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from benchmarks import run, store
+from benchmarks.suites import SUITES
+from tests import launches
+
+
+@pytest.mark.parametrize(
+    "arguments, status",
+    [
+        (["--help"], 0),
+        (["--list"], 0),
+        (["--suite", "sine", "--dry-run", "--strategy", "l0_merge", "one_model"], 0),
+        (["--suite", "sin"], 2),
+        (["--suite", "sine", "--strategy", "nobody"], 2),
+        (["--suite", "sine", "--seeds", "9-1"], 2),
+    ],
+)
+def test_what_trains_nothing_imports_neither_keras_nor_a_backend(arguments, status, tmp_path):
+    command = [sys.executable, "-X", "importtime", "-m", "benchmarks.run", *arguments, "--out", str(tmp_path / "out")]
+    process = subprocess.run(command, cwd=launches.ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert process.returncode == status, process.stderr[-500:]
+    imported = set(re.findall(r"^import time:.*\| +(\w+)$", process.stderr, re.MULTILINE))
+    assert "argparse" in imported
+    assert not imported & {"keras", "tensorflow", "jax", "torch", "pandas", "scipy", "matplotlib"}
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_list_names_every_suite_and_strategy():
+    status, out, _ = launches.launch("--list")
+    assert status == 0
+    for name in (*SUITES, "l0_merge", "one_model", "best_of_three"):
+        assert re.search(rf"^  {name}\b", out, re.MULTILINE)
+
+
+def test_a_plan_lists_runs_and_how_they_stand(tmp_path):
+    arguments = ("--suite", "sine", "--seeds", "4-6", "--strategy", "one_model", *launches.places(tmp_path))
+    status, out, _ = launches.launch(*arguments, "--dry-run")
+    assert status == 0
+    assert re.findall(r"^(\w{16})  missing +one_model seed (\d)$", out, re.MULTILINE).__len__() == 3
+    assert "3 runs, 3 to do" in out
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([], ["--suite NAME", "sine"]),
+        (["--suite", "digit"], ["'digit'", "Did you mean digits?", "sine"]),
+        (["--suite", "nowhere/x.toml"], ["nowhere/x.toml", "cannot be read"]),
+        (["--suite", "sine", "--strategy", "l0merge"], ["'l0merge'", "Did you mean l0_merge?", "best_of_three"]),
+        (["--suite", "sine", "--seeds", "0"], ["--seeds", "'0'", "100-129"]),
+        (["--suite", "sine", "--seeds", "9-1"], ["--seeds", "'9-1'"]),
+        (["--suite", "sine", "--seeds", "-3"], ["--seeds"]),
+        (["--suite", "sine", "--seeds", "all"], ["--seeds", "'all'"]),
+        (["--suite", "sine", "--scale", "0"], ["--scale", "'0'"]),
+        (["--suite", "sine", "--scale", "inf"], ["--scale", "'inf'"]),
+        (["--suite", "sine", "--scale", "much"], ["--scale", "'much'"]),
+        (["--suite", "sine", "--examples", "-1"], ["--examples"]),
+        (["--suite", "sine", "--jobs", "0"], ["--jobs", "'0'"]),
+        (["--suite", "sine", "--backend", "theano"], ["--backend", "theano", "jax"]),
+        (["--sweet", "sine"], ["--sweet"]),
+        (["--suite", "digits", "--examples", "5000"], ["900", "5000"]),
+    ],
+)
+def test_wrong_usage_is_told_before_any_work(arguments, words, tmp_path):
+    status, _, err = launches.launch(*arguments, *launches.places(tmp_path))
+    assert status == run.USAGE
+    for word in words:
+        assert word in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_suite_file_is_told(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("dataset = [")
+    status, _, err = launches.launch("--suite", path, *launches.places(tmp_path))
+    assert status == run.USAGE and "mine.toml" in err and "Traceback" not in err
+
+
+def test_seeds_are_read():
+    assert run.parse_seeds(None, (100, 101)) == [100, 101]
+    assert run.parse_seeds("3", (100, 101)) == [100, 101, 102]
+    assert run.parse_seeds("0-2", (100, 101)) == [0, 1, 2]
+    assert run.parse_seeds("7-7", (100, 101)) == [7]
+
+
+def test_runs_that_share_a_process_are_of_whole_seeds_and_fill_every_job(tmp_path):
+    configurations = [{"suite": "s", "strategy": s, "seed": n} for n in range(10) for s in ("a", "b", "c")]
+    runs = [store.RunFolder.of(tmp_path, configuration) for configuration in configurations]
+    batches = run._batches(runs, most=10, jobs=2)
+    assert [len(batch) for batch in batches] == [6, 9, 9, 6]
+    assert [r for batch in batches for r in batch] == runs
+    seeds = [{r.configuration["seed"] for r in batch} for batch in batches]
+    assert sum(map(len, seeds)) == 10
+    assert [len(batch) for batch in run._batches(runs[:3], most=10, jobs=2)] == [2, 1]
+    assert [len(batch) for batch in run._batches(runs, most=1, jobs=4)] == [1] * 30
+    assert run._batches([], most=10, jobs=2) == []
+
+
+def test_missing_data_names_the_command_that_gets_it(tmp_path):
+    places = launches.places(tmp_path)
+    status, _, err = launches.launch("--suite", "cifar100", "--data-dir", tmp_path / "none", *places)
+    assert status == run.DATA_MISSING
+    assert "tfds.load('cifar100" in err and str(tmp_path / "none") in err
+    assert "Traceback" not in err and not (tmp_path / "out").exists()
+
+
+def test_corrupt_data_is_told(tmp_path):
+    folder = tmp_path / "data" / "fashion_mnist" / "3.0.1"
+    folder.mkdir(parents=True)
+    (folder / "dataset_info.json").write_text("{")
+    (folder / "features.json").write_text("{")
+    status, _, err = launches.launch(
+        "--suite", "fashion_mnist", "--data-dir", tmp_path / "data", *launches.places(tmp_path)
+    )
+    assert status == run.DATA_MISSING
+    assert "fashion_mnist" in err and "Traceback" not in err
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A small suite, run to its end: the arguments, the folder of its results, and what was printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    arguments = ("--suite", "sine", *launches.SMALL, "--seeds", "2", *launches.places(folder), "--jobs", "2")
+    status, out, err = launches.launch(*arguments)
+    assert status == run.DONE, out + err
+    return arguments, folder / "out" / "sine", out
+
+
+def test_a_small_suite_runs_to_its_end(finished):
+    _, folder, out = finished
+    table = launches.table_of(folder / "runs.csv")
+    assert list(table[0]) == list(store.RUN_COLUMNS)
+    strategies = {"l0_merge", "one_model", "best_of_three"}
+    assert launches.statuses(table) == {(name, seed): "done" for name in strategies for seed in (100, 101)}
+    for row in table:
+        assert row["metric"] == "mse" and 0.03 < float(row["test_best"]) < 2
+        assert all(row[name] for name in ("device", "commit", "command", "parameters", "macs", "seconds"))
+        assert row["backend"] == "tensorflow" and re.search(r"keras \S+ numpy \S+ tensorflow \S+", row["versions"])
+        assert int(row["parameters"]) == 301 and float(row["scale"]) == 0.001 and row["examples"] == "320"
+    assert {row["strategy"] for row in launches.table_of(folder / "summary.csv")} == strategies
+    assert "6 done" in out and "| one_model" in out
+    assert len(re.findall(r"^\[\d/6\] done ", out, re.MULTILINE)) == 6
+    assert list(folder.glob("boxplot-*.png"))
+
+
+def test_history_has_a_row_per_epoch(finished):
+    _, folder, _ = finished
+    history = launches.table_of(folder / "history.csv")
+    for row in launches.table_of(folder / "runs.csv"):
+        epochs = [h for h in history if h["run"] == row["run"]]
+        assert len(epochs) == int(row["epochs"])
+        assert {h["phase"] for h in epochs if row["strategy"] == "one_model"} <= {"single"}
+
+
+def test_teachers_are_trained_once_and_charged_to_each(finished):
+    _, folder, _ = finished
+    assert len(list(folder.glob("stages/*/stage.json"))) == 3 * 2
+    history = launches.table_of(folder / "history.csv")
+    for seed in ("100", "101"):
+        losses = {
+            name: [
+                h["loss"] for h in history if h["strategy"] == name and h["seed"] == seed and h["phase"] == "teacher_0"
+            ]
+            for name in ("l0_merge", "best_of_three")
+        }
+        assert losses["l0_merge"] == losses["best_of_three"] and losses["l0_merge"]
+
+
+def test_a_second_launch_runs_nothing_and_writes_the_same_table(finished):
+    arguments, folder, _ = finished
+    before = (folder / "runs.csv").read_text()
+    stamps = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/done")}
+    began = time.monotonic()
+    status, out, _ = launches.launch(*arguments)
+    assert status == run.DONE and "6 done before" in out
+    assert time.monotonic() - began < 20
+    assert (folder / "runs.csv").read_text() == before
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/done")} == stamps
+    status, out, _ = launches.launch(*arguments, "--dry-run")
+    assert "6 runs, 0 to do" in out
+
+
+def test_a_result_does_not_depend_on_what_ran_before(finished, tmp_path):
+    """The last run of a shared process, alone and with no cached stage, gives the same numbers."""
+    _, folder, _ = finished
+    arguments = (
+        "--suite",
+        "sine",
+        *launches.SMALL,
+        "--seeds",
+        "101-101",
+        "--strategy",
+        "best_of_three",
+        *launches.places(tmp_path),
+    )
+    status, out, err = launches.launch(*arguments, "--jobs", "2")
+    assert status == run.DONE, out + err
+    (alone,) = launches.table_of(tmp_path / "out" / "sine" / "runs.csv")
+    (row,) = (row for row in launches.table_of(folder / "runs.csv") if row["run"] == alone["run"])
+    for name in ("test_last", "test_best", "validation_last", "validation_best", "epochs", "flops"):
+        assert alone[name] == row[name]
+
+
+def test_a_run_that_fails_is_a_row_and_the_others_go_on(tmp_path):
+    suite = launches.variant(
+        tmp_path, "sine", (r"(?s)(\[phases\.single\].*?)learning_rate = \S+", r"\1learning_rate = 1e30")
+    )
+    arguments = ("--suite", suite, *launches.SMALL, "--seeds", "1", "--strategy", "one_model", "best_of_three")
+    status, out, err = launches.launch(*arguments, *launches.places(tmp_path), "--jobs", "1")
+    assert status == run.FAILED, out + err
+    folder = tmp_path / "out" / "variant"
+    table = launches.table_of(folder / "runs.csv")
+    assert launches.statuses(table) == {("best_of_three", 100): "done", ("one_model", 100): "failed"}
+    assert "diverged" in next(row["error"] for row in table if row["strategy"] == "one_model")
+    assert "FAILED one_model seed 100" in out and "1 done, 1 failed" in out
+    (failed,) = folder.glob("runs/*/failed.json")
+    assert "Traceback" in json.loads(failed.read_text())["traceback"]
+    status, out, _ = launches.launch(*arguments, *launches.places(tmp_path), "--dry-run")
+    assert status == run.DONE and "2 runs, 1 to do" in out
+
+
+def test_a_results_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    status, _, err = launches.launch("--suite", "digits", *launches.places(tmp_path))
+    assert status == run.USAGE and str(tmp_path / "out") in err and "Traceback" not in err

@@ -1,0 +1,203 @@
+"""Suites: files that say everything, scaling that keeps the shape of schedules, errors that name the key."""
+
+import ast
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from benchmarks import suites
+from benchmarks.strategies import STRATEGIES
+from benchmarks.suites import PHASES, SUITES, SuiteError, load_suite
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def edited(tmp_path, *changes, name="digits"):
+    """A copy of a suite's file with replacements."""
+    text = (suites.FOLDER / f"{name}.toml").read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new, 1)
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_suites_of_the_papers_are_there():
+    assert {"cifar100", "digits", "fashion_mnist", "sine"} <= set(SUITES)
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_budgets_of_strategies_are_equal(name):
+    budget = load_suite(name).budget()
+    assert 2 * budget.teacher + budget.gates + budget.finetune == 3 * budget.teacher == budget.single
+    assert budget.teacher == 2 * budget.gates == 2 * budget.finetune
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_hyper_parameters_name_their_source(name):
+    for line in (suites.FOLDER / f"{name}.toml").read_text().splitlines():
+        if line.startswith(("[phases.", "[architecture", "[epochs")) and name == "sine":
+            assert "code" in line or "architecture" in line
+    assert "paper" in (suites.FOLDER / f"{name}.toml").read_text()
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_reported_seeds_are_not_those_of_choosing(name):
+    assert min(load_suite(name).seeds) >= 100
+
+
+def test_sine_has_the_papers_numbers():
+    suite = load_suite("sine")
+    budget = suite.budget()
+    assert (budget.teacher, budget.gates, budget.finetune, budget.single) == (300, 150, 150, 900)
+    task = suite.task(0, None, "unused")
+    assert task.phases["teacher"].drops == (250 / 300,)
+    assert task.phases["single"].drops == (800 / 900,)
+    assert task.gates.controls["paper"] == {"start": 0.01, "step": 0.05}
+    assert task.build(1).count_params() == 301
+    assert isinstance(task.loss(), keras.losses.MeanSquaredError) and not task.higher_is_better
+
+
+def test_scale_multiplies_epochs_and_keeps_one():
+    suite = load_suite("cifar100")
+    assert vars(suite.budget(0.1)) == {"teacher": 20, "gates": 10, "finetune": 10, "single": 60}
+    assert vars(suite.budget(0.001)) == {"teacher": 1, "gates": 1, "finetune": 1, "single": 1}
+
+
+@pytest.mark.parametrize("scale", [0, -1, float("nan"), float("inf")])
+def test_a_scale_that_is_none_is_refused(scale):
+    with pytest.raises(SuiteError, match="positive number; received"):
+        load_suite("sine").budget(scale)
+
+
+def test_scaled_pressure_ends_where_the_whole_one_ends():
+    def final(scale):
+        suite = load_suite("sine")
+        settings = suite.task(0, None, "unused", scale=scale).gates.controls["paper"]
+        pressure = settings["start"]
+        for _ in range(suite.budget(scale).gates):
+            pressure += settings["step"] * pressure**0.5
+        return pressure
+
+    assert final(1.0) == pytest.approx(14.5, rel=0.02)  # The code's.
+    assert final(0.2) == pytest.approx(final(1.0), rel=0.15)
+
+
+def test_classification_takes_logits(cache):
+    task = load_suite("digits").task(0, None, cache)
+    model = task.build(1)
+    assert task.higher_is_better and model.output_shape == (None, 10)
+    labels, logits = task.data.y_val, model.predict(task.data.x_val, verbose=0)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    expected = np.mean(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels])
+    assert float(task.loss()(labels, logits)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_identity_is_json_and_tells_tasks_apart(cache, tmp_path):
+    digits = load_suite("digits")
+    whole, scaled, few = (digits.task(0, None, cache, *how).identity for how in ((), (0.5,), (1.0, 100)))
+    assert json.loads(json.dumps(whole)) == whole
+    assert whole == scaled != few  # Teachers depend on their epochs, which are in their key, not on the scale.
+    other = load_suite(edited(tmp_path, ("width = 8", "width = 4"))).task(0, None, cache)
+    assert other.identity != whole
+    sines = [load_suite("sine").task(seed, None, "unused").identity for seed in (1, 2)]
+    assert sines[0] != sines[1]
+
+
+def test_identity_covers_the_code_that_training_imports():
+    harmless = {"kmerge", "kmerge.errors", "kmerge.costs", "baselines.strategy"}
+    assert "kmerge.training" in suites._TRAINING_CODE
+    for module in suites._TRAINING_CODE:
+        source = Path(importlib.util.find_spec(module).origin).read_text()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("kmerge", "baselines", "benchmarks"):
+                names = (
+                    [f"{node.module}.{alias.name}" for alias in node.names] if "." not in node.module else [node.module]
+                )
+                missing = [n for n in names if n not in harmless and n not in suites._TRAINING_CODE]
+                assert not missing, f"{module} imports {missing}: add it to _TRAINING_CODE of benchmarks/suites.py"
+
+
+def test_listing_imports_no_keras():
+    script = (
+        "import sys; from benchmarks.suites import SUITES, load_suite; from benchmarks.strategies import STRATEGIES;"
+        "[load_suite(name).budget(0.1) for name in SUITES]; list(STRATEGIES); assert 'l0_merge' in STRATEGIES;"
+        "print([m for m in ('keras', 'tensorflow', 'jax', 'sklearn') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_unknown_suite_names_the_known():
+    with pytest.raises(SuiteError, match=r"Unknown suite 'cifar'; there are cifar100, digits, fashion_mnist, sine"):
+        load_suite("cifar")
+
+
+def test_a_suite_of_the_users_own(tmp_path):
+    suite = load_suite(edited(tmp_path, ("teacher = 20", "teacher = 4"), ("drops = [10, 15]", "drops = [2, 3]")))
+    assert suite.name == "mine" and suite.budget().teacher == 4
+    assert suite.definition != load_suite("digits").definition
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ('dataset = "digits"', "", r"missing keys \['dataset'\]"),
+        ('dataset = "digits"', 'dataset = "digit"', "dataset: unknown 'digit'; there are cifar100"),
+        ("metric =", "metrik =", r"unknown keys \['metrik'\], missing keys \['metric'\]"),
+        ('"one_model"', '"two_models"', "strategies: unknown 'two_models'; there are l0_merge"),
+        ("seeds = [100, 109]", "seeds = [109, 100]", r"seeds: expected \[first, last\]"),
+        ("runs_per_process = 10", "runs_per_process = 0", "runs_per_process: expected a positive integer; received 0"),
+        ("teacher = 20", "teacher = 0", "phase teacher: expected a positive whole number of epochs; received 0"),
+        ("teacher = 20", "teachers = 20", r"\[epochs\]: unknown keys \['teachers'\], missing keys \['teacher'\]"),
+        ("momentum = 0.9", "momentum = 1.5", "a momentum from 0 to below 1; received 0.1, 64 and 1.5"),
+        ("nesterov = false", "", r"phase teacher: unknown keys \[\], missing keys \['nesterov'\]"),
+        ("drops = [10, 15]", "drops = [15, 25]", r"rising epochs between 0 and 20; received \[15, 25\]"),
+        ('control = "paper"', 'control = "none"', "gates.control: unknown 'none'; there are paper"),
+        ('sampling = "example"', "", r"\[gates\]: unknown keys \[\], missing keys \['sampling'\]"),
+        ("[gates]", "[gates", "cannot be read"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_key(tmp_path, old, new, message):
+    with pytest.raises(SuiteError, match=message):
+        load_suite(edited(tmp_path, (old, new)))
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ('name = "resnet"', 'name = "resnets"', "unknown architecture 'resnets'; there are lenet"),
+        ("width = 8", "hidden = 8", r"unknown keys \['hidden'\].*expected weight_decay, depth, width"),
+        ("depth = 8", "depth = 9", "8, 14, 20, 26, ...; received 9"),
+        ("[gates.controls.paper]", "[gates.controls.paper]\nspeed = 1", "speed"),
+        ('sampling = "example"', 'sampling = "pixel"', "pixel"),
+    ],
+)
+def test_what_only_keras_knows_is_refused_before_training(tmp_path, cache, old, new, message):
+    suite = load_suite(edited(tmp_path, (old, new)))
+    with pytest.raises(ValueError, match=message):
+        suite.task(0, None, cache)
+
+
+def test_too_few_examples(cache):
+    with pytest.raises(SuiteError, match="digits has 900 training examples; asked for 901"):
+        load_suite("digits").task(0, None, cache, examples=901)
+
+
+def test_phases_of_a_task_are_those_of_a_budget(cache):
+    assert set(load_suite("digits").task(0, None, cache).phases) == set(PHASES)
+
+
+def test_every_default_strategy_is_registered():
+    for name in SUITES:
+        assert set(load_suite(name).strategies) <= set(STRATEGIES)

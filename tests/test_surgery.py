@@ -1,0 +1,207 @@
+"""concatenate, select, permute and grow on every model of the zoo."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import kmerge
+import tests.odd_models  # noqa: F401  (its models join the zoo)
+from tests import checks
+from tests.models import ZOO, Entry, example_inputs, randomise
+
+every_model = pytest.mark.parametrize("entry", ZOO.values(), ids=ZOO)
+
+# Models whose selectable spaces are all read by plain Dense and Conv layers, one space each.
+PLAIN = ["mlp", "lenet", "resnet20", "resnet18", "vgg11", "vgg11_bn", "sequential", "sigmoid_output"]
+
+
+@functools.cache
+def parent(entry: Entry, seed: int) -> keras.Model:
+    return entry(seed)
+
+
+@functools.cache
+def family(entry: Entry, k: int) -> list[keras.Model]:
+    return [parent(entry, seed) for seed in range(k)]
+
+
+@functools.cache
+def concatenated(entry: Entry, k: int) -> keras.Model:
+    return checks.check_arguments_unchanged(family(entry, k), kmerge.concatenate)
+
+
+@pytest.mark.parametrize("k", [2, 4])
+@every_model
+def test_concatenate_is_the_mean_of_the_logits(entry, k):
+    checks.check_concatenate(entry, family(entry, k), concatenated(entry, k))
+
+
+@pytest.mark.parametrize("name", ["mlp", "lenet", "siamese", "relu_of_an_output", "residual_on_the_input"])
+def test_concatenate_three(name):
+    entry = ZOO[name]
+    checks.check_concatenate(entry, family(entry, 3), concatenated(entry, 3))
+
+
+@pytest.mark.parametrize(("k", "which"), [(2, 0), (3, 1)])
+@every_model
+def test_selecting_one_parent_gives_that_parent(entry, k, which):
+    checks.check_select_parent(entry, family(entry, k), concatenated(entry, k), which)
+
+
+@every_model
+def test_permute_and_back(entry):
+    checks.check_permute(parent(entry, 0))
+
+
+@every_model
+def test_select_everything_is_the_identity(entry):
+    checks.check_select_everything(parent(entry, 0))
+
+
+@pytest.mark.parametrize("share", [0.5, 0.0])
+@every_model
+def test_select_commutes_with_permute(entry, share):
+    checks.check_select_commutes(parent(entry, 0), share)
+
+
+@every_model
+def test_grown_zero_units_change_nothing(entry):
+    checks.check_grow(parent(entry, 0))
+
+
+@every_model
+def test_a_concatenated_model_can_be_rewritten_again(entry):
+    big = concatenated(entry, 2)
+    orders, inputs = checks.random_orders(big, 1), example_inputs(big)
+    moved = kmerge.permute(big, orders)
+    checks.assert_spaces(moved, checks.selectable(big))
+    checks.assert_close(checks.outputs(moved, inputs), checks.outputs(big, inputs), 1e-5)
+    half = kmerge.select(moved, {name: len(order) // 2 for name, order in orders.items()})
+    checks.assert_spaces(half, checks.selectable(parent(entry, 0)))
+    checks.assert_same_interface(half, big)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_unit_that_nobody_reads_can_go(name):
+    checks.check_zero_unit(ZOO[name](7))
+
+
+def test_every_rewritten_model_loads_without_kmerge(tmp_path):
+    models = {}
+    for entry in ZOO.values():
+        model, big = parent(entry, 0), concatenated(entry, 2)
+        sizes = checks.selectable(model)
+        models[f"{entry.name}-concatenate"] = big
+        models[f"{entry.name}-select"] = kmerge.select(model, {name: (size + 1) // 2 for name, size in sizes.items()})
+        models[f"{entry.name}-permute"] = kmerge.permute(model, checks.random_orders(model, 3))
+        models[f"{entry.name}-grow"] = kmerge.grow(model, dict.fromkeys(sizes, 1), scale=0.5, seed=4)
+    checks.check_saves(models, tmp_path)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_select_is_the_network_of_the_kept_units(parts):
+    """Against NumPy: a ReLU network of which units 0 and 3 of the first and 1, 2, 4 of the second layer stay."""
+    x = keras.Input((3,))
+    h = layers.Dense(5, activation="relu", name="first")(x)
+    h = layers.Dense(6, activation="relu", name="second")(h)
+    model = keras.Model(x, layers.Dense(2, name="last")(h))
+    randomise(model, 1)
+    first, second = [0, 3], [1, 2, 4]
+    keep = {"first": first[::-1], "second": np.isin(range(6), second)}  # indices in any order
+    if parts == 1:
+        smaller = kmerge.select(model, keep)
+    else:
+        smaller = kmerge.select(kmerge.select(model, {"second": second}), {"first": first})
+    (w1, b1), (w2, b2), (w3, b3) = (model.get_layer(name).get_weights() for name in ("first", "second", "last"))
+    values = np.random.default_rng(2).normal(size=(7, 3)).astype("float32")
+    hidden = np.maximum(values @ w1[:, first] + b1[first], 0)
+    hidden = np.maximum(hidden @ w2[np.ix_(first, second)] + b2[second], 0)
+    checks.assert_close(checks.outputs(smaller, [values]), [hidden @ w3[second] + b3], 1e-6)
+    assert np.array_equal(smaller.get_layer("first").kernel, w1[:, first])
+
+
+@pytest.mark.parametrize(("value", "units"), [(2, 2), (0.5, 4), (1.0, 8), (1, 1), ([True] + [False] * 7, 1)])
+def test_select_by_count_fraction_and_mask(value, units):
+    model = ZOO["mlp"](0)
+    (name, size), *_ = checks.selectable(model).items()
+    assert size == 8
+    assert checks.selectable(kmerge.select(model, {name: value}))[name] == units
+
+
+def test_a_space_goes_by_any_of_its_layers():
+    """The residual stream of a ResNet is one space; each layer that owns it names it."""
+    model = ZOO["resnet18"](0)
+    space = next(s for s in kmerge.channel_spaces(model).values() if s.selectable and len(s.owners) > 2)
+    results = [kmerge.select(model, {owner: [0, 2, 3]}) for owner in (space.name, space.owners[-1])]
+    checks.assert_same_weights(results[1], results[0])
+
+
+def test_grown_units_are_new_and_seeded():
+    model = ZOO["mlp"](0)
+    (name, size), *_ = checks.selectable(model).items()
+    grown, again, other = (kmerge.grow(model, {name: 3}, scale=1.0, seed=seed) for seed in (1, 1, 2))
+    checks.assert_same_weights(grown, again)
+    kernel = grown.layers[1].get_weights()[0]
+    assert np.array_equal(kernel[:, :size], model.layers[1].get_weights()[0])
+    assert not np.array_equal(kernel, other.layers[1].get_weights()[0])
+    assert len(np.unique(kernel)) == kernel.size
+    inputs = example_inputs(model)
+    assert checks.relative_error(checks.outputs(grown, inputs)[0], checks.outputs(model, inputs)[0]) > 1e-3
+
+
+def test_grown_zero_units_can_learn():
+    """With zero outgoing weights the incoming ones are random, so that gradients can tell the new units apart."""
+    model = ZOO["mlp"](0)
+    (name, _), *_ = checks.selectable(model).items()
+    kernel = kmerge.grow(model, {name: 3}).layers[1].get_weights()[0]
+    assert len(np.unique(kernel)) == kernel.size
+
+
+def test_trainable_and_names_survive():
+    model = ZOO["lenet"](0)
+    model.layers[1].trainable = False
+    big = kmerge.concatenate(model, ZOO["lenet"](1))
+    assert big.get_layer(model.layers[1].name).trainable is False
+    assert [layer.name for layer in big.layers] == [layer.name for layer in model.layers]
+    assert big.name == model.name
+
+
+def test_mixed_precision_models_concatenate():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        models = [ZOO["lenet"](seed) for seed in range(2)]
+        big = kmerge.concatenate(*models)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert {layer.dtype_policy.name for layer in big.layers} == {"mixed_bfloat16"}
+    inputs = example_inputs(big)
+    each = [checks.logits(model, inputs, ("softmax",))[0] for model in models]
+    checks.assert_close(checks.logits(big, inputs, ("softmax",)), [np.mean(each, axis=0)], 5e-2)
+    assert {weight.dtype for weight in big.weights} == {weight.dtype for weight in models[0].weights}
+
+
+def application(name: str, final: str = "linear", **options) -> Entry:
+    options |= {"weights": None, "input_shape": (32, 32, 3), "classes": 5}
+    build = functools.partial(getattr(keras.applications, name), classifier_activation=final, **options)
+    return Entry(name, build, (final,), repeats_input=name == "EfficientNetB0")
+
+
+APPLICATIONS = [
+    application("ResNet50"),
+    application("MobileNetV2", "softmax", alpha=0.35),
+    application("DenseNet121"),
+    application("EfficientNetB0"),
+]
+
+
+@pytest.mark.parametrize("entry", APPLICATIONS, ids=lambda entry: entry.name)
+def test_keras_applications(entry):
+    parents = [entry(seed) for seed in range(2)]
+    big = kmerge.concatenate(*parents)
+    checks.check_concatenate(entry, parents, big)
+    checks.check_select_parent(entry, parents, big, 1)
+    moved, inputs = kmerge.permute(parents[0], checks.random_orders(parents[0], 0)), example_inputs(parents[0])
+    checks.assert_close(checks.outputs(moved, inputs), checks.outputs(parents[0], inputs), 1e-5)

@@ -3,6 +3,7 @@
 Runs are compared only within one *protocol*: the same suite definition, scale, number of examples and backend.
 """
 
+import io
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -127,9 +128,9 @@ def box_plot(path: Path, rows: Sequence[Row]) -> None:
     axes.set_ylabel(f"test {next(iter(groups.values()))[0]['metric']}")
     axes.set_title(_protocol(rows[0]), fontsize="medium")
     axes.grid(axis="y", alpha=0.3)
-    draft = path.with_name(f".{path.name}")
-    figure.savefig(draft, format="png", dpi=150)
-    draft.replace(path)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=150)
+    write_atomically(path, png.getvalue())
 
 
 def _section(name: str, rows: Sequence[Row], comparisons: Sequence[Comparison]) -> list[str]:

@@ -17,9 +17,10 @@ import numpy as np
 
 from kmerge.errors import InvalidArgumentError
 from kmerge.graph import Call, Graph, input_layer
-from kmerge.labels import Axis, Labels, Site
+from kmerge.labels import Axis, Labels, stretches
 from kmerge.layer_rules import Rule
-from kmerge.shape_rules import rule_for
+from kmerge.operation_rules import rule_for
+from kmerge.walks import Notes, TraceSite, copy_name, input_labels, walk_calls
 
 
 @dataclass
@@ -96,7 +97,11 @@ class ChannelSpace:
 
 
 class ChannelSpaces(Mapping):
-    """The channel spaces of a model by name. Prints as a table."""
+    """The channel spaces of a model by name, or by a layer that makes just one. Prints as a table.
+
+    Args:
+        spaces: the spaces, in the order in which the model makes them.
+    """
 
     def __init__(self, spaces: list[ChannelSpace]):
         self._spaces = {space.name: space for space in spaces}
@@ -152,48 +157,6 @@ def channel_spaces(model: keras.Model) -> ChannelSpaces:
     return trace(model).spaces
 
 
-def walk_calls(graph: Graph, inputs: list, visit) -> list:
-    """Runs `visit` over all calls in their order, those of nested models in the place of the model.
-
-    Args:
-        graph: the graph to walk.
-        inputs: a value for each of its inputs.
-        visit: `visit(key, path, call, values, end) -> values` of the outputs. `key` holds the numbers of the calls that
-            lead here. `path` names the layer; one that is reached in several ways has the path of its first use.
-            `end` is the number of the model's output that the call makes for nothing else to read, or None.
-
-    Returns:
-        The values of the outputs.
-    """
-    paths: dict[int, str] = {}
-
-    def walk(graph, inputs, ends, number, prefix):
-        values = {id(x): value for x, value in zip(graph.inputs, inputs, strict=True)}
-        end_of = {id(x): end for x, end in zip(graph.outputs, ends, strict=True) if not graph.is_read(x)}
-        for call in graph.calls:
-            here = [values[id(x)] for x in call.inputs]
-            key, path = number + (call.number,), paths.setdefault(id(call.operation), prefix + call.name)
-            reached = [end_of.get(id(x)) for x in call.outputs]
-            if call.is_model:
-                found = walk(Graph(call.operation), here, reached, key, path + "/")
-            else:
-                found = visit(key, path, call, here, None if None in reached else reached[0])
-            values.update({id(x): value for x, value in zip(call.outputs, found, strict=True)})
-        return [values[id(x)] for x in graph.outputs]
-
-    return walk(graph, inputs, range(len(graph.outputs)), (), "")
-
-
-def input_labels(tensor, units) -> Labels:
-    """Labels of a model's input: its channels lie on the last axis."""
-    shape = tuple(tensor.shape)
-    if len(shape) < 2 or shape[-1] is None:
-        raise InvalidArgumentError(
-            f"Expected an input with a batch axis and a known last axis. Received: input {tensor.name!r} of shape {shape}."
-        )
-    return Labels(units(shape[-1]), len(shape) - 1, shape)
-
-
 def trace(model: keras.Model, copied_inputs: frozenset = frozenset(), free_outputs: frozenset = frozenset()) -> Trace:
     """Walks a model and finds its channel spaces.
 
@@ -206,14 +169,13 @@ def trace(model: keras.Model, copied_inputs: frozenset = frozenset(), free_outpu
         A `Trace`.
     """
     graph = Graph(model)
-    notes = _Notes()
+    notes = Notes()
     result = Trace(model)
     for i, x in enumerate(graph.inputs):
         name = input_layer(x).name
-        if i in copied_inputs:
-            result.inputs.append(input_labels(x, lambda n, name=name: notes.own(name, n)))
-        else:
-            result.inputs.append(input_labels(x, lambda n, name=name, i=i: notes.own(name, n, ("input", i))))
+        facts = ("made",) if i in copied_inputs else (("input", i),)
+        name = copy_name(name) if i in copied_inputs else name
+        result.inputs.append(input_labels(x, lambda n, name=name, facts=facts: notes.own(name, n, *facts)))
 
     def visit(key, path, call, inputs, end):
         rule = rule_for(call.operation, path)
@@ -233,111 +195,7 @@ def trace(model: keras.Model, copied_inputs: frozenset = frozenset(), free_outpu
     return result
 
 
-class _Notes:
-    """What the walk collects about units, before ties are resolved."""
-
-    def __init__(self):
-        self.count = 0
-        self.owned: dict[tuple, np.ndarray] = {}
-        self.ties: list[tuple] = []
-        self.facts: list[tuple] = []
-        self.shared: dict[tuple, Labels] = {}
-
-    def own(self, path: str, count: int, *facts, name: str = "output") -> np.ndarray:
-        if (path, name) not in self.owned:
-            self.owned[path, name] = np.arange(self.count, self.count + count)
-            self.count += count
-        for fact in facts:
-            self.note(fact, self.owned[path, name])
-        return self.owned[path, name]
-
-    def note(self, fact, units) -> None:
-        self.facts.append((fact, units))
-
-    def tie(self, a, b, path: str) -> None:
-        self.ties.append((a, b))
-        self.note(("tie", path), a)
-
-    def classes(self) -> np.ndarray:
-        """The class of each unit under all ties: the smallest number that it is tied to."""
-        parent = np.arange(self.count)
-        if not self.ties:
-            return parent
-        a, b = (np.concatenate([np.ravel(t[i]) for t in self.ties]) for i in (0, 1))
-        while True:
-            low = np.minimum(parent[a], parent[b])
-            before = parent.copy()
-            for side in (a, b):
-                np.minimum.at(parent, parent[side], low)
-                np.minimum.at(parent, side, low)
-            parent = parent[parent]
-            if np.array_equal(parent, before):
-                return parent
-
-
-class TraceSite(Site):
-    """The site of a walk that finds out which units belong together."""
-
-    def __init__(self, call, path, final, notes: _Notes):
-        super().__init__(call, path, final)
-        self.notes = notes
-        self.axes: dict[str, tuple] = {}
-
-    def own(self, count, name="output"):
-        return self.notes.own(self.path, count, "made", name=name)
-
-    def consume(self, x):
-        self._share(x, "consumed")
-        self.notes.note(("consumed", self.path), x.units)
-        return x.units
-
-    def hold(self, x):
-        self._share(x, "held")
-        self.notes.note("held", x.units)
-        return x
-
-    def _share(self, x, role):
-        first = self.notes.shared.setdefault((self.path, role), x)
-        if first is not x:
-            self.notes.tie(x.units, first.units, self.path)
-
-    def couple(self, x, size):
-        if size > 1:
-            grid = x.units.reshape(-1, size)
-            self.notes.tie(grid, np.broadcast_to(grid[:, :1], grid.shape), self.path)
-        return x
-
-    def tie(self, *inputs):
-        for x in inputs[1:]:
-            self.notes.tie(inputs[0].units, x.units, self.path)
-        return list(inputs)
-
-    def spread(self, x, over):
-        self.notes.note(("fixed", f"{self.path} repeats it by broadcasting"), x.units)
-        return x
-
-    def pick(self, x, positions, output=0):
-        if len(np.unique(positions)) == len(positions):
-            self.notes.note(("slice", self.path, output), x.units[positions])
-            return x.units[positions]
-        # A gather that repeats units: what it reads must stay, what it makes is free.
-        self.notes.note(("fixed", f"{self.path} repeats it by a gather"), x.units)
-        return self.notes.own(self.path, len(positions), "made", name=f"output {output}")
-
-    def tile(self, x, grid, movable):
-        self.notes.tie(grid, np.broadcast_to(grid[:1], grid.shape), self.path)
-        return grid
-
-    def curve(self, *inputs):
-        for x in inputs:
-            self.notes.note("curved", x.units)
-
-    def weight(self, name, *axes):
-        if getattr(self.layer, name, None) is not None:
-            self.axes[name] = axes
-
-
-def _resolve(result: Trace, notes: _Notes) -> None:
+def _resolve(result: Trace, notes: Notes) -> None:
     """Replaces units by their classes, numbered from 0, and groups them into spaces."""
     roots, unit = np.unique(notes.classes(), return_inverse=True)
 
@@ -368,11 +226,12 @@ def _group(result: Trace, makers: list[list], facts: list[list]) -> None:
     for u, (made, noted) in enumerate(zip(makers, facts, strict=True)):
         kept = {f for f in noted if f[0] in marks}
         groups.setdefault((tuple(sorted(made)), frozenset(kept)), []).append(u)
+    grouped = _refined(list(groups.values()), result.owned, len(makers))
     result.space_of = np.empty(len(makers), int)
     result.index_of = np.empty(len(makers), int)
     first_owner = [made[0][0] for made in makers]
     named: dict[str, list[list[int]]] = {}
-    for units in groups.values():
+    for units in grouped:
         named.setdefault(first_owner[units[0]], []).append(units)
     spaces = []
     for owner, several in named.items():
@@ -381,6 +240,30 @@ def _group(result: Trace, makers: list[list], facts: list[list]) -> None:
             result.space_of[units], result.index_of[units] = len(spaces), np.arange(len(units))
             spaces.append(_space(name, units, makers, facts))
     result.spaces = ChannelSpaces(spaces)
+
+
+def _refined(groups: list[list[int]], owned: dict, count: int) -> list[list[int]]:
+    """Splits groups until, on every axis that several share, their units stand in the same stretches.
+
+    Otherwise units that other units stand between would count as neighbours, and could not be reordered freely.
+    """
+    while True:
+        space_of = np.empty(count, int)
+        for number, units in enumerate(groups):
+            space_of[units] = number
+        places: list[list] = [[] for _ in range(count)]
+        for owner, axis in owned.items():
+            if len(np.unique(space_of[axis])) > 1:
+                for place, (_, _, members) in enumerate(stretches(axis, space_of)):
+                    for unit in members:
+                        places[unit].append((owner, place))
+        parts: dict[tuple, list[int]] = {}
+        for number, units in enumerate(groups):
+            for unit in units:
+                parts.setdefault((number, tuple(places[unit])), []).append(unit)
+        if len(parts) == len(groups):
+            return groups
+        groups = list(parts.values())
 
 
 def _space(name: str, units: list[int], makers, facts) -> ChannelSpace:

@@ -5,7 +5,7 @@ Gram matrix of the activations gives M and m. The kernel then reads W_k + M' W_d
 bias where the layer has one. With four units of which the last is the sum of the first two, dropping the last changes nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -25,7 +25,12 @@ _LAYERS = (
 
 
 def compensate(
-    big: keras.Model, layers: Mapping[str, keras.Layer], before: Layout, after: Layout, arrays: dict, data
+    big: keras.Model,
+    layers: Mapping[str, keras.Layer],
+    before: Layout,
+    after: Layout,
+    arrays: dict,
+    data: np.ndarray | Sequence[np.ndarray],
 ) -> None:
     """Corrects, in place, the arrays of the layers that lose inputs.
 

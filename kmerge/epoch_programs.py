@@ -20,7 +20,7 @@ elif BACKEND == "jax":
     import jax
 
 
-def nested_layers(layer) -> list:
+def nested_layers(layer: keras.Layer) -> list:
     """The layer and all layers inside it."""
     return [layer, *(inner for child in getattr(layer, "layers", ()) for inner in nested_layers(child))]
 
@@ -36,7 +36,7 @@ def _only_dense(model) -> bool:
     return all(len(variable.shape) < 3 for variable in model.trainable_variables)
 
 
-def choose_xla(model, augment=None) -> bool:
+def choose_xla(model: keras.Model, augment: keras.Layer | None = None) -> bool:
     """Whether XLA compiles the program.
 
     Under TensorFlow on a CPU, XLA makes dense nets many times as fast and convolutions slower. On other devices
@@ -50,7 +50,7 @@ def choose_xla(model, augment=None) -> bool:
     return bool(model.jit_compile) or (_on_cpu() and _only_dense(model))
 
 
-def is_distributed(model) -> bool:
+def is_distributed(model: keras.Model) -> bool:
     """Whether the model or the process is set up to train on several devices."""
     if keras.distribution.distribution() is not None:
         return True
@@ -83,7 +83,7 @@ def _trace(function, model, batch: tuple) -> None:
             tf.function(function, autograph=False).get_concrete_function(*batch)
 
 
-def build_state(model, batch: tuple) -> None:
+def build_state(model: keras.Model, batch: tuple) -> None:
     """Create the variables of model, metrics, loss and optimizer that exist only after a first step.
 
     Args:
@@ -154,7 +154,9 @@ class TensorFlowProgram(_Program):
         self._variables = [*model.variables, *model.optimizer.variables] if self._training else []
         epoch = tf.function(self._trace, jit_compile=self.xla, autograph=False)
         self._epoch = epoch.get_concrete_function(data, tf.constant(orders[0]), tf.constant(0))
-        self._epoch(data, tf.constant(orders[0]), tf.constant(0))  # XLA compiles at the first call: call with nothing to do
+        self._epoch(
+            data, tf.constant(orders[0]), tf.constant(0)
+        )  # XLA compiles at the first call: call with nothing to do
 
     def _trace(self, data, order, end):
         model = self._model()

@@ -24,7 +24,7 @@ class Call:
 
     Attributes:
         number: position among the calls of its graph, from 0.
-        operation: the `keras.Layer`, `keras.Operation` or nested model that is called.
+        operation: the layer, operation or nested model that is called.
         inputs: its input tensors, in the order of its arguments.
         outputs: its output tensors.
         args, kwargs: its positional and keyword arguments, with tensors in their places.
@@ -32,7 +32,7 @@ class Call:
     """
 
     number: int
-    operation: object
+    operation: keras.Operation
     inputs: tuple
     outputs: tuple
     args: tuple
@@ -47,7 +47,7 @@ class Call:
     def is_model(self) -> bool:
         return isinstance(self.operation, keras.Model)
 
-    def replay(self, operation, tensors: list) -> list:
+    def replay(self, operation: keras.Operation, tensors: list) -> list:
         """Calls `operation` as this call does, with `tensors` in the place of `inputs`; returns its outputs."""
         waiting = list(tensors)
 
@@ -78,7 +78,7 @@ class Graph:
         self.calls = tuple(_calls(function))
         self._read = {id(x) for call in self.calls for x in call.inputs}
 
-    def is_read(self, tensor) -> bool:
+    def is_read(self, tensor: keras.KerasTensor) -> bool:
         """Whether a call of this graph reads the tensor."""
         return id(tensor) in self._read
 
@@ -116,7 +116,7 @@ def _calls(function) -> Iterator[Call]:
         yield Call(number, node.operation, inputs, tuple(node.outputs), arguments.args, arguments.kwargs, alone)
 
 
-def input_layer(tensor):
+def input_layer(tensor: keras.KerasTensor) -> keras.layers.InputLayer:
     """The `keras.layers.InputLayer` behind a model's input tensor."""
     return tensor._keras_history.operation
 
@@ -201,9 +201,12 @@ def _without_names(config):
     return config
 
 
-def clone_operation(operation, changes: dict, name: str | None = None):
-    """A new layer or operation with the configuration of `operation` and some entries changed."""
-    config = {**operation.get_config(), **changes}
-    if name is not None:
-        config["name"] = name
-    return type(operation).from_config(config)
+def clone_operation(operation: keras.Operation, changes: dict, name: str) -> keras.Operation:
+    """A new layer or operation with the configuration of `operation`, some entries changed, and a name."""
+    return type(operation).from_config({**operation.get_config(), **changes, "name": name})
+
+
+def rename_operation(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """Names the operation that has just made a tensor: `keras.ops` functions take no name. Returns the tensor."""
+    tensor._keras_history.operation.name = name
+    return tensor

@@ -87,6 +87,26 @@ def runs(units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return units[starts], np.diff(np.r_[starts, len(units)])
 
 
+def stretches(units: np.ndarray, space_of: np.ndarray) -> list[tuple[int, int, list[int]]]:
+    """Cuts an axis into stretches in which every unit of a space stands once, or equally often in a row.
+
+    Args:
+        units: the units along the axis.
+        space_of: for each unit, the number of its space.
+
+    Returns:
+        For each stretch the space, how often each unit stands in a row, and the units: with u and v in space 0 and
+        w in space 1, [u u v v w u v] -> [(0, 2, [u, v]), (1, 1, [w]), (0, 1, [u, v])].
+    """
+    found: list[tuple[int, int, dict]] = []
+    for unit, count in zip(*(x.tolist() for x in runs(units)), strict=True):
+        space = int(space_of[unit])
+        if not found or found[-1][:2] != (space, count) or unit in found[-1][2]:
+            found.append((space, count, {}))
+        found[-1][2][unit] = None
+    return [(space, count, list(members)) for space, count, members in found]
+
+
 class Site:
     """One use of a layer, as its rule sees it: what the rule may ask for and must declare.
 

@@ -14,12 +14,14 @@ the units of the template; where two layers need different orders, a gather is p
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import keras
 import numpy as np
 
-from kmerge.channels import Record, Trace, walk_calls
+from kmerge.channels import Record, Trace
 from kmerge.errors import KmergeError, UnsupportedLayerError
 from kmerge.graph import Graph
-from kmerge.labels import Axis, Labels, Site, match, occurrences, positions_of, runs
+from kmerge.labels import Axis, Labels, Site, match, occurrences, positions_of, stretches
+from kmerge.walks import walk_calls
 
 NEW = None
 
@@ -120,16 +122,10 @@ class Layout:
         The axis is read as stretches in which every unit of a space stands once, or equally often in a row. Each becomes
         the entries of these units, in the order of the plan: [u v] -> [uA vA uB vB], [u u v v] -> [uA uA vA vA uB uB vB vB].
         """
-        stretches: list[tuple[int, int, dict]] = []
-        for unit, count in zip(*(x.tolist() for x in runs(units)), strict=True):
-            space = int(self.trace.space_of[unit])
-            if not stretches or stretches[-1][:2] != (space, count) or unit in stretches[-1][2]:
-                stretches.append((space, count, {}))
-            stretches[-1][2][unit] = None
         pieces = [np.empty(0, int)]
-        for space, count, members in stretches:
+        for space, count, members in stretches(units, self.trace.space_of):
             entries = self._of_space[space]
-            pieces.append(np.repeat(entries[np.isin(entries % self.units, list(members))], count))
+            pieces.append(np.repeat(entries[np.isin(entries % self.units, members)], count))
         return np.concatenate(pieces)
 
     def _visit(self, key, path, call, inputs, end):
@@ -277,7 +273,7 @@ class LayoutSite(Site):
         return match(x % self.layout.units, occurrences(x), units, occurrences(units))
 
 
-def weight_axes(axes: Mapping[str, tuple], layer) -> dict[int, tuple[Axis | None, ...]]:
+def weight_axes(axes: Mapping[str, tuple], layer: keras.layers.Layer) -> dict[int, tuple[Axis | None, ...]]:
     """The axes of a layer's weights by their index in `layer.weights`."""
     index = {id(w): i for i, w in enumerate(layer.weights)}
     return {index[id(getattr(layer, name))]: roles for name, roles in axes.items()}

@@ -19,7 +19,6 @@ from kmerge.channels import Trace, trace
 from kmerge.compensation import compensate
 from kmerge.errors import InvalidArgumentError
 from kmerge.gates import ApplyGates, HardConcreteGate, gates_of
-from kmerge.graph import paired_layers
 from kmerge.labels import Labels
 from kmerge.layout import Layout, Plan, weight_axes
 from kmerge.rewriting import Gating, Source, build, check_finite, fill, model_source, verify
@@ -85,6 +84,11 @@ def merge(*models: keras.Model, gates: str | float = "paper", sampling: str = "e
     Reference:
         Pašen & Boža 2024, section 2.1 and 2.2.
     """
+    start = {"paper": 1.0, "open": "open"}.get(gates, gates) if isinstance(gates, str) else gates
+    if start != "open" and (isinstance(start, (str, bool)) or not isinstance(start, (int, float, np.number))):
+        raise InvalidArgumentError(f"Expected gates to be 'paper', 'open' or a number. Received: {gates!r}.")
+    if sampling not in ("example", "batch"):
+        raise InvalidArgumentError(f"Expected sampling to be 'example' or 'batch'. Received: {sampling!r}.")
     check_models(models)
     for model in {id(m): m for m in models}.values():
         check_finite(model)
@@ -94,7 +98,6 @@ def merge(*models: keras.Model, gates: str | float = "paper", sampling: str = "e
     _warn_of_inexact(walked)
     plan = _merge_plan(walked, len(models))
     layout = Layout(walked, plan)
-    start = {"paper": 1.0, "open": "open"}.get(gates, gates)
     gating = _Gates(layout, models[0], start, sampling, seed)
     big, layers = build(layout, Gating(gating.start, gating.apply), name=f"{models[0].name}_big")
     gating.record.layer_names.update({path: layer.name for path, layer in layers.items()})
@@ -254,7 +257,6 @@ def compress(
     student, layers = build(after)
     fill(layers, after, [source])
     verify(student, after, layers)
-    paired_layers(merged.walked.model, student)
     return student
 
 

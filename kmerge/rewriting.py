@@ -19,6 +19,7 @@ from kmerge.labels import Axis, Labels, positions_of
 from kmerge.layout import Layout, Placed, Plan, weight_axes
 from kmerge.seeds import seed_of
 from kmerge.shape_rules import gather
+from kmerge.walks import copy_name
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ class _Builder:
         if self.gating:
             self.gating.start(inputs)
         tensors = [
-            gather(x, labels.axis, positions)
+            gather(x, labels.axis, positions, name=copy_name(x.name))
             for x, labels, positions in zip(inputs, self.layout.trace.inputs, self.layout.copies, strict=True)
         ]
         outputs = self._run(graph, tensors, (), "")
@@ -380,13 +381,15 @@ def verify(model: keras.Model, layout: Layout, layers: Mapping[str, keras.Layer]
     walked = trace(model)
     found = {id(walked.layers[path]): axes for path, axes in walked.axes.items()}
     selectable = np.array([space.selectable for space in walked.spaces.values()], dtype=bool)
+    # With one unit left, a group or a broadcast factor is no longer told from an ordinary channel.
+    single = [layout.entries_of(name) for name in layout.trace.spaces if len(layout.entries_of(name)) == 1]
     pairs = [np.empty((2, 0), int)]
     for path, named in layout.axes.items():
         for name, axes in named.items():
             twins = found[id(layers[path])][name]
             pairs += [np.stack([a.units, b.units]) for a, b in zip(axes, twins, strict=True) if a is not None]
     unique = np.unique(np.concatenate(pairs, axis=1), axis=1)
-    unique = unique[:, selectable[walked.space_of[unique[1]]]]
+    unique = unique[:, selectable[walked.space_of[unique[1]]] & ~np.isin(unique[0], np.ravel(single))]
     if any(len(np.unique(side)) != unique.shape[1] for side in unique):
         raise KmergeError(
             f"The channel spaces of the rewritten model {model.name!r} do not agree with the plan. The result would be "

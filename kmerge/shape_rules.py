@@ -1,41 +1,13 @@
-"""Rules for layers and operations that join, split, reshape or combine tensors.
-
-Operations (`x + y`, `keras.ops.*` on symbolic tensors) have no public classes, so they are known by name.
-"""
+"""Rules for layers and operations that join, split, reshape or combine tensors."""
 
 import math
 
 import numpy as np
 from keras import KerasTensor, layers, ops
 
-from kmerge.errors import UnsupportedLayerError
+from kmerge.graph import rename_operation
 from kmerge.labels import Labels, Site
-from kmerge.layer_rules import RULES, ElementwiseRule, Rule, rules_for
-
-
-def rule_for(operation, path: str) -> Rule:
-    """The rule of a layer or operation.
-
-    Raises:
-        UnsupportedLayerError: if there is none, or a subclass overrides the `call` that the rule describes.
-    """
-    kind = type(operation)
-    if kind.__name__ in OPERATION_RULES and kind.__module__.startswith("keras.src.ops"):
-        return OPERATION_RULES[kind.__name__]
-    for ancestor in kind.__mro__:
-        if ancestor in RULES:
-            if ancestor is not kind and kind.call is not ancestor.call:
-                raise UnsupportedLayerError(
-                    path,
-                    kind.__name__,
-                    f"it overrides the call of {ancestor.__name__}, so its rule may not hold.",
-                    REGISTER,
-                )
-            return RULES[ancestor]
-    raise UnsupportedLayerError(path, kind.__name__, "kmerge has no rule for what it does to channels.", REGISTER)
-
-
-REGISTER = "Register one: kmerge.register_rule(layer_class, rule); see kmerge.Rule."
+from kmerge.layer_rules import Rule, rules_for
 
 
 def named_axis(site: Site, axis: int, rank: int) -> int:
@@ -75,7 +47,10 @@ class SplitRule(Rule):
     def changes(self, site, inputs, outputs):
         if site.layer.axis % len(inputs[0].shape) != inputs[0].axis:
             return {}
-        return {"indices_or_sections": np.cumsum([len(out.units) for out in outputs])[:-1].tolist()}
+        sizes = [len(out.units) for out in outputs]
+        if isinstance(site.layer.indices_or_sections, int) and len(set(sizes)) == 1:
+            return {}
+        return {"indices_or_sections": np.cumsum(sizes)[:-1].tolist()}
 
     def replay(self, call, operation, tensors, picks):
         if not picks or _is_run(np.concatenate([positions for _, positions in picks.values()])):
@@ -104,6 +79,8 @@ class SliceRule(Rule):
         x, (axis, positions) = tensors[0], picks[0]
         key = _full_key(call.args[1] if len(call.args) > 1 else call.kwargs["key"], len(x.shape))
         at = [i for i, k in enumerate(key) if k is not None][axis]
+        if np.array_equal(np.arange(x.shape[axis])[key[at]], positions):
+            return super().replay(call, operation, tensors, picks)
         if _is_run(positions):
             key[at] = slice(int(positions[0]), int(positions[-1]) + 1)
         else:
@@ -115,11 +92,12 @@ def _is_run(positions: np.ndarray) -> bool:
     return len(positions) > 0 and np.array_equal(positions, np.arange(positions[0], positions[0] + len(positions)))
 
 
-def gather(x: KerasTensor, axis: int, positions: np.ndarray) -> KerasTensor:
+def gather(x: KerasTensor, axis: int, positions: np.ndarray, name: str | None = None) -> KerasTensor:
     """Reads `positions` of an axis of a symbolic tensor; the tensor itself if these are all in order."""
     if len(positions) == x.shape[axis] and _is_run(positions) and positions[0] == 0:
         return x
-    return ops.take(x, positions.tolist(), axis=axis)
+    y = ops.take(x, positions.tolist(), axis=axis)
+    return y if name is None else rename_operation(y, name)
 
 
 def _full_key(key, rank: int) -> list:
@@ -146,7 +124,7 @@ class TakeRule(Rule):
     def replay(self, call, operation, tensors, picks):
         if not picks:
             return super().replay(call, operation, tensors, picks)
-        return [gather(tensors[0], *picks[0])]
+        return [gather(tensors[0], *picks[0], name=operation.name)]
 
 
 # Reshaping ------------------------------------------------------------------------------------------------------------
@@ -185,13 +163,9 @@ def _block(site: Site, before: tuple, after: tuple, axis: int) -> tuple[tuple, t
                 right, j = right * after[j] if after[j] is not None else None, j + 1
             else:
                 break
-        if i >= len(before) or j >= len(after):
+        # Axes of size one go with what follows them, and at the end with what went before.
+        if math.prod(d or 0 for d in before[i:]) == math.prod(d or 0 for d in after[j:]) == 1:
             i, j = len(before), len(after)
-        else:
-            while i < len(before) and before[i] == 1 and (j >= len(after) or after[j] != 1):
-                i += 1
-            while j < len(after) and after[j] == 1 and (i >= len(before) or before[i] != 1):
-                j += 1
         if start <= axis < i:
             return (start, i), (first, j)
     return site.refuse(
@@ -199,7 +173,7 @@ def _block(site: Site, before: tuple, after: tuple, axis: int) -> tuple[tuple, t
     )
 
 
-def reshaped(target, outputs: list[Labels], batch: int):
+def reshaped(target: tuple, outputs: list[Labels], batch: int) -> tuple:
     """A target shape with the new width; `batch` is 1 if it counts the batch axis too."""
     out = outputs[0]
     target = list(target)
@@ -240,6 +214,15 @@ class ResizeRule(Rule):
     def walk(self, site, x):
         return reshape(site, x)
 
+    def replay(self, call, operation, tensors, picks):
+        x, kept = tensors[0], tuple(call.outputs[0].shape[1:-1])
+        if math.prod(x.shape[1:]) % math.prod(kept) if None not in x.shape[1:] else True:
+            return super().replay(call, operation, tensors, picks)
+        # Where a channel axis is put behind the old one, the new units belong on it.
+        target = (-1, *kept, math.prod(x.shape[1:]) // math.prod(kept))
+        outputs = super().replay(call, operation, tensors, picks)
+        return outputs if tuple(outputs[0].shape[1:]) == target[1:] else [ops.reshape(x, target)]
+
 
 @rules_for(layers.Permute)
 class PermuteRule(Rule):
@@ -247,42 +230,10 @@ class PermuteRule(Rule):
         return site.output(x.units, 1 + list(site.layer.dims).index(x.axis))
 
 
-class TransposeRule(Rule):
-    def walk(self, site, x):
-        axes = site.layer.axes or range(len(x.shape))[::-1]
-        if list(axes)[0] != 0:
-            site.refuse("it moves the batch axis.", "Keep axis 0 in its place.")
-        return site.output(x.units, [a % len(x.shape) for a in axes].index(x.axis))
-
-
 @rules_for(layers.RepeatVector)
 class RepeatVectorRule(Rule):
     def walk(self, site, x):
         return site.output(x.units)
-
-
-class PadRule(Rule):
-    def walk(self, site, x):
-        widths = list(site.layer.pad_width)
-        widths = widths * len(x.shape) if len(widths) == 1 else widths
-        if tuple(widths[x.axis]) != (0, 0):
-            site.refuse("it pads the feature axis.", "Pad spatial axes only, or concatenate what you add.")
-        return site.output(x.units, x.axis)
-
-
-class ReduceRule(Rule):
-    """mean, sum, max, min over axes without channels."""
-
-    def walk(self, site, x):
-        axes = site.layer.axis
-        rank = len(x.shape)
-        axes = list(range(rank)) if axes is None else [a % rank for a in np.atleast_1d(axes).tolist()]
-        if x.axis in axes or 0 in axes:
-            site.refuse(f"it reduces axis {x.axis if x.axis in axes else 0}, and with it the channels or the batch.",
-                        "Reduce spatial axes only; to mix channels use Dense or a 1x1 convolution.")  # fmt: skip
-        if type(site.layer).__name__ not in ("Mean", "Sum"):
-            site.curve(x)
-        return site.output(x.units, x.axis if site.layer.keepdims else x.axis - sum(a < x.axis for a in axes))
 
 
 # Combining ------------------------------------------------------------------------------------------------------------
@@ -313,79 +264,3 @@ class MergeRule(Rule):
     def walk(self, site, *inputs):
         site.curve(*inputs)
         return combine(site, inputs)
-
-
-class ArithmeticRule(Rule):
-    """x + y, x * y, ...: of tensors, or of a tensor and a number."""
-
-    def __init__(self, linear: bool):
-        self.linear = linear
-
-    def walk(self, site, *inputs):
-        constants = [c for c in (*site.call.args, *site.call.kwargs.values()) if _is_array(c)]
-        if any(np.size(c) != 1 for c in constants):
-            site.refuse(
-                f"it combines channels with a constant array of shape {np.shape(constants[0])}, which no weight holds.",
-                "Use a layer with weights, or Rescaling or Normalization with a list.",
-            )
-        inverse = (
-            len(inputs) == 1 and "Divide" in type(site.layer).__name__ and site.call.args[0] is not site.call.inputs[0]
-        )
-        if (
-            not self.linear
-            and len(inputs) > 1
-            or inverse
-            or type(site.layer).__name__ in ("Maximum", "Minimum", "Power")
-        ):
-            site.curve(*inputs)
-        return combine(site, inputs)
-
-
-def _is_array(value) -> bool:
-    return (
-        hasattr(value, "shape")
-        and not hasattr(value, "sparse")
-        and np.ndim(value) > 0
-        or isinstance(value, (list, tuple))
-    )
-
-
-class OperationPassRule(Rule):
-    def walk(self, site, x):
-        return site.output(x.units, x.axis)
-
-
-class FinalSoftmaxRule(Rule):
-    is_activation = True
-
-    def walk(self, site, x):
-        if not site.final:
-            site.refuse("it normalises over channels inside the model.", "Only the last operation may do so.")
-        return x
-
-
-_ELEMENTWISE = (
-    "Relu Relu6 Sigmoid Tanh Silu Gelu Elu Selu Softplus Softsign LeakyRelu HardSigmoid HardSilu HardTanh Celu Mish "
-    "LogSigmoid SparsePlus SparseSigmoid Squareplus Exp Expm1 Log Log1p Sqrt Rsqrt Square Absolute Abs Clip Sin Cos Tan Sign "
-    "Reciprocal Erf Threshold SoftShrink HardShrink TanhShrink Floor Ceil Round"
-).split()
-
-OPERATION_RULES: dict[str, Rule] = {
-    **{name: ElementwiseRule() for name in _ELEMENTWISE},
-    **{name: ArithmeticRule(linear=True) for name in ("Add", "Subtract")},
-    **{
-        name: ArithmeticRule(linear=False)
-        for name in ("Multiply", "Divide", "TrueDivide", "Maximum", "Minimum", "Power")
-    },
-    **{name: ReduceRule() for name in ("Mean", "Sum", "Max", "Min")},
-    **{name: OperationPassRule() for name in ("Negative", "Cast", "Identity", "Copy", "StopGradient")},
-    **{name: ResizeRule() for name in ("ExpandDims", "Squeeze")},
-    **{name: FinalSoftmaxRule() for name in ("Softmax", "LogSoftmax")},
-    "Concatenate": ConcatenateRule(),
-    "GetItem": SliceRule(),
-    "Pad": PadRule(),
-    "Reshape": ReshapeOperationRule(),
-    "Split": SplitRule(),
-    "Take": TakeRule(),
-    "Transpose": TransposeRule(),
-}

@@ -152,6 +152,8 @@ def grow(model: keras.Model, new_units: Mapping[str, int], *, scale: float = 0.0
     Raises:
         InvalidArgumentError: for an unknown or not selectable space, or a count that is no positive integer.
     """
+    if isinstance(scale, bool) or not isinstance(scale, (int, float, np.number)) or not np.isfinite(scale):
+        raise InvalidArgumentError(f"Expected scale to be a finite number. Received: {scale!r}.")
     spaces = channel_spaces(model)
     added = _named(spaces, new_units)
     for name, count in added.items():
@@ -166,6 +168,8 @@ def grow(model: keras.Model, new_units: Mapping[str, int], *, scale: float = 0.0
 
 def _named(spaces: ChannelSpaces, values: Mapping) -> dict:
     """The values by name of the space, for spaces named by themselves or by a layer that makes them."""
+    if not isinstance(values, Mapping):
+        raise InvalidArgumentError(f"Expected a mapping from names of spaces. Received: {values!r}.")
     result = {}
     for name, value in values.items():
         space = spaces[name]

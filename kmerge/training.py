@@ -7,6 +7,7 @@ A small net spends nearly all of its time between the steps. Here nothing happen
 import math
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,6 +25,9 @@ from kmerge.training_checks import (
 )
 from kmerge.training_loop import Data, Plan, train
 
+# An array or tensor, or a list, tuple or dict of them.
+Arrays = Any
+
 
 class ModelFitWarning(UserWarning):
     """`fit` leaves the work to `model.fit`; the message says why."""
@@ -31,8 +35,8 @@ class ModelFitWarning(UserWarning):
 
 def fit(
     model: keras.Model,
-    x,
-    y=None,
+    x: Arrays,
+    y: Arrays | None = None,
     *,
     batch_size: int = 32,
     epochs: int = 1,
@@ -146,8 +150,8 @@ def _model_fit(model, data: tuple, plan: Plan, seed: int, augment, reason: str, 
 
 def fit_many(
     models: Sequence[keras.Model],
-    xs,
-    ys=None,
+    xs: Arrays,
+    ys: Arrays | None = None,
     *,
     batch_size: int = 32,
     epochs: int = 1,

@@ -16,19 +16,19 @@ _SHARE_FOR_DATA = 0.5
 _FREE_ENTRIES = {"name", "seed", "shared_object_id", "build_config"}
 
 
-def is_array(thing) -> bool:
+def is_array(thing: object) -> bool:
     """Whether it is an array or tensor of numbers that one call can move to a device."""
     if not isinstance(thing, np.ndarray) and not keras.ops.is_tensor(thing):
         return False
     return len(thing.shape) > 0 and (keras.ops.is_tensor(thing) or thing.dtype.kind in _NUMBERS)
 
 
-def arrays_of(*data) -> list:
+def arrays_of(*data: object) -> list:
     """All leaves of the structures given, but for None."""
     return [array for array in keras.tree.flatten(data) if array is not None]
 
 
-def why_model_fit(model, callbacks: Sequence, fit_arguments: Sequence[str], *data) -> str | None:
+def why_model_fit(model: keras.Model, callbacks: Sequence, fit_arguments: Sequence[str], *data: object) -> str | None:
     """Why no epoch program can train this model, with these callbacks on this data; None if one can."""
     if keras.backend.backend() not in PROGRAMS:
         return f"there is no epoch program for the {keras.backend.backend()} backend"
@@ -77,7 +77,7 @@ def check_counts(batch_size: int, epochs: int, initial_epoch: int) -> None:
             raise InvalidArgumentError(f"{name} must be a whole number of at least {least}, received {value!r}.")
 
 
-def check_compiled(model) -> None:
+def check_compiled(model: object) -> None:
     """Raise unless `model` is a compiled Keras model."""
     if not isinstance(model, keras.Model):
         raise InvalidArgumentError(f"fit expects a keras.Model, received {type(model).__name__}.")
@@ -87,7 +87,7 @@ def check_compiled(model) -> None:
         )
 
 
-def check_data(model, data: tuple, where: str) -> None:
+def check_data(model: keras.Model, data: tuple, where: str) -> None:
     """Raise if arrays differ in length, hold NaN, or hold labels that no output of `model` stands for.
 
     Args:
@@ -200,7 +200,7 @@ def _without_names(config, names: dict):
     return "/".join(names.get(part, part) for part in config.split("/")) if isinstance(config, str) else config
 
 
-def first_difference(expected, received, path: str = "") -> str | None:
+def first_difference(expected: object, received: object, path: str = "") -> str | None:
     """The first place where two nested configurations differ, in words; None if there is none."""
     if isinstance(expected, dict) and isinstance(received, dict) and expected.keys() == received.keys():
         pairs = [(f"{path}.{key}" if path else key, expected[key], received[key]) for key in expected]

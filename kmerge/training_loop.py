@@ -92,7 +92,11 @@ def train(
             def evaluate(running):
                 return evaluation.run(validation.parts, straight, running)
 
-        about = {"program": "step" if program.steps_per_call else "epoch", "xla": program.xla, "compile_seconds": seconds}
+        about = {
+            "program": "step" if program.steps_per_call else "epoch",
+            "xla": program.xla,
+            "compile_seconds": seconds,
+        }
         steps = math.ceil(data.examples / plan.batch_size)
         hooks = [_hooks(*each, plan, steps, about) for each in zip(models, callbacks, strict=True)]
 

@@ -91,7 +91,7 @@ def test_one_model_is_too_few(verb):
         verb(mlp())
     with refused(InvalidArgumentError, "two models", "0"):
         verb()
-    with refused(KmergeError, "list"):
+    with refused(KmergeError, "two models"):
         verb([mlp(), mlp()])
 
 

@@ -6,10 +6,10 @@ import pytest
 from keras import layers
 
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError
-from kmerge.gate_training import GatePressure, gate_optimizer
+from kmerge.gate_training import GatePressure
 from kmerge.seeds import seed_of
 from kmerge.training import fit, fit_many
-from tests.test_training import (
+from tests.training_cases import (
     EveryBatch,
     assert_same,
     assert_same_history,
@@ -19,6 +19,7 @@ from tests.test_training import (
     convolutional,
     decaying_sgd,
     dense,
+    for_gates,
     gated,
     regression,
     sparse,
@@ -40,10 +41,6 @@ def noisy():
     inputs = keras.Input((4,))
     x = layers.Dropout(0.3, seed=seed_of("noise", np.random.random()))(layers.Dense(16, "tanh")(inputs))
     return keras.Model(inputs, layers.Dense(1)(x))
-
-
-def for_gates():
-    return gate_optimizer(decaying_sgd())
 
 
 def check_as_if_alone(alone, histories, together, many, tolerance=1e-4):

@@ -6,168 +6,35 @@ import weakref
 import keras
 import numpy as np
 import pytest
-from keras import layers, regularizers
+from keras import layers
 
-from kmerge.errors import InvalidArgumentError
-from kmerge.gate_training import GatePressure, gate_optimizer
-from kmerge.gates import ApplyGates, HardConcreteGate, gates_of
+from kmerge.gate_training import GatePressure
+from kmerge.gates import gates_of
 from kmerge.seeds import rng_of
-from kmerge.training import ModelFitWarning, fit
-from kmerge.training_loop import DeviceMemoryError
-from tests.models import randomise
-
-IMAGES, CLASSES = (8, 8, 3), 5
-BACKEND = keras.backend.backend()
-
-
-def dense():
-    inputs = keras.Input((4,))
-    return keras.Model(inputs, layers.Dense(1)(layers.Dense(16, "tanh")(inputs)))
-
-
-def sequential():
-    return keras.Sequential([layers.Dense(8, "relu"), layers.Dense(1)])
-
-
-def convolutional():
-    x = inputs = keras.Input(IMAGES)
-    x = layers.Conv2D(6, 3, padding="same")(x)
-    x = layers.BatchNormalization(momentum=0.8)(x)
-    x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
-    return keras.Model(inputs, layers.Dense(CLASSES)(x))
-
-
-def regularized():
-    inputs = keras.Input((4,))
-    x = layers.Dense(16, "tanh", kernel_regularizer=regularizers.L2(1e-2))(inputs)
-    x = layers.ActivityRegularization(l2=1e-2)(x)
-    return keras.Model(inputs, layers.Dense(1, bias_regularizer=regularizers.L1(1e-2))(x))
-
-
-def two_outputs():
-    a, b = keras.Input((4,), name="a"), keras.Input((3,), name="b")
-    x = layers.Concatenate()([layers.Dense(8, "tanh")(a), layers.Dense(8, "tanh")(b)])
-    return keras.Model([a, b], [layers.Dense(1, name="value")(x), layers.Dense(CLASSES, name="kind")(x)])
-
-
-def with_dropout():
-    inputs = keras.Input((4,))
-    x = layers.Dropout(0.3, seed=11)(layers.Dense(16, "tanh")(inputs))
-    return keras.Model(inputs, layers.Dense(1)(x))
-
-
-def gated():
-    inputs = keras.Input((4,))
-    mask = HardConcreteGate(16, seed=3)(inputs)
-    x = ApplyGates(list(range(1, 17)))([layers.Dense(16, "tanh")(inputs), mask])
-    return keras.Model(inputs, layers.Dense(1)(x))
-
-
-def numbers(rows, *shape, seed=0):
-    return np.random.default_rng([seed, rows, *shape]).normal(size=(rows, *shape)).astype("float32")
-
-
-def labels(rows, seed=0):
-    return np.random.default_rng([seed, rows]).integers(0, CLASSES, rows)
-
-
-def regression(rows=90, seed=0):
-    x = numbers(rows, 4, seed=seed)
-    return x, np.sin(x.sum(axis=1, keepdims=True))
-
-
-def classification(rows=90, seed=0):
-    return numbers(rows, *IMAGES, seed=seed), labels(rows, seed)
-
-
-def two_of_each(rows=90, seed=0):
-    return [numbers(rows, 4, seed=seed), numbers(rows, 3, seed=seed)], [numbers(rows, 1, seed=seed), labels(rows, seed)]
-
-
-def sparse():
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
-def decaying_sgd():
-    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([2, 5], [0.1, 0.05, 0.01])
-    return keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True)
-
-
-def averaging_adam():
-    return keras.optimizers.Adam(1e-2, use_ema=True, ema_momentum=0.5, clipnorm=0.5)
-
-
-def for_gates():
-    return gate_optimizer(decaying_sgd())
-
-
-CASES = {
-    "dense": (dense, regression, dict(loss="mse", metrics=["mae"], optimizer=decaying_sgd)),
-    "dense in one batch": (dense, lambda rows=9, seed=0: regression(9, seed), dict(loss="mse", optimizer=decaying_sgd)),
-    "sequential, unbuilt": (sequential, regression, dict(loss="mse", optimizer=averaging_adam)),
-    "convolutional": (
-        convolutional,
-        classification,
-        dict(loss=sparse, metrics=["accuracy", "sparse_top_k_categorical_accuracy"], optimizer=decaying_sgd),
-    ),
-    "regularized": (regularized, regression, dict(loss="mse", optimizer=averaging_adam)),
-    "two outputs, losses in a list": (
-        two_outputs,
-        two_of_each,
-        dict(loss=lambda: ["mse", sparse()], metrics=[["mae"], ["accuracy"]], optimizer=averaging_adam),
-    ),
-    "two outputs, losses in a dict": (
-        two_outputs,
-        two_of_each,
-        dict(
-            loss=lambda: {"value": "mse", "kind": sparse()},
-            loss_weights={"value": 0.3, "kind": 2.0},
-            optimizer=averaging_adam,
-        ),
-    ),
-    # Under XLA, TensorFlow's generator draws other numbers than without.
-    "dropout": (with_dropout, regression, dict(loss="mse", optimizer=decaying_sgd, jit_compile=True)),
-    "gates": (gated, regression, dict(loss="mse", optimizer=for_gates, jit_compile=True)),
-}
-
-
-def compiled(build, *, loss, optimizer, seed=1, metrics=(), **options):
-    keras.utils.set_random_seed(seed)
-    model = build()
-    if model.built:
-        randomise(model, seed)
-    model.compile(optimizer(), loss() if callable(loss) else loss, metrics=list(metrics), **options)
-    return model
-
-
-def state_of(model):
-    optimizer = [np.asarray(variable) for variable in model.optimizer.variables]
-    return [np.asarray(variable) for variable in model.variables] + optimizer
-
-
-def assert_same(first, second, tolerance=2e-5):
-    assert len(first) == len(second) > 0
-    for a, b in zip(first, second, strict=True):
-        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
-
-
-def assert_same_history(ours, theirs, tolerance=2e-5):
-    assert ours.epoch == theirs.epoch
-    assert ours.history.keys() == theirs.history.keys()
-    for name, values in theirs.history.items():
-        np.testing.assert_allclose(ours.history[name], values, rtol=tolerance, atol=tolerance, err_msg=name)
-
-
-def train(build=dense, data=regression, *, loss="mse", optimizer=decaying_sgd, seed_of_order=0, **arguments):
-    model = compiled(build, loss=loss, optimizer=optimizer)
-    return model, fit(model, *data(), verbose=0, seed=seed_of_order, **arguments)
-
-
-def on_cpu():
-    if BACKEND == "jax":
-        return keras.distribution.list_devices()[0].startswith("cpu")
-    return not keras.distribution.list_devices("gpu")
-
+from kmerge.training import fit
+from tests.training_cases import (
+    BACKEND,
+    CASES,
+    IMAGES,
+    assert_same,
+    assert_same_history,
+    averaging_adam,
+    classification,
+    compiled,
+    convolutional,
+    decaying_sgd,
+    dense,
+    for_gates,
+    gated,
+    labels,
+    numbers,
+    on_cpu,
+    regression,
+    sparse,
+    state_of,
+    train,
+    with_dropout,
+)
 
 # Equal to model.fit
 
@@ -368,141 +235,3 @@ def test_programs_do_not_keep_models_alive():
     del model, history
     gc.collect()
     assert alive() is None
-
-
-# What is left to model.fit
-
-
-class EveryBatch(keras.callbacks.Callback):
-    def on_train_batch_end(self, batch, logs=None):
-        self.seen = batch
-
-
-class OwnStep(keras.Sequential):
-    def train_step(self, *arguments):
-        return super().train_step(*arguments)
-
-
-def test_a_callback_for_batches_gets_them_and_the_result_is_the_same():
-    callback = EveryBatch()
-    model = compiled(dense, loss="mse", optimizer=decaying_sgd)
-    with pytest.warns(ModelFitWarning, match="EveryBatch has the hook on_train_batch_end"):
-        history = fit(model, *regression(), epochs=3, verbose=0, seed=4, callbacks=[callback])
-    expected, in_program = train(epochs=3, seed_of_order=4)
-    assert callback.seen == 2
-    assert history.params["program"] == "model.fit"
-    assert_same(history.history["loss"], in_program.history["loss"])
-    assert_same(model.get_weights(), expected.get_weights())
-
-
-@pytest.mark.parametrize(
-    ("build", "options", "arguments", "why"),
-    [
-        (dense, dict(run_eagerly=True), {}, "run_eagerly=True"),
-        (dense, {}, dict(class_weight={0: 1.0}), "the argument class_weight"),
-        (dense, {}, dict(sample_weight=np.ones(90)), "the argument sample_weight"),
-        (lambda: OwnStep([layers.Dense(1)]), {}, {}, "OwnStep has a train_step of its own"),
-    ],
-)
-def test_model_fit_does_what_no_program_does(build, options, arguments, why):
-    x, y = regression()
-    y = np.zeros_like(y) if "class_weight" in arguments else y
-    models = [compiled(build, loss="mse", optimizer=decaying_sgd, **options) for _ in "ab"]
-    with pytest.warns(ModelFitWarning, match=why):
-        history = fit(models[0], x, y, epochs=2, shuffle=False, verbose=0, **arguments)
-    expected = models[1].fit(x, y, epochs=2, shuffle=False, verbose=0, **arguments)
-    assert_same_history(history, expected)
-
-
-def test_a_data_set_goes_to_model_fit():
-    class Batches(keras.utils.PyDataset):
-        def __len__(self):
-            return 3
-
-        def __getitem__(self, step):
-            return regression(rows=10, seed=step)
-
-    model = compiled(dense, loss="mse", optimizer=decaying_sgd)
-    with pytest.warns(ModelFitWarning, match="Batches, which is no array"):
-        history = fit(model, Batches(), epochs=2, verbose=0)
-    assert len(history.history["loss"]) == 2
-    with pytest.warns(ModelFitWarning), pytest.raises(InvalidArgumentError, match="augment needs data in arrays"):
-        fit(model, Batches(), verbose=0, augment=layers.GaussianNoise(1.0))
-
-
-def test_augmentation_also_acts_in_model_fit():
-    model = compiled(dense, loss="mse", optimizer=lambda: keras.optimizers.SGD(0.0))
-    noise = layers.GaussianNoise(1.0, seed=1)
-    with pytest.warns(ModelFitWarning):
-        history = fit(model, *regression(), verbose=0, callbacks=[EveryBatch()], augment=noise)
-    plain = model.evaluate(*regression(), verbose=0)
-    assert abs(history.history["loss"][0] - plain) > 1e-3 * plain
-
-
-# Bad input
-
-
-def with_nan():
-    x, y = regression()
-    x[7, 2] = np.nan
-    return x, y
-
-
-def unknown_label():
-    x, y = classification()
-    y[[3, 5]] = CLASSES
-    return x, y
-
-
-@pytest.mark.parametrize(
-    ("build", "data", "arguments", "message"),
-    [
-        (dense, lambda: (regression()[0], regression(80)[1]), {}, r"same number of examples.*90.*80"),
-        (dense, with_nan, {}, r"x of the training data holds 1 NaN, the first at index \[7, 2\]"),
-        (dense, regression, dict(validation_data=with_nan()), "x of the validation data holds 1 NaN"),
-        (convolutional, unknown_label, {}, "2 labels that output .* does not know, the first is 5: it has 5 classes"),
-        (dense, lambda: (np.zeros((0, 4)), np.zeros((0, 1))), {}, "At least one example"),
-        (dense, regression, dict(batch_size=0), "batch_size must be .* at least 1, received 0"),
-        (dense, regression, dict(epochs=1.5), "epochs must be .* received 1.5"),
-        (dense, regression, dict(initial_epoch=-1), "initial_epoch must be .* received -1"),
-    ],
-)
-def test_bad_input_is_refused_before_any_work(build, data, arguments, message):
-    model = compiled(build, loss=sparse if build is convolutional else "mse", optimizer=decaying_sgd)
-    weights = model.get_weights()
-    with pytest.raises(InvalidArgumentError, match=message):
-        fit(model, *data(), verbose=0, **arguments)
-    assert_same(model.get_weights(), weights, tolerance=0)
-    assert not model.optimizer.built or int(np.asarray(model.optimizer.iterations)) == 0
-
-
-def test_labels_are_checked_for_the_output_they_belong_to():
-    model = compiled(two_outputs, loss=lambda: {"value": "mse", "kind": sparse()}, optimizer=decaying_sgd)
-    x, (value, kind) = two_of_each()
-    with pytest.raises(InvalidArgumentError, match="labels that output 'kind' does not know, the first is -1"):
-        fit(model, x, [value, np.where(kind == 2, -1, kind)], verbose=0)
-
-
-def test_a_model_that_is_not_compiled_is_refused():
-    with pytest.raises(InvalidArgumentError, match="is not compiled: call model.compile"):
-        fit(dense(), *regression())
-
-
-def test_a_full_device_is_a_clear_error_and_keeps_the_weights():
-    class Huge(layers.Layer):
-        def __init__(self):
-            super().__init__()
-            self.supports_jit = False
-
-        def call(self, x):
-            table = x[0, 0] * keras.ops.outer(keras.ops.arange(2.0**21), keras.ops.arange(2.0**20))
-            return x + keras.ops.sum(keras.ops.sort(keras.ops.stop_gradient(table)), axis=1)[:1]
-
-    def huge():
-        return keras.Sequential([keras.Input((4,)), layers.Dense(1), Huge()])
-
-    model = compiled(huge, loss="mse", optimizer=decaying_sgd)
-    weights = model.get_weights()
-    with pytest.raises(DeviceMemoryError, match="out of memory training .* with 32 examples per batch"):
-        fit(model, *regression(), verbose=0)
-    assert_same(model.get_weights(), weights, tolerance=0)

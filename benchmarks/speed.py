@@ -1,0 +1,188 @@
+"""How fast training steps are: `kmerge.fit` against `model.fit`, gates against none, `fit_many` against one at a time.
+
+    python -m benchmarks.speed --nets sine lenet --backends tensorflow jax --together 1 10 50
+
+prints a Markdown table. Each net and backend is measured in a process of its own; every number of a row comes from that
+one process, so ratios do not depend on the machine's mood as much as times do. A time is that of the fastest of several
+epochs, without compiling.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Net:
+    """A network of the benchmark's suites, and the size of the measurement.
+
+    Attributes:
+        build: name of the builder in `benchmarks.architectures`.
+        input_shape: of one example.
+        outputs: classes; 1 for regression.
+        batch_size: examples per step, as in the suite.
+        steps: per epoch; one of them has a smaller batch.
+        epochs: measured, after one that is not.
+    """
+
+    build: str
+    input_shape: tuple[int, ...]
+    outputs: int
+    batch_size: int
+    steps: int
+    epochs: int
+
+
+NETS = {
+    "sine": Net("mlp", (1,), 1, 32, 313, 20),
+    "lenet": Net("lenet", (28, 28, 1), 10, 128, 16, 5),
+    "resnet20": Net("resnet", (32, 32, 3), 100, 128, 3, 3),
+}
+COLUMNS = {
+    "net": "net",
+    "backend": "backend",
+    "device": "device",
+    "program": "program",
+    "model_fit": "`model.fit`, us/step",
+    "fit": "`kmerge.fit`, us/step",
+    "speedup": "ratio",
+    "compile": "compile, s",
+    "gates_example": "gates per example / none",
+    "gates_batch": "gates per batch / none",
+    "gates_teacher": "gates per batch / teacher",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__.splitlines()[0])
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=["sine", "lenet"])
+    parser.add_argument("--backends", nargs="+", choices=["tensorflow", "jax"], default=["tensorflow", "jax"])
+    parser.add_argument("--together", nargs="*", type=int, default=[], metavar="K", help="fit_many with K models (JAX)")
+    parser.add_argument("--no-gates", action="store_true", help="leave out the gated networks")
+    parser.add_argument("--measure", choices=NETS, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.measure:
+        print(json.dumps(measure(NETS[options.measure], not options.no_gates, options.together)))
+        return 0
+    rows = [_in_process(net, backend, options) for net in options.nets for backend in options.backends]
+    columns = {**COLUMNS, **{f"together_{k}": f"{k} together / alone, per model" for k in options.together}}
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
+    print(_table(rows, columns))
+    return 0
+
+
+def _in_process(net: str, backend: str, options: argparse.Namespace) -> dict:
+    command = [sys.executable, "-m", "benchmarks.speed", "--measure", net]
+    command += ["--no-gates"] * options.no_gates
+    if options.together and backend == "jax":
+        command += ["--together", *map(str, options.together)]
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "KERAS_BACKEND": backend}
+    print(f"Measuring {net} on {backend} ...", file=sys.stderr, flush=True)
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return {"net": net, "backend": backend, **json.loads(done.stdout.splitlines()[-1])}
+
+
+def _table(rows: list[dict], columns: dict[str, str]) -> str:
+    shown = [key for key in columns if any(key in row for row in rows)]
+    lines = ["| " + " | ".join(columns[key] for key in shown) + " |", "|" + "---|" * len(shown)]
+    for row in rows:
+        cells = [f"{row[key]:.3g}" if isinstance(row.get(key), float) else str(row.get(key, "")) for key in shown]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def measure(net: Net, gates: bool, together: list[int]) -> dict:
+    """All numbers of one net on the backend of this process.
+
+    Args:
+        net: what to measure.
+        gates: whether to measure gated networks as well.
+        together: numbers of models for `fit_many`.
+
+    Returns:
+        Times in microseconds per step, and ratios, under the keys of `COLUMNS`.
+    """
+    import keras
+
+    import kmerge
+
+    def parents(count: int = 2) -> list:
+        return [_build(net, seed) for seed in range(count)]
+
+    teacher = _compiled(net, parents(1)[0])
+    plain, params = _time(net, kmerge.fit, teacher)
+    theirs, _ = _time(net, lambda model, *data, **options: model.fit(*data, **options), _compiled(net, parents(1)[0]))
+    numbers = {"model_fit": theirs, "fit": plain, "speedup": theirs / plain, "compile": params["compile_seconds"]}
+    numbers |= {"program": params["program"] + (", XLA" if params["xla"] else ""), "device": _device(keras)}
+    if gates:
+        wide, _ = _time(net, kmerge.fit, _compiled(net, kmerge.concatenate(*parents())))
+        for sampling in ("example", "batch"):
+            big = kmerge.merge(*parents(), sampling=sampling)
+            gated, _ = _time(net, kmerge.fit, _compiled(net, big, kmerge.gate_optimizer))
+            numbers[f"gates_{sampling}"] = gated / wide
+        numbers["gates_teacher"] = gated / plain
+    for count in together:
+        models = [_compiled(net, model) for model in parents(count)]
+        many, _ = _time(net, lambda models, *data, **options: _first_of_many(kmerge, models, data, options), models)
+        numbers[f"together_{count}"] = many / count / plain
+    return numbers
+
+
+def _first_of_many(kmerge, models: list, data: tuple, options: dict):
+    options = {key: value for key, value in options.items() if key != "verbose"}
+    callbacks = [options.pop("callbacks"), *([] for _ in models[1:])]
+    return kmerge.fit_many(models, *data, callbacks=callbacks, **options)[0]
+
+
+def _build(net: Net, seed: int):
+    from benchmarks import architectures
+
+    return getattr(architectures, net.build)(net.input_shape, net.outputs, seed)
+
+
+def _compiled(net: Net, model, wrap: Callable | None = None):
+    import keras
+
+    optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
+    classes = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    loss, metric = (classes, "accuracy") if net.outputs > 1 else ("mse", "mse")
+    model.compile(wrap(optimizer) if wrap else optimizer, loss, metrics=[metric])
+    return model
+
+
+def _time(net: Net, fit: Callable, model) -> tuple[float, dict]:
+    """Microseconds per step in the fastest epoch, and the history's `params`."""
+    import keras
+    import numpy as np
+
+    class Clock(keras.callbacks.Callback):
+        seconds = []
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.start = time.perf_counter()
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.seconds = [*self.seconds, time.perf_counter() - self.start]
+
+    rng = np.random.default_rng(0)
+    examples = net.batch_size * net.steps - net.batch_size // 2
+    x = rng.normal(size=(examples, *net.input_shape)).astype("float32")
+    y = rng.integers(0, net.outputs, examples) if net.outputs > 1 else np.sin(x)
+    clock = Clock()
+    history = fit(model, x, y, batch_size=net.batch_size, epochs=net.epochs + 1, callbacks=[clock], verbose=0)
+    return min(clock.seconds[1:]) / net.steps * 1e6, history.params
+
+
+def _device(keras) -> str:
+    return keras.distribution.list_devices()[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""Rules for operations: `x + y` and `keras.ops.*` on symbolic tensors. They have no public classes, so names tell them.
+
+`rule_for` finds the rule of any layer or operation.
+"""
+
+import numpy as np
+from keras import Operation
+
+from kmerge.errors import UnsupportedLayerError
+from kmerge.layer_rules import RULES, Rule
+from kmerge.passing_rules import ElementwiseRule
+from kmerge.shape_rules import (
+    ConcatenateRule,
+    ReshapeOperationRule,
+    ResizeRule,
+    SliceRule,
+    SplitRule,
+    TakeRule,
+    combine,
+)
+
+
+def rule_for(operation: Operation, path: str) -> Rule:
+    """The rule of a layer or operation.
+
+    Raises:
+        UnsupportedLayerError: if there is none, or a subclass overrides the `call` that the rule describes.
+    """
+    kind = type(operation)
+    if kind.__name__ in OPERATION_RULES and kind.__module__.startswith("keras.src.ops"):
+        return OPERATION_RULES[kind.__name__]
+    for ancestor in kind.__mro__:
+        if ancestor in RULES:
+            if ancestor is not kind and kind.call is not ancestor.call:
+                raise UnsupportedLayerError(
+                    path,
+                    kind.__name__,
+                    f"it overrides the call of {ancestor.__name__}, so its rule may not hold.",
+                    REGISTER,
+                )
+            return RULES[ancestor]
+    raise UnsupportedLayerError(path, kind.__name__, "kmerge has no rule for what it does to channels.", REGISTER)
+
+
+REGISTER = "Register one: kmerge.register_rule(layer_class, rule); see kmerge.Rule."
+
+
+class TransposeRule(Rule):
+    def walk(self, site, x):
+        axes = site.layer.axes or range(len(x.shape))[::-1]
+        if list(axes)[0] != 0:
+            site.refuse("it moves the batch axis.", "Keep axis 0 in its place.")
+        return site.output(x.units, [a % len(x.shape) for a in axes].index(x.axis))
+
+
+class PadRule(Rule):
+    def walk(self, site, x):
+        widths = list(site.layer.pad_width)
+        widths = widths * len(x.shape) if len(widths) == 1 else widths
+        if tuple(widths[x.axis]) != (0, 0):
+            site.refuse("it pads the feature axis.", "Pad spatial axes only, or concatenate what you add.")
+        return site.output(x.units, x.axis)
+
+
+class ReduceRule(Rule):
+    """mean, sum, max, min over axes without channels."""
+
+    def walk(self, site, x):
+        axes = site.layer.axis
+        rank = len(x.shape)
+        axes = list(range(rank)) if axes is None else [a % rank for a in np.atleast_1d(axes).tolist()]
+        if x.axis in axes or 0 in axes:
+            site.refuse(f"it reduces axis {x.axis if x.axis in axes else 0}, and with it the channels or the batch.",
+                        "Reduce spatial axes only; to mix channels use Dense or a 1x1 convolution.")  # fmt: skip
+        if type(site.layer).__name__ not in ("Mean", "Sum"):
+            site.curve(x)
+        return site.output(x.units, x.axis if site.layer.keepdims else x.axis - sum(a < x.axis for a in axes))
+
+
+class ArithmeticRule(Rule):
+    """x + y, x * y, ...: of tensors, or of a tensor and a number."""
+
+    def __init__(self, linear: bool):
+        self.linear = linear
+
+    def walk(self, site, *inputs):
+        constants = [c for c in (*site.call.args, *site.call.kwargs.values()) if _is_array(c)]
+        if any(np.size(c) != 1 for c in constants):
+            site.refuse(
+                f"it combines channels with a constant array of shape {np.shape(constants[0])}, which no weight holds.",
+                "Use a layer with weights, or Rescaling or Normalization with a list.",
+            )
+        inverse = (
+            len(inputs) == 1 and "Divide" in type(site.layer).__name__ and site.call.args[0] is not site.call.inputs[0]
+        )
+        if (
+            not self.linear
+            and len(inputs) > 1
+            or inverse
+            or type(site.layer).__name__ in ("Maximum", "Minimum", "Power")
+        ):
+            site.curve(*inputs)
+        return combine(site, inputs)
+
+
+def _is_array(value) -> bool:
+    return (
+        hasattr(value, "shape")
+        and not hasattr(value, "sparse")
+        and np.ndim(value) > 0
+        or isinstance(value, (list, tuple))
+    )
+
+
+class OperationPassRule(Rule):
+    def walk(self, site, x):
+        return site.output(x.units, x.axis)
+
+
+class FinalSoftmaxRule(Rule):
+    is_activation = True
+
+    def walk(self, site, x):
+        if not site.final:
+            site.refuse("it normalises over channels inside the model.", "Only the last operation may do so.")
+        return x
+
+
+_ELEMENTWISE = (
+    "Relu Relu6 Sigmoid Tanh Silu Gelu Elu Selu Softplus Softsign LeakyRelu HardSigmoid HardSilu HardTanh Celu Mish "
+    "LogSigmoid SparsePlus SparseSigmoid Squareplus Exp Expm1 Log Log1p Sqrt Rsqrt Square Absolute Abs Clip Sin Cos Tan Sign "
+    "Reciprocal Erf Threshold SoftShrink HardShrink TanhShrink Floor Ceil Round"
+).split()
+
+OPERATION_RULES: dict[str, Rule] = {
+    **{name: ElementwiseRule() for name in _ELEMENTWISE},
+    **{name: ArithmeticRule(linear=True) for name in ("Add", "Subtract")},
+    **{
+        name: ArithmeticRule(linear=False)
+        for name in ("Multiply", "Divide", "TrueDivide", "Maximum", "Minimum", "Power")
+    },
+    **{name: ReduceRule() for name in ("Mean", "Sum", "Max", "Min")},
+    **{name: OperationPassRule() for name in ("Negative", "Cast", "Identity", "Copy", "StopGradient")},
+    **{name: ResizeRule() for name in ("ExpandDims", "Squeeze")},
+    **{name: FinalSoftmaxRule() for name in ("Softmax", "LogSoftmax")},
+    "Concatenate": ConcatenateRule(),
+    "GetItem": SliceRule(),
+    "Pad": PadRule(),
+    "Reshape": ReshapeOperationRule(),
+    "Split": SplitRule(),
+    "Take": TakeRule(),
+    "Transpose": TransposeRule(),
+}

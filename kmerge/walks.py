@@ -1,0 +1,163 @@
+"""Walking a graph: every call in its order, and what the first walk notes about units."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from kmerge.errors import InvalidArgumentError
+from kmerge.graph import Graph
+from kmerge.labels import Labels, Site
+
+
+def walk_calls(graph: Graph, inputs: list, visit: Callable) -> list:
+    """Runs `visit` over all calls in their order, those of nested models in the place of the model.
+
+    Args:
+        graph: the graph to walk.
+        inputs: a value for each of its inputs.
+        visit: `visit(key, path, call, values, end) -> values` of the outputs. `key` holds the numbers of the calls that
+            lead here. `path` names the layer; one that is reached in several ways has the path of its first use.
+            `end` is the number of the model's output that the call makes for nothing else to read, or None.
+
+    Returns:
+        The values of the outputs.
+    """
+    paths: dict[int, str] = {}
+
+    def walk(graph, inputs, ends, number, prefix):
+        values = {id(x): value for x, value in zip(graph.inputs, inputs, strict=True)}
+        end_of = {id(x): end for x, end in zip(graph.outputs, ends, strict=True) if not graph.is_read(x)}
+        for call in graph.calls:
+            here = [values[id(x)] for x in call.inputs]
+            key, path = number + (call.number,), paths.setdefault(id(call.operation), prefix + call.name)
+            reached = [end_of.get(id(x)) for x in call.outputs]
+            if call.is_model:
+                found = walk(Graph(call.operation), here, reached, key, path + "/")
+            else:
+                found = visit(key, path, call, here, None if None in reached else reached[0])
+            values.update({id(x): value for x, value in zip(call.outputs, found, strict=True)})
+        return [values[id(x)] for x in graph.outputs]
+
+    return walk(graph, inputs, range(len(graph.outputs)), (), "")
+
+
+def input_labels(tensor: keras.KerasTensor, units: Callable[[int], np.ndarray]) -> Labels:
+    """Labels of a model's input: its channels lie on the last axis."""
+    shape = tuple(tensor.shape)
+    if len(shape) < 2 or shape[-1] is None:
+        raise InvalidArgumentError(
+            f"Expected an input with a batch axis and a known last axis. Received: input {tensor.name!r} of shape {shape}."
+        )
+    return Labels(units(shape[-1]), len(shape) - 1, shape)
+
+
+def copy_name(name: str) -> str:
+    """The name of the copies of an input's channels, one for each source."""
+    return f"{name}_of_each"
+
+
+class Notes:
+    """What the walk collects about units, before ties are resolved."""
+
+    def __init__(self):
+        self.count = 0
+        self.owned: dict[tuple, np.ndarray] = {}
+        self.ties: list[tuple] = []
+        self.facts: list[tuple] = []
+        self.shared: dict[tuple, Labels] = {}
+
+    def own(self, path: str, count: int, *facts, name: str = "output") -> np.ndarray:
+        if (path, name) not in self.owned:
+            self.owned[path, name] = np.arange(self.count, self.count + count)
+            self.count += count
+        for fact in facts:
+            self.note(fact, self.owned[path, name])
+        return self.owned[path, name]
+
+    def note(self, fact, units) -> None:
+        self.facts.append((fact, units))
+
+    def tie(self, a, b, path: str) -> None:
+        self.ties.append((a, b))
+        self.note(("tie", path), a)
+
+    def classes(self) -> np.ndarray:
+        """The class of each unit under all ties: the smallest number that it is tied to."""
+        parent = np.arange(self.count)
+        if not self.ties:
+            return parent
+        a, b = (np.concatenate([np.ravel(t[i]) for t in self.ties]) for i in (0, 1))
+        while True:
+            low = np.minimum(parent[a], parent[b])
+            before = parent.copy()
+            for side in (a, b):
+                np.minimum.at(parent, parent[side], low)
+                np.minimum.at(parent, side, low)
+            parent = parent[parent]
+            if np.array_equal(parent, before):
+                return parent
+
+
+class TraceSite(Site):
+    """The site of a walk that finds out which units belong together."""
+
+    def __init__(self, call, path, final, notes: Notes):
+        super().__init__(call, path, final)
+        self.notes = notes
+        self.axes: dict[str, tuple] = {}
+
+    def own(self, count, name="output"):
+        return self.notes.own(self.path, count, "made", name=name)
+
+    def consume(self, x):
+        self._share(x, "consumed")
+        self.notes.note(("consumed", self.path), x.units)
+        return x.units
+
+    def hold(self, x):
+        self._share(x, "held")
+        self.notes.note("held", x.units)
+        return x
+
+    def _share(self, x, role):
+        first = self.notes.shared.setdefault((self.path, role), x)
+        if first is not x:
+            self.notes.tie(x.units, first.units, self.path)
+
+    def couple(self, x, size):
+        if size > 1:
+            grid = x.units.reshape(-1, size)
+            self.notes.tie(grid, np.broadcast_to(grid[:, :1], grid.shape), self.path)
+        return x
+
+    def tie(self, *inputs):
+        for x in inputs[1:]:
+            self.notes.tie(inputs[0].units, x.units, self.path)
+        return list(inputs)
+
+    def spread(self, x, over):
+        self.notes.note(("fixed", f"{self.path} repeats it by broadcasting"), x.units)
+        # The product differs between sources wherever x does, as if a weight were held for each unit.
+        self.notes.note("held", over.units)
+        return x
+
+    def pick(self, x, positions, output=0):
+        if len(np.unique(positions)) == len(positions):
+            self.notes.note(("slice", self.path, output), x.units[positions])
+            return x.units[positions]
+        # A gather that repeats units: what it reads must stay, what it makes is free.
+        self.notes.note(("fixed", f"{self.path} repeats it by a gather"), x.units)
+        return self.notes.own(self.path, len(positions), "made", name=f"output {output}")
+
+    def tile(self, x, grid, movable):
+        self.notes.tie(grid, np.broadcast_to(grid[:1], grid.shape), self.path)
+        return grid
+
+    def curve(self, *inputs):
+        for x in inputs:
+            self.notes.note("curved", x.units)
+
+    def weight(self, name, *axes):
+        if getattr(self.layer, name, None) is not None:
+            self.axes[name] = axes

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.dry_run:
             print(_plan_text(suite, runs, options))
             return DONE
-        return _launch(suite, runs, options, f"python -m benchmarks.run {shlex.join(arguments)}")
+        return _launch(suite, runs, options, recorded_command(arguments))
     except UsageError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return USAGE
@@ -222,6 +222,30 @@ def _plan_text(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namesp
             f"epochs: {budget}",
         ]
     )
+
+
+def recorded_command(arguments: Sequence[str]) -> str:
+    """The command as rows tell it: without the options that name folders of this machine, which change no result.
+
+    Args:
+        arguments: of the command line.
+
+    Returns:
+        The command, to be run in the repository.
+    """
+    kept, is_value = [], False
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        if name in _FOLDERS:
+            is_value = not equals
+        elif is_value:
+            is_value = False
+        else:
+            kept.append(argument)
+    return shlex.join(["python", "-m", "benchmarks.run", *kept])
+
+
+_FOLDERS = ("--out", "--data-dir", "--cache-dir")
 
 
 def _launch(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace, command: str) -> int:

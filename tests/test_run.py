@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import run, store
 from benchmarks.suites import SUITES
+from benchmarks.run import recorded_command
 from tests import launches
 
 
@@ -233,3 +234,8 @@ def test_a_results_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "out").write_text("a file")
     status, _, err = launches.launch("--suite", "digits", *launches.places(tmp_path))
     assert status == run.USAGE and str(tmp_path / "out") in err and "Traceback" not in err
+
+
+def test_rows_tell_the_command_without_folders_of_this_machine():
+    arguments = ["--suite", "sine", "--out", "/here", "--seeds", "0-3", "--data-dir=/there", "--cache-dir", "c", "--jobs", "2"]
+    assert recorded_command(arguments) == "python -m benchmarks.run --suite sine --seeds 0-3 --jobs 2"

@@ -5,8 +5,10 @@ from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError, Kmerg
 from kmerge.gate_training import GateControl, GatePressure, gate_optimizer
 from kmerge.gates import ApplyGates, HardConcreteGate, gates_of
 from kmerge.layer_rules import Rule, register_rule
+from kmerge.layout import Plan
 from kmerge.merging import MergeReport, compress, merge, merge_report
 from kmerge.normalization import recalibrate
+from kmerge.rewriting import rewrite
 from kmerge.surgery import concatenate, grow, permute, select
 from kmerge.training import fit, fit_many
 
@@ -21,6 +23,7 @@ __all__ = [
     "InvalidArgumentError",
     "KmergeError",
     "MergeReport",
+    "Plan",
     "Rule",
     "UnsupportedLayerError",
     "channel_spaces",
@@ -36,5 +39,6 @@ __all__ = [
     "permute",
     "recalibrate",
     "register_rule",
+    "rewrite",
     "select",
 ]

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from kmerge.channels import Record, Trace
-from kmerge.errors import KmergeError, UnsupportedLayerError
+from kmerge.errors import InvalidArgumentError, KmergeError, UnsupportedLayerError
 from kmerge.graph import Graph
 from kmerge.labels import Axis, Labels, Site, match, occurrences, positions_of, stretches
 from kmerge.walks import walk_calls
@@ -69,6 +69,19 @@ class Placed:
     consumed: list[int] = field(default_factory=list)
 
 
+def _check(plan: Plan, trace: Trace) -> None:
+    for name, entries in plan.entries.items():
+        if name not in trace.spaces:
+            raise InvalidArgumentError(f"Plan: expected names of spaces, of {list(trace.spaces)}. Received: {name!r}.")
+        size = trace.spaces[name].size
+        wrong = [e for e in entries if not (0 <= e[1] < size and (e[0] is NEW or 0 <= e[0] < plan.sources))]
+        if wrong or not len(entries) or len(set(kept := [tuple(e) for e in entries if e[0] is not NEW])) < len(kept):
+            raise InvalidArgumentError(
+                f"Plan, space {name!r}: expected distinct pairs of a source from 0 to {plan.sources - 1}, or NEW, and a "
+                f"unit from 0 to {size - 1}. Received: {wrong or list(entries)}."
+            )
+
+
 class Layout:
     """The entries along every tensor and weight of a new model.
 
@@ -82,6 +95,7 @@ class Layout:
     """
 
     def __init__(self, trace: Trace, plan: Plan):
+        _check(plan, trace)
         self.trace = trace
         self.plan = plan
         self.units = len(trace.space_of)

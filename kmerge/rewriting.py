@@ -76,6 +76,8 @@ def rewrite(
     Raises:
         ArchitectureMismatchError, UnsupportedLayerError, InvalidArgumentError: before anything is built.
     """
+    if len(sources) != plan.sources:
+        raise InvalidArgumentError(f"Expected the {plan.sources} sources of the plan. Received: {len(sources)} models.")
     for model in {id(m): m for m in sources}.values():
         check_finite(model)
     walked = trace(template, plan.copied_inputs, plan.averaged_outputs)

@@ -198,7 +198,8 @@ class FadeControl(GateControl):
     In the first `compete` of the epochs the loss is that of the paper's control at a constant `pressure`. Then the most
     open units of each space are chosen for good, and the mask moves from the gates' samples to the choice. In the last
     epochs, about `settle` of them and at least one, the mask is exactly the choice: the network trains as it will be
-    after the cut, which then changes nothing but BatchNormalization's lag.
+    after the cut, which then changes nothing but BatchNormalization's lag. A single epoch leaves no time to fade: the
+    gates compete all through it.
 
     Args:
         pressure: weight of `d^2`.
@@ -213,7 +214,7 @@ class FadeControl(GateControl):
     def before_epoch(self, gates, epoch, epochs):
         first = min(round(self.compete * epochs), epochs - 1)
         last = max(first, min(epochs - 1, round((1 - self.settle) * epochs)))
-        hardness = np.clip((epoch - first + 1) / (last - first + 1), 0, 1)
+        hardness = np.clip((epoch - first + 1) / (last - first + 1), 0, 1) if epochs > 1 else 0.0
         for gate in gates:
             gate.pressure.assign(self.pressure)
             if hardness > 0 and not np.asarray(gate.chosen).any():
@@ -241,8 +242,9 @@ class GatePressure(keras.callbacks.Callback):
     Callbacks that report logs (`TensorBoard`, `CSVLogger`) come after it in the list.
 
     Args:
-        control: `"paper"`, `"lagrangian"`, `"fade"`, or a `GateControl`.
-        **settings: the arguments of the named control, e.g. `GatePressure(start=.01, step=.05)`;
+        control: `"fade"` (the default: what `compress` then cuts off contributes nothing any more), `"paper"`,
+            `"lagrangian"`, or a `GateControl`.
+        **settings: the arguments of the named control, e.g. `GatePressure("paper", start=.01, step=.05)`;
             see `PaperControl`, `LagrangianControl`, `FadeControl`.
 
     Raises:
@@ -253,7 +255,7 @@ class GatePressure(keras.callbacks.Callback):
         Pašen and Boža, Merging of neural networks, section 3.
     """
 
-    def __init__(self, control: str | GateControl = "paper", **settings: float):
+    def __init__(self, control: str | GateControl = "fade", **settings: float):
         super().__init__()
         self.control = control if isinstance(control, GateControl) else _named_control(control, settings)
         if self.control is control and settings:

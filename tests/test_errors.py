@@ -26,7 +26,7 @@ def mlp(hidden: int = 4, activation: str = "relu", **options) -> keras.Model:
     return keras.Model(x, layers.Dense(2, name="head", **options)(h), name="network")
 
 
-def refused(error: type, *words: object):
+def raises_naming(error: type, *words: object):
     """Expects `error` with all `words` in its message, in any order."""
     return pytest.raises(error, match="(?s)" + "".join(f"(?=.*{re.escape(str(word))})" for word in words))
 
@@ -38,13 +38,13 @@ def test_the_first_layer_that_differs_is_named(verb):
     longer = keras.Model(x, layers.Dense(2)(h))
     cases = [(mlp(5), 5), (mlp(activation="tanh"), "tanh"), (mlp(use_bias=False), "hidden"), (longer, "hidden")]
     for other, word in cases:
-        with refused(ArchitectureMismatchError, "hidden", word):
+        with raises_naming(ArchitectureMismatchError, "hidden", word):
             verb(mlp(), other)
 
 
 @verbs_of_many
 def test_the_third_model_is_compared_too(verb):
-    with refused(ArchitectureMismatchError, "hidden", 6):
+    with raises_naming(ArchitectureMismatchError, "hidden", 6):
         verb(mlp(), mlp(), mlp(6))
 
 
@@ -57,7 +57,7 @@ def test_different_wiring_is_refused(verb):
         return keras.Model(x, layers.Dense(2, name="head")(layers.Subtract(name="minus")(pair)))
 
     same = wired(True)
-    with refused(ArchitectureMismatchError, "minus"):
+    with raises_naming(ArchitectureMismatchError, "minus"):
         verb(same, wired_with_shared_operand())
     assert verb(same, wired(True)) is not None
 
@@ -73,25 +73,25 @@ def wired_with_shared_operand() -> keras.Model:
 def test_different_input_shapes_and_kinds(verb):
     x = keras.Input((4,))
     wider = keras.Model(x, layers.Dense(2, name="head")(layers.Dense(4, activation="relu", name="hidden")(x)))
-    with refused(ArchitectureMismatchError, 3, 4):
+    with raises_naming(ArchitectureMismatchError, 3, 4):
         verb(mlp(), wider)
-    with refused(ArchitectureMismatchError, "input", (None, 3), (None, 12, 12, 1)):
+    with raises_naming(ArchitectureMismatchError, "input", (None, 3), (None, 12, 12, 1)):
         verb(mlp(), ZOO["lenet"](0))
 
 
 @verbs_of_many
 def test_different_dtype_policies_are_refused(verb):
-    with refused(ArchitectureMismatchError, "hidden", "float32", "mixed_bfloat16"):
+    with raises_naming(ArchitectureMismatchError, "hidden", "float32", "mixed_bfloat16"):
         verb(mlp(), mlp(dtype="mixed_bfloat16"))
 
 
 @verbs_of_many
 def test_one_model_is_too_few(verb):
-    with refused(InvalidArgumentError, "two models", "1"):
+    with raises_naming(InvalidArgumentError, "two models", "1"):
         verb(mlp())
-    with refused(InvalidArgumentError, "two models", "0"):
+    with raises_naming(InvalidArgumentError, "two models", "0"):
         verb()
-    with refused(KmergeError, "two models"):
+    with raises_naming(KmergeError, "two models"):
         verb([mlp(), mlp()])
 
 
@@ -118,20 +118,20 @@ def test_subclassed_models_are_refused_by_name():
     model = Subclassed()
     model(np.zeros((1, 3), "float32"))
     for call in _every_verb(model):
-        with refused(KmergeError, "mine", "Subclassed", "keras.Model(inputs, outputs)"):
+        with raises_naming(KmergeError, "mine", "Subclassed", "keras.Model(inputs, outputs)"):
             call()
 
 
 def test_unbuilt_models_are_refused_by_name():
     model = keras.Sequential([layers.Dense(3), layers.Dense(2)], name="unbuilt")
     for call in _every_verb(model):
-        with refused(KmergeError, "unbuilt", "Input"):
+        with raises_naming(KmergeError, "unbuilt", "Input"):
             call()
 
 
 def test_what_is_no_model_is_refused():
     for call in _every_verb("network.keras"):
-        with refused(KmergeError, "network.keras"):
+        with raises_naming(KmergeError, "network.keras"):
             call()
 
 
@@ -141,11 +141,11 @@ def test_weights_that_are_not_finite_are_named(verb):
     kernel, bias = bad.get_layer("hidden").get_weights()
     kernel[1, 2] = np.nan
     bad.get_layer("hidden").set_weights([kernel, bias])
-    with refused(KmergeError, "hidden", "kernel", "NaN"):
+    with raises_naming(KmergeError, "hidden", "kernel", "NaN"):
         verb(mlp(), bad)
     kernel[1, 2] = np.inf
     bad.get_layer("hidden").set_weights([kernel, bias])
-    with refused(KmergeError, "hidden", "kernel"):
+    with raises_naming(KmergeError, "hidden", "kernel"):
         verb(bad, mlp())
 
 
@@ -226,7 +226,7 @@ def test_what_cannot_be_followed_is_refused_by_name(block, word):
     words = [word] + ["culprit"] * any(layer.name == "culprit" for layer in model.layers)
     calls = [lambda: kmerge.channel_spaces(model), lambda: kmerge.select(model, {"hidden": 2})]
     for call in calls + [lambda: kmerge.concatenate(model, model), lambda: kmerge.merge(model, model)]:
-        with refused(UnsupportedLayerError, *words) as caught:
+        with raises_naming(UnsupportedLayerError, *words) as caught:
             call()
     assert caught.value.layer
 
@@ -236,13 +236,13 @@ def test_a_layer_in_a_nested_model_is_named_with_its_path():
     inner = keras.Model(x, layers.LayerNormalization(name="culprit")(layers.Dense(4)(x)), name="encoder")
     z = keras.Input((4,))
     model = keras.Model(z, layers.Dense(2)(inner(z)))
-    with refused(UnsupportedLayerError, "encoder", "culprit", "LayerNormalization"):
+    with raises_naming(UnsupportedLayerError, "encoder", "culprit", "LayerNormalization"):
         kmerge.channel_spaces(model)
 
 
 @verbs_of_one
 def test_unknown_spaces_are_named_beside_the_known(verb, argument):
-    with refused(InvalidArgumentError, "hiden", "hidden"):
+    with raises_naming(InvalidArgumentError, "hiden", "hidden"):
         verb(mlp(), {"hiden": argument})
 
 
@@ -251,7 +251,7 @@ def test_fixed_spaces_are_refused_with_the_reason(verb, argument):
     model = mlp()
     for space in kmerge.channel_spaces(model).values():
         if not space.selectable:
-            with refused(InvalidArgumentError, space.name, space.reason):
+            with raises_naming(InvalidArgumentError, space.name, space.reason):
                 verb(model, {space.name: argument})
 
 
@@ -264,25 +264,25 @@ def test_fixed_spaces_are_refused_with_the_reason(verb, argument):
     ],
 )  # fmt: skip
 def test_select_refuses_what_is_no_choice_of_units(keep, received):
-    with refused(InvalidArgumentError, "hidden", received):
+    with raises_naming(InvalidArgumentError, "hidden", received):
         kmerge.select(mlp(), {"hidden": keep})
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [0, 1, 2, 2], [1, 2, 3, 4], [0, 1, 2, 3, 3], 4, [0.0, 1.0, 2.0], "abcd"])
 def test_permute_refuses_what_is_no_permutation(order):
-    with refused(InvalidArgumentError, "hidden", order):
+    with raises_naming(InvalidArgumentError, "hidden", order):
         kmerge.permute(mlp(), {"hidden": order})
 
 
 @pytest.mark.parametrize("new_units", [-1, 1.5, "two", None, [1]])
 def test_grow_refuses_what_is_no_count(new_units):
-    with refused(InvalidArgumentError, "hidden", new_units):
+    with raises_naming(InvalidArgumentError, "hidden", new_units):
         kmerge.grow(mlp(), {"hidden": new_units})
 
 
 @pytest.mark.parametrize(("option", "value"), [("scale", float("nan")), ("scale", "big"), ("scale", float("inf"))])
 def test_grow_refuses_bad_options(option, value):
-    with refused(InvalidArgumentError, option, value):
+    with raises_naming(InvalidArgumentError, option, value):
         kmerge.grow(mlp(), {"hidden": 1}, **{option: value})
 
 
@@ -290,22 +290,22 @@ def test_two_names_of_one_space_are_refused():
     x = keras.Input((3,))
     h = layers.Add()([layers.Dense(4, name="a")(x), layers.Dense(4, name="b")(x)])
     model = keras.Model(x, layers.Dense(2)(h))
-    with refused(InvalidArgumentError, "a", "b"):
+    with raises_naming(InvalidArgumentError, "a", "b"):
         kmerge.select(model, {"a": [0], "b": [1]})
 
 
 @verbs_of_one
 def test_plans_that_are_no_mapping_are_refused(verb, argument):
-    with refused(InvalidArgumentError, "hidden"):
+    with raises_naming(InvalidArgumentError, "hidden"):
         verb(mlp(), ["hidden"])
 
 
 @pytest.mark.parametrize(("option", "value"), [("gates", "closed"), ("sampling", "pixel"), ("gates", None)])
 def test_merge_refuses_unknown_options(option, value):
-    with refused(InvalidArgumentError, option, value):
+    with raises_naming(InvalidArgumentError, option, value):
         kmerge.merge(mlp(), mlp(), **{option: value})
 
 
 def test_compress_wants_a_merged_model():
-    with refused(KmergeError, "network", "merge"):
+    with raises_naming(KmergeError, "network", "merge"):
         kmerge.compress(mlp())

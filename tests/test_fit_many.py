@@ -93,10 +93,17 @@ def test_each_model_may_have_data_and_augmentation_of_its_own():
 def test_gates_and_their_callbacks_work_together():
     alone, together = pair(gated, optimizer=for_gates), pair(gated, optimizer=for_gates)
     histories = [
-        fit(model, *regression(), seed=i, epochs=3, verbose=0, callbacks=[GatePressure(start=i + 1.0, step=5.0)])
+        fit(
+            model,
+            *regression(),
+            seed=i,
+            epochs=3,
+            verbose=0,
+            callbacks=[GatePressure("paper", start=i + 1.0, step=5.0)],
+        )
         for i, model in enumerate(alone)
     ]
-    callbacks = [[GatePressure(start=i + 1.0, step=5.0)] for i in range(2)]
+    callbacks = [[GatePressure("paper", start=i + 1.0, step=5.0)] for i in range(2)]
     many = fit_many(together, *regression(), epochs=3, callbacks=callbacks)
     check_as_if_alone(alone, histories, together, many)
 

@@ -173,7 +173,9 @@ def test_bases_that_cannot_serve_are_refused():
 def test_lambda_rises_as_in_the_paper(start, step, epochs, end):
     """The end values are those of the paper's sine and CIFAR-100 runs."""
     model = compiled(gate_optimizer(keras.optimizers.SGD(0.0), 1e-9))
-    history = model.fit(X[:1], Y[:1], epochs=epochs, verbose=0, callbacks=[GatePressure(start=start, step=step)])
+    history = model.fit(
+        X[:1], Y[:1], epochs=epochs, verbose=0, callbacks=[GatePressure("paper", start=start, step=step)]
+    )
     pressure = history.history["gate_pressure"]
     assert pressure[0] == pytest.approx(start + step * start**0.5, rel=1e-5)
     assert pressure[-1] == pytest.approx(end, abs=0.03)
@@ -181,10 +183,10 @@ def test_lambda_rises_as_in_the_paper(start, step, epochs, end):
 
 
 def test_a_resumed_run_has_the_pressure_of_an_uninterrupted_one():
-    whole = fit(compiled(gate_optimizer("sgd")), 5, callbacks=[GatePressure()])["gate_pressure"]
+    whole = fit(compiled(gate_optimizer("sgd")), 5, callbacks=[GatePressure("paper")])["gate_pressure"]
     model = compiled(gate_optimizer("sgd"))
-    parts = fit(model, 2, callbacks=[GatePressure()])["gate_pressure"]
-    parts += fit(model, 5, initial_epoch=2, callbacks=[GatePressure()])["gate_pressure"]
+    parts = fit(model, 2, callbacks=[GatePressure("paper")])["gate_pressure"]
+    parts += fit(model, 5, initial_epoch=2, callbacks=[GatePressure("paper")])["gate_pressure"]
     assert parts == whole
 
 
@@ -194,7 +196,7 @@ def test_logs_tell_pressure_penalty_and_undecided_share():
     first.build(None) if not first.built else None
     first.loc.assign([5.0, 5, 5, -2, -2, -9])
     second.loc.assign([5.0, 5, -9, -9])
-    history = fit(model, callbacks=[GatePressure()])
+    history = fit(model, callbacks=[GatePressure("paper")])
     probabilities = [gate.open_probabilities() for gate in (first, second)]
     expected = sum((p.mean() - 0.5) ** 2 for p in probabilities)
     assert history["gate_penalty"] == pytest.approx([expected], rel=1e-4)
@@ -230,7 +232,13 @@ def test_a_compiled_epoch_is_driven_as_model_fit_is(control):
         np.testing.assert_allclose(epoch[key], step[key], rtol=1e-3, atol=1e-4, err_msg=key)
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 5, 12])
+def test_fade_chooses_nothing_before_the_gates_have_trained():
+    model = compiled(gate_optimizer("sgd"))
+    fit(model, 1, callbacks=[GatePressure("fade")])
+    assert all(float(gate.hardness) == 0 and not np.asarray(gate.chosen).any() for gate in gates_of(model))
+
+
+@pytest.mark.parametrize("epochs", [2, 5, 12])
 def test_fade_ends_in_a_hard_choice_that_later_epochs_keep(epochs):
     model = compiled(gate_optimizer("sgd"))
     choices = []
@@ -273,9 +281,9 @@ def test_wrong_controls_and_settings_are_refused():
     with pytest.raises(InvalidArgumentError, match="one of .*'paper'.* received 'papre'"):
         GatePressure("papre")
     with pytest.raises(InvalidArgumentError, match=r"takes the settings \['start', 'step'\], received \['rho'\]"):
-        GatePressure(rho=1.0)
+        GatePressure("paper", rho=1.0)
     with pytest.raises(InvalidArgumentError, match="from 0 on, received .*'step': -1"):
-        GatePressure(step=-1)
+        GatePressure("paper", step=-1)
 
 
 def test_pressure_needs_gates_that_are_not_decayed():

@@ -236,5 +236,17 @@ def test_a_results_folder_that_cannot_be_made_is_told(tmp_path):
 
 
 def test_rows_tell_the_command_without_folders_of_this_machine():
-    arguments = ["--suite", "sine", "--out", "/here", "--seeds", "0-3", "--data-dir=/there", "--cache-dir", "c", "--jobs", "2"]
+    arguments = [
+        "--suite",
+        "sine",
+        "--out",
+        "/here",
+        "--seeds",
+        "0-3",
+        "--data-dir=/there",
+        "--cache-dir",
+        "c",
+        "--jobs",
+        "2",
+    ]
     assert run.recorded_command(arguments) == "python -m benchmarks.run --suite sine --seeds 0-3 --jobs 2"

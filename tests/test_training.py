@@ -96,7 +96,7 @@ def test_callbacks_act_and_see_what_they_do_in_model_fit(tmp_path):
 
 def test_gates_feel_the_pressure_that_a_callback_sets_between_epochs():
     shares = []
-    for pressure in (GatePressure(start=0.0, step=0.0), GatePressure(start=1.0, step=20.0)):
+    for pressure in (GatePressure("paper", start=0.0, step=0.0), GatePressure("paper", start=1.0, step=20.0)):
         model, history = train(gated, optimizer=for_gates, epochs=4, callbacks=[pressure])
         shares.append(gates_of(model)[0].open_probabilities().mean())
     pressures = history.history["gate_pressure"]

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +18,13 @@ def start(*arguments, cwd=ROOT, **options):
     """A launch of `benchmarks.run` that has just begun."""
     command = [sys.executable, "-m", "benchmarks.run", *map(str, arguments)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    options = {"preexec_fn": _hear_interrupts} | options
     return subprocess.Popen(command, cwd=cwd, text=True, start_new_session=True, **streams, **options)
+
+
+def _hear_interrupts() -> None:
+    """A shell lets the jobs it puts in the background ignore Ctrl-C, and they pass that on to all they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def launch(*arguments, **options):

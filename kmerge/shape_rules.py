@@ -5,7 +5,7 @@ import math
 import numpy as np
 from keras import KerasTensor, layers, ops
 
-from kmerge.graph import rename_operation
+from kmerge.graph import Call, rename_operation
 from kmerge.labels import Labels, Site
 from kmerge.layer_rules import Rule, rules_for
 
@@ -62,8 +62,7 @@ class SliceRule(Rule):
     """x[..., a:b] on the feature axis; other axes may be sliced, indexed or added at will."""
 
     def walk(self, site, x):
-        key = _full_key(site.call.args[1] if len(site.call.args) > 1 else site.call.kwargs["key"], len(x.shape))
-        at = [i for i, k in enumerate(key) if k is not None][x.axis]
+        key, at = _key_and_place(site.call, len(x.shape), x.axis)
         if not isinstance(key[at], slice):
             site.refuse(f"it reads the single channel {key[at]!r} of axis {x.axis}, which removes the feature axis.",
                         "Read a slice of length one, x[..., i:i+1].")  # fmt: skip
@@ -77,8 +76,7 @@ class SliceRule(Rule):
         if not picks:
             return super().replay(call, operation, tensors, picks)
         x, (axis, positions) = tensors[0], picks[0]
-        key = _full_key(call.args[1] if len(call.args) > 1 else call.kwargs["key"], len(x.shape))
-        at = [i for i, k in enumerate(key) if k is not None][axis]
+        key, at = _key_and_place(call, len(x.shape), axis)
         if np.array_equal(np.arange(x.shape[axis])[key[at]], positions):
             return super().replay(call, operation, tensors, picks)
         if _is_run(positions):
@@ -100,11 +98,14 @@ def gather(x: KerasTensor, axis: int, positions: np.ndarray, name: str | None = 
     return y if name is None else rename_operation(y, name)
 
 
-def _full_key(key, rank: int) -> list:
+def _key_and_place(call: Call, rank: int, axis: int) -> tuple[list, int]:
+    """The key of a slice with an entry for every axis, and the place in it of the entry for `axis`."""
+    key = call.args[1] if len(call.args) > 1 else call.kwargs["key"]
     key = list(key) if isinstance(key, (tuple, list)) else [key]
     rest = [slice(None)] * (rank - sum(k is not None and k is not Ellipsis for k in key))
     at = next((i for i, k in enumerate(key) if k is Ellipsis), len(key))
-    return key[:at] + rest + key[at + 1 :]
+    key = key[:at] + rest + key[at + 1 :]
+    return key, [i for i, k in enumerate(key) if k is not None][axis]
 
 
 class TakeRule(Rule):
@@ -215,13 +216,12 @@ class ResizeRule(Rule):
         return reshape(site, x)
 
     def replay(self, call, operation, tensors, picks):
-        x, kept = tensors[0], tuple(call.outputs[0].shape[1:-1])
-        if math.prod(x.shape[1:]) % math.prod(kept) if None not in x.shape[1:] else True:
+        x, before, after = tensors[0], call.inputs[0].shape, call.outputs[0].shape
+        if x.shape[-1] == before[-1] or after[-1] == before[-1] != 1 or None in x.shape[1:]:
             return super().replay(call, operation, tensors, picks)
-        # Where a channel axis is put behind the old one, the new units belong on it.
-        target = (-1, *kept, math.prod(x.shape[1:]) // math.prod(kept))
-        outputs = super().replay(call, operation, tensors, picks)
-        return outputs if tuple(outputs[0].shape[1:]) == target[1:] else [ops.reshape(x, target)]
+        # The channel axis comes or goes at the end: the new units belong on the last axis that is left.
+        kept = tuple(after[1:-1])
+        return [ops.reshape(x, (-1, *kept, math.prod(x.shape[1:]) // math.prod(kept)))]
 
 
 @rules_for(layers.Permute)

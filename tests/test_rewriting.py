@@ -65,3 +65,22 @@ def test_a_plan_that_cannot_be_is_refused(entries, word):
         kmerge.rewrite(model, [model], kmerge.Plan(1, entries))
     with pytest.raises(kmerge.InvalidArgumentError, match="2 sources.*1 models"):
         kmerge.rewrite(model, [model], kmerge.Plan(2, {}))
+
+
+@pytest.mark.parametrize("kind", ["squeeze the channels", "expand behind", "expand behind channels that lie before"])
+def test_axes_that_come_and_go_behind_the_channels(kind):
+    def build(seed):
+        x = keras.Input((6, 3))
+        h = layers.Conv1D(1 if kind == "squeeze the channels" else 4, 1, activation="relu")(x)
+        if kind == "squeeze the channels":
+            h = keras.ops.squeeze(h, axis=-1)
+        else:
+            h = keras.ops.transpose(h, (0, 2, 1)) if kind.endswith("before") else h
+            h = keras.ops.expand_dims(h, axis=-1)
+        model = keras.Model(x, layers.Dense(2)(layers.Flatten()(h)))
+        randomise(model, seed)
+        return model
+
+    models, inputs = [build(0), build(1)], np.random.default_rng(0).normal(size=(5, 6, 3)).astype("float32")
+    mean = np.mean([model(inputs) for model in models], axis=0)
+    np.testing.assert_allclose(kmerge.concatenate(*models)(inputs), mean, rtol=1e-4, atol=1e-5)

@@ -9,39 +9,11 @@ it holds the kernels that make the unit, those that read it, and the scales of n
 cut at once ("flat"), from two networks, to half of each space; output kernels are those of the mean of the networks.
 """
 
-import keras
 import numpy as np
 
 import kmerge
 from baselines.budget import make_outcome, train_phase, train_teacher, validation_metric
 from baselines.strategy import Budget, Outcome, Stages, Task
-from kmerge.channels import trace
-
-
-def group_magnitudes(model: keras.Model) -> dict[str, np.ndarray]:
-    """The squared L2 norm of what belongs to each unit: kernels that make or read it, scales of normalisation.
-
-    Args:
-        model: a Functional or Sequential model.
-
-    Returns:
-        For each selectable channel space an array of shape `(units,)`.
-
-    Reference:
-        Fang et al., "DepGraph: towards any structural pruning", CVPR 2023, section 3.3.
-    """
-    found = trace(model)
-    squares = np.zeros(len(found.space_of))
-    for path, weights in found.axes.items():
-        for name, axes in weights.items():
-            if len(axes) < 2 and name != "gamma":
-                continue  # Biases, offsets and statistics say nothing about how much of a signal passes.
-            square = np.square(keras.ops.convert_to_numpy(getattr(found.layers[path], name)).astype("float64"))
-            for number, axis in enumerate(axes):
-                if axis is not None:
-                    others = tuple(i for i in range(len(axes)) if i != number)
-                    np.add.at(squares, axis.units, square.sum(axis=others))
-    return {space.name: squares[space.units] for space in found.spaces.selectable}
 
 
 def magnitude_merge(task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
@@ -50,8 +22,8 @@ def magnitude_merge(task: Task, budget: Budget, seed: int, stages: Stages) -> Ou
     teachers, records = [model for model, _ in trained], [record for _, record in trained]
     big = kmerge.concatenate(*teachers)
     keep = {
-        name: np.sort(np.argsort(-squares, kind="stable")[: len(squares) // 2])
-        for name, squares in group_magnitudes(big).items()
+        name: np.sort(np.argsort(-norms, kind="stable")[: len(norms) // 2])
+        for name, norms in kmerge.unit_importance(big, "magnitude").items()
     }
     student = kmerge.select(big, keep)
     extras = {

@@ -1,13 +1,19 @@
 """kmerge: merge, prune and resize the channels of Keras models."""
 
+from kmerge.budgets import Budget
 from kmerge.channels import ChannelSpace, ChannelSpaces, channel_spaces
+from kmerge.costs import latency, multiply_accumulates, parameters, saved_bytes
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError, KmergeError, UnsupportedLayerError
 from kmerge.gate_training import GateControl, GatePressure, gate_optimizer
 from kmerge.gates import ApplyGates, HardConcreteGate, gates_of
+from kmerge.importance import unit_importance
 from kmerge.layer_rules import Rule, register_rule
 from kmerge.layout import Plan
-from kmerge.merging import MergeReport, compress, merge, merge_report
+from kmerge.merge_reports import MergeReport, merge_report
+from kmerge.merging import compress, gate, merge
 from kmerge.normalization import recalibrate
+from kmerge.pairwise_merging import merge_pairwise
+from kmerge.pruning import UnitChoice, choose_units, prune
 from kmerge.rewriting import rewrite
 from kmerge.surgery import concatenate, grow, permute, select
 from kmerge.training import fit, fit_many
@@ -15,6 +21,7 @@ from kmerge.training import fit, fit_many
 __all__ = [
     "ApplyGates",
     "ArchitectureMismatchError",
+    "Budget",
     "ChannelSpace",
     "ChannelSpaces",
     "GateControl",
@@ -25,20 +32,30 @@ __all__ = [
     "MergeReport",
     "Plan",
     "Rule",
+    "UnitChoice",
     "UnsupportedLayerError",
     "channel_spaces",
+    "choose_units",
     "compress",
     "concatenate",
     "fit",
     "fit_many",
+    "gate",
     "gate_optimizer",
     "gates_of",
     "grow",
+    "latency",
     "merge",
+    "merge_pairwise",
     "merge_report",
+    "multiply_accumulates",
+    "parameters",
     "permute",
+    "prune",
     "recalibrate",
     "register_rule",
     "rewrite",
+    "saved_bytes",
     "select",
+    "unit_importance",
 ]

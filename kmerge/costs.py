@@ -1,14 +1,21 @@
-"""What a network costs: parameters and multiply-accumulates.
+"""What a network costs: parameters, multiply-accumulates, time and bytes.
 
 A *multiply-accumulate* (MAC) is one `a += w * x`. Only layers that mix units are counted: a Dense layer from 3 to 4
 units costs 12, a 3x3 convolution from 3 to 4 channels on a 5x5 output 3*3*3*4 * 5*5 = 2,700. Biases, normalisation,
 activations, pooling and gates cost about one operation per value and are left out, as the literature does. One training
 step costs about three forward passes: one forward, two backward.
+
+What is counted says little about time: `latency` measures it.
 """
 
 import math
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import keras
+import numpy as np
 from keras import layers
 
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
@@ -30,6 +37,7 @@ _ELEMENTWISE = (
 # Have no weights, but multiply tensors with each other.
 _PRODUCTS = (layers.AdditiveAttention, layers.Attention, layers.Dot)
 _PRODUCT_OPERATIONS = ("Dot", "DotProductAttention", "Einsum", "Inner", "Matmul", "Outer", "Tensordot", "Vdot")
+_WARM_UP = 3
 
 
 def parameters(model: keras.Model) -> int:
@@ -57,26 +65,59 @@ def multiply_accumulates(model: keras.Model) -> int:
         UnsupportedLayerError: for a layer that multiplies and that this file cannot count.
         InvalidArgumentError: if the model has no graph, or a size that the count needs is unknown.
     """
-    return sum(_macs(call) for call in Graph(model).calls)
+    return sum(
+        multiply_accumulates(call.operation) if call.is_model else sum(product.count() for product in products(call))
+        for call in Graph(model).calls
+    )
 
 
-def _macs(call: Call) -> int:
+@dataclass(frozen=True)
+class Product:
+    """A kernel at work: each of its weights is multiplied once at every position.
+
+    Attributes:
+        kernel: the weight.
+        positions: the axes of the call's tensors over which the kernel moves: pairs of a tensor's shape, named by
+            ("inputs" or "outputs", its number), and the axis; the batch axis is not among them.
+        sizes: their sizes.
+    """
+
+    kernel: keras.Variable
+    positions: tuple[tuple[tuple[str, int], int], ...]
+    sizes: tuple[int, ...]
+
+    def count(self) -> int:
+        """Multiply-accumulates for one example."""
+        return math.prod(self.kernel.shape) * math.prod(self.sizes)
+
+
+def products(call: Call) -> list[Product]:
+    """The kernels at work in a call that is no nested model; empty if nothing is multiplied but value by value.
+
+    Args:
+        call: a call of a layer or operation.
+
+    Returns:
+        A list of `Product`.
+
+    Raises:
+        UnsupportedLayerError: if the layer multiplies in a way that is not known here.
+        InvalidArgumentError: if a size is unknown.
+    """
     layer = call.operation
-    if call.is_model:
-        return multiply_accumulates(layer)
     if isinstance(layer, layers.Dense):
-        return math.prod(layer.kernel.shape) * _positions(call, call.outputs[0].shape[1:-1])
+        return [_product(call, layer.kernel, "outputs", range(1, len(call.outputs[0].shape) - 1))]
     if isinstance(layer, layers.EinsumDense):
-        return _einsum_macs(call)
+        return [_einsum_product(call)]
     if isinstance(layer, _CONVOLUTIONS + _DEPTHWISE):
-        return math.prod(layer.kernel.shape) * _positions(call, _spatial(layer, call.outputs[0]))
+        return [_product(call, layer.kernel, "outputs", _spatial(layer))]
     if isinstance(layer, _SEPARABLE):
-        kernels = math.prod(layer.depthwise_kernel.shape) + math.prod(layer.pointwise_kernel.shape)
-        return kernels * _positions(call, _spatial(layer, call.outputs[0]))
+        kernels = (layer.depthwise_kernel, layer.pointwise_kernel)
+        return [_product(call, kernel, "outputs", _spatial(layer)) for kernel in kernels]
     if isinstance(layer, _TRANSPOSED):
-        return math.prod(layer.kernel.shape) * _positions(call, _spatial(layer, call.inputs[0]))
+        return [_product(call, layer.kernel, "inputs", _spatial(layer))]
     _refuse_unknown_product(call)
-    return 0
+    return []
 
 
 def _refuse_unknown_product(call: Call) -> None:
@@ -93,34 +134,105 @@ def _refuse_unknown_product(call: Call) -> None:
         )
 
 
-def _spatial(layer, tensor) -> tuple:
-    return tensor.shape[2:] if layer.data_format == "channels_first" else tensor.shape[1:-1]
+def _spatial(layer) -> range:
+    return range(2, layer.rank + 2) if layer.data_format == "channels_first" else range(1, layer.rank + 1)
 
 
-def _positions(call: Call, sizes: tuple) -> int:
+def _product(call: Call, kernel, side: str, axes) -> Product:
+    return _moving(call, kernel, [((side, 0), axis) for axis in axes])
+
+
+def _moving(call: Call, kernel, positions: list) -> Product:
+    sizes = tuple(getattr(call, side)[number].shape[axis] for (side, number), axis in positions)
     if None in sizes:
         raise InvalidArgumentError(
-            f"Layer {call.name!r} works on sizes {tuple(sizes)}, of which some are unknown, so its "
+            f"Layer {call.name!r} works on sizes {sizes}, of which some are unknown, so its "
             "multiply-accumulates are unknown too. Build the model with a keras.Input of fixed size."
         )
-    return math.prod(sizes)
+    return Product(kernel, tuple(positions), sizes)
 
 
-def _einsum_macs(call: Call) -> int:
+def _einsum_product(call: Call) -> Product:
     layer = call.operation
     sources, _, target = layer.equation.replace(" ", "").partition("->")
     data, _, weight = sources.partition(",")
-    # Every letter is one loop. A size may be unknown on one side of the arrow only.
-    sizes = _named_sizes(target, call.outputs[0].shape)
-    for axis, size in _named_sizes(data, call.inputs[0].shape).items():
-        sizes[axis] = size if size is not None else sizes.get(axis)
-    sizes |= dict(zip(weight, layer.kernel.shape, strict=True))
-    return _positions(call, tuple(sizes.values()))
+    # Every letter is one loop, those of the kernel among them. A size may be unknown on one side of the arrow only.
+    places = {}
+    for side, term in (("outputs", target), ("inputs", data)):
+        shape = getattr(call, side)[0].shape
+        for name, axis in _named_axes(term, len(shape)).items():
+            if name not in weight and (name not in places or shape[axis] is not None):
+                places[name] = ((side, 0), axis)
+    return _moving(call, layer.kernel, list(places.values()))
 
 
-def _named_sizes(term: str, shape: tuple) -> dict:
-    """Sizes of the axes of one einsum term but the batch axis, by letter; by place in the ellipsis where there is one."""
+def _named_axes(term: str, rank: int) -> dict[str, int]:
+    """The axes of one einsum term but the batch axis, by letter; by place in the ellipsis where there is one."""
     before, dots, after = term.partition("...")
-    hidden = len(shape) - len(before) - len(after)
+    hidden = rank - len(before) - len(after)
     names = [*before, *(f"...{i}" for i in range(hidden if dots else 0)), *after]
-    return dict(list(zip(names, shape, strict=True))[1:])
+    return {name: axis for axis, name in enumerate(names) if axis}
+
+
+def latency(model: keras.Model, *, batch_size: int = 1, repetitions: int = 30) -> float:
+    """Measured time of one prediction, on the device and backend in use.
+
+    Runs `model.predict_on_batch`, which is compiled as `model.compile(jit_compile=...)` says, on random inputs that lie
+    in memory. The first calls, which compile, do not count. Other work on the machine does: compare models that were
+    measured in turn.
+
+    Args:
+        model: Functional or Sequential, with fixed input sizes.
+        batch_size: examples per prediction.
+        repetitions: how often it is measured.
+
+    Returns:
+        The median time of a batch, in seconds.
+
+    Raises:
+        InvalidArgumentError: if a count is no positive integer, or an input size is unknown.
+    """
+    for name, value in (("batch_size", batch_size), ("repetitions", repetitions)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise InvalidArgumentError(f"{name} must be a positive whole number, received {value!r}.")
+    inputs = _random_inputs(model, int(batch_size))
+    times = []
+    for _ in range(_WARM_UP + int(repetitions)):
+        start = time.perf_counter()
+        model.predict_on_batch(inputs)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[_WARM_UP:]))
+
+
+def _random_inputs(model: keras.Model, batch_size: int):
+    graph, rng = Graph(model), np.random.default_rng(0)
+
+    def draw(tensor):
+        if None in tensor.shape[1:]:
+            raise InvalidArgumentError(
+                f"Model {model.name!r} has an input of shape {tuple(tensor.shape)}, of which some sizes are unknown, so "
+                "there is no one latency. Build the model with a keras.Input of fixed size."
+            )
+        values = rng.normal(size=(batch_size, *tensor.shape[1:]))
+        # Zeros are indices that every Embedding has.
+        return (values if "float" in tensor.dtype else np.zeros_like(values)).astype(tensor.dtype)
+
+    return keras.tree.map_structure(draw, graph.input_structure)
+
+
+def saved_bytes(model: keras.Model) -> int:
+    """Size of the `.keras` file that `model.save` writes.
+
+    A compiled model saves its optimizer with it, which after training may take more room than the model:
+    `kmerge.select(model, {})` gives an equal model that is not compiled.
+
+    Args:
+        model: a built model.
+
+    Returns:
+        The number of bytes.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        model.save(path)
+        return path.stat().st_size

@@ -8,7 +8,7 @@ models at once.
 
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -105,6 +105,39 @@ def build_state(model: keras.Model, batch: tuple) -> None:
         _trace(predict, model, batch)
     _trace(score, model, batch)
     model.optimizer.build(model.trainable_variables)
+
+
+def loss_gradients(model: keras.Model, variables: Sequence) -> Callable[[tuple], list]:
+    """A compiled function of a batch: the gradients of the compiled loss, without penalties, in inference.
+
+    Args:
+        model: a compiled model with all its state. It is not changed.
+        variables: variables of the model, trainable or not.
+
+    Returns:
+        A function of `(x, y)` or `(x, y, sample_weight)` that returns one array per variable.
+    """
+
+    def loss_of(values, batch):
+        x, y, sample_weight = (*batch, None, None)[:3]
+        # What the loss and its metrics assign stays in the scope.
+        with keras.StatelessScope(list(zip(variables, values, strict=True))):
+            loss = model.compute_loss(x, y, model(x, training=False), sample_weight, training=False)
+            return loss - sum(model.losses)  # compute_loss adds the penalties of regularizers and layers
+
+    if BACKEND == "jax":
+        gradients = jax.jit(jax.grad(loss_of))
+        return lambda batch: gradients([variable.value for variable in variables], batch)
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def gradients(batch):
+        values = [tf.convert_to_tensor(variable.value) for variable in variables]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(values)
+            loss = loss_of(values, batch)
+        return tape.gradient(loss, values, unconnected_gradients="zero")
+
+    return gradients
 
 
 def _take(data: tuple, indices) -> tuple:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from kmerge.budgets import Budget
 from kmerge.channels import Trace, trace
 from kmerge.compensation import compensate
 from kmerge.errors import InvalidArgumentError
@@ -24,6 +25,7 @@ from kmerge.layout import Layout, Plan, weight_axes
 from kmerge.rewriting import Gating, Source, build, check_finite, fill, model_source, verify
 from kmerge.seeds import seed_of
 from kmerge.surgery import check_models, needs_copies, needs_mean
+from kmerge.widths import target_widths
 
 
 @keras.saving.register_keras_serializable("kmerge")
@@ -57,7 +59,13 @@ class MergeRecord(keras.layers.Layer):
         }
 
 
-def merge(*models: keras.Model, gates: str | float = "paper", sampling: str = "example", seed: int = 0) -> keras.Model:
+def merge(
+    *models: keras.Model,
+    width: float | Mapping[str, int | float] | Budget = 1.0,
+    gates: str | float = "paper",
+    sampling: str = "example",
+    seed: int = 0,
+) -> keras.Model:
     """Joins trained models of one architecture into a big student whose gates learn which channels to keep.
 
     The big student is a Functional model to compile with `gate_optimizer` and to fit with `GatePressure`. With open gates
@@ -65,6 +73,9 @@ def merge(*models: keras.Model, gates: str | float = "paper", sampling: str = "e
 
     Args:
         *models: two or more Functional or Sequential models of one architecture; the same model twice is allowed.
+        width: what `compress` will cut to, next to the first parent's widths: a share of every space (a float); for
+            some spaces, by name, a share or a number of units; or a `Budget`, whose shares are of the parent's costs, and
+            which is met by the largest equal share of every space. At most as many times the parent as there are models.
         gates: start of the gates: "paper" (loc = 1: the gates let .777 through in inference), "open" (all gates 1) or
             a number, the mean of `loc`.
         sampling: "example" for gates drawn for each example (paper), "batch" for one draw per batch.
@@ -76,7 +87,8 @@ def merge(*models: keras.Model, gates: str | float = "paper", sampling: str = "e
     Raises:
         ArchitectureMismatchError: names the first layer that differs.
         UnsupportedLayerError: names a layer whose channels cannot be followed.
-        InvalidArgumentError: for fewer than two models, weights that are not finite, a model without a free space.
+        InvalidArgumentError: for fewer than two models, weights that are not finite, a model without a free space, a
+            width out of range or a budget that cannot be reached.
 
     Warns:
         UserWarning: if the architecture cannot hold the parents' mean, as with BatchNormalization right on an input.
@@ -84,22 +96,62 @@ def merge(*models: keras.Model, gates: str | float = "paper", sampling: str = "e
     Reference:
         Pašen & Boža 2024, section 2.1 and 2.2.
     """
+    check_models(models)
+    return _gated(models, width, gates, sampling, seed, f"{models[0].name}_big")
+
+
+def gate(
+    model: keras.Model,
+    width: float | Mapping[str, int | float] | Budget,
+    *,
+    gates: str | float = "open",
+    sampling: str = "example",
+    seed: int = 0,
+) -> keras.Model:
+    """Puts a gate on each unit of one model that may go: pruning whose choice is learned.
+
+    It is `merge` with a single model: compile the result with `gate_optimizer`, fit it with `GatePressure`, and
+    `compress` it.
+
+    Args:
+        model: a Functional or Sequential model.
+        width: what `compress` will cut to; as for `merge`, and at most the model's own widths.
+        gates: start of the gates, as for `merge`; "open" gives the model's own outputs.
+        sampling: as for `merge`.
+        seed: seed of the gates' start and noise.
+
+    Returns:
+        A gated `keras.Model` of the model's widths.
+
+    Raises:
+        UnsupportedLayerError: names a layer whose channels cannot be followed.
+        InvalidArgumentError: for weights that are not finite, a model without a free space, a width out of range or a
+            budget that cannot be reached.
+
+    Reference:
+        Louizos et al., Learning Sparse Neural Networks through L0 Regularization, 2018.
+    """
+    return _gated([model], width, gates, sampling, seed, f"{model.name}_gated")
+
+
+def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int, name: str) -> keras.Model:
     start = {"paper": 1.0, "open": "open"}.get(gates, gates) if isinstance(gates, str) else gates
     if start != "open" and (isinstance(start, (str, bool)) or not isinstance(start, (int, float, np.number))):
         raise InvalidArgumentError(f"Expected gates to be 'paper', 'open' or a number. Received: {gates!r}.")
     if sampling not in ("example", "batch"):
         raise InvalidArgumentError(f"Expected sampling to be 'example' or 'batch'. Received: {sampling!r}.")
-    check_models(models)
     for model in {id(m): m for m in models}.values():
         check_finite(model)
     walked = trace(models[0])
     if not walked.spaces.selectable:
         raise InvalidArgumentError(f"Model {models[0].name!r} has no selectable channel space:\n{walked.spaces}")
-    _warn_of_inexact(walked)
+    widths = target_widths(walked, width, most=len(models))
+    if len(models) > 1:
+        _warn_of_inexact(walked)
     plan = _merge_plan(walked, len(models))
     layout = Layout(walked, plan)
-    gating = _Gates(layout, models[0], start, sampling, seed)
-    big, layers = build(layout, Gating(gating.start, gating.apply), name=f"{models[0].name}_big")
+    gating = _Gates(layout, models[0], widths, start, sampling, seed)
+    big, layers = build(layout, Gating(gating.start, gating.apply), name=name)
     gating.record.layer_names.update({path: layer.name for path, layer in layers.items()})
     sources = [model_source(walked, plan, number, model) for number, model in enumerate(models)]
     fill(layers, layout, sources)
@@ -123,14 +175,14 @@ def _warn_of_inexact(walked: Trace) -> None:
             "are averaged there, and the big student starts near the mean of the parents, not at it. Training repairs "
             "this; kmerge.concatenate is exact.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
 class _Gates:
     """Puts a gate on every selectable space, at the input of each layer that mixes it."""
 
-    def __init__(self, layout: Layout, parent: keras.Model, start, sampling: str, seed: int):
+    def __init__(self, layout: Layout, parent: keras.Model, widths: Mapping[str, int], start, sampling: str, seed: int):
         self.layout = layout
         spaces = layout.trace.spaces.selectable
         names = {
@@ -139,7 +191,7 @@ class _Gates:
         self.gates = {
             space.name: HardConcreteGate(
                 space.size * layout.plan.sources,
-                target=1 / layout.plan.sources,
+                target=widths[space.name] / (space.size * layout.plan.sources),
                 origins=[list(origin) for origin in layout.plan.entries[space.name]],
                 sampling=sampling,
                 start=start,
@@ -186,7 +238,7 @@ def _without_compile(config):
 
 
 @dataclass(frozen=True)
-class _Merged:
+class Merged:
     """What a big student says of its merge: the parent's architecture, walked, and the gate of each space."""
 
     walked: Trace
@@ -195,12 +247,13 @@ class _Merged:
     layers: dict[str, keras.layers.Layer]
 
 
-def _read_merge(big: keras.Model) -> _Merged:
+def read_merge(big: keras.Model) -> Merged:
+    """What a big student says of its merge; raises `InvalidArgumentError` if it was not made by `merge` or `gate`."""
     records = [layer for layer in getattr(big, "layers", []) if isinstance(layer, MergeRecord)]
     if len(records) != 1:
         raise InvalidArgumentError(
-            f"Expected a big student made by kmerge.merge. Received: {getattr(big, 'name', big)!r}, which holds no record "
-            "of a merge."
+            f"Expected a big student made by kmerge.merge or kmerge.gate. Received: {getattr(big, 'name', big)!r}, which "
+            "holds no record of a merge."
         )
     custom = {
         type(layer).__name__: type(layer) for layer in big.layers if not type(layer).__module__.startswith("keras.")
@@ -211,7 +264,7 @@ def _read_merge(big: keras.Model) -> _Merged:
     named = {gate.name: gate for gate in gates_of(big)}
     gates = {space: named[name] for space, name in records[0].gate_names.items()}
     layers = {path: big.get_layer(name) for path, name in records[0].layer_names.items()}
-    return _Merged(walked, _merge_plan(walked, records[0].parents), gates, layers)
+    return Merged(walked, _merge_plan(walked, records[0].parents), gates, layers)
 
 
 def compress(
@@ -222,19 +275,21 @@ def compress(
 ) -> keras.Model:
     """Keeps the most open units of each space of a big student, in the architecture of the first parent.
 
+    A space gets the width that `merge` was asked for: by default the parent's.
+
     Gate values are folded into the kernels that read the units; BatchNormalization statistics are carried over.
 
     Args:
-        big: a big student made by `merge`, trained or loaded.
+        big: a big student made by `merge` or `gate`, trained or loaded.
         data: model inputs, an array or a list with one array per input. With it, each Dense and convolution layer that
             mixes units is corrected for what was cut, by least squares on the activations of these examples.
         keep: units to keep instead of the most open ones: by name of a space, as many indices into the units of the big
-            student (those of the first parent come first) as the parent has units. Spaces that are not named keep
+            student (those of the first parent come first) as the space is to have units. Spaces that are not named keep
             the most open ones.
 
     Returns:
-        A plain, uncompiled `keras.Model` with the first parent's layer names, shapes and configuration. It loads
-        without kmerge.
+        A plain, uncompiled `keras.Model` with the first parent's layer names and configuration, and its shapes but for
+        other widths that were asked for. It loads without kmerge.
 
     Raises:
         InvalidArgumentError: if `big` was not made by `merge`, or `keep` names an unknown space or a wrong number of units.
@@ -245,7 +300,7 @@ def compress(
     Reference:
         Pašen & Boža 2024, section 2.3; folding the gates' values is ours.
     """
-    merged = _read_merge(big)
+    merged = read_merge(big)
     check_finite(big)
     keep = _kept_units(merged, keep)
     before, after = Layout(merged.walked, merged.plan), Layout(merged.walked, _keep_plan(merged, keep))
@@ -260,15 +315,15 @@ def compress(
     return student
 
 
-def _kept_units(merged: _Merged, keep: Mapping[str, Sequence[int]] | None) -> dict[str, np.ndarray]:
-    spaces, keep = merged.walked.spaces, dict(keep or {})
+def _kept_units(merged: Merged, keep: Mapping[str, Sequence[int]] | None) -> dict[str, np.ndarray]:
+    keep = dict(keep or {})
     unknown = [name for name in keep if name not in merged.gates]
     if unknown:
         raise InvalidArgumentError(f"Expected names of gated spaces, of {list(merged.gates)}. Received: {unknown}.")
     chosen = {}
     for name, gate in merged.gates.items():
         units = np.sort(np.asarray(keep.get(name, gate.kept())))
-        size = spaces[name].size
+        size = len(gate.kept())
         if len(units) != size or len(np.unique(units)) != size or units[0] < 0 or units[-1] >= gate.units:
             raise InvalidArgumentError(
                 f"Space {name!r}: expected {size} distinct indices from 0 to {gate.units - 1}. Received: {keep[name]!r}."
@@ -284,12 +339,12 @@ def _kept_units(merged: _Merged, keep: Mapping[str, Sequence[int]] | None) -> di
     return chosen
 
 
-def _keep_plan(merged: _Merged, keep: Mapping[str, np.ndarray]) -> Plan:
+def _keep_plan(merged: Merged, keep: Mapping[str, np.ndarray]) -> Plan:
     entries = {name: [merged.plan.entries[name][i] for i in units] for name, units in keep.items()}
     return Plan(merged.plan.sources, entries)
 
 
-def _folded(merged: _Merged, layout: Layout) -> dict[str, list[np.ndarray]]:
+def _folded(merged: Merged, layout: Layout) -> dict[str, list[np.ndarray]]:
     """The weights of the big student with the gates' values multiplied into the kernels that read them."""
     value_of = {
         int(entry): value
@@ -307,54 +362,3 @@ def _folded(merged: _Merged, layout: Layout) -> dict[str, list[np.ndarray]]:
                     array = arrays[path][index]
                     arrays[path][index] = (array * values.reshape(shape)).astype(array.dtype)
     return arrays
-
-
-@dataclass(frozen=True)
-class SpaceReport:
-    """What the gates of one space say.
-
-    Attributes:
-        units, kept: units in the big student, and how many of them `compress` keeps.
-        from_parents: how many of the kept ones come from each parent.
-        open_share: mean of P(g > 0). Its target is kept / units.
-        undecided: share of units with .1 < P(g > 0) < .9.
-    """
-
-    units: int
-    kept: int
-    from_parents: tuple[int, ...]
-    open_share: float
-    undecided: float
-
-
-class MergeReport(dict):
-    """`SpaceReport` by name of the space. Prints as a table."""
-
-    def __str__(self) -> str:
-        lines = [f"{'space':40} {'units':>6} {'kept':>6}  {'from parents':16} {'open':>6} {'undecided':>9}"]
-        for name, r in self.items():
-            parents = " + ".join(map(str, r.from_parents))
-            lines.append(f"{name:40} {r.units:6} {r.kept:6}  {parents:16} {r.open_share:6.2f} {r.undecided:9.2f}")
-        return "\n".join(lines)
-
-
-def merge_report(big: keras.Model) -> MergeReport:
-    """Tells, per space, how many units `compress` would keep of which parent, and how decided the gates are.
-
-    Args:
-        big: a big student made by `merge`.
-
-    Returns:
-        A mapping from space names to `SpaceReport`; `print` shows it as a table.
-
-    Raises:
-        InvalidArgumentError: if `big` was not made by `merge`.
-    """
-    merged = _read_merge(big)
-    report = MergeReport()
-    for name, gate in merged.gates.items():
-        kept = gate.kept()
-        counts = np.bincount([gate.origins[i][0] for i in kept], minlength=merged.plan.sources)
-        share = float(np.mean(gate.open_probabilities()))
-        report[name] = SpaceReport(gate.units, len(kept), tuple(counts.tolist()), share, gate.undecided())
-    return report

@@ -107,7 +107,7 @@ def select(model: keras.Model, keep: Mapping[str, object]) -> keras.Model:
     """
     spaces = channel_spaces(model)
     chosen = {}
-    for name, value in _named(spaces, keep).items():
+    for name, value in by_space(spaces, keep).items():
         chosen[name] = _kept(spaces[name], value)
     return rewrite(model, [model], _single_plan(spaces, chosen))
 
@@ -127,7 +127,7 @@ def permute(model: keras.Model, order: Mapping[str, Sequence[int]]) -> keras.Mod
     """
     spaces = channel_spaces(model)
     chosen = {}
-    for name, value in _named(spaces, order).items():
+    for name, value in by_space(spaces, order).items():
         indices = np.asarray(value)
         if indices.dtype.kind not in "iu" or not np.array_equal(np.sort(indices.ravel()), np.arange(spaces[name].size)):
             raise InvalidArgumentError(
@@ -155,7 +155,7 @@ def grow(model: keras.Model, new_units: Mapping[str, int], *, scale: float = 0.0
     if isinstance(scale, bool) or not isinstance(scale, (int, float, np.number)) or not np.isfinite(scale):
         raise InvalidArgumentError(f"Expected scale to be a finite number. Received: {scale!r}.")
     spaces = channel_spaces(model)
-    added = _named(spaces, new_units)
+    added = by_space(spaces, new_units)
     for name, count in added.items():
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
             raise InvalidArgumentError(f"Space {name!r}: expected a positive number of new units. Received: {count!r}.")
@@ -166,7 +166,7 @@ def grow(model: keras.Model, new_units: Mapping[str, int], *, scale: float = 0.0
     return rewrite(model, [model], plan, scale=scale, seed=seed)
 
 
-def _named(spaces: ChannelSpaces, values: Mapping) -> dict:
+def by_space(spaces: ChannelSpaces, values: Mapping) -> dict:
     """The values by name of the space, for spaces named by themselves or by a layer that makes them."""
     if not isinstance(values, Mapping):
         raise InvalidArgumentError(f"Expected a mapping from names of spaces. Received: {values!r}.")

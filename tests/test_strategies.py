@@ -3,13 +3,10 @@
 import dataclasses
 import json
 
-import keras
 import numpy as np
 import pytest
 
-import kmerge
 from baselines.budget import is_better, make_outcome, train_phase, train_teacher, training_flops, validation_metric
-from baselines.neuron_transplantation import group_magnitudes
 from baselines.strategy import Budget
 from benchmarks.l0_merging import L0Merge
 from benchmarks.strategies import STRATEGIES
@@ -225,42 +222,6 @@ def test_better_knows_the_direction_and_nan(sine, digits):
     assert is_better(0.2, 0.1, digits) and not is_better(0.1, 0.2, digits)
     for task in (sine, digits):
         assert is_better(0.1, float("nan"), task) and not is_better(float("nan"), 0.1, task)
-
-
-def test_group_magnitudes_by_hand():
-    inputs = keras.Input((3,))
-    x = keras.layers.Dense(4, name="hidden")(inputs)
-    x = keras.layers.BatchNormalization(name="norm")(x)
-    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(x))
-    rng = np.random.default_rng(1)
-    model.set_weights([rng.normal(size=w.shape) for w in model.weights])
-    weights = {
-        w.path.rpartition("/")[0].split("/")[-1] + "/" + w.name: keras.ops.convert_to_numpy(w) for w in model.weights
-    }
-    expected = (
-        (weights["hidden/kernel"] ** 2).sum(axis=0)
-        + weights["norm/gamma"] ** 2
-        + (weights["head/kernel"] ** 2).sum(axis=1)
-    )
-    found = group_magnitudes(model)
-    assert list(found) == ["hidden"]
-    np.testing.assert_allclose(found["hidden"], expected, rtol=1e-6)
-
-
-def test_group_magnitudes_count_every_pixel_of_a_flattened_channel():
-    inputs = keras.Input((4, 4, 1))
-    x = keras.layers.Conv2D(3, 3, name="conv")(inputs)
-    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(keras.layers.Flatten()(x)))
-    conv, head = (keras.ops.convert_to_numpy(model.get_layer(name).kernel) for name in ("conv", "head"))
-    expected = (conv**2).sum(axis=(0, 1, 2)) + (head.reshape(4, 3, 2) ** 2).sum(axis=(0, 2))
-    np.testing.assert_allclose(group_magnitudes(model)["conv"], expected, rtol=1e-6)
-
-
-def test_a_zero_teacher_is_dropped_by_magnitude(sine):
-    strong, weak = sine.build(1), sine.build(2)
-    weak.set_weights([w * 0.0 for w in weak.get_weights()])
-    squares = group_magnitudes(kmerge.concatenate(strong, weak))
-    assert all((s[: len(s) // 2] > 0).all() and (s[len(s) // 2 :] == 0).all() for s in squares.values())
 
 
 def test_outcome_sums_shared_stages_in_full(sine):

@@ -1,0 +1,190 @@
+"""Budgets: the widths of channel spaces that keep the costs of a model below a limit.
+
+A weight has as many elements as the product of the lengths of its axes, and a length is a sum of widths: with the spaces
+a of 4 units and b of 6, the kernel of a Dense layer that reads both and makes b has (a + b) * b = 60 elements. So the
+costs of a model with other widths follow from the labels, and nothing has to be built to know them.
+
+Widths are chosen on *ladders*, one per space: widths from the smallest to the largest, and what each step up is worth.
+All steps stand in one order, the most valuable first, and are taken as long as the costs stay within the budget. A step
+that is too expensive ends the ladder of its space; the others go on. So in the end no space can go up one step.
+"""
+
+import bisect
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+import numpy as np
+
+from kmerge.channels import Trace
+from kmerge.costs import products
+from kmerge.errors import InvalidArgumentError
+
+# A step of a ladder: its width, and what going up to it is worth. Along a ladder widths rise and worths do not.
+Ladder = Sequence[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits on what a model may cost. Each is a share of what the whole model costs (a float) or a number (an int).
+
+    Limits that are given hold together: `Budget(parameters=0.5, multiply_accumulates=1_000_000)`.
+
+    Attributes:
+        parameters: number of weights, as `kmerge.parameters` counts them.
+        multiply_accumulates: of one example, as `kmerge.multiply_accumulates` counts them.
+        units: number of units of all selectable spaces together.
+
+    Raises:
+        InvalidArgumentError: if there is no limit, or one is no positive number.
+    """
+
+    parameters: int | float | None = None
+    multiply_accumulates: int | float | None = None
+    units: int | float | None = None
+
+    def __post_init__(self):
+        if not self.given():
+            raise InvalidArgumentError("Budget: expected at least one limit, as in Budget(parameters=0.5).")
+        for name, value in self.given().items():
+            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < math.inf:
+                raise InvalidArgumentError(
+                    f"Budget: expected {name} to be a positive share (a float) or a positive number (an int). "
+                    f"Received: {value!r}."
+                )
+
+    def given(self) -> dict[str, int | float]:
+        """The limits that are given, by name of the measure."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in named.items() if value is not None}
+
+    def shares(self) -> dict[str, float]:
+        """Those that are shares."""
+        return {name: value for name, value in self.given().items() if isinstance(value, (float, np.floating))}
+
+
+class WidthCosts:
+    """What a model would cost if its channel spaces had other widths.
+
+    Args:
+        walked: the walk of the model.
+    """
+
+    def __init__(self, walked: Trace):
+        self.walked = walked
+        self.names = list(walked.spaces)
+        self._sizes = np.array([space.size for space in walked.spaces.values()])
+        self._free = np.array([space.selectable for space in walked.spaces.values()], dtype=bool)
+        self._rows: list[np.ndarray] = []  # for each labelled axis, positions per unit of each space
+        self._shapes = self._weight_shapes()
+
+    def _row(self, units: np.ndarray) -> int:
+        """The number of a labelled axis, whose length is then `rows @ widths`."""
+        counts = np.bincount(self.walked.space_of[units], minlength=len(self.names))
+        self._rows.append(counts / self._sizes)
+        return len(self._rows) - 1
+
+    def _weight_shapes(self) -> dict[int, list[tuple[bool, int]]]:
+        """For each weight with units: for each of its axes whether it is labelled, and its number or else its length."""
+        shapes = {}
+        for path, named in self.walked.axes.items():
+            for name, axes in named.items():
+                weight = getattr(self.walked.layers[path], name)
+                shapes[id(weight)] = [
+                    (False, length) if axis is None else (True, self._row(axis.units))
+                    for axis, length in zip(axes, weight.shape, strict=True)
+                ]
+        return shapes
+
+    @cached_property
+    def _products(self) -> list[list]:
+        """For each kernel at work, its axes and those it moves over."""
+        found = []
+        for record in self.walked.records.values():
+            for product in products(record.call):
+                shape = list(self._shapes.get(id(product.kernel), [(False, n) for n in product.kernel.shape]))
+                for ((side, number), axis), size in zip(product.positions, product.sizes, strict=True):
+                    labels = getattr(record, side)[number]
+                    shape.append((True, self._row(labels.units)) if labels.axis == axis else (False, size))
+                found.append(shape)
+        return found
+
+    def _sum(self, shapes: Sequence, widths: Mapping[str, int]) -> int:
+        lengths = np.rint(np.array(self._rows) @ self._vector(widths)).astype(int).tolist() if self._rows else []
+        return sum(math.prod(lengths[n] if labelled else n for labelled, n in shape) for shape in shapes)
+
+    def _vector(self, widths: Mapping[str, int]) -> np.ndarray:
+        given = ((widths.get(name, size)) for name, size in zip(self.names, self._sizes, strict=True))
+        return np.fromiter(given, dtype="float64", count=len(self.names))
+
+    def parameters(self, widths: Mapping[str, int]) -> int:
+        """Number of weights with these widths; spaces that are not named have the model's own."""
+        shapes = (self._shapes.get(id(w), [(False, math.prod(w.shape))]) for w in self.walked.model.weights)
+        return self._sum(shapes, widths)
+
+    def multiply_accumulates(self, widths: Mapping[str, int]) -> int:
+        """Multiply-accumulates of one example with these widths."""
+        return self._sum(self._products, widths)
+
+    def units(self, widths: Mapping[str, int]) -> int:
+        """Units of the selectable spaces with these widths."""
+        return int(self._vector(widths)[self._free].sum())
+
+    def limits(self, budget: Budget) -> dict[str, int]:
+        """The most that a budget allows of each measure that it limits."""
+        return {
+            name: math.floor(value * getattr(self, name)({}) + 1e-9) if name in budget.shares() else int(value)
+            for name, value in budget.given().items()
+        }
+
+
+def widths_within(costs: WidthCosts, budget: Budget, ladders: Mapping[str, Ladder]) -> dict[str, int]:
+    """The widths of a budget: the most valuable steps that fit, until none fits any more.
+
+    Args:
+        costs: of the model.
+        budget: the limits.
+        ladders: for each space that may change, its widths and what each is worth. The first step is always taken.
+
+    Returns:
+        The width of each space that has a ladder.
+
+    Raises:
+        InvalidArgumentError: if the first steps alone are above the budget.
+    """
+    limits = costs.limits(budget)
+    widths = {name: ladder[0][0] for name, ladder in ladders.items()}
+
+    def fits(widths: Mapping[str, int]) -> bool:
+        return all(getattr(costs, name)(widths) <= limit for name, limit in limits.items())
+
+    if not fits(widths):
+        _refuse(costs, limits, widths)
+    steps = [(worth, name, width) for name, ladder in ladders.items() for width, worth in ladder[1:]]
+    steps.sort(key=lambda step: -step[0])  # stable: the steps of one ladder stay in order
+
+    def after(count: int) -> dict[str, int]:
+        return widths | {name: width for _, name, width in steps[:count]}
+
+    # The costs rise with every step: the first one that does not fit is found by bisection.
+    count = bisect.bisect_left(range(1, len(steps) + 1), True, key=lambda count: not fits(after(count)))
+    widths, ended = after(count), set()
+    for _, name, width in steps[count:]:
+        if name not in ended:
+            if fits(widths | {name: width}):
+                widths[name] = width
+            else:
+                ended.add(name)
+    return widths
+
+
+def _refuse(costs: WidthCosts, limits: Mapping[str, int], widths: Mapping[str, int]) -> None:
+    for name, limit in limits.items():
+        least = getattr(costs, name)(widths)
+        if least > limit:
+            raise InvalidArgumentError(
+                f"A budget of {limit:,} {name} cannot be reached: with the smallest widths allowed the model has "
+                f"{least:,} of its {getattr(costs, name)({}):,}. Raise the budget, or allow smaller widths; "
+                "print(kmerge.channel_spaces(model)) shows which spaces cannot be cut."
+            )

@@ -1,0 +1,175 @@
+"""Importance: a score for every unit that may go, by which pruning ranks them.
+
+    method          score of a unit                                                       comparable between spaces
+    "magnitude"     L2 norm of its weights: kernels that make, carry or read it, scales   no
+    "magnitude_l1"  L1 norm of the same                                                   no
+    "bn_scale"      mean |gamma| of the BatchNormalizations it passes                     no
+    "taylor"        how much the loss changes, to first order, if it goes                 yes
+    "random"        uniform, from a seed                                                  no
+    "gates"         P(g > 0) of its gate in a gated model                                 yes
+
+A unit that lies at several places, as the channels of a residual stream do, has one score: its weights are collected
+over all of them.
+"""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from kmerge.channels import Trace, trace
+from kmerge.epoch_programs import PROGRAMS, build_state, loss_gradients
+from kmerge.errors import InvalidArgumentError
+from kmerge.layout import weight_axes
+from kmerge.merging import read_merge
+from kmerge.rewriting import check_finite
+from kmerge.seeds import rng_of
+from kmerge.training_checks import arrays_of, check_data, is_array
+
+METHODS = ("magnitude", "magnitude_l1", "bn_scale", "taylor", "random", "gates")
+# Scores that mean the same in every space. The others depend on how many weights a unit has, or on their scale.
+COMPARABLE = ("taylor", "gates")
+
+
+def unit_importance(
+    model: keras.Model,
+    method: str = "magnitude",
+    data: tuple | None = None,
+    *,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Scores the units of every selectable space; the higher, the more important.
+
+    Args:
+        model: a Functional or Sequential model; compiled for "taylor", made by `merge` or `gate` for "gates".
+        method: "magnitude", "magnitude_l1", "bn_scale", "taylor", "random" or "gates".
+        data: for "taylor" alone: `(x, y)` or `(x, y, sample_weight)`, arrays as for `kmerge.fit`.
+        batch_size: for "taylor": examples per gradient.
+        seed: for "random".
+
+    Returns:
+        An array of shape `(units,)` for each selectable space, by its name. With "bn_scale", spaces that pass no
+        BatchNormalization with a scale are missing.
+
+    Raises:
+        InvalidArgumentError: for an unknown method, a model without selectable spaces, missing or unusable data, a model
+            that is not compiled with a loss ("taylor"), has no BatchNormalization ("bn_scale") or no gates ("gates").
+
+    Reference:
+        Group norms: Fang et al., DepGraph, CVPR 2023, section 3.3. "bn_scale": Liu et al., Network Slimming, ICCV 2017.
+        "taylor": Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019, equation 8 with a gate
+        on every unit: the square of d loss / d gate at 1, mean over batches. The gradient is the sum of weight times
+        gradient over all weights that read the unit.
+    """
+    if method not in METHODS:
+        raise InvalidArgumentError(f"Expected importance to be one of {METHODS}. Received: {method!r}.")
+    if (data is not None) != (method == "taylor"):
+        what = "needs data=(x, y)" if data is None else "takes no data; only 'taylor' does"
+        raise InvalidArgumentError(f"Importance {method!r} {what}.")
+    if method == "gates":
+        return {name: gate.open_probabilities() for name, gate in read_merge(model).gates.items()}
+    walked = trace(model)
+    if not walked.spaces.selectable:
+        raise InvalidArgumentError(f"Model {model.name!r} has no selectable channel space:\n{walked.spaces}")
+    check_finite(model)
+    if method == "random":
+        return {s.name: rng_of("importance", seed, s.name).uniform(size=s.size) for s in walked.spaces.selectable}
+    if method == "bn_scale":
+        return _scales(walked)
+    if method == "taylor":
+        return _by_space(walked, _taylor(walked, data, batch_size))
+    if method == "magnitude":
+        return _by_space(walked, np.sqrt(_norms(walked, np.square)))
+    return _by_space(walked, _norms(walked, np.abs))
+
+
+def _by_space(walked: Trace, scores: np.ndarray) -> dict[str, np.ndarray]:
+    return {space.name: scores[space.units] for space in walked.spaces.selectable}
+
+
+def _add(totals: np.ndarray, values: np.ndarray, number: int, units: np.ndarray) -> None:
+    """Adds, to the total of each unit, the values at its places along one axis of a weight."""
+    others = tuple(i for i in range(values.ndim) if i != number)
+    np.add.at(totals, units, values.sum(axis=others))
+
+
+def _norms(walked: Trace, power) -> np.ndarray:
+    totals = np.zeros(len(walked.space_of))
+    for path, weights in walked.axes.items():
+        for name, axes in weights.items():
+            if len(axes) < 2 and name != "gamma":
+                continue  # Biases, offsets and statistics say nothing about how much of a signal passes.
+            values = power(_array(getattr(walked.layers[path], name)))
+            for number, axis in enumerate(axes):
+                if axis is not None:
+                    _add(totals, values, number, axis.units)
+    return totals
+
+
+def _scales(walked: Trace) -> dict[str, np.ndarray]:
+    totals, counts = np.zeros(len(walked.space_of)), np.zeros(len(walked.space_of))
+    for path, weights in walked.axes.items():
+        if "gamma" in weights and isinstance(walked.layers[path], keras.layers.BatchNormalization):
+            (axis,) = weights["gamma"]
+            gamma = _array(walked.layers[path].gamma)
+            np.add.at(totals, axis.units, np.abs(gamma))
+            np.add.at(counts, axis.units, 1)
+    scaled = [space for space in walked.spaces.selectable if counts[space.units].all()]
+    if not scaled:
+        raise InvalidArgumentError(
+            f"Importance 'bn_scale' needs units that pass a BatchNormalization with scale=True; {walked.model.name!r} has "
+            "none. Use 'magnitude'."
+        )
+    return {space.name: totals[space.units] / counts[space.units] for space in scaled}
+
+
+def _taylor(walked: Trace, data: tuple, batch_size: int) -> np.ndarray:
+    model = walked.model
+    _check_taylor(model, data, batch_size)
+    readers = []  # (weight, number of the axis that reads units, these units)
+    for path, named in walked.axes.items():
+        layer = walked.layers[path]
+        for index, axes in weight_axes(named, layer).items():
+            consumed = [(i, axis.units) for i, axis in enumerate(axes) if axis is not None and axis.role == "consumes"]
+            readers += [(layer.weights[index], i, units) for i, units in consumed]
+    examples = len(arrays_of(data)[0])
+    build_state(model, _batch(data, 0, 1))
+    gradients = loss_gradients(model, [weight for weight, _, _ in readers])
+    values = [_array(weight) for weight, _, _ in readers]
+    scores = np.zeros(len(walked.space_of))
+    for start in range(0, examples, batch_size):
+        by_gate = np.zeros(len(scores))
+        found = gradients(_batch(data, start, start + batch_size))
+        for (_, number, units), value, gradient in zip(readers, values, found, strict=True):
+            _add(by_gate, value * _array(gradient), number, units)
+        scores += np.square(by_gate) * (min(start + batch_size, examples) - start) / examples
+    if not np.isfinite(scores).all():
+        raise InvalidArgumentError(f"The loss of {model.name!r} has gradients on this data that are not finite.")
+    return scores
+
+
+def _check_taylor(model: keras.Model, data: tuple, batch_size: int) -> None:
+    if keras.backend.backend() not in PROGRAMS:
+        raise InvalidArgumentError(f"Importance 'taylor' needs one of the backends {list(PROGRAMS)}.")
+    if not model.compiled or model.loss is None:
+        raise InvalidArgumentError(
+            f"Importance 'taylor' needs the gradient of a loss, and {model.name!r} has none: call "
+            "model.compile(optimizer, loss=...) first."
+        )
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise InvalidArgumentError(f"batch_size must be a positive whole number, received {batch_size!r}.")
+    if not isinstance(data, tuple) or len(data) not in (2, 3) or not all(map(is_array, arrays_of(data))):
+        raise InvalidArgumentError(
+            f"Importance 'taylor' expects data=(x, y) or (x, y, sample_weight) of arrays, received {type(data).__name__}"
+            + (f" of {[type(part).__name__ for part in data]}." if isinstance(data, Sequence) else ".")
+        )
+    check_data(model, data, "data")
+
+
+def _batch(data: tuple, start: int, stop: int) -> tuple:
+    return keras.tree.map_structure(lambda array: keras.ops.convert_to_tensor(array[start:stop]), data)
+
+
+def _array(tensor) -> np.ndarray:
+    return keras.ops.convert_to_numpy(tensor).astype("float64")

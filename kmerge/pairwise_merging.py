@@ -1,0 +1,52 @@
+"""Merging many models in a tree of pairs, so that the width never exceeds twice the target."""
+
+from collections.abc import Callable
+
+import keras
+
+from kmerge.errors import InvalidArgumentError
+from kmerge.merging import merge
+from kmerge.seeds import seed_of
+from kmerge.surgery import check_models
+
+
+def merge_pairwise(
+    *models: keras.Model,
+    train: Callable[[keras.Model], keras.Model],
+    gates: str | float = "paper",
+    sampling: str = "example",
+    seed: int = 0,
+) -> keras.Model:
+    """Merges many models two at a time, so that no big student is wider than two of them.
+
+    Neighbours are merged and trained, then what came of them, and so on; an odd one out waits for the next round.
+
+    Args:
+        *models: two or more models of one architecture.
+        train: `train(big)` trains the big student of a pair and returns what is to be merged next: as a rule
+            `compress(big)`, trained on.
+        gates: as for `merge`.
+        sampling: as for `merge`.
+        seed: as for `merge`; every pair has a seed of its own.
+
+    Returns:
+        What `train` returned for the last pair.
+
+    Raises:
+        ArchitectureMismatchError: names the first layer that differs, also where `train` changed the architecture.
+        InvalidArgumentError: for fewer than two models, or if `train` returns no model.
+    """
+    check_models(models)
+    left, number = list(models), 0
+    while len(left) > 1:
+        merged = []
+        for i in range(0, len(left) - 1, 2):
+            big = merge(*left[i : i + 2], gates=gates, sampling=sampling, seed=seed_of("pair", seed, number))
+            merged.append(train(big))
+            number += 1
+            if not isinstance(merged[-1], keras.Model):
+                raise InvalidArgumentError(
+                    f"train must return the model to merge next, such as kmerge.compress(big). Received: {merged[-1]!r}."
+                )
+        left = merged + left[2 * len(merged) :]
+    return left[0]

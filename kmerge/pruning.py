@@ -1,0 +1,217 @@
+"""Structured pruning of one model: the most important units that a budget allows.
+
+    small = kmerge.prune(model, "magnitude", budget=0.5)              half of the parameters
+
+Scores say which units of a space go first. How many of each space stay is decided in one of two ways:
+
+    selection   what is ranked
+    "local"     shares: every space keeps the same share of its units
+    "global"    units: all of the model in one order, by their scores; a space that matters little becomes narrow
+
+Both are ladders for `budgets.widths_within`, so the budget is met the same way: no unit more would fit.
+"""
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from kmerge.budgets import Budget, WidthCosts, widths_within
+from kmerge.channels import ChannelSpace, trace
+from kmerge.errors import InvalidArgumentError
+from kmerge.importance import COMPARABLE, unit_importance
+from kmerge.surgery import by_space, select
+from kmerge.widths import units_of
+
+SELECTIONS = ("local", "global")
+
+
+class UnitChoice(dict):
+    """The units to keep of each space: ascending indices by its name, as `select` takes them. Prints as a table.
+
+    Args:
+        keep: the indices.
+        sizes: units of each of these spaces.
+        costs: for each measure that was limited: cost of the whole model, of the chosen one, and the limit.
+    """
+
+    def __init__(
+        self, keep: Mapping[str, np.ndarray], sizes: Mapping[str, int], costs: Mapping[str, tuple[int, int, int]]
+    ):
+        super().__init__(keep)
+        self.sizes = dict(sizes)
+        self.costs = dict(costs)
+
+    def __str__(self) -> str:
+        lines = [f"{'space':40} {'units':>6} {'kept':>6}"]
+        lines += [f"{name:40} {self.sizes[name]:6} {len(units):6}" for name, units in self.items()]
+        for measure, (before, after, limit) in self.costs.items():
+            lines.append(f"{measure}: {before:,} -> {after:,}, {after / limit:.2%} of the {limit:,} allowed")
+        return "\n".join(lines)
+
+
+def choose_units(
+    model: keras.Model,
+    importance: str | Mapping[str, np.ndarray] = "magnitude",
+    *,
+    budget: float | Budget,
+    selection: str = "local",
+    multiple: int = 1,
+    minimum: int | float = 1,
+    data: tuple | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> UnitChoice:
+    """Chooses the units that `prune` keeps, without building anything: look at it, or change it, before you cut.
+
+    Args:
+        model: a Functional or Sequential model.
+        importance: a method of `unit_importance`, or scores: by name of a space an array of shape `(units,)`. Spaces
+            without scores stay whole.
+        budget: a `Budget`; a float is a share of the parameters.
+        selection: "local" keeps the same share of every space. "global" ranks all units by their scores; those of
+            "magnitude", "magnitude_l1", "bn_scale" and "random" are first divided by their mean in the space, others are
+            taken as they are.
+        multiple: widths are multiples of it, as devices like them, or a space's whole width.
+        minimum: of each space, at least this number of units (an int) or share of them (a float) stays; at least one.
+        data: for "taylor": `(x, y)` or `(x, y, sample_weight)`.
+        batch_size: for "taylor": examples per gradient.
+        seed: for "random".
+
+    Returns:
+        A `UnitChoice`. It is as large as the budget allows: in no space would one unit more (`multiple` more) fit.
+
+    Raises:
+        InvalidArgumentError: for a model without selectable spaces; an unknown importance or selection; scores that do
+            not fit the model or are not finite; a budget out of range or out of reach; whatever `unit_importance` raises.
+        UnsupportedLayerError: names a layer whose channels cannot be followed, or whose multiply-accumulates, if the
+            budget limits these, cannot be counted.
+
+    Reference:
+        The mean as normaliser of global rankings: Fang et al., DepGraph, CVPR 2023.
+    """
+    if selection not in SELECTIONS:
+        raise InvalidArgumentError(f"Expected selection to be one of {SELECTIONS}. Received: {selection!r}.")
+    if isinstance(multiple, bool) or not isinstance(multiple, (int, np.integer)) or multiple < 1:
+        raise InvalidArgumentError(f"Expected multiple to be a positive whole number. Received: {multiple!r}.")
+    budget = _budget(budget)
+    walked = trace(model)
+    if not walked.spaces.selectable:
+        raise InvalidArgumentError(f"Model {model.name!r} has no selectable channel space:\n{walked.spaces}")
+    costs = WidthCosts(walked)
+    limits = costs.limits(budget)
+    least = {space.name: _least(space, minimum) for space in walked.spaces.selectable}
+    if isinstance(importance, Mapping):
+        scores = _checked_scores(by_space(walked.spaces, importance), walked.spaces)
+    else:
+        scores = unit_importance(model, importance, data, batch_size=batch_size, seed=seed)
+        if importance not in COMPARABLE:
+            scores = {name: values / (np.mean(values) or 1.0) for name, values in scores.items()}
+    ladders = {
+        name: _ladder(walked.spaces[name], values, selection, multiple, least[name]) for name, values in scores.items()
+    }
+    widths = widths_within(costs, budget, ladders)
+    keep = {name: _best(scores[name], width) for name, width in widths.items()}
+    spent = {name: (getattr(costs, name)({}), getattr(costs, name)(widths), limit) for name, limit in limits.items()}
+    return UnitChoice(keep, {name: len(scores[name]) for name in keep}, spent)
+
+
+def prune(
+    model: keras.Model,
+    importance: str | Mapping[str, np.ndarray] = "magnitude",
+    *,
+    budget: float | Budget,
+    selection: str = "local",
+    multiple: int = 1,
+    minimum: int | float = 1,
+    data: tuple | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> keras.Model:
+    """Removes the least important units of a model: `select(model, choose_units(model, ...))`.
+
+    The result is smaller, not only sparser, and has to be fine-tuned. Pruning by learned gates is
+    `compress(trained(gate(model, width)))`.
+
+    Args:
+        model: a Functional or Sequential model.
+        importance: as for `choose_units`.
+        budget: as for `choose_units`.
+        selection: as for `choose_units`.
+        multiple: as for `choose_units`.
+        minimum: as for `choose_units`.
+        data: as for `choose_units`.
+        batch_size: as for `choose_units`.
+        seed: as for `choose_units`.
+
+    Returns:
+        A plain, uncompiled `keras.Model`, the largest that the ranking gives within the budget.
+
+    Raises:
+        InvalidArgumentError, UnsupportedLayerError: as `choose_units`.
+    """
+    choice = choose_units(
+        model,
+        importance,
+        budget=budget,
+        selection=selection,
+        multiple=multiple,
+        minimum=minimum,
+        data=data,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    return select(model, choice)
+
+
+def _budget(budget: float | Budget) -> Budget:
+    if isinstance(budget, (float, np.floating)):
+        budget = Budget(parameters=budget)
+    if not isinstance(budget, Budget):
+        raise InvalidArgumentError(
+            "Expected budget to be a share of the parameters (a float above 0 and at most 1) or a kmerge.Budget, such as "
+            f"kmerge.Budget(multiply_accumulates=0.5). Received: {budget!r}."
+        )
+    above = {name: share for name, share in budget.shares().items() if share > 1}
+    if above:
+        raise InvalidArgumentError(f"Expected shares of the model's costs above 0 and at most 1. Received: {above}.")
+    return budget
+
+
+def _least(space: ChannelSpace, minimum: int | float) -> int:
+    if isinstance(minimum, (int, np.integer)) and not isinstance(minimum, bool) and minimum >= 1:
+        return min(int(minimum), space.size)
+    if isinstance(minimum, (float, np.floating)) and 0 < minimum <= 1:
+        return units_of(space, minimum)
+    raise InvalidArgumentError(
+        f"Expected minimum to be a number of units from 1 on (an int) or a share of them in (0, 1]. Received: {minimum!r}."
+    )
+
+
+def _checked_scores(scores: Mapping, spaces: Mapping[str, ChannelSpace]) -> dict[str, np.ndarray]:
+    if not scores:
+        raise InvalidArgumentError("Expected scores of at least one space. Received: an empty mapping.")
+    checked = {}
+    for name, values in scores.items():
+        checked[name] = np.asarray(values, "float64")
+        if checked[name].shape != (spaces[name].size,) or not np.isfinite(checked[name]).all():
+            raise InvalidArgumentError(
+                f"Space {name!r}: expected finite scores of shape ({spaces[name].size},). Received: {values!r}."
+            )
+    return checked
+
+
+def _ladder(space: ChannelSpace, scores: np.ndarray, selection: str, multiple: int, least: int) -> list:
+    """The widths a space may have and what each is worth: minus its share, or the mean score of the units it adds."""
+    first = min(space.size, -(-least // multiple) * multiple)
+    widths = [*range(first, space.size, multiple), space.size]
+    if selection == "local":
+        return [(width, -width / space.size) for width in widths]
+    descending = -np.sort(-scores)
+    added = [descending[low:high] for low, high in zip([0, *widths], widths, strict=False)]
+    return [(width, float(np.mean(units))) for width, units in zip(widths, added, strict=True)]
+
+
+def _best(scores: np.ndarray, count: int) -> np.ndarray:
+    """Ascending indices of the `count` highest scores; of equal ones, the first."""
+    return np.sort(np.argsort(-scores, kind="stable")[:count])

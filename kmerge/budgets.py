@@ -6,7 +6,8 @@ costs of a model with other widths follow from the labels, and nothing has to be
 
 Widths are chosen on *ladders*, one per space: widths from the smallest to the largest, and what each step up is worth.
 All steps stand in one order, the most valuable first, and are taken as long as the costs stay within the budget. A step
-that is too expensive ends the ladder of its space; the others go on. So in the end no space can go up one step.
+that is too expensive ends the ladder of its space. The others go on: as far as they can, so that in the end no space can
+go up one step; or, where widths are to stay even, by one step, which rounds an equal share up.
 """
 
 import bisect
@@ -139,13 +140,14 @@ class WidthCosts:
         }
 
 
-def widths_within(costs: WidthCosts, budget: Budget, ladders: Mapping[str, Ladder]) -> dict[str, int]:
-    """The widths of a budget: the most valuable steps that fit, until none fits any more.
+def widths_within(costs: WidthCosts, budget: Budget, ladders: Mapping[str, Ladder], even: bool) -> dict[str, int]:
+    """The widths of a budget: the most valuable steps that fit.
 
     Args:
         costs: of the model.
         budget: the limits.
         ladders: for each space that may change, its widths and what each is worth. The first step is always taken.
+        even: whether a space goes up by one step at most once a step of another did not fit.
 
     Returns:
         The width of each space that has a ladder.
@@ -172,11 +174,17 @@ def widths_within(costs: WidthCosts, budget: Budget, ladders: Mapping[str, Ladde
     widths, ended = after(count), set()
     for _, name, width in steps[count:]:
         if name not in ended:
-            if fits(widths | {name: width}):
-                widths[name] = width
-            else:
+            one_more = widths | {name: width}
+            if fits(one_more):
+                widths = one_more
+            if even or widths is not one_more:
                 ended.add(name)
     return widths
+
+
+def share_ladder(size: int, widths: Sequence[int]) -> Ladder:
+    """The ladder on which all spaces keep the same share: a width is worth the less, the larger its share."""
+    return [(width, -width / size) for width in widths]
 
 
 def _refuse(costs: WidthCosts, limits: Mapping[str, int], widths: Mapping[str, int]) -> None:

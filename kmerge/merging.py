@@ -75,7 +75,8 @@ def merge(
         *models: two or more Functional or Sequential models of one architecture; the same model twice is allowed.
         width: what `compress` will cut to, next to the first parent's widths: a share of every space (a float); for
             some spaces, by name, a share or a number of units; or a `Budget`, whose shares are of the parent's costs, and
-            which is met by the largest equal share of every space. At most as many times the parent as there are models.
+            which is met by the largest equal share of every space, rounded up where that fits. At most as many times the
+            parent's widths as there are models.
         gates: start of the gates: "paper" (loc = 1: the gates let .777 through in inference), "open" (all gates 1) or
             a number, the mean of `loc`.
         sampling: "example" for gates drawn for each example (paper), "batch" for one draw per batch.

@@ -8,7 +8,7 @@ Scores say which units of a space go first. How many of each space stay is decid
     "local"     shares: every space keeps the same share of its units
     "global"    units: all of the model in one order, by their scores; a space that matters little becomes narrow
 
-Both are ladders for `budgets.widths_within`, so the budget is met the same way: no unit more would fit.
+Both are ladders for `budgets.widths_within`, which takes as much as the budget allows.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from kmerge.budgets import Budget, WidthCosts, widths_within
+from kmerge.budgets import Budget, WidthCosts, share_ladder, widths_within
 from kmerge.channels import ChannelSpace, trace
 from kmerge.errors import InvalidArgumentError
 from kmerge.importance import COMPARABLE, unit_importance
@@ -69,9 +69,9 @@ def choose_units(
         importance: a method of `unit_importance`, or scores: by name of a space an array of shape `(units,)`. Spaces
             without scores stay whole.
         budget: a `Budget`; a float is a share of the parameters.
-        selection: "local" keeps the same share of every space. "global" ranks all units by their scores; those of
-            "magnitude", "magnitude_l1", "bn_scale" and "random" are first divided by their mean in the space, others are
-            taken as they are.
+        selection: "local" keeps the same share of every space, up to rounding. "global" ranks all units by their scores;
+            those of "magnitude", "magnitude_l1", "bn_scale" and "random" are first divided by their mean in the space,
+            others are taken as they are.
         multiple: widths are multiples of it, as devices like them, or a space's whole width.
         minimum: of each space, at least this number of units (an int) or share of them (a float) stays; at least one.
         data: for "taylor": `(x, y)` or `(x, y, sample_weight)`.
@@ -79,7 +79,8 @@ def choose_units(
         seed: for "random".
 
     Returns:
-        A `UnitChoice`. It is as large as the budget allows: in no space would one unit more (`multiple` more) fit.
+        A `UnitChoice`, never above the budget. With "global", in no space would one unit more (`multiple` more) fit.
+        With "local" it is the largest equal share, rounded up in the spaces where that fits.
 
     Raises:
         InvalidArgumentError: for a model without selectable spaces; an unknown importance or selection; scores that do
@@ -110,7 +111,7 @@ def choose_units(
     ladders = {
         name: _ladder(walked.spaces[name], values, selection, multiple, least[name]) for name, values in scores.items()
     }
-    widths = widths_within(costs, budget, ladders)
+    widths = widths_within(costs, budget, ladders, even=selection == "local")
     keep = {name: _best(scores[name], width) for name, width in widths.items()}
     spent = {name: (getattr(costs, name)({}), getattr(costs, name)(widths), limit) for name, limit in limits.items()}
     return UnitChoice(keep, {name: len(scores[name]) for name in keep}, spent)
@@ -206,7 +207,7 @@ def _ladder(space: ChannelSpace, scores: np.ndarray, selection: str, multiple: i
     first = min(space.size, -(-least // multiple) * multiple)
     widths = [*range(first, space.size, multiple), space.size]
     if selection == "local":
-        return [(width, -width / space.size) for width in widths]
+        return share_ladder(space.size, widths)
     descending = -np.sort(-scores)
     added = [descending[low:high] for low, high in zip([0, *widths], widths, strict=False)]
     return [(width, float(np.mean(units))) for width, units in zip(widths, added, strict=True)]

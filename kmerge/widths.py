@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kmerge.budgets import Budget, WidthCosts, widths_within
+from kmerge.budgets import Budget, WidthCosts, share_ladder, widths_within
 from kmerge.channels import ChannelSpace, Trace
 from kmerge.errors import InvalidArgumentError
 from kmerge.surgery import by_space
@@ -16,7 +16,7 @@ def target_widths(walked: Trace, width: float | Mapping[str, int | float] | Budg
     Args:
         walked: the walk of the model that widths are relative to.
         width: a share of the units of every space (a float); for some spaces, by name, a share or a number of units; or
-            a `Budget`, which is met by the largest equal share of every space.
+            a `Budget`, met by the largest equal share of every space, rounded up where that fits.
         most: how many times the model's own width a space can have.
 
     Returns:
@@ -27,8 +27,8 @@ def target_widths(walked: Trace, width: float | Mapping[str, int | float] | Budg
     """
     spaces = walked.spaces.selectable
     if isinstance(width, Budget):
-        ladders = {space.name: [(n, -n / space.size) for n in range(1, most * space.size + 1)] for space in spaces}
-        return widths_within(WidthCosts(walked), width, ladders)
+        ladders = {space.name: share_ladder(space.size, range(1, most * space.size + 1)) for space in spaces}
+        return widths_within(WidthCosts(walked), width, ladders, even=True)
     if isinstance(width, Mapping):
         return {s.name: s.size for s in spaces} | {
             name: units_of(walked.spaces[name], value, most) for name, value in by_space(walked.spaces, width).items()

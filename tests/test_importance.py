@@ -1,0 +1,235 @@
+"""Scores of units, against counts by hand and against what happens if a unit goes."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+
+import kmerge
+import tests.odd_models  # noqa: F401  (its models join the zoo)
+from tests import checks
+from tests.models import ZOO, example_inputs, randomise
+
+every_model = pytest.mark.parametrize("entry", ZOO.values(), ids=ZOO)
+
+
+def two_layers():
+    inputs = keras.Input((3,))
+    x = keras.layers.Dense(4, name="hidden")(inputs)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(x))
+    rng = np.random.default_rng(1)
+    model.set_weights([rng.normal(size=w.shape) for w in model.weights])
+    return model, {key: array.astype("float64") for key, array in checks.named_weights(model).items()}
+
+
+@pytest.mark.parametrize("method, power, root", [("magnitude", 2, 0.5), ("magnitude_l1", 1, 1)])
+def test_magnitudes_by_hand(method, power, root):
+    model, weights = two_layers()
+    parts = (
+        (np.abs(weights["hidden", 0]) ** power).sum(axis=0),
+        np.abs(weights["norm", 0]) ** power,
+        (np.abs(weights["head", 0]) ** power).sum(axis=1),
+    )
+    found = kmerge.unit_importance(model, method)
+    assert list(found) == ["hidden"]
+    np.testing.assert_allclose(found["hidden"], sum(parts) ** root, rtol=1e-6)
+
+
+def test_magnitudes_count_every_pixel_of_a_flattened_channel():
+    inputs = keras.Input((4, 4, 1))
+    x = keras.layers.Conv2D(3, 3, name="conv")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(keras.layers.Flatten()(x)))
+    conv, head = (keras.ops.convert_to_numpy(model.get_layer(name).kernel) for name in ("conv", "head"))
+    expected = (conv**2).sum(axis=(0, 1, 2)) + (head.reshape(4, 3, 2) ** 2).sum(axis=(0, 2))
+    np.testing.assert_allclose(kmerge.unit_importance(model)["conv"] ** 2, expected, rtol=1e-6)
+
+
+def test_a_zero_model_has_the_smallest_magnitudes():
+    strong, weak = ZOO["lenet"](1), ZOO["lenet"](2)
+    weak.set_weights([w * 0.0 for w in weak.get_weights()])
+    scores = kmerge.unit_importance(kmerge.concatenate(strong, weak))
+    assert all((s[: len(s) // 2] > 0).all() and (s[len(s) // 2 :] == 0).all() for s in scores.values())
+
+
+@every_model
+def test_scores_follow_the_units(entry):
+    """A unit keeps its score wherever it lies."""
+    model = entry(0)
+    orders = checks.random_orders(model, 0)
+    before, after = kmerge.unit_importance(model), kmerge.unit_importance(kmerge.permute(model, orders))
+    assert set(before) == set(orders)
+    for name, order in orders.items():
+        np.testing.assert_allclose(after[name], before[name][order], rtol=1e-6)
+
+
+def test_bn_scale_is_the_mean_over_the_normalisations_of_a_unit():
+    x = inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, name="stem")(x)
+    first = keras.layers.BatchNormalization(name="first")(x)
+    second = keras.layers.BatchNormalization(name="second")(x)
+    x = keras.layers.Dense(5, name="plain")(keras.layers.Flatten()(keras.layers.Concatenate()([first, second])))
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    gammas = np.array([[1.0, -2.0, 0.0, 4.0], [3.0, 2.0, 0.0, -1.0]])
+    for name, gamma in zip(("first", "second"), gammas, strict=True):
+        model.get_layer(name).gamma.assign(gamma)
+    scores = kmerge.unit_importance(model, "bn_scale")
+    assert list(scores) == ["stem"], "the space without a normalisation has no score"
+    np.testing.assert_allclose(scores["stem"], np.abs(gammas).mean(axis=0))
+
+
+def loss_of(model, data) -> float:
+    (prediction,) = checks.outputs(model, [data[0]])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return float(loss(data[1], prediction))
+
+
+def compiled(model):
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    return model
+
+
+def labelled(model, examples: int = 12):
+    (x,) = example_inputs(model, batch=examples)
+    return x, np.arange(examples) % model.output_shape[-1]
+
+
+def smooth_model():
+    """All kinds of readers and of ties, without the kinks at which a slope cannot be measured."""
+    image = keras.Input((6, 6, 2))
+    stem = keras.layers.Conv2D(4, 3, padding="same", activation="swish")(image)
+    x = keras.layers.BatchNormalization()(stem)
+    x = keras.layers.SeparableConv2D(4, 3, padding="same", activation="tanh", depth_multiplier=2)(x)
+    x = keras.layers.Conv2D(4, 3, padding="same", groups=2, activation="swish")(keras.layers.Add()([stem, x]))
+    x = keras.layers.Conv2DTranspose(3, 2, 2, activation="tanh")(keras.layers.Concatenate()([x, x]))
+    x = keras.layers.Flatten()(keras.layers.AveragePooling2D(3)(x))
+    shared = keras.layers.Dense(48, "tanh")
+    model = keras.Model(image, keras.layers.Dense(3)(shared(shared(keras.layers.Dense(48)(x)))))
+    randomise(model, 7)
+    return model
+
+
+def test_taylor_is_the_squared_slope_of_the_loss_in_a_gate():
+    """The slope is measured on the gates of a gated model, which know nothing of gradients."""
+    model = compiled(smooth_model())
+    data = labelled(model)
+    scores = kmerge.unit_importance(model, "taylor", data, batch_size=len(data[0]))
+    gated = kmerge.gate(model, 1.0)
+    open_loss, rng = loss_of(gated, data), np.random.default_rng(3)
+    assert open_loss == pytest.approx(loss_of(model, data), rel=1e-5)
+    for gate, values in zip(kmerge.gates_of(gated), scores.values(), strict=True):
+        start = keras.ops.convert_to_numpy(gate.loc).copy()
+        for unit in rng.permutation(gate.units)[:2]:
+            losses = []
+            for below in (0.02, 0.04):
+                share = (1 - below + 0.1) / 1.2  # the gate's value is 1.2 * sigmoid(loc) - .1
+                gate.loc.assign(np.where(np.arange(gate.units) == unit, np.log(share / (1 - share)), start))
+                losses.append(loss_of(gated, data))
+            gate.loc.assign(start)
+            slope = (4 * losses[0] - losses[1] - 3 * open_loss) / (2 * 0.02)
+            assert abs(abs(slope) - values[unit] ** 0.5) <= 0.02 * np.max(values) ** 0.5, gate.name
+
+
+def test_taylor_is_the_mean_over_batches_by_their_sizes():
+    model = compiled(smooth_model())
+    x, y = labelled(model, 10)
+    both = kmerge.unit_importance(model, "taylor", (x, y), batch_size=6)
+    first = kmerge.unit_importance(model, "taylor", (x[:6], y[:6]), batch_size=6)
+    rest = kmerge.unit_importance(model, "taylor", (x[6:], y[6:]), batch_size=6)
+    for name, values in both.items():
+        np.testing.assert_allclose(values, 0.6 * first[name] + 0.4 * rest[name], rtol=1e-4, atol=1e-12)
+
+
+def test_taylor_sees_the_loss_alone_and_frozen_layers_too():
+    """Penalties do not count, and a layer that is not trained still reads its units."""
+
+    def build(penalty, trainable):
+        inputs = keras.Input((3,))
+        x = keras.layers.Dense(4, "tanh", kernel_regularizer=penalty, name="hidden")(inputs)
+        x = keras.layers.Dense(4, "relu", kernel_regularizer=penalty, name="other")(keras.layers.Dropout(0.5)(x))
+        model = keras.Model(inputs, keras.layers.Dense(2, trainable=trainable, name="head")(x))
+        rng = np.random.default_rng(1)
+        model.set_weights([rng.normal(size=w.shape) for w in model.weights])
+        return compiled(model)
+
+    plain, penalised = build(None, True), build(keras.regularizers.L2(1.0), False)
+    data = np.random.default_rng(2).normal(size=(8, 3)).astype("float32"), np.arange(8) % 2
+    weights = penalised.get_weights()
+    expected, found = (kmerge.unit_importance(model, "taylor", data) for model in (plain, penalised))
+    for name, values in expected.items():
+        assert (values > 0).any()
+        np.testing.assert_allclose(found[name], values, rtol=1e-4)
+    assert all(np.array_equal(a, b) for a, b in zip(penalised.get_weights(), weights, strict=True))
+
+
+def test_taylor_takes_several_inputs_outputs_and_weights():
+    model = ZOO["two_inputs_two_outputs"](0)
+    model.compile("sgd", ["mse", "sparse_categorical_crossentropy"], loss_weights=[1.0, 0.0])
+    x = example_inputs(model, batch=6)
+    y = [np.ones((6, 1), "float32"), np.zeros(6, "int32")]
+    scores = kmerge.unit_importance(model, "taylor", (x, y))
+    y[1] = y[1] + 2
+    again = kmerge.unit_importance(model, "taylor", (x, y))
+    assert all(np.allclose(scores[name], again[name], rtol=1e-5) for name in scores), "its loss has weight 0"
+    assert any((values > 0).any() for values in scores.values())
+
+
+def test_random_scores_are_seeded():
+    model = ZOO["resnet20"](0)
+    one, again, other = (kmerge.unit_importance(model, "random", seed=seed) for seed in (1, 1, 2))
+    assert all(np.array_equal(one[name], again[name]) for name in one)
+    assert not any(np.array_equal(one[name], other[name]) for name in one)
+    assert len({values[0] for values in one.values()}) == len(one)
+
+
+def test_gates_score_the_units_of_a_gated_model():
+    model = ZOO["mlp"](0)
+    gated = kmerge.gate(model, 0.5)
+    for gate in kmerge.gates_of(gated):
+        gate.loc.assign(np.linspace(-3, 3, gate.units))
+    scores = kmerge.unit_importance(gated, "gates")
+    assert {name: len(values) for name, values in scores.items()} == checks.selectable(model)
+    assert all((np.diff(values) > 0).all() for values in scores.values())
+
+
+@functools.cache
+def model_for_errors():
+    return ZOO["lenet"](0)
+
+
+def unlabelled(model):
+    return (example_inputs(model)[0],)
+
+
+@pytest.mark.parametrize(
+    "method, data, message",
+    [
+        ("size", None, "'magnitude'.*Received: 'size'"),
+        ("taylor", None, r"'taylor' needs data=\(x, y\)"),
+        ("magnitude", labelled, "'magnitude' takes no data"),
+        ("taylor", labelled, "has none: call model.compile"),
+        ("bn_scale", None, "has none. Use 'magnitude'"),
+        ("gates", None, "made by kmerge.merge or kmerge.gate"),
+    ],
+)
+def test_errors(method, data, message):
+    model = model_for_errors()
+    with pytest.raises(kmerge.InvalidArgumentError, match=message):
+        kmerge.unit_importance(model, method, data and data(model))
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (lambda x, y: x, "received ndarray"),
+        (lambda x, y: (x,), "of .'ndarray'.*"),
+        (lambda x, y: (x, y[:-1]), "same number of examples"),
+        (lambda x, y: (x, y + 100), "labels that output"),
+        (lambda x, y: (x * np.nan, y), "holds .* NaN"),
+    ],
+)
+def test_errors_of_taylors_data(data, message):
+    model = compiled(kmerge.select(model_for_errors(), {}))
+    with pytest.raises(kmerge.InvalidArgumentError, match=message):
+        kmerge.unit_importance(model, "taylor", data(*labelled(model)))

@@ -1,0 +1,231 @@
+"""prune: budgets met as promised, on every model of the zoo; the least important units go."""
+
+import keras
+import numpy as np
+import pytest
+
+import kmerge
+import tests.odd_models  # noqa: F401  (its models join the zoo)
+from kmerge.budgets import WidthCosts
+from kmerge.channels import trace
+from tests import checks
+from tests.models import ZOO, example_inputs, randomise
+
+every_model = pytest.mark.parametrize("entry", ZOO.values(), ids=ZOO)
+COUNTS = {"parameters": kmerge.parameters, "multiply_accumulates": kmerge.multiply_accumulates}
+
+
+def units_of(model) -> int:
+    return sum(checks.selectable(model).values())
+
+
+@every_model
+def test_costs_of_widths_are_those_of_the_model_that_has_them(entry):
+    model, rng = entry(0), np.random.default_rng(5)
+    costs, measures = WidthCosts(trace(model)), dict(COUNTS)
+    if entry.name == "unknown_image_size":
+        with pytest.raises(kmerge.InvalidArgumentError, match="fixed size"):
+            costs.multiply_accumulates({})
+        del measures["multiply_accumulates"]
+    widths = {name: int(rng.integers(1, size + 1)) for name, size in checks.selectable(model).items()}
+    more = {name: int(rng.integers(1, 4)) for name in widths}
+    models = {"same": (model, {}), "narrow": (kmerge.select(model, widths), widths)}
+    models["wide"] = (kmerge.grow(model, more), {n: size + more[n] for n, size in checks.selectable(model).items()})
+    for label, (built, planned) in models.items():
+        for measure, count in measures.items():
+            assert getattr(costs, measure)(planned) == count(built), (label, measure)
+
+
+@pytest.mark.parametrize("selection", ["local", "global"])
+@every_model
+def test_a_budget_is_used_up(entry, selection):
+    """Globally, no unit more would fit. Locally, all widths are one share rounded down or up, and no more could go up."""
+    model = entry(0)
+    measure = "parameters" if entry.name == "unknown_image_size" else "multiply_accumulates"
+    costs, sizes = WidthCosts(trace(model)), checks.selectable(model)
+    least, whole = (getattr(costs, measure)(widths) for widths in (dict.fromkeys(sizes, 1), {}))
+    limit = max(1, (least + whole) // 2)
+    small = kmerge.prune(model, budget=kmerge.Budget(**{measure: limit}), selection=selection)
+    assert COUNTS[measure](small) <= limit
+    choice = kmerge.choose_units(model, budget=kmerge.Budget(**{measure: limit}), selection=selection)
+    assert choice.costs == {measure: (whole, COUNTS[measure](small), limit)}
+    widths = {name: len(units) for name, units in choice.items()}
+    assert set(widths) == set(sizes)
+    # The share at which the next space would get one unit more: all are rounded down from it, some up.
+    share = min(((width + 1) / sizes[name] for name, width in widths.items() if width < sizes[name]), default=1.0)
+    for name, size in sizes.items():
+        rounded_up = selection == "local" and widths[name] > share * size - 1e-9
+        above = widths | {name: widths[name] + 1}
+        assert widths[name] == size or rounded_up or getattr(costs, measure)(above) > limit, f"{name!r} could go up"
+        assert selection == "global" or widths[name] < share * size + 1 + 1e-9, f"{name!r} is wider than its share"
+    inputs = example_inputs(model)
+    assert all(np.isfinite(value).all() for value in checks.outputs(small, inputs))
+    checks.assert_same_interface(small, model)
+
+
+def test_a_local_choice_keeps_the_same_share_everywhere():
+    model = ZOO["resnet18"](0)
+    choice = kmerge.choose_units(model, "random", budget=kmerge.Budget(units=0.5))
+    sizes = checks.selectable(model)
+    assert all(abs(len(choice[name]) - size / 2) <= 1 for name, size in sizes.items())
+    assert sum(map(len, choice.values())) == units_of(model) // 2
+
+
+def test_units_of_the_lowest_score_go_first():
+    model, rng = ZOO["resnet20"](0), np.random.default_rng(3)
+    scores = {name: rng.normal(size=size) for name, size in checks.selectable(model).items()}
+    for selection in ("local", "global"):
+        choice = kmerge.choose_units(model, scores, budget=0.6, selection=selection)
+        for name, units in choice.items():
+            lost = np.setdiff1d(np.arange(len(scores[name])), units)
+            assert np.min(scores[name][units]) > np.max(scores[name][lost], initial=-np.inf)
+
+
+def test_a_global_choice_narrows_the_space_that_matters_least():
+    model = ZOO["vgg11"](0)
+    first, *rest = (scores := {name: np.ones(size) for name, size in checks.selectable(model).items()})
+    scores[first] = np.full(len(scores[first]), 0.5)
+    budget = kmerge.Budget(units=units_of(model) - len(scores[first]) + 1)
+    choice = kmerge.choose_units(model, scores, budget=budget, selection="global")
+    assert len(choice[first]) == 1 and all(len(choice[name]) == len(scores[name]) for name in rest)
+
+
+def test_magnitudes_are_compared_relative_to_their_space():
+    """Scaling all that belongs to one space moves nothing between the spaces."""
+    model = ZOO["vgg11"](0)
+    budget = kmerge.Budget(units=0.6)
+    before = kmerge.choose_units(model, "magnitude", budget=budget, selection="global")
+    scaled = kmerge.select(model, {})
+    for layer in scaled.layers:
+        if layer.weights:
+            layer.kernel.assign(layer.kernel * 10.0)
+    after = kmerge.choose_units(scaled, "magnitude", budget=budget, selection="global")
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_pruning_dead_units_changes_nothing():
+    model = ZOO["resnet20"](0)
+    for space in kmerge.channel_spaces(model).selectable:
+        for unit in (0, space.size - 1):
+            checks.zero_outgoing(model, space, unit)
+    sizes = checks.selectable(model)
+    scores = {name: np.r_[0, np.ones(size - 2), 0] for name, size in sizes.items()}
+    budget = kmerge.Budget(units=units_of(model) - 2 * len(sizes))
+    small = checks.check_arguments_unchanged(
+        [model], lambda m: kmerge.prune(m, scores, budget=budget, selection="global")
+    )
+    inputs = example_inputs(model)
+    checks.assert_close(checks.outputs(small, inputs), checks.outputs(model, inputs), 1e-6)
+    checks.assert_spaces(small, {name: size - 2 for name, size in sizes.items()})
+
+
+def wide_model():
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(36, 3, name="a")(image)
+    x = keras.layers.Conv2D(5, 3, name="b")(keras.layers.ReLU()(keras.layers.BatchNormalization()(x)))
+    x = keras.layers.Dense(32, "relu", name="c")(keras.layers.Flatten()(x))
+    model = keras.Model(image, keras.layers.Dense(4)(x))
+    randomise(model, 0)
+    return model
+
+
+@pytest.mark.parametrize("selection", ["local", "global"])
+def test_widths_are_multiples_of_eight_or_whole(selection):
+    model = wide_model()
+    for share in (0.9, 0.5, 0.3):
+        small = kmerge.prune(model, budget=share, selection=selection, multiple=8)
+        widths = checks.selectable(small)
+        assert all(width % 8 == 0 or width == checks.selectable(model)[name] for name, width in widths.items())
+        assert kmerge.parameters(small) <= share * kmerge.parameters(model)
+    assert checks.selectable(kmerge.prune(model, budget=1.0, multiple=8)) == checks.selectable(model)
+
+
+@pytest.mark.parametrize("minimum, expected", [(1, (1, 1, 1)), (6, (6, 5, 6)), (0.25, (9, 1, 8))])
+def test_a_minimum_stays_in_every_space(minimum, expected):
+    model, named = wide_model(), dict(zip("abc", expected, strict=True))
+    least = kmerge.parameters(kmerge.select(model, named))
+    small = kmerge.prune(model, budget=kmerge.Budget(parameters=least), minimum=minimum)
+    assert checks.selectable(small) == named
+    with pytest.raises(
+        kmerge.InvalidArgumentError, match=f"{least - 1:,} parameters cannot be reached.* has {least:,} of"
+    ):
+        kmerge.prune(model, budget=kmerge.Budget(parameters=least - 1), minimum=minimum)
+
+
+def test_spaces_without_scores_stay_whole():
+    model = wide_model()
+    small = kmerge.prune(model, {"a": np.arange(36)}, budget=0.99)
+    assert checks.selectable(small)["a"] < 36 and {n: checks.selectable(small)[n] for n in "bc"} == {"b": 5, "c": 32}
+    by_scale = kmerge.choose_units(model, "bn_scale", budget=0.9)
+    assert list(by_scale) == ["a"]
+
+
+def test_budgets_hold_together():
+    model = ZOO["lenet"](0)
+    budget = kmerge.Budget(parameters=0.5, multiply_accumulates=0.3, units=1000)
+    small = kmerge.prune(model, budget=budget)
+    assert kmerge.parameters(small) <= 0.5 * kmerge.parameters(model)
+    assert kmerge.multiply_accumulates(small) <= 0.3 * kmerge.multiply_accumulates(model)
+
+
+def test_the_choice_prints_how_close_it_is():
+    model = ZOO["lenet"](0)
+    choice = kmerge.choose_units(model, budget=0.5)
+    before, after, limit = choice.costs["parameters"]
+    assert f"parameters: {before:,} -> {after:,}, {after / limit:.2%} of the {limit:,} allowed" in str(choice)
+    assert all(name in str(choice) for name in checks.selectable(model))
+    checks.assert_same_weights(kmerge.select(model, choice), kmerge.prune(model, budget=0.5))
+
+
+def test_pruning_by_taylor_keeps_the_network_better_than_against_it():
+    """The units that the loss needs least, against those that it needs most."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(256, 6)).astype("float32")
+    y = np.sin(2 * x[:, :1]) + x[:, 1:2]
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Dense(32, "tanh")(inputs)))
+    model.compile(keras.optimizers.Adam(0.02), "mse")
+    kmerge.fit(model, x, y, epochs=10, verbose=0)
+    scores = kmerge.unit_importance(model, "taylor", (x, y))
+    losses = []
+    for signed in (scores, {name: -values for name, values in scores.items()}):
+        small = kmerge.prune(model, signed, budget=0.7)
+        losses.append(float(np.mean((checks.outputs(small, [x])[0] - y) ** 2)))
+    assert losses[0] < losses[1]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"budget": 1.5}, "at most 1. Received: .*1.5"),
+        ({"budget": 0.0}, "positive share.*Received: 0.0"),
+        ({"budget": True}, "Received: True"),
+        ({"budget": 100}, r"kmerge.Budget\(.*Received: 100"),
+        ({"budget": 1e-6}, "cannot be reached"),
+        ({"budget": 0.5, "importance": "size"}, "Received: 'size'"),
+        ({"budget": 0.5, "importance": "taylor"}, r"needs data=\(x, y\)"),
+        ({"budget": 0.5, "importance": {}}, "at least one space"),
+        ({"budget": 0.5, "importance": {"nothing": [1.0]}}, "name of a channel space.*'nothing'"),
+        ({"budget": 0.5, "importance": {"a": [1.0]}}, r"'a'.*shape \(36,\)"),
+        ({"budget": 0.5, "importance": {"a": np.full(36, np.nan)}}, "finite scores"),
+        ({"budget": 0.5, "selection": "layer"}, "'local', 'global'.*Received: 'layer'"),
+        ({"budget": 0.5, "multiple": 0}, "multiple.*Received: 0"),
+        ({"budget": 0.5, "minimum": 0}, "minimum.*Received: 0"),
+        ({"budget": 0.5, "minimum": 1.5}, "minimum.*Received: 1.5"),
+    ],
+)
+def test_errors(arguments, message):
+    with pytest.raises(kmerge.InvalidArgumentError, match=message):
+        kmerge.prune(wide_model(), **arguments)
+
+
+def test_a_budget_needs_a_limit():
+    with pytest.raises(kmerge.InvalidArgumentError, match="at least one limit"):
+        kmerge.Budget()
+
+
+def test_a_model_without_selectable_spaces_is_refused():
+    inputs = keras.Input((3,))
+    with pytest.raises(kmerge.InvalidArgumentError, match="no selectable channel space"):
+        kmerge.prune(keras.Model(inputs, keras.layers.Dense(2)(inputs)), budget=0.5)

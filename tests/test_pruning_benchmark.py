@@ -1,0 +1,34 @@
+"""The table of benchmarks.pruning; the benchmark itself takes minutes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.pruning import COLUMNS, METHODS, table
+from kmerge.importance import METHODS as IMPORTANCES
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_table_says_mean_range_and_median():
+    costs = {"parameters": 1_000, "macs": 12_345, "bytes": 20.4}
+    rows = {
+        "whole network": [{"cut": 90.0, "latency": 2.0} | costs],
+        "magnitude": [
+            {"cut": cut, "tuned": 95.0, "latency": time, "ratio": 0.5} | costs
+            for cut, time in ((40.0, 1.0), (60.0, 9.0), (50.0, 2.0))
+        ],
+    }
+    header, rule, whole, pruned = table(rows).splitlines()
+    assert [line.count("|") for line in (header, rule, whole, pruned)] == [len(COLUMNS) + 2] * 4
+    assert "| 50.0 (40.0 to 60.0) |" in pruned and "| 95.0 (95.0 to 95.0) |" in pruned
+    assert "| 12,345 | 20 | 2.00 | 0.50 |" in pruned
+    assert whole.endswith("| 2.00 |  |"), "what was not measured is empty"
+
+
+def test_the_methods_of_the_table_exist():
+    assert {options["importance"] for options in METHODS.values()} <= set(IMPORTANCES)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.pruning", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0 and "--seeds" in done.stdout

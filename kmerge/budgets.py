@@ -161,8 +161,7 @@ def widths_within(costs: WidthCosts, budget: Budget, ladders: Mapping[str, Ladde
     def fits(widths: Mapping[str, int]) -> bool:
         return all(getattr(costs, name)(widths) <= limit for name, limit in limits.items())
 
-    if not fits(widths):
-        _refuse(costs, limits, widths)
+    check_reachable(costs, limits, widths)
     steps = [(worth, name, width) for name, ladder in ladders.items() for width, worth in ladder[1:]]
     steps.sort(key=lambda step: -step[0])  # stable: the steps of one ladder stay in order
 
@@ -187,7 +186,8 @@ def share_ladder(size: int, widths: Sequence[int]) -> Ladder:
     return [(width, -width / size) for width in widths]
 
 
-def _refuse(costs: WidthCosts, limits: Mapping[str, int], widths: Mapping[str, int]) -> None:
+def check_reachable(costs: WidthCosts, limits: Mapping[str, int], widths: Mapping[str, int]) -> None:
+    """Raises `InvalidArgumentError` if a model of these widths, the smallest allowed, is above a limit."""
     for name, limit in limits.items():
         least = getattr(costs, name)(widths)
         if least > limit:

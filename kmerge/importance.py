@@ -1,12 +1,12 @@
 """Importance: a score for every unit that may go, by which pruning ranks them.
 
-    method          score of a unit                                                       comparable between spaces
-    "magnitude"     L2 norm of its weights: kernels that make, carry or read it, scales   no
-    "magnitude_l1"  L1 norm of the same                                                   no
-    "bn_scale"      mean |gamma| of the BatchNormalizations it passes                     no
-    "taylor"        how much the loss changes, to first order, if it goes                 yes
-    "random"        uniform, from a seed                                                  no
-    "gates"         P(g > 0) of its gate in a gated model                                 yes
+    method          score of a unit
+    "magnitude"     L2 norm of its weights: kernels that make, carry or read it, scales
+    "magnitude_l1"  L1 norm of the same
+    "bn_scale"      mean |gamma| of the BatchNormalizations it passes
+    "taylor"        how much the loss changes, to first order, if it goes
+    "random"        uniform, from a seed
+    "gates"         P(g > 0) of its gate in a gated model
 
 A unit that lies at several places, as the channels of a residual stream do, has one score: its weights are collected
 over all of them.
@@ -27,8 +27,6 @@ from kmerge.seeds import rng_of
 from kmerge.training_checks import arrays_of, check_data, is_array
 
 METHODS = ("magnitude", "magnitude_l1", "bn_scale", "taylor", "random", "gates")
-# Scores that mean the same in every space. The others depend on how many weights a unit has, or on their scale.
-COMPARABLE = ("taylor", "gates")
 
 
 def unit_importance(

@@ -11,15 +11,15 @@ Scores say which units of a space go first. How many of each space stay is decid
 Both are ladders for `budgets.widths_within`, which takes as much as the budget allows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
 
-from kmerge.budgets import Budget, WidthCosts, share_ladder, widths_within
+from kmerge.budgets import Budget, Ladder, WidthCosts, check_reachable, share_ladder, widths_within
 from kmerge.channels import ChannelSpace, trace
 from kmerge.errors import InvalidArgumentError
-from kmerge.importance import COMPARABLE, unit_importance
+from kmerge.importance import unit_importance
 from kmerge.surgery import by_space, select
 from kmerge.widths import units_of
 
@@ -66,12 +66,11 @@ def choose_units(
 
     Args:
         model: a Functional or Sequential model.
-        importance: a method of `unit_importance`, or scores: by name of a space an array of shape `(units,)`. Spaces
-            without scores stay whole.
+        importance: a method of `unit_importance` other than "gates", or scores: by name of a space an array of shape
+            `(units,)`. Spaces without scores stay whole.
         budget: a `Budget`; a float is a share of the parameters.
-        selection: "local" keeps the same share of every space, up to rounding. "global" ranks all units by their scores;
-            those of "magnitude", "magnitude_l1", "bn_scale" and "random" are first divided by their mean in the space,
-            others are taken as they are.
+        selection: "local" keeps the same share of every space, up to rounding. "global" ranks all units by their scores,
+            those of a method divided by their mean in the space; scores that are given are taken as they are.
         multiple: widths are multiples of it, as devices like them, or a space's whole width.
         minimum: of each space, at least this number of units (an int) or share of them (a float) stays; at least one.
         data: for "taylor": `(x, y)` or `(x, y, sample_weight)`.
@@ -91,29 +90,26 @@ def choose_units(
     Reference:
         The mean as normaliser of global rankings: Fang et al., DepGraph, CVPR 2023.
     """
-    if selection not in SELECTIONS:
-        raise InvalidArgumentError(f"Expected selection to be one of {SELECTIONS}. Received: {selection!r}.")
-    if isinstance(multiple, bool) or not isinstance(multiple, (int, np.integer)) or multiple < 1:
-        raise InvalidArgumentError(f"Expected multiple to be a positive whole number. Received: {multiple!r}.")
-    budget = _budget(budget)
+    budget = _checked(importance, budget, selection, multiple)
     walked = trace(model)
     if not walked.spaces.selectable:
         raise InvalidArgumentError(f"Model {model.name!r} has no selectable channel space:\n{walked.spaces}")
     costs = WidthCosts(walked)
     limits = costs.limits(budget)
-    least = {space.name: _least(space, minimum) for space in walked.spaces.selectable}
+    widths = {space.name: _widths(space, multiple, minimum) for space in walked.spaces.selectable}
+    check_reachable(costs, limits, {name: least for name, (least, *_) in widths.items()})
     if isinstance(importance, Mapping):
-        scores = _checked_scores(by_space(walked.spaces, importance), walked.spaces)
+        scores = _checked_scores(by_space(walked.spaces, importance), data, walked.spaces)
     else:
-        scores = unit_importance(model, importance, data, batch_size=batch_size, seed=seed)
-        if importance not in COMPARABLE:
-            scores = {name: values / (np.mean(values) or 1.0) for name, values in scores.items()}
+        found = unit_importance(model, importance, data, batch_size=batch_size, seed=seed)
+        scores = {name: values / (np.mean(values) or 1.0) for name, values in found.items()}
     ladders = {
-        name: _ladder(walked.spaces[name], values, selection, multiple, least[name]) for name, values in scores.items()
+        name: _score_ladder(values, widths[name]) if selection == "global" else share_ladder(len(values), widths[name])
+        for name, values in scores.items()
     }
-    widths = widths_within(costs, budget, ladders, even=selection == "local")
-    keep = {name: _best(scores[name], width) for name, width in widths.items()}
-    spent = {name: (getattr(costs, name)({}), getattr(costs, name)(widths), limit) for name, limit in limits.items()}
+    chosen = widths_within(costs, budget, ladders, even=selection == "local")
+    keep = {name: _best(scores[name], width) for name, width in chosen.items()}
+    spent = {name: (getattr(costs, name)({}), getattr(costs, name)(chosen), limit) for name, limit in limits.items()}
     return UnitChoice(keep, {name: len(scores[name]) for name in keep}, spent)
 
 
@@ -165,7 +161,16 @@ def prune(
     return select(model, choice)
 
 
-def _budget(budget: float | Budget) -> Budget:
+def _checked(importance, budget: float | Budget, selection: str, multiple: int) -> Budget:
+    if selection not in SELECTIONS:
+        raise InvalidArgumentError(f"Expected selection to be one of {SELECTIONS}. Received: {selection!r}.")
+    if isinstance(multiple, bool) or not isinstance(multiple, (int, np.integer)) or multiple < 1:
+        raise InvalidArgumentError(f"Expected multiple to be a positive whole number. Received: {multiple!r}.")
+    if isinstance(importance, str) and importance == "gates":
+        raise InvalidArgumentError(
+            "A gated model is cut by kmerge.compress. To prune the model without gates by their scores, pass "
+            "importance=kmerge.unit_importance(gated, 'gates')."
+        )
     if isinstance(budget, (float, np.floating)):
         budget = Budget(parameters=budget)
     if not isinstance(budget, Budget):
@@ -179,17 +184,23 @@ def _budget(budget: float | Budget) -> Budget:
     return budget
 
 
-def _least(space: ChannelSpace, minimum: int | float) -> int:
-    if isinstance(minimum, (int, np.integer)) and not isinstance(minimum, bool) and minimum >= 1:
-        return min(int(minimum), space.size)
+def _widths(space: ChannelSpace, multiple: int, minimum: int | float) -> list[int]:
+    """The widths a space may have: multiples from the minimum on, and the whole."""
     if isinstance(minimum, (float, np.floating)) and 0 < minimum <= 1:
-        return units_of(space, minimum)
-    raise InvalidArgumentError(
-        f"Expected minimum to be a number of units from 1 on (an int) or a share of them in (0, 1]. Received: {minimum!r}."
-    )
+        least = units_of(space, minimum)
+    elif isinstance(minimum, (int, np.integer)) and not isinstance(minimum, bool) and minimum >= 1:
+        least = int(minimum)
+    else:
+        raise InvalidArgumentError(
+            "Expected minimum to be a number of units from 1 on (an int) or a share of them in (0, 1] (a float). "
+            f"Received: {minimum!r}."
+        )
+    return [*range(-(-least // multiple) * multiple, space.size, multiple), space.size]
 
 
-def _checked_scores(scores: Mapping, spaces: Mapping[str, ChannelSpace]) -> dict[str, np.ndarray]:
+def _checked_scores(scores: Mapping, data, spaces: Mapping[str, ChannelSpace]) -> dict[str, np.ndarray]:
+    if data is not None:
+        raise InvalidArgumentError("Scores that are given take no data; only importance='taylor' does.")
     if not scores:
         raise InvalidArgumentError("Expected scores of at least one space. Received: an empty mapping.")
     checked = {}
@@ -202,12 +213,8 @@ def _checked_scores(scores: Mapping, spaces: Mapping[str, ChannelSpace]) -> dict
     return checked
 
 
-def _ladder(space: ChannelSpace, scores: np.ndarray, selection: str, multiple: int, least: int) -> list:
-    """The widths a space may have and what each is worth: minus its share, or the mean score of the units it adds."""
-    first = min(space.size, -(-least // multiple) * multiple)
-    widths = [*range(first, space.size, multiple), space.size]
-    if selection == "local":
-        return share_ladder(space.size, widths)
+def _score_ladder(scores: np.ndarray, widths: Sequence[int]) -> Ladder:
+    """A width is worth the mean score of the units that it adds."""
     descending = -np.sort(-scores)
     added = [descending[low:high] for low, high in zip([0, *widths], widths, strict=False)]
     return [(width, float(np.mean(units))) for width, units in zip(widths, added, strict=True)]

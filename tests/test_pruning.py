@@ -36,8 +36,11 @@ def test_costs_of_widths_are_those_of_the_model_that_has_them(entry):
             assert getattr(costs, measure)(planned) == count(built), (label, measure)
 
 
-@pytest.mark.parametrize("selection", ["local", "global"])
-@every_model
+@pytest.mark.parametrize(
+    "entry, selection",
+    [(entry, ("local", "global")[number % 2]) for number, entry in enumerate(ZOO.values())],
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_a_budget_is_used_up(entry, selection):
     """Globally, no unit more would fit. Locally, all widths are one share rounded down or up, and no more could go up."""
     model = entry(0)
@@ -45,9 +48,9 @@ def test_a_budget_is_used_up(entry, selection):
     costs, sizes = WidthCosts(trace(model)), checks.selectable(model)
     least, whole = (getattr(costs, measure)(widths) for widths in (dict.fromkeys(sizes, 1), {}))
     limit = max(1, (least + whole) // 2)
-    small = kmerge.prune(model, budget=kmerge.Budget(**{measure: limit}), selection=selection)
-    assert COUNTS[measure](small) <= limit
     choice = kmerge.choose_units(model, budget=kmerge.Budget(**{measure: limit}), selection=selection)
+    small = kmerge.select(model, choice)
+    assert COUNTS[measure](small) <= limit
     assert choice.costs == {measure: (whole, COUNTS[measure](small), limit)}
     widths = {name: len(units) for name, units in choice.items()}
     assert set(widths) == set(sizes)
@@ -195,6 +198,17 @@ def test_pruning_by_taylor_keeps_the_network_better_than_against_it():
     assert losses[0] < losses[1]
 
 
+def test_the_scores_of_gates_prune_the_model_without_gates():
+    model = ZOO["lenet"](0)
+    gated = kmerge.gate(model, 0.5)
+    for gate in kmerge.gates_of(gated):
+        gate.loc.assign(np.linspace(3, -3, gate.units))
+    choice = kmerge.choose_units(model, kmerge.unit_importance(gated, "gates"), budget=0.5, selection="global")
+    assert all(np.array_equal(units, np.arange(len(units))) for units in choice.values())
+    with pytest.raises(kmerge.InvalidArgumentError, match="cut by kmerge.compress"):
+        kmerge.prune(gated, "gates", budget=0.5)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -204,6 +218,8 @@ def test_pruning_by_taylor_keeps_the_network_better_than_against_it():
         ({"budget": 100}, r"kmerge.Budget\(.*Received: 100"),
         ({"budget": 1e-6}, "cannot be reached"),
         ({"budget": 0.5, "importance": "size"}, "Received: 'size'"),
+        ({"budget": 1e-6, "importance": "taylor"}, "cannot be reached"),
+        ({"budget": 0.5, "importance": {"a": np.ones(36)}, "data": (1, 2)}, "take no data"),
         ({"budget": 0.5, "importance": "taylor"}, r"needs data=\(x, y\)"),
         ({"budget": 0.5, "importance": {}}, "at least one space"),
         ({"budget": 0.5, "importance": {"nothing": [1.0]}}, "name of a channel space.*'nothing'"),

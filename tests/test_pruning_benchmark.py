@@ -10,20 +10,20 @@ from kmerge.importance import METHODS as IMPORTANCES
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_table_says_mean_range_and_median():
+def test_the_table_says_mean_range_median_and_shortest_time():
     costs = {"parameters": 1_000, "macs": 12_345, "bytes": 20.4}
     rows = {
-        "whole network": [{"cut": 90.0, "latency": 2.0} | costs],
+        "whole network": [{"cut": 90.0} | costs],
         "magnitude": [
-            {"cut": cut, "tuned": 95.0, "latency": time, "ratio": 0.5} | costs
+            {"cut": cut, "tuned": 95.0, "latency": time, "whole": 2.0, "ratio": time / 2} | costs
             for cut, time in ((40.0, 1.0), (60.0, 9.0), (50.0, 2.0))
         ],
     }
     header, rule, whole, pruned = table(rows).splitlines()
     assert [line.count("|") for line in (header, rule, whole, pruned)] == [len(COLUMNS) + 2] * 4
     assert "| 50.0 (40.0 to 60.0) |" in pruned and "| 95.0 (95.0 to 95.0) |" in pruned
-    assert "| 12,345 | 20 | 2.00 | 0.50 |" in pruned
-    assert whole.endswith("| 2.00 |  |"), "what was not measured is empty"
+    assert "| 12,345 | 20 | 1.00 | 2.00 | 1.00 |" in pruned
+    assert whole.endswith("| 20 |  |  |  |"), "what was not measured is empty"
 
 
 def test_the_methods_of_the_table_exist():

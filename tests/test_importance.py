@@ -175,6 +175,15 @@ def test_taylor_takes_several_inputs_outputs_and_weights():
     assert any((values > 0).any() for values in scores.values())
 
 
+@pytest.mark.parametrize("name", ["sequential", "nested_two_deep"])
+def test_taylor_reads_sequential_and_nested_models(name):
+    model = ZOO[name](0)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    scores = kmerge.unit_importance(model, "taylor", labelled(model))
+    assert {space: len(values) for space, values in scores.items()} == checks.selectable(model)
+    assert all(np.max(values) > 0 for values in scores.values())
+
+
 def test_random_scores_are_seeded():
     model = ZOO["resnet20"](0)
     one, again, other = (kmerge.unit_importance(model, "random", seed=seed) for seed in (1, 1, 2))

@@ -54,7 +54,8 @@ def test_the_gradient_is_that_of_a_product(common):
     def build(apply):
         keras.utils.set_random_seed(1)
         inputs = keras.Input((4,))
-        mask = OneMask([0.2, 0.9, 1.0, 0.4], name="mask")(inputs) if common else layers.Dense(4, "sigmoid", name="masks")(inputs)
+        source = OneMask([0.2, 0.9, 1.0, 0.4], name="mask") if common else layers.Dense(4, "sigmoid", name="masks")
+        mask = source(inputs)
         hidden = layers.Dense(8, name="hidden")(inputs)
         return keras.Model(inputs, layers.Dense(2, name="head")(apply(hidden, mask)))
 

@@ -4,8 +4,9 @@ from kmerge.budgets import Budget
 from kmerge.channels import ChannelSpace, ChannelSpaces, channel_spaces
 from kmerge.costs import latency, multiply_accumulates, parameters, saved_bytes
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError, KmergeError, UnsupportedLayerError
+from kmerge.gate_application import ApplyGates, FoldGates
 from kmerge.gate_training import GateControl, GatePressure, gate_optimizer
-from kmerge.gates import ApplyGates, HardConcreteGate, gates_of
+from kmerge.gates import HardConcreteGate, gates_of
 from kmerge.importance import unit_importance
 from kmerge.layer_rules import Rule, register_rule
 from kmerge.layout import Plan
@@ -24,6 +25,7 @@ __all__ = [
     "Budget",
     "ChannelSpace",
     "ChannelSpaces",
+    "FoldGates",
     "GateControl",
     "GatePressure",
     "HardConcreteGate",

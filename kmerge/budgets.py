@@ -21,6 +21,7 @@ import numpy as np
 from kmerge.channels import Trace
 from kmerge.costs import products
 from kmerge.errors import InvalidArgumentError
+from kmerge.layout import weight_axes
 
 # A step of a ladder: its width, and what going up to it is worth. Along a ladder widths rise and worths do not.
 Ladder = Sequence[tuple[int, float]]
@@ -90,8 +91,9 @@ class WidthCosts:
         """For each weight with units: for each of its axes whether it is labelled, and its number or else its length."""
         shapes = {}
         for path, named in self.walked.axes.items():
-            for name, axes in named.items():
-                weight = getattr(self.walked.layers[path], name)
+            layer = self.walked.layers[path]
+            for index, axes in (weight_axes(named, layer) if named else {}).items():
+                weight = layer.weights[index]
                 shapes[id(weight)] = [
                     (False, length) if axis is None else (True, self._row(axis.units))
                     for axis, length in zip(axes, weight.shape, strict=True)

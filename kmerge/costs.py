@@ -19,6 +19,7 @@ import numpy as np
 from keras import layers
 
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
+from kmerge.gate_application import gated_layer
 from kmerge.graph import Call, Graph
 
 _CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
@@ -104,7 +105,7 @@ def products(call: Call) -> list[Product]:
         UnsupportedLayerError: if the layer multiplies in a way that is not known here.
         InvalidArgumentError: if a size is unknown.
     """
-    layer = call.operation
+    layer = gated_layer(call.operation)
     if isinstance(layer, layers.Dense):
         return [_product(call, layer.kernel, "outputs", range(1, len(call.outputs[0].shape) - 1))]
     if isinstance(layer, layers.EinsumDense):
@@ -153,7 +154,7 @@ def _moving(call: Call, kernel, positions: list) -> Product:
 
 
 def _einsum_product(call: Call) -> Product:
-    layer = call.operation
+    layer = gated_layer(call.operation)
     sources, _, target = layer.equation.replace(" ", "").partition("->")
     data, _, weight = sources.partition(",")
     # Every letter is one loop, those of the kernel among them. A size may be unknown on one side of the arrow only.

@@ -21,7 +21,7 @@ from kmerge.channels import Trace, trace
 from kmerge.epoch_programs import PROGRAMS, build_state, loss_gradients
 from kmerge.errors import InvalidArgumentError
 from kmerge.layout import weight_axes
-from kmerge.merging import read_merge
+from kmerge.merge_records import read_merge
 from kmerge.rewriting import check_finite
 from kmerge.seeds import rng_of
 from kmerge.training_checks import arrays_of, check_data, is_array
@@ -92,13 +92,19 @@ def _add(totals: np.ndarray, values: np.ndarray, number: int, units: np.ndarray)
     np.add.at(totals, units, values.sum(axis=others))
 
 
+def _weights(walked: Trace, path: str) -> list[tuple]:
+    """The weights of a layer whose axes are known, with these axes."""
+    layer, named = walked.layers[path], walked.axes[path]
+    return [(layer.weights[index], axes) for index, axes in weight_axes(named, layer).items()] if named else []
+
+
 def _norms(walked: Trace, power) -> np.ndarray:
     totals = np.zeros(len(walked.space_of))
-    for path, weights in walked.axes.items():
-        for name, axes in weights.items():
-            if len(axes) < 2 and name != "gamma":
+    for path in walked.axes:
+        for weight, axes in _weights(walked, path):
+            if len(axes) < 2 and weight.name != "gamma":
                 continue  # Biases, offsets and statistics say nothing about how much of a signal passes.
-            values = power(_array(getattr(walked.layers[path], name)))
+            values = power(_array(weight))
             for number, axis in enumerate(axes):
                 if axis is not None:
                     _add(totals, values, number, axis.units)
@@ -126,11 +132,10 @@ def _taylor(walked: Trace, data: tuple, batch_size: int) -> np.ndarray:
     model = walked.model
     _check_taylor(model, data, batch_size)
     readers = []  # (weight, number of the axis that reads units, these units)
-    for path, named in walked.axes.items():
-        layer = walked.layers[path]
-        for index, axes in weight_axes(named, layer).items():
+    for path in walked.axes:
+        for weight, axes in _weights(walked, path):
             consumed = [(i, axis.units) for i, axis in enumerate(axes) if axis is not None and axis.role == "consumes"]
-            readers += [(layer.weights[index], i, units) for i, units in consumed]
+            readers += [(weight, i, units) for i, units in consumed]
     examples = len(arrays_of(data)[0])
     build_state(model, _batch(data, 0, 1))
     gradients = loss_gradients(model, [weight for weight, _, _ in readers])

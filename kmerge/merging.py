@@ -7,56 +7,26 @@
 Reference: Pašen & Boža, Merging of Neural Networks, Neural Processing Letters 2024, section 2.
 """
 
-import json
+import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import keras
 import numpy as np
 
 from kmerge.budgets import Budget
 from kmerge.channels import Trace, trace
-from kmerge.compensation import compensate
+from kmerge.compensation import KERNEL_LAYERS, compensate
 from kmerge.errors import InvalidArgumentError
-from kmerge.gates import ApplyGates, HardConcreteGate, gates_of
+from kmerge.gate_application import ApplyGates, FoldGates
+from kmerge.gates import HardConcreteGate
 from kmerge.labels import Labels
-from kmerge.layout import Layout, Plan, weight_axes
+from kmerge.layout import Layout, Placed, Plan, weight_axes
+from kmerge.merge_records import Merged, MergeRecord, architecture_of, merge_plan, read_merge
 from kmerge.rewriting import Gating, Source, build, check_finite, fill, model_source, verify
 from kmerge.seeds import seed_of
 from kmerge.surgery import check_models, needs_copies, needs_mean
 from kmerge.widths import target_widths
-
-
-@keras.saving.register_keras_serializable("kmerge")
-class MergeRecord(keras.layers.Layer):
-    """Keeps, in its configuration, what `compress` must know of a merge, so that a big student can be saved.
-
-    Args:
-        architecture: the first parent's configuration, as JSON.
-        parents: number of parents.
-        layers: name in the big student of each layer of the first parent, by path.
-        gates: name of the gate layer of each space.
-        **kwargs: for `keras.layers.Layer`.
-    """
-
-    def __init__(self, architecture: str, parents: int, layers: dict, gates: dict, **kwargs):
-        super().__init__(**kwargs)
-        self.architecture = architecture
-        self.parents = parents
-        self.layer_names = dict(layers)
-        self.gate_names = dict(gates)
-
-    def call(self, inputs):
-        return inputs
-
-    def get_config(self) -> dict:
-        return super().get_config() | {
-            "architecture": self.architecture,
-            "parents": self.parents,
-            "layers": self.layer_names,
-            "gates": self.gate_names,
-        }
 
 
 def merge(
@@ -149,7 +119,7 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
     widths = target_widths(walked, width, most=len(models))
     if len(models) > 1:
         _warn_of_inexact(walked)
-    plan = _merge_plan(walked, len(models))
+    plan = merge_plan(walked, len(models))
     layout = Layout(walked, plan)
     gating = _Gates(layout, models[0], widths, start, sampling, seed)
     big, layers = build(layout, Gating(gating.start, gating.apply), name=name)
@@ -157,14 +127,6 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
     sources = [model_source(walked, plan, number, model) for number, model in enumerate(models)]
     fill(layers, layout, sources)
     return big
-
-
-def _merge_plan(walked: Trace, parents: int) -> Plan:
-    entries = {
-        space.name: [(source, i) for source in range(parents) for i in range(space.size)]
-        for space in walked.spaces.selectable
-    }
-    return Plan(parents, entries)
 
 
 def _warn_of_inexact(walked: Trace) -> None:
@@ -203,69 +165,60 @@ class _Gates:
             for space in spaces
         }
         self.record = MergeRecord(
-            _architecture(parent), layout.plan.sources, {}, names, name="merge_record", autocast=False
+            architecture_of(parent), layout.plan.sources, {}, names, name="merge_record", autocast=False
         )
         self._place = {
             int(entry): (space.name, i) for space in spaces for i, entry in enumerate(layout.entries_of(space.name))
         }
+        self.folds = sampling == "batch"
         self._applied: dict[tuple, keras.KerasTensor] = {}
+        self._folded: dict[int, FoldGates] = {}
 
     def start(self, inputs: list) -> None:
         recorded = self.record(inputs[0])
         self.masks = {name: gate(recorded) for name, gate in self.gates.items()}
 
-    def apply(self, tensor: keras.KerasTensor, labels: Labels) -> keras.KerasTensor:
-        places = [self._place.get(int(entry)) for entry in labels.units]
-        used = list(dict.fromkeys(place[0] for place in places if place))
+    def apply(self, placed: Placed, operation, tensors: list) -> tuple:
+        """The operation to call in the place of one that mixes units, and its inputs."""
+        at = self._kernel_axis(placed, operation, tensors) if self.folds else None
+        if at is not None:
+            used, indices = self._numbers(self.layout.axes[placed.record.path]["kernel"][at].units)
+            if id(operation) not in self._folded:
+                name = f"fold_gates_{len(self._folded)}"
+                self._folded[id(operation)] = FoldGates(operation, indices, at, name=name)
+            return self._folded[id(operation)], [[tensors[0], *(self.masks[name] for name in used)]]
+        return operation, [
+            self._gated(x, placed.inputs[i]) if i in placed.consumed else x for i, x in enumerate(tensors)
+        ]
+
+    def _kernel_axis(self, placed: Placed, operation, tensors: list) -> int | None:
+        """The axis of the kernel that takes the gates, if it is smaller than what 32 examples bring it to read."""
+        if not isinstance(operation, KERNEL_LAYERS) or not placed.consumed:
+            return None
+        positions = math.prod(size or math.inf for size in tensors[0].shape[1:-1])
+        if len(placed.outputs[0].units) * math.prod(getattr(operation, "kernel_size", ())) > 32 * positions:
+            return None
+        axes = self.layout.axes[placed.record.path]["kernel"]
+        at = next(i for i, axis in enumerate(axes) if axis is not None and axis.role == "consumes")
+        return at if self._numbers(axes[at].units)[0] else None
+
+    def _numbers(self, units: np.ndarray) -> tuple[tuple, tuple]:
+        """The gated spaces that lie along an axis, and for each position the number of its gate among theirs."""
+        places = [self._place.get(int(entry)) for entry in units]
+        used = tuple(dict.fromkeys(place[0] for place in places if place))
+        starts = np.cumsum([1, *(self.gates[name].units for name in used)]).tolist()
+        offsets = dict(zip(used, starts[:-1], strict=True))
+        return used, tuple(offsets[place[0]] + place[1] if place else 0 for place in places)
+
+    def _gated(self, tensor: keras.KerasTensor, labels: Labels) -> keras.KerasTensor:
+        used, indices = self._numbers(labels.units)
         if not used:
             return tensor
-        offsets = dict(zip(used, np.cumsum([1] + [self.gates[name].units for name in used[:-1]]).tolist(), strict=True))
-        indices = tuple(offsets[place[0]] + place[1] if place else 0 for place in places)
-        key = (id(tensor), indices, tuple(used))
+        key = (id(tensor), indices, used)
         if key not in self._applied:
             layer = ApplyGates(indices, axis=labels.axis, name=f"apply_gates_{len(self._applied)}", dtype=tensor.dtype)
             self._applied[key] = layer([tensor, *(self.masks[name] for name in used)])
         return self._applied[key]
-
-
-def _architecture(parent: keras.Model) -> str:
-    return json.dumps(_without_compile(keras.saving.serialize_keras_object(parent)))
-
-
-def _without_compile(config):
-    if isinstance(config, dict):
-        return {key: _without_compile(value) for key, value in config.items() if key != "compile_config"}
-    return [_without_compile(value) for value in config] if isinstance(config, list) else config
-
-
-@dataclass(frozen=True)
-class Merged:
-    """What a big student says of its merge: the parent's architecture, walked, and the gate of each space."""
-
-    walked: Trace
-    plan: Plan
-    gates: dict[str, HardConcreteGate]
-    layers: dict[str, keras.layers.Layer]
-
-
-def read_merge(big: keras.Model) -> Merged:
-    """What a big student says of its merge; raises `InvalidArgumentError` if it was not made by `merge` or `gate`."""
-    records = [layer for layer in getattr(big, "layers", []) if isinstance(layer, MergeRecord)]
-    if len(records) != 1:
-        raise InvalidArgumentError(
-            f"Expected a big student made by kmerge.merge or kmerge.gate. Received: {getattr(big, 'name', big)!r}, which "
-            "holds no record of a merge."
-        )
-    custom = {
-        type(layer).__name__: type(layer) for layer in big.layers if not type(layer).__module__.startswith("keras.")
-    }
-    with keras.saving.custom_object_scope(custom):
-        template = keras.saving.deserialize_keras_object(json.loads(records[0].architecture))
-    walked = trace(template)
-    named = {gate.name: gate for gate in gates_of(big)}
-    gates = {space: named[name] for space, name in records[0].gate_names.items()}
-    layers = {path: big.get_layer(name) for path, name in records[0].layer_names.items()}
-    return Merged(walked, _merge_plan(walked, records[0].parents), gates, layers)
 
 
 def compress(

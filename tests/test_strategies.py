@@ -10,7 +10,7 @@ import pytest
 import kmerge
 from baselines.budget import is_better, make_outcome, train_phase, train_teacher, training_flops, validation_metric
 from baselines.neuron_transplantation import group_magnitudes
-from baselines.strategy import Budget
+from baselines.strategy import Budget, Stages
 from benchmarks.l0_merging import L0Merge
 from benchmarks.strategies import STRATEGIES
 from benchmarks.suites import load_suite
@@ -23,7 +23,7 @@ MERGING = [*GATED, "magnitude_merge"]
 NAMES = [*MERGING, "one_model", "one_model_equal_compute", "best_of_three"]
 
 
-class Shelf:
+class Shelf(Stages):
     """A cache of stages in memory."""
 
     def __init__(self):
@@ -40,7 +40,7 @@ class Shelf:
         model.set_weights(weights)
         return model, record
 
-    def on_epoch(self, row):
+    def on_epoch(self, row, state):
         self.rows.append(row)
 
 
@@ -189,7 +189,7 @@ def test_gate_rows_show_the_pressure(outcomes):
 def test_learning_rate_drops_at_fractions_of_the_phase(sine):
     phase = dataclasses.replace(sine.phases["teacher"], drops=(0.5, 0.75), learning_rate=0.01)
     task = dataclasses.replace(sine, phases={"teacher": phase})
-    record = train_phase(task.build(1), task, "teacher", 4, 1, lambda row: None)
+    record = train_phase(task.build(1), task, "teacher", 4, 1, Stages())
     assert [row["learning_rate"] for row in record.rows] == pytest.approx([0.01, 0.01, 0.001, 0.0001])
 
 
@@ -198,7 +198,9 @@ def test_the_program_follows_the_learning_rate_that_rows_tell(sine):
     task = dataclasses.replace(sine, phases={"teacher": phase})
     seen = []
     model = task.build(1)
-    train_phase(model, task, "teacher", 4, 1, lambda row: seen.append(model.get_weights()))
+    stages = Stages()
+    stages.on_epoch = lambda row, state: seen.append(model.get_weights())
+    train_phase(model, task, "teacher", 4, 1, stages)
     assert not np.array_equal(seen[0][0], seen[1][0])  # The last epoch before the drop to zero still learns,
     np.testing.assert_array_equal(seen[1][0], seen[3][0])  # and no step after it does.
 
@@ -206,7 +208,7 @@ def test_the_program_follows_the_learning_rate_that_rows_tell(sine):
 def test_training_repeats_by_seed(sine):
     def trained(seed):
         model = sine.build(1)
-        train_phase(model, sine, "teacher", 2, seed, lambda row: None)
+        train_phase(model, sine, "teacher", 2, seed, Stages())
         return model.get_weights()
 
     for a, b in zip(trained(1), trained(1), strict=True):
@@ -265,7 +267,7 @@ def test_a_zero_teacher_is_dropped_by_magnitude(sine):
 
 def test_outcome_sums_shared_stages_in_full(sine):
     model = sine.build(1)
-    record = train_phase(model, sine, "teacher", 2, 1, lambda row: None)
+    record = train_phase(model, sine, "teacher", 2, 1, Stages())
     outcome = make_outcome(sine, model, record.best_weights, [record, record])
     assert outcome.epochs == 4 and outcome.teacher_epoch_equivalents == pytest.approx(4)
     assert outcome.seconds == 2 * record.seconds

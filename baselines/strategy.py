@@ -122,6 +122,11 @@ class Budget:
     finetune: int
     single: int
 
+    @property
+    def merging(self) -> int:
+        """Epochs of two teachers, gates and fine-tuning."""
+        return 2 * self.teacher + self.gates + self.finetune
+
 
 @dataclass
 class TrainingRecord:

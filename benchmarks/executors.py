@@ -172,8 +172,8 @@ class LocalProcesses:
 
 def _event(worker: _Worker, message: dict[str, Any]) -> Event | None:
     """The event that a worker's message tells of; None if it tells of none of its runs."""
-    run = next((run for run in worker.batch if str(run.path) == message.pop("folder", None)), None)
-    kind = message.pop("event", None)
+    folder, kind = message.pop("folder", None), message.pop("event", None)
+    run = next((run for run in worker.batch if str(run.path) == folder), None)
     if run is None or run.path in worker.reported:
         return None
     if kind in ("done", "failed"):

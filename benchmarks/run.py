@@ -66,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.suite is None:
             raise UsageError(f"Name a suite: --suite NAME, one of {', '.join(SUITES)}.")
         suite = _suite(options.suite)
+        if options.tables:
+            return _write_results(options.out / suite.name, suite.strategies)
         runs = _plan(suite, options)
         if options.dry_run:
             print(_plan_text(suite, runs, options))
@@ -118,6 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--backend", choices=BACKENDS, help="of Keras (default: $KERAS_BACKEND, or tensorflow)")
     parser.add_argument("--list", action="store_true", help="list suites and strategies")
+    parser.add_argument(
+        "--tables", action="store_true", help="rebuild tables and figures from the run folders; run nothing"
+    )
     parser.add_argument("--dry-run", action="store_true", help="list the runs and how each stands; run nothing")
     return parser
 
@@ -355,15 +360,17 @@ def _execute(batches: Sequence[Sequence[RunFolder]], processes: LocalProcesses) 
     return DONE
 
 
-def _write_results(folder: Path, order: Sequence[str], protocol: str) -> None:
-    """Rebuild tables and figures from the folders; print what concerns this launch."""
+def _write_results(folder: Path, order: Sequence[str], protocol: str | None = None) -> int:
+    """Rebuild tables and figures from the folders; print what concerns a protocol, or all of it."""
     try:
         rows, problems = write_tables(folder)
         sections = write_report(folder, rows, list(dict.fromkeys(order)), problems)
     except OSError as error:
         print(f"The tables of {folder} are not up to date: {error}. The runs' folders are.", file=sys.stderr)
-        return
-    print("", *problems, sections[protocol], sep="\n", end="\n\n")
+        return FAILED
+    shown = sections.values() if protocol is None else [sections[protocol]]
+    print("", *problems, *shown, sep="\n", end="\n\n")
+    return DONE
 
 
 def _conclude(runs: Sequence[RunFolder], folder: Path, status: int) -> int:

@@ -312,7 +312,8 @@ def write_tables(suite_folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def commit() -> str:
-    """What `git describe` says of the checkout that this code is run from, or else the version of the package."""
+    """What `git describe` says of the checkout that this code is run from; where that is none, what `benchmarks.pack`
+    wrote into the source that it packed, or the version of the package."""
     root = Path(__file__).resolve().parent.parent
     if (root / ".git").exists():
         command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--tags"]
@@ -320,6 +321,8 @@ def commit() -> str:
             process = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
             if process.returncode == 0:
                 return process.stdout.strip()
+    with contextlib.suppress(OSError):
+        return (root / "COMMIT").read_text().strip()
     try:
         return f"kmerge {importlib.metadata.version('kmerge')}"
     except importlib.metadata.PackageNotFoundError:

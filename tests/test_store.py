@@ -1,4 +1,4 @@
-"""Run folders, tables and the stage cache, with several processes where that is the point."""
+"""Run folders, tables and locks, with several processes where that is the point."""
 
 import csv
 import json

@@ -88,10 +88,6 @@ class Checkpoint:
         took = time.monotonic() - began
         self._due = time.monotonic() + max(SECONDS_BETWEEN_WRITES, took / _SHARE_OF_WRITING)
 
-    def remove(self) -> None:
-        """Delete the file: there is nothing left to resume."""
-        self.path.unlink(missing_ok=True)
-
 
 def _without_arrays(record: TrainingRecord) -> TrainingRecord:
     return TrainingRecord(record.rows, record.seconds, record.flops, [], record.program)

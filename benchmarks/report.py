@@ -146,6 +146,9 @@ def _section(name: str, rows: Sequence[Row], comparisons: Sequence[Comparison]) 
         return [*parts, "No run is done."]
     write = _writer(done[0]["metric"])
     parts.append(_table(_result_cells(rows, write)))
+    together = max(row.get("together") or 1 for row in done)
+    if together > 1:
+        parts.append(f"Up to {together} networks trained in one program; seconds are the program's over their number.")
     extras = _extras_cells(done)
     if len(extras) > 1:
         parts += ["Means of what the strategies report besides:", _table(extras)]

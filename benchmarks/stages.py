@@ -87,11 +87,11 @@ class StageCache(Stages):
             stage = _read(folder)
             if stage is None:
                 model = build()
-                with self.keeping(Checkpoint(folder / NAME)) as checkpoint:
+                with self.keeping(Checkpoint(folder / NAME)):
                     record = train(model)
-                _write(folder, key, record, model.get_weights())
-                checkpoint.remove()
+                    _write(folder, key, record, model.get_weights())
                 stage = _read(folder)
+            (folder / NAME).unlink(missing_ok=True)
         self._phases = begun + 1
         record, weights = stage
         model = build()
@@ -99,7 +99,7 @@ class StageCache(Stages):
         return model, record
 
     @contextlib.contextmanager
-    def keeping(self, checkpoint: Checkpoint) -> Iterator[Checkpoint]:
+    def keeping(self, checkpoint: Checkpoint) -> Iterator[None]:
         """Phases that begin while this lasts are noted in that checkpoint, and resumed from it.
 
         It is written when the process is stopped and when memory runs out, which `kmerge.fit` survives with the
@@ -107,7 +107,7 @@ class StageCache(Stages):
         """
         self._checkpoints.append(checkpoint)
         try:
-            yield checkpoint
+            yield
         except (Stopped, MemoryError):
             checkpoint.write()
             raise

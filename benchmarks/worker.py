@@ -144,6 +144,7 @@ def work(runs: Sequence[RunFolder], emit: Emit, stop: Stop) -> list[str]:
             held.enter_context(locked(run.path / "lock"))
         for run in runs:
             if run.status == "done":
+                (run.path / NAME).unlink(missing_ok=True)  # of a worker that was killed right after `done`
                 emit(run, "done", **run.result)
         waiting = [run for run in runs if run.status != "done"]
         if not waiting:
@@ -168,14 +169,13 @@ def _log_to(runs: Sequence[RunFolder], held: contextlib.ExitStack) -> None:
 
 def _attempt(run: RunFolder, emit: Callable[..., None], stop: Stop, trainer: Any) -> str:
     emit("start")
-    checkpoint = Checkpoint(run.path / NAME)
     stages = StageCache(run.path.parent.parent / "stages", _throttled(emit), stop, trainer)
     try:
         run.start()
-        with stages.keeping(checkpoint):
+        with stages.keeping(Checkpoint(run.path / NAME)):
             result, history = train(run, stages)
-        run.finish(result, history)
-        checkpoint.remove()
+            run.finish(result, history)
+        (run.path / NAME).unlink(missing_ok=True)
     except Exception as error:
         _record(run, error, emit)
         return "failed"

@@ -1,18 +1,18 @@
 """The phases of a budget: schedules, training, the teachers that strategies share, and what it all costs.
 
-Every strategy trains through `train_phase`, and so through `kmerge.fit`.
+Every strategy trains through `train_phase`, and so through `Stages.fit`.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import keras
 import numpy as np
 
 import kmerge
-from baselines.strategy import Budget, Outcome, Phase, Stages, Task, TrainingRecord
+from baselines.strategy import Budget, Outcome, Phase, Stages, Task, TrainingRecord, TrainingState
 from kmerge import costs
 from kmerge.seeds import seed_of
 
@@ -27,7 +27,7 @@ def train_phase(
     phase: str,
     epochs: int,
     seed: int,
-    on_epoch: Callable[[Mapping[str, Any]], None],
+    stages: Stages,
     *,
     label: str | None = None,
     control: str | None = None,
@@ -35,16 +35,18 @@ def train_phase(
 ) -> TrainingRecord:
     """Train a network in place for one phase, on the task's training data, watching its validation data.
 
+    A phase that was cut off in an earlier try goes on after its last known epoch, as if nothing had happened.
+
     Args:
         model: uncompiled, or compiled before: it gets a fresh optimizer, loss and metric.
         task: gives data, loss, metric, augmentation and hyper-parameters.
         phase: name of the phase in `task.phases`.
         epochs: how many; drops of the learning rate stand at their fractions of it.
         seed: of the data order and the augmentation, with the label.
-        on_epoch: called with each epoch's row.
+        stages: trains, knows where to go on, and hears of each epoch.
         label: what rows call the phase, if the phase happens more than once; its name by default.
         control: for a model with gates: name of the control in `task.gates.controls`. None for a model without.
-        patience: of `kmerge.GatePressure`, which may end the phase early.
+        patience: of `kmerge.GatePressure`, which may end the phase early. Such a phase is not resumed but begun anew.
 
     Returns:
         The record of the phase.
@@ -60,23 +62,33 @@ def train_phase(
         )
         pressure = [kmerge.GatePressure(control, patience, **gates.controls[control])]
     model.compile(optimizer, loss=task.loss(), metrics=[_metric(task)])
-    recorder = _Recorder(task, label, schedule, steps=-(-len(task.data.x_train) // settings.batch_size), hear=on_epoch)
-    start = time.perf_counter()
-    kmerge.fit(
-        model,
-        task.data.x_train,
-        task.data.y_train,
-        batch_size=settings.batch_size,
-        epochs=epochs,
-        validation_data=(task.data.x_val, task.data.y_val),
-        callbacks=[*pressure, recorder],
-        seed=seed_of("order", seed, label),
-        augment=task.augment(seed_of("augment", seed, label)) if task.augment else None,
-        verbose=0,
-    )
-    seconds = time.perf_counter() - start
-    flops = training_flops(model, task, len(recorder.rows))
-    return TrainingRecord(recorder.rows, seconds, flops, recorder.best_weights)
+    augment = task.augment(seed_of("augment", seed, label)) if task.augment else None
+    progress = _Progress(model, task, label, epochs, schedule, augment)
+    recorder = _Recorder(progress, settings.batch_size, stages.on_epoch)
+    state = stages.resume(_key(task, phase, label, epochs, seed, control) | {"patience": patience})
+    if state is not None and (patience is None or state.record.is_over(epochs)):
+        progress.restore(state)
+    if not progress.record.is_over(epochs):
+        stages.fit(
+            model,
+            task.data.x_train,
+            task.data.y_train,
+            batch_size=settings.batch_size,
+            epochs=epochs,
+            initial_epoch=len(progress.record.rows),
+            validation_data=(task.data.x_val, task.data.y_val),
+            callbacks=[_Beginning(stages.before_epoch), *pressure, recorder],
+            seed=seed_of("order", seed, label),
+            augment=augment,
+        )
+    return progress.record
+
+
+def _key(task: Task, phase: str, label: str, epochs: int, seed: int, control: str | None) -> dict[str, Any]:
+    """What a phase depends on, besides the network it begins with."""
+    settings = {"phase": asdict(task.phases[phase]), "label": label, "epochs": epochs, "seed": seed}
+    gates = None if control is None else asdict(task.gates) | {"control": control}
+    return {"task": task.identity, **settings, "gates": gates}
 
 
 def _optimizer(phase: Phase, epochs: int, examples: int) -> tuple[keras.optimizers.Optimizer, Callable[[int], float]]:
@@ -99,36 +111,106 @@ def _metric(task: Task) -> keras.metrics.Metric:
     return keras.metrics.MeanSquaredError(name=task.metric)
 
 
-class _Recorder(keras.callbacks.Callback):
-    """Makes a row of each epoch and keeps the weights of the best."""
+class _Progress:
+    """How far a phase is: the record of its epochs, and the variables that the next one starts from."""
 
-    def __init__(self, task: Task, label: str, rate_at: Callable, steps: int, hear: Callable):
-        super().__init__()
-        self.task, self.label, self.rate_at, self.steps, self.hear = task, label, rate_at, steps, hear
-        self.rows: list[dict[str, Any]] = []
-        self.best_weights: list[np.ndarray] = []
+    def __init__(self, model, task: Task, label: str, epochs: int, rate_at: Callable, augment):
+        self.model, self.task, self.label, self.epochs, self.augment = model, task, label, epochs, augment
+        self.rate_at = rate_at
+        self.flops = training_flops(model, task, epochs=1)
+        self.record = TrainingRecord([], 0.0, 0.0, [])
         self.best_value = None
 
+    @property
+    def _variables(self) -> list:
+        augment = [] if self.augment is None else self.augment.variables
+        return [*self.model.variables, *self.model.optimizer.variables, *augment]
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Note an epoch that has ended; the network has the weights of its end."""
+        record = self.record
+        record.rows.append(row)
+        record.flops = self.flops * len(record.rows)
+        if self._is_best(row):
+            record.best_weights = self.model.get_weights()
+
+    def _is_best(self, row: Mapping[str, Any]) -> bool:
+        is_best = self.best_value is None or is_better(row["val_metric"], self.best_value, self.task)
+        if is_best:
+            self.best_value = row["val_metric"]
+        return is_best
+
+    def state(self) -> TrainingState:
+        """A copy of all of it."""
+        record = replace(self.record, rows=list(self.record.rows), program=dict(self.record.program))
+        return TrainingState(record, [np.array(keras.ops.convert_to_numpy(value)) for value in self._variables])
+
+    def restore(self, state: TrainingState) -> None:
+        """Go back to a state; the network is compiled."""
+        self.model.optimizer.build(self.model.trainable_variables)
+        for variable, value in zip(self._variables, state.variables, strict=True):
+            variable.assign(value)
+        self.record = replace(state.record, rows=list(state.record.rows))
+        for row in self.record.rows:
+            self._is_best(row)
+
+
+class _Beginning(keras.callbacks.Callback):
+    """Tells that an epoch begins, before other callbacks change anything."""
+
+    def __init__(self, tell: Callable[[], None]):
+        super().__init__()
+        self.tell = tell
+
     def on_epoch_begin(self, epoch, logs=None):
-        self.start = time.perf_counter()
+        self.tell()
+
+
+class _Recorder(keras.callbacks.Callback):
+    """Makes a row of each epoch and takes the time; the last of the callbacks, as it tells what the others did."""
+
+    def __init__(self, progress: _Progress, batch_size: int, hear: Callable):
+        super().__init__()
+        self.progress, self.hear = progress, hear
+        self.steps = -(-len(progress.task.data.x_train) // batch_size)
+
+    def on_train_begin(self, logs=None):
+        # Whatever ran before this moment, in `kmerge.fit`, was compilation.
+        self.start, self.seconds = time.perf_counter(), self.progress.record.seconds
+        self.together = self.params.get("together", 1)
+        program, before = self.params.get("program", "model.fit"), self.progress.record.program
+        compiling = self.params.get("compile_seconds", 0.0) / self.together
+        self.progress.record.program = {
+            "program": program,
+            "xla": bool(self.params.get("xla", self.model.jit_compile)),
+            "compile_seconds": before.get("compile_seconds", 0.0) + compiling,
+            "together": max(before.get("together", 1), self.together),
+        }
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch_start = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
+        progress, now = self.progress, time.perf_counter()
         logs = {name: float(value) for name, value in logs.items()}
+        metric = progress.task.metric
         row = {
-            "phase": self.label,
+            "phase": progress.label,
             "epoch": epoch + 1,
             "loss": logs.pop("loss"),
-            "train_metric": logs.pop(self.task.metric),
+            "train_metric": logs.pop(metric),
             "val_loss": logs.pop("val_loss"),
-            "val_metric": logs.pop(f"val_{self.task.metric}"),
-            "learning_rate": self.rate_at((epoch + 1) * self.steps - 1),
-            "seconds": time.perf_counter() - self.start,
+            "val_metric": logs.pop(f"val_{metric}"),
+            "learning_rate": progress.rate_at((epoch + 1) * self.steps - 1),
+            "seconds": (now - self.epoch_start) / self.together,
             **logs,
         }
-        self.rows.append(row)
-        if not self.best_weights or is_better(row["val_metric"], self.best_value, self.task):
-            self.best_weights, self.best_value = self.model.get_weights(), row["val_metric"]
-        self.hear(row)
+        progress.add(row)
+        progress.record.stopped = self.model.stop_training
+        progress.record.seconds = self.seconds + (now - self.start) / self.together
+        # After the last epoch whoever called for the training may change the network.
+        last = progress.state() if progress.record.is_over(progress.epochs) else None
+        self.hear(row, progress.state if last is None else lambda: last)
 
 
 def is_better(value: float, other: float, task: Task) -> bool:
@@ -153,7 +235,7 @@ def train_teacher(
         budget: gives the epochs.
         seed: of the replicate.
         number: which teacher, from 0.
-        stages: the cache.
+        stages: what to train with.
 
     Returns:
         The network, with the weights of the last epoch, and the record of its training.
@@ -170,7 +252,7 @@ def train_teacher(
     return stages.run(
         key,
         lambda: task.build(seed_of(label, seed)),
-        lambda model: train_phase(model, task, "teacher", budget.teacher, seed, stages.on_epoch, label=label),
+        lambda model: train_phase(model, task, "teacher", budget.teacher, seed, stages, label=label),
     )
 
 
@@ -217,4 +299,5 @@ def make_outcome(
         seconds=sum(record.seconds for record in records),
         teacher_epoch_equivalents=flops / training_flops(model, task, epochs=1),
         extras=dict(extras or {}),
+        programs={record.rows[0]["phase"]: record.program for record in records},
     )

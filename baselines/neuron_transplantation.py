@@ -31,5 +31,5 @@ def magnitude_merge(task: Task, budget: Budget, seed: int, stages: Stages) -> Ou
         "validation_before_cut": validation_metric(task, big),
         "validation_after_cut": validation_metric(task, student),
     }
-    record = train_phase(student, task, "finetune", budget.gates + budget.finetune, seed, stages.on_epoch)
+    record = train_phase(student, task, "finetune", budget.gates + budget.finetune, seed, stages)
     return make_outcome(task, student, record.best_weights, [*records, record], extras)

@@ -21,13 +21,13 @@ def train_one(task: Task, epochs: int, seed: int, stages: Stages) -> Outcome:
         task: what to learn.
         epochs: how many.
         seed: of the replicate.
-        stages: hears of every epoch.
+        stages: what to train with.
 
     Returns:
         The outcome.
     """
     model = task.build(seed_of("single", seed))
-    record = train_phase(model, task, "single", epochs, seed, stages.on_epoch)
+    record = train_phase(model, task, "single", epochs, seed, stages)
     return make_outcome(task, model, record.best_weights, [record])
 
 

@@ -2,7 +2,7 @@
 
 A *strategy* is one way to spend a training budget so as to end with one network of the target architecture:
 train one network, train three and take the best, train two and merge them. It gets a `Task` (data, architecture,
-hyper-parameters), a `Budget` (epochs of each phase), a seed and a `Stages` cache, and returns an `Outcome`.
+hyper-parameters), a `Budget` (epochs of each phase), a seed and `Stages` to train with, and returns an `Outcome`.
 
 A strategy never reads `task.data.x_test`: it decides on validation data, and its caller evaluates the outcome on the
 test data once, at the end.
@@ -13,7 +13,7 @@ Example, with a budget of 2 x 200 + 100 + 100 epochs:
     best_of_three  |---- teacher 200 ----|---- teacher 200 ----|---- teacher 200 ----|
     l0_merge       |---- teacher 200 ----|---- teacher 200 ----|- gates 100 -|- finetune 100 -|
 
-The teachers number 0, 1 and 2 of a seed are the same networks in every strategy: `Stages` trains each once.
+The teachers number 0, 1 and 2 of a seed are the same networks in every strategy: the benchmark trains each once.
 """
 
 from __future__ import annotations
@@ -122,6 +122,11 @@ class Budget:
     finetune: int
     single: int
 
+    @property
+    def merging(self) -> int:
+        """Epochs of two teachers, gates and fine-tuning."""
+        return 2 * self.teacher + self.gates + self.finetune
+
 
 @dataclass
 class TrainingRecord:
@@ -130,15 +135,38 @@ class TrainingRecord:
     Attributes:
         rows: one JSON-able dict per epoch: `phase`, `epoch` (from 1), `loss`, `train_metric`, `val_loss`,
             `val_metric`, `learning_rate` (at the epoch's end), `seconds`, and what callbacks put in the logs.
-        seconds: wall time of the training, validation included.
+        seconds: wall time of the training, validation included, compilation not; where several networks trained in
+            one program, its time over their number.
         flops: floating-point operations of training: 6 per multiply-accumulate of the forward pass, example, epoch.
         best_weights: `model.get_weights()` at the epoch of the best validation metric.
+        program: what ran, see `kmerge.fit`: `program`, `xla`, `compile_seconds` (shared like `seconds`) and `together`,
+            the number of networks that trained in it.
+        stopped: whether a callback ended the phase early.
     """
 
     rows: list[dict[str, Any]]
     seconds: float
     flops: float
     best_weights: list[np.ndarray]
+    program: dict[str, Any] = field(default_factory=dict)
+    stopped: bool = False
+
+    def is_over(self, epochs: int) -> bool:
+        """Whether a phase of so many epochs has no more of them before it."""
+        return self.stopped or len(self.rows) >= epochs
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """All that a phase needs to go on from the end of an epoch, in the same process or in another.
+
+    Attributes:
+        record: of the epochs so far.
+        variables: every variable of the network, its optimizer and its augmentation, random state included.
+    """
+
+    record: TrainingRecord
+    variables: list[np.ndarray]
 
 
 @dataclass
@@ -154,6 +182,7 @@ class Outcome:
         seconds: of training, shared stages charged in full.
         teacher_epoch_equivalents: `flops` over those of one epoch of the target architecture.
         extras: further columns of the row.
+        programs: by phase, what ran; see `TrainingRecord.program`.
     """
 
     model: keras.Model
@@ -164,10 +193,15 @@ class Outcome:
     seconds: float
     teacher_epoch_equivalents: float
     extras: dict[str, Any] = field(default_factory=dict)
+    programs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-class Stages(Protocol):
-    """Trains each stage that strategies share once, and keeps it; hears of every epoch."""
+class Stages:
+    """What a strategy trains with. This one trains everything on the spot and keeps nothing.
+
+    The benchmark's own trains each stage that strategies share once, resumes phases that were cut off, and may train
+    the networks of several runs together; see `benchmarks.stages`.
+    """
 
     def run(
         self,
@@ -175,7 +209,7 @@ class Stages(Protocol):
         build: Callable[[], keras.Model],
         train: Callable[[keras.Model], TrainingRecord],
     ) -> tuple[keras.Model, TrainingRecord]:
-        """The trained network of a stage, from the cache or trained now.
+        """The trained network of a stage that strategies share, from a cache or trained now.
 
         Args:
             key: everything the stage depends on, as JSON can hold it.
@@ -184,14 +218,41 @@ class Stages(Protocol):
 
         Returns:
             The network with the weights of the last epoch, and the record (with the best epoch's weights), both the
-            same whether they come from the cache or not.
+            same whether they come from a cache or not.
         """
+        model = build()
+        return model, train(model)
 
-    def on_epoch(self, row: Mapping[str, Any]) -> None:
-        """Hear of an epoch that has just ended, in a shared stage or not, for a progress view.
+    def resume(self, key: Mapping[str, Any]) -> TrainingState | None:
+        """Called when a phase begins: the state to go on from, if an earlier try was cut off.
+
+        Args:
+            key: everything the phase depends on but the phases before it, as JSON can hold it.
+        """
+        return None
+
+    def fit(self, model: keras.Model, x: np.ndarray, y: np.ndarray, **how: Any) -> None:
+        """Train a compiled network in place.
+
+        Args:
+            model: the network.
+            x: inputs.
+            y: targets.
+            **how: as for `kmerge.fit`.
+        """
+        import kmerge
+
+        kmerge.fit(model, x, y, verbose=0, **how)
+
+    def before_epoch(self) -> None:
+        """Called before each epoch. An exception raised here ends the training where it can be resumed."""
+
+    def on_epoch(self, row: Mapping[str, Any], state: Callable[[], TrainingState]) -> None:
+        """Hear of an epoch that has just ended, in a shared stage or not.
 
         Args:
             row: as in `TrainingRecord.rows`.
+            state: gives what `resume` would have to return to go on from here; to be called before the next epoch.
         """
 
 
@@ -205,7 +266,7 @@ class Strategy(Protocol):
             task: what to learn.
             budget: epochs of each phase.
             seed: of this replicate; every draw derives from it by `kmerge.seeds.seed_of`.
-            stages: the cache of shared stages.
+            stages: what to train with.
 
         Returns:
             The outcome; the test data has not been looked at.

@@ -24,6 +24,10 @@ from baselines.strategy import Data
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
+# The last data set of images: the runs of a process share its arrays, and so do networks that train together.
+_loaded: dict[tuple, "Dataset"] = {}
+
+
 class DataMissingError(Exception):
     """A data set that is not there; the message says how to get it."""
 
@@ -95,7 +99,7 @@ def load(
         examples: use this many training examples, and no more than that for validation; None for all.
 
     Returns:
-        The data set; inputs are float32, labels int32.
+        The data set; inputs are float32, labels int32. Arrays of images are read-only, as all callers share them.
 
     Raises:
         DataMissingError: if the data is neither in the cache nor in `data_dir`; nothing is downloaded.
@@ -107,7 +111,11 @@ def load(
         return _sine(seed, examples)
     prepare(name, data_dir, cache_dir)
     arrays, digest = _open_cache(name, Path(cache_dir) / name)
-    return _split(name, arrays, digest, examples)
+    key = (name, digest, examples)
+    if key not in _loaded:
+        _loaded.clear()
+        _loaded[key] = _split(name, arrays, digest, examples)
+    return _loaded[key]
 
 
 def prepare(name: str, data_dir: str | Path | None, cache_dir: str | Path) -> None:
@@ -309,5 +317,7 @@ def _split(name: str, arrays: dict[str, np.ndarray], digest: str, examples: int 
         ready(arrays["test_images"]),
         np.asarray(arrays["test_labels"]),
     )
+    for part in vars(data).values():
+        part.flags.writeable = False
     black = tuple(float(value) for value in -mean / deviation)
     return Dataset(data, source.classes, black, {"name": name, "sha256": digest, "examples": train})

@@ -20,7 +20,8 @@ from typing import Any
 
 from benchmarks.store import RunFolder
 
-_GRACE_SECONDS = 5.0
+# From being asked to end to being killed: more than checkpoints are apart, so that what ends in time loses nothing.
+GRACE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,12 @@ class LocalProcesses:
     Args:
         jobs: how many workers at a time.
         environment: of the workers; see `worker_environment`.
+        together: how many seeds a worker trains in one program.
     """
 
-    def __init__(self, jobs: int, environment: dict[str, str]) -> None:
+    def __init__(self, jobs: int, environment: dict[str, str], together: int = 1) -> None:
         self.jobs = jobs
+        self.together = together
         self.environment = environment
         self._workers: list[_Worker] = []
         self._messages: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
@@ -132,7 +135,7 @@ class LocalProcesses:
                     os.killpg(worker.process.pid, how)
             for worker in self._workers:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    worker.process.wait(_GRACE_SECONDS)
+                    worker.process.wait(GRACE_SECONDS)
         self._workers.clear()
 
     def _next(self, waiting: Sequence[Sequence[RunFolder]]) -> int:
@@ -144,7 +147,8 @@ class LocalProcesses:
     def _start(self, batch: Sequence[RunFolder]) -> None:
         # A session of its own, or Ctrl-C on the terminal would reach the workers before us. They notice our death,
         # however it comes, by the end of their standard input.
-        command = [sys.executable, "-m", "benchmarks.worker", "--attached", *(str(run.path) for run in batch)]
+        command = [sys.executable, "-m", "benchmarks.worker", "--attached", "--together", str(self.together)]
+        command += [str(run.path) for run in batch]
         with open(batch[0].path / "log.txt", "wb") as log:
             process = subprocess.Popen(
                 command,
@@ -168,8 +172,8 @@ class LocalProcesses:
 
 def _event(worker: _Worker, message: dict[str, Any]) -> Event | None:
     """The event that a worker's message tells of; None if it tells of none of its runs."""
-    run = next((run for run in worker.batch if str(run.path) == message.pop("folder", None)), None)
-    kind = message.pop("event", None)
+    folder, kind = message.pop("folder", None), message.pop("event", None)
+    run = next((run for run in worker.batch if str(run.path) == folder), None)
     if run is None or run.path in worker.reported:
         return None
     if kind in ("done", "failed"):

@@ -39,9 +39,7 @@ class L0Merge:
         trained = [train_teacher(task, budget, seed, number, stages) for number in range(2)]
         teachers, records = [model for model, _ in trained], [record for _, record in trained]
         big = _big_student(task, teachers, seed, self.sampling)
-        gating = train_phase(
-            big, task, "gates", budget.gates, seed, stages.on_epoch, control=control, patience=self.patience
-        )
+        gating = train_phase(big, task, "gates", budget.gates, seed, stages, control=control, patience=self.patience)
         sample = task.data.x_train[:_COMPENSATION_EXAMPLES] if self.compensate else None
         student = kmerge.compress(big, data=sample)
         extras = {
@@ -52,8 +50,8 @@ class L0Merge:
             "validation_after_cut": validation_metric(task, student),
             "gates_undecided": gating.rows[-1]["gate_undecided"],
         }
-        left = budget.gates - len(gating.rows)
-        tuning = train_phase(student, task, "finetune", budget.finetune + left, seed, stages.on_epoch)
+        saved = budget.gates - len(gating.rows)
+        tuning = train_phase(student, task, "finetune", budget.finetune + saved, seed, stages)
         return make_outcome(task, student, tuning.best_weights, [*records, gating, tuning], extras)
 
 

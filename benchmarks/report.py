@@ -3,6 +3,7 @@
 Runs are compared only within one *protocol*: the same suite definition, scale, number of examples and backend.
 """
 
+import importlib.util
 import io
 import itertools
 import math
@@ -145,13 +146,18 @@ def _section(name: str, rows: Sequence[Row], comparisons: Sequence[Comparison]) 
         return [*parts, "No run is done."]
     write = _writer(done[0]["metric"])
     parts.append(_table(_result_cells(rows, write)))
+    together = max(row.get("together") or 1 for row in done)
+    if together > 1:
+        parts.append(f"Up to {together} networks trained in one program; seconds are the program's over their number.")
     extras = _extras_cells(done)
     if len(extras) > 1:
         parts += ["Means of what the strategies report besides:", _table(extras)]
     if comparisons:
         parts += ["Paired by seed, last epoch:", "\n".join(f"- {_sentence(c, write)}" for c in comparisons)]
     sources = sorted({f"`{row['command']}` at {row['commit']} on {row['device']}" for row in done})
-    return [*parts, "\n".join(f"- {source}" for source in sources), f"![Box plot](boxplot-{name}.png)"]
+    has_plots = importlib.util.find_spec("matplotlib") is not None
+    plot = f"![Box plot](boxplot-{name}.png)" if has_plots else "No box plot: matplotlib is not installed."
+    return [*parts, "\n".join(f"- {source}" for source in sources), plot]
 
 
 def _result_cells(rows: Sequence[Row], write: Callable[[float], str]) -> list[list[str]]:

@@ -66,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.suite is None:
             raise UsageError(f"Name a suite: --suite NAME, one of {', '.join(SUITES)}.")
         suite = _suite(options.suite)
+        if options.tables:
+            return _write_results(options.out / suite.name, suite.strategies)
         runs = _plan(suite, options)
         if options.dry_run:
             print(_plan_text(suite, runs, options))
@@ -109,8 +111,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--jobs", metavar="N", type=_count, help="runs at a time (default: 1 on a GPU, else one per core, at most 4)"
     )
+    parser.add_argument(
+        "--together",
+        metavar="K",
+        type=_count,
+        default=1,
+        help="on JAX: train K seeds of a strategy in one program, which keeps a GPU busy (default: 1)",
+    )
     parser.add_argument("--backend", choices=BACKENDS, help="of Keras (default: $KERAS_BACKEND, or tensorflow)")
     parser.add_argument("--list", action="store_true", help="list suites and strategies")
+    parser.add_argument(
+        "--tables", action="store_true", help="rebuild tables and figures from the run folders; run nothing"
+    )
     parser.add_argument("--dry-run", action="store_true", help="list the runs and how each stands; run nothing")
     return parser
 
@@ -187,6 +199,8 @@ def _plan(suite: Suite, options: argparse.Namespace) -> list[RunFolder]:
         raise UsageError(f"KERAS_BACKEND is one of {', '.join(BACKENDS)} here. Got: {backend!r}")
     if importlib.util.find_spec(backend) is None:
         raise UsageError(f"The backend {backend} is not installed. Run: pip install {backend}, or choose another.")
+    if options.together > 1 and backend != "jax":
+        raise UsageError(f"--together needs the JAX backend: add --backend jax. Got: {backend!r}")
     common = {
         "suite": suite.name,
         "definition": suite.definition,
@@ -269,7 +283,9 @@ def _launch(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace
         print(f"Cannot write in {folder}: {error.strerror}.", file=sys.stderr)
         return FAILED if is_disk_full(error) else USAGE
     print(f"{len(runs)} runs in {folder}, {len(runs) - len(waiting)} done before, {jobs} at a time on {cores()} cores")
-    status = _execute(_batches(waiting, suite.runs_per_process, jobs), environment, jobs)
+    _tell_of_other_code(runs, launch["commit"])
+    batches = _batches(waiting, suite.runs_per_process, jobs, options.together)
+    status = _execute(batches, LocalProcesses(jobs, environment, options.together))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the tables are written in a moment, and wanted
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _write_results(folder, [*(options.strategy or ()), *suite.strategies], runs[0].protocol)
@@ -293,22 +309,45 @@ def _data_places(options: argparse.Namespace) -> dict[str, str | None]:
     return {"data_dir": data_dir, "cache_dir": str(options.cache_dir.absolute())}
 
 
-def _batches(runs: Sequence[RunFolder], most: int, jobs: int) -> list[list[RunFolder]]:
-    """Runs that share a process: about `most`, whole seeds where that can be, and as many batches for every job."""
+def _tell_of_other_code(runs: Sequence[RunFolder], current: str) -> None:
+    """Say which of the runs that are done another version of the code did: their names do not."""
+    others = [run.result.get("commit") for run in runs if run.status == "done"]
+    others = sorted({str(name) for name in others if name != current})
+    if others:
+        print(f"Done before by other code ({', '.join(others)}); this is {current}. Delete run folders to repeat them.")
+
+
+def _batches(runs: Sequence[RunFolder], most: int, jobs: int, together: int = 1) -> list[list[RunFolder]]:
+    """Runs that share a process: about `most`, whole seeds where that can be, and as many batches for every job.
+
+    Runs that are to be trained together count as one, follow each other and stay in one batch.
+    """
     if not runs:
         return []
-    count = min(len(runs), math.ceil(math.ceil(len(runs) / most) / jobs) * jobs)
-    seeds = [list(group) for _, group in itertools.groupby(runs, lambda run: run.configuration["seed"])]
-    units = seeds if count <= len(seeds) else [[run] for run in runs]
+    numbers = {seed: i for i, seed in enumerate(sorted({run.configuration["seed"] for run in runs}))}
+
+    def of_seeds(run: RunFolder) -> int:
+        return numbers[run.configuration["seed"]] // together
+
+    def of_strategy(run: RunFolder) -> str:
+        return run.configuration["strategy"]
+
+    seeds = [list(group) for _, group in itertools.groupby(runs, of_seeds)]
+    if together > 1:
+        order = list(dict.fromkeys(map(of_strategy, runs)))
+        seeds = [sorted(group, key=lambda run: order.index(of_strategy(run))) for group in seeds]
+    singles = [list(group) for unit in seeds for _, group in itertools.groupby(unit, of_strategy)]
+    count = min(len(singles), math.ceil(math.ceil(len(runs) / (most * together)) / jobs) * jobs)
+    units = seeds if count <= len(seeds) else singles
     edges = [round(i * len(units) / count) for i in range(count + 1)]
     return [list(itertools.chain(*units[a:b])) for a, b in itertools.pairwise(edges)]
 
 
-def _execute(batches: Sequence[Sequence[RunFolder]], environment: dict[str, str], jobs: int) -> int:
+def _execute(batches: Sequence[Sequence[RunFolder]], processes: LocalProcesses) -> int:
     """Work through the batches; DONE unless that was cut short."""
     total = sum(len(batch) for batch in batches)
     try:
-        with LocalProcesses(jobs, environment) as workers, progress(total) as display:
+        with processes as workers, progress(total) as display:
             for event in workers.run(batches):
                 display.show(event)
                 if event.detail.get("disk_full"):
@@ -321,15 +360,17 @@ def _execute(batches: Sequence[Sequence[RunFolder]], environment: dict[str, str]
     return DONE
 
 
-def _write_results(folder: Path, order: Sequence[str], protocol: str) -> None:
-    """Rebuild tables and figures from the folders; print what concerns this launch."""
+def _write_results(folder: Path, order: Sequence[str], protocol: str | None = None) -> int:
+    """Rebuild tables and figures from the folders; print what concerns a protocol, or all of it."""
     try:
         rows, problems = write_tables(folder)
         sections = write_report(folder, rows, list(dict.fromkeys(order)), problems)
     except OSError as error:
         print(f"The tables of {folder} are not up to date: {error}. The runs' folders are.", file=sys.stderr)
-        return
-    print("", *problems, sections[protocol], sep="\n", end="\n\n")
+        return FAILED
+    shown = sections.values() if protocol is None else [sections[protocol]]
+    print("", *problems, *shown, sep="\n", end="\n\n")
+    return DONE
 
 
 def _conclude(runs: Sequence[RunFolder], folder: Path, status: int) -> int:

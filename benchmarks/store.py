@@ -1,4 +1,4 @@
-"""Run folders are the truth; tables are derived from them; stages that strategies share are trained once.
+"""Run folders are the truth; tables are derived from them.
 
 A *run* is one strategy with one seed of one suite. Its folder is named by the hash of its configuration, so that a
 second launch finds what a first one finished:
@@ -11,9 +11,14 @@ second launch finds what a first one finished:
             done            empty, written last: without it the run counts as not finished
             failed.json     instead of `done`: the error and its traceback
             log.txt         what the run printed
-        stages/...          networks that several strategies of a seed share, by the hash of all they depend on
+            checkpoint.npz  while it is not done: where to go on; see `benchmarks.checkpoints`
+        stages/...          networks that several strategies of a seed share; see `benchmarks.stages`
         runs.csv            every run's row; rebuilt from the folders, never appended to
         history.csv         every epoch's row
+
+The hash does not cover the version of the code: a run is an experiment, and a comment that changes would make hours of
+them vanish. Rows name their commit instead, and a launch says which of the runs it finds done are of another one. What
+is not finished is bound to the code: stages by what trains them, checkpoints by all of it.
 
 Every file is written under a temporary name and renamed, so a reader never sees half a file. Locks are `flock`s: the
 kernel drops them with their holder, so a killed run leaves none behind. This module does not import Keras.
@@ -30,18 +35,13 @@ import json
 import os
 import subprocess
 import tempfile
-import zipfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
-
-from baselines.strategy import TrainingRecord
-
-if TYPE_CHECKING:
-    import keras
 
 RUN_COLUMNS = (
     "suite",
@@ -59,11 +59,16 @@ RUN_COLUMNS = (
     "parameters",
     "macs",
     "seconds",
+    "compile_seconds",
     "wall_seconds",
+    "together",
     "scale",
     "examples",
     "backend",
+    "precision",
+    "programs",
     "device",
+    "environment",
     "versions",
     "commit",
     "command",
@@ -97,7 +102,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 def hash_of(content: Mapping[str, Any]) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of `content` as canonical JSON."""
-    return hashlib.sha256(_json(content, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json_text(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -126,13 +131,32 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise
 
 
+def pause() -> None:
+    """Let others work for a moment."""
+    time.sleep(0.05)
+
+
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of that file, waiting for whoever holds it; a dead holder holds nothing."""
+def locked(path: Path, wait: Callable[[], None] = pause) -> Iterator[None]:
+    """Hold the lock of that file; a dead holder holds nothing.
+
+    Args:
+        path: of the file; its folder is made.
+        wait: called between tries, as long as somebody else holds the lock.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while not _taken(file):
+            wait()
         yield
+
+
+def _taken(file: IO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -160,7 +184,7 @@ class RunFolder:
             ValueError: if the folder is not one that `create` made: no readable config.json, or another's.
         """
         path = Path(path)
-        content = _read_json(path / "config.json")
+        content = read_json(path / "config.json")
         configuration = content.get("configuration") if isinstance(content, dict) else None
         if not isinstance(configuration, dict) or not {"suite", "strategy", "seed"} <= configuration.keys():
             raise ValueError(f"{path} is not a run folder: it has no readable config.json. Delete or move it.")
@@ -174,7 +198,7 @@ class RunFolder:
     @property
     def launch(self) -> dict[str, Any]:
         """How the run was last launched: command, commit, folders."""
-        return (_read_json(self.path / "config.json") or {}).get("launch", {})
+        return (read_json(self.path / "config.json") or {}).get("launch", {})
 
     @property
     def protocol(self) -> str:
@@ -191,25 +215,25 @@ class RunFolder:
         """One of "done", "failed", "unfinished" (was started, or lost a file) and "missing" (never started)."""
         if (self.path / "done").exists() and self.result is not None:
             return "done"
-        if _read_json(self.path / "failed.json") is not None:
+        if read_json(self.path / "failed.json") is not None:
             return "failed"
         return "unfinished" if (self.path / "config.json").exists() else "missing"
 
     @property
     def result(self) -> dict[str, Any] | None:
         """The run's row as far as the run knows it; None where it was never written."""
-        return _read_json(self.path / "result.json")
+        return read_json(self.path / "result.json")
 
     @property
     def failure(self) -> dict[str, Any] | None:
         """`error` and `traceback` of a failed run; None where it did not fail."""
-        return _read_json(self.path / "failed.json")
+        return read_json(self.path / "failed.json")
 
     def create(self, launch: Mapping[str, Any]) -> None:
         """Make the folder and write config.json; a finished run stays finished."""
         self.path.mkdir(parents=True, exist_ok=True)
         content = {"configuration": self.configuration, "launch": launch}
-        write_atomically(self.path / "config.json", _json(content, indent=1))
+        write_atomically(self.path / "config.json", json_text(content, indent=1))
 
     def start(self) -> None:
         """Forget an earlier try."""
@@ -218,14 +242,14 @@ class RunFolder:
 
     def finish(self, result: Mapping[str, Any], history: list[Mapping[str, Any]]) -> None:
         """Record that the run is done: `done` comes last, so a crash in between leaves the run unfinished."""
-        write_atomically(self.path / "history.json", _json(history))
-        write_atomically(self.path / "result.json", _json(result, indent=1))
+        write_atomically(self.path / "history.json", json_text(history))
+        write_atomically(self.path / "result.json", json_text(result, indent=1))
         (self.path / "failed.json").unlink(missing_ok=True)
         write_atomically(self.path / "done", "")
 
     def fail(self, error: str, traceback: str) -> None:
         """Record that the run failed; the next launch tries again."""
-        write_atomically(self.path / "failed.json", _json({"error": error, "traceback": traceback}, indent=1))
+        write_atomically(self.path / "failed.json", json_text({"error": error, "traceback": traceback}, indent=1))
 
     def row(self) -> dict[str, Any]:
         """The run's row of runs.csv, whatever its status."""
@@ -245,7 +269,7 @@ class RunFolder:
             return []
         head = {"run": self.path.name, **{k: self.configuration.get(k) for k in ("suite", "strategy", "seed")}}
         rows = []
-        for epoch in _read_json(self.path / "history.json") or []:
+        for epoch in read_json(self.path / "history.json") or []:
             known = {k: v for k, v in epoch.items() if k in HISTORY_COLUMNS}
             extras = {k: v for k, v in epoch.items() if k not in HISTORY_COLUMNS}
             rows.append(dict.fromkeys(HISTORY_COLUMNS) | head | known | {"extras": extras})
@@ -270,7 +294,7 @@ def write_csv(path: Path, columns: tuple[str, ...], rows: list[Mapping[str, Any]
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({k: _json(v) if isinstance(v, (dict, list)) else v for k, v in row.items()})
+        writer.writerow({k: json_text(v) if isinstance(v, (dict, list)) else v for k, v in row.items()})
     write_atomically(path, text.getvalue())
 
 
@@ -287,68 +311,9 @@ def write_tables(suite_folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     return rows, problems
 
 
-class StageCache:
-    """Networks that strategies share, trained once each and kept by the hash of all they depend on.
-
-    Two workers that ask for one stage at a time train it once: the second waits. The first also gets what it wrote
-    read back, so that a result does not depend on who trained.
-
-    Args:
-        folder: where the stages are kept.
-        on_epoch: is told of every epoch that ends, with its row; see `baselines.strategy.Stages.on_epoch`.
-    """
-
-    def __init__(self, folder: Path, on_epoch: Callable[[Mapping[str, Any]], None] = lambda row: None) -> None:
-        self.folder = Path(folder)
-        self.on_epoch = on_epoch
-
-    def run(
-        self,
-        key: Mapping[str, Any],
-        build: Callable[[], "keras.Model"],
-        train: Callable[["keras.Model"], TrainingRecord],
-    ) -> tuple["keras.Model", TrainingRecord]:
-        """The trained network of a stage, from the cache or trained now; see `baselines.strategy.Stages.run`."""
-        folder = self.folder / hash_of(key)
-        with locked(folder / "lock"):
-            stage = self._read(folder)
-            if stage is None:
-                model = build()
-                self._write(folder, key, train(model), model.get_weights())
-                stage = self._read(folder)
-        record, weights = stage
-        model = build()
-        model.set_weights(weights)
-        return model, record
-
-    @staticmethod
-    def _write(folder: Path, key: Mapping[str, Any], record: TrainingRecord, weights: list[np.ndarray]) -> None:
-        arrays = {f"last_{i}": a for i, a in enumerate(weights)}
-        arrays |= {f"best_{i}": a for i, a in enumerate(record.best_weights)}
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
-        content = {"key": key, "rows": record.rows, "seconds": record.seconds, "flops": record.flops}
-        write_atomically(folder / "weights.npz", buffer.getvalue())
-        write_atomically(folder / "stage.json", _json(content, indent=1))
-
-    @staticmethod
-    def _read(folder: Path) -> tuple[TrainingRecord, list[np.ndarray]] | None:
-        content = _read_json(folder / "stage.json")
-        if content is None:
-            return None
-        try:
-            with open(folder / "weights.npz", "rb") as file, np.load(file, allow_pickle=False) as arrays:
-                last, best = (
-                    [arrays[f"{kind}_{i}"] for i in range(sum(name.startswith(kind) for name in arrays.files))]
-                    for kind in ("last", "best")
-                )
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return None
-        return TrainingRecord(content["rows"], content["seconds"], content["flops"], best), last
-
-
 def commit() -> str:
-    """What `git describe` says of the checkout that this code is run from, or else the version of the package."""
+    """What `git describe` says of the checkout that this code is run from; where that is none, what `benchmarks.pack`
+    wrote into the source that it packed, or the version of the package."""
     root = Path(__file__).resolve().parent.parent
     if (root / ".git").exists():
         command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--tags"]
@@ -356,13 +321,16 @@ def commit() -> str:
             process = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
             if process.returncode == 0:
                 return process.stdout.strip()
+    with contextlib.suppress(OSError):
+        return (root / "COMMIT").read_text().strip()
     try:
         return f"kmerge {importlib.metadata.version('kmerge')}"
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
 
 
-def _json(content: Any, **how: Any) -> str:
+def json_text(content: Any, **how: Any) -> str:
+    """Content as JSON, NumPy's numbers and paths included."""
     return json.dumps(content, default=_plain, **how)
 
 
@@ -377,7 +345,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"JSON cannot hold a {type(value).__name__}: {value!r}")
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
     """The content of a JSON file, or None where there is none that can be read."""
     try:
         return json.loads(path.read_text())

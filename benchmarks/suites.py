@@ -14,7 +14,7 @@ import importlib.util
 import inspect
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,15 +100,17 @@ class Suite:
             scale: multiplies the suite's epochs.
 
         Returns:
-            The epochs, rounded, at least 1 each.
+            The epochs, rounded, at least 1 each. Where the suite gives one network as many epochs as merging takes
+            (two teachers, gates, fine-tuning), it also has as many after rounding.
 
         Raises:
             SuiteError: if the scale is not positive.
         """
         if not 0 < scale < float("inf"):
             raise SuiteError(f"The scale multiplies epochs, so it must be a positive number; received {scale}.")
-        epochs = self.definition["epochs"]
-        return Budget(**{phase: max(1, round(scale * epochs[phase])) for phase in PHASES})
+        whole = Budget(**self.definition["epochs"])
+        scaled = Budget(**{phase: max(1, round(scale * epochs)) for phase, epochs in asdict(whole).items()})
+        return replace(scaled, single=scaled.merging) if whole.single == whole.merging else scaled
 
     def prepare(self, data_dir: str | Path | None, cache_dir: str | Path) -> None:
         """Decode the data into the cache, once per machine; see `benchmarks.datasets.prepare`."""

@@ -4,6 +4,10 @@ Each folder holds a config.json that `benchmarks.run` wrote. The runs are worked
 itself: a run that fails leaves failed.json and the next one begins. Events go to standard output as JSON, one object a
 line; whatever libraries print goes to the folder's log.txt. Test data is looked at once, after training.
 
+A run that was cut off goes on after its last known epoch; see `benchmarks.checkpoints`. SIGTERM and Ctrl-C end the worker
+after the epoch that it is at, with status 130. With `--together K`, up to K runs that follow each other and differ only
+in their seed are trained in one program; see `benchmarks.together`.
+
 `--check REQUEST`, a JSON object, instead reads a data set, and decodes it into the cache where needed; it ends with
 status 3 where that cannot be had.
 """
@@ -12,22 +16,29 @@ import argparse
 import contextlib
 import functools
 import importlib.metadata
+import itertools
 import json
 import math
 import os
 import platform
+import signal
 import subprocess
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.checkpoints import NAME, Checkpoint
 from benchmarks.datasets import DataMissingError, load
-from benchmarks.store import RunFolder, StageCache, hash_of, is_disk_full, locked
+from benchmarks.executors import GRACE_SECONDS
+from benchmarks.stages import Alone, StageCache
+from benchmarks.stopping import Stop, Stopped
+from benchmarks.store import RunFolder, hash_of, is_disk_full, locked
 from benchmarks.suites import Suite, load_suite
+from benchmarks.together import work_together
 
 if TYPE_CHECKING:
     import keras
@@ -36,6 +47,19 @@ if TYPE_CHECKING:
     from baselines.strategy import Outcome, Task
 
 _SECONDS_BETWEEN_EPOCH_EVENTS = 0.2
+
+# How a device's memory is used, and what its compiler is told, as far as the environment says it.
+_DEVICE_SETTINGS = (
+    "XLA_PYTHON_CLIENT_PREALLOCATE",
+    "XLA_PYTHON_CLIENT_MEM_FRACTION",
+    "XLA_PYTHON_CLIENT_ALLOCATOR",
+    "XLA_FLAGS",
+    "JAX_DEFAULT_MATMUL_PRECISION",
+    "TF_FORCE_GPU_ALLOW_GROWTH",
+    "TF_GPU_ALLOCATOR",
+    "TF_XLA_FLAGS",
+    "NVIDIA_TF32_OVERRIDE",
+)
 
 Emit = Callable[..., None]
 
@@ -53,17 +77,33 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.worker", description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="folder of a run")
     parser.add_argument("--check", metavar="REQUEST", type=json.loads, help="only read data; see check()")
+    parser.add_argument("--together", type=int, default=1, metavar="K", help="train up to K seeds in one program")
     parser.add_argument("--attached", action="store_true", help="end when standard input ends: the parent is gone")
     options = parser.parse_args(arguments)
     if options.check is not None:
         return check(**options.check)
     runs = [RunFolder.read(folder) for folder in options.folders]
+    stop = Stop()
+    stop.listen()
     if options.attached:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print must not mix with the events
-    statuses = [work(run, functools.partial(_emit, events, run)) for run in runs]
+    emit = functools.partial(_emit, events)
+    try:
+        statuses = [status for group in groups(runs, options.together) for status in work(group, emit, stop)]
+    except Stopped:
+        return 130
     return 0 if all(status == "done" for status in statuses) else 1
+
+
+def groups(runs: Sequence[RunFolder], most: int) -> list[list[RunFolder]]:
+    """Runs that are trained together: neighbours that differ only in their seed, at most so many."""
+    result = []
+    for _, alike in itertools.groupby(runs, lambda run: hash_of({**run.configuration, "seed": None})):
+        alike = list(alike)
+        result += [alike[start : start + most] for start in range(0, len(alike), most)]
+    return result
 
 
 def check(dataset: str, data_dir: str | None, cache_dir: str) -> int:
@@ -85,36 +125,70 @@ def check(dataset: str, data_dir: str | None, cache_dir: str) -> int:
     return 0
 
 
-def work(run: RunFolder, emit: Emit) -> str:
-    """Do a run, unless it is done, and leave its result or its failure in the folder.
+def work(runs: Sequence[RunFolder], emit: Emit, stop: Stop) -> list[str]:
+    """Do runs at once, but those that are done, and leave the result or the failure of each in its folder.
 
     Args:
-        run: the folder.
-        emit: is called with the kind of an event and its details.
+        runs: one, or several to be trained together.
+        emit: is called with a run, the kind of an event and its details.
+        stop: whether to end before the next epoch.
 
     Returns:
-        The status that the run then has.
+        The status that each run then has.
+
+    Raises:
+        Stopped: if the process was asked to end.
     """
-    with locked(run.path / "lock"), open(run.path / "log.txt", "ab") as log:
-        if run.status == "done":
-            emit("done", **run.result)
-            return "done"
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-        emit("start")
-        try:
-            run.start()
-            result, history = train(run, emit)
+    with contextlib.ExitStack() as held:
+        for run in runs:
+            held.enter_context(locked(run.path / "lock"))
+        for run in runs:
+            if run.status == "done":
+                (run.path / NAME).unlink(missing_ok=True)  # of a worker that was killed right after `done`
+                emit(run, "done", **run.result)
+        waiting = [run for run in runs if run.status != "done"]
+        if not waiting:
+            return ["done"] * len(runs)
+        _log_to(waiting, held)
+        import keras
+
+        keras.backend.clear_session()  # of all threads
+        jobs = [functools.partial(_attempt, run, functools.partial(emit, run), stop) for run in waiting]
+        statuses = [jobs[0](Alone())] if len(jobs) == 1 else work_together(jobs, stop)
+        return ["done"] * (len(runs) - len(waiting)) + statuses
+
+
+def _log_to(runs: Sequence[RunFolder], held: contextlib.ExitStack) -> None:
+    """Have all that is printed go to the log of the first run, and the other logs say so."""
+    log = held.enter_context(open(runs[0].path / "log.txt", "ab"))
+    for descriptor in (1, 2):
+        os.dup2(log.fileno(), descriptor)
+    for run in runs[1:]:
+        (run.path / "log.txt").write_text(f"Trained together with {runs[0].path.name}, whose log.txt tells of all.\n")
+
+
+def _attempt(run: RunFolder, emit: Callable[..., None], stop: Stop, trainer: Any) -> str:
+    emit("start")
+    stages = StageCache(run.path.parent.parent / "stages", _throttled(emit), stop, trainer)
+    try:
+        run.start()
+        with stages.keeping(Checkpoint(run.path / NAME)):
+            result, history = train(run, stages)
             run.finish(result, history)
-        except Exception as error:
-            _record(run, error, emit)
-            return "failed"
-        emit("done", **result)
-        return "done"
+        (run.path / NAME).unlink(missing_ok=True)
+    except Exception as error:
+        _record(run, error, emit)
+        return "failed"
+    emit("done", **result)
+    return "done"
 
 
-def train(run: RunFolder, emit: Emit) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def train(run: RunFolder, stages: StageCache) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Run the strategy and evaluate what it ends with.
+
+    Args:
+        run: what to run.
+        stages: what its strategy trains with.
 
     Returns:
         The run's row, and one row per epoch.
@@ -134,13 +208,11 @@ def train(run: RunFolder, emit: Emit) -> tuple[dict[str, Any], list[dict[str, An
             f"This run is for the backend {configuration['backend']}; Keras runs on {keras.backend.backend()}. "
             f"Set KERAS_BACKEND={configuration['backend']}."
         )
-    keras.backend.clear_session()
     name, seed = configuration["strategy"], configuration["seed"]
     keras.utils.set_random_seed(seed_of("run", configuration["suite"], name, seed))
     scale, launch = configuration["scale"], run.launch
     suite = _suite(run)
     task = suite.task(seed, launch["data_dir"], launch["cache_dir"], scale, configuration["examples"])
-    stages = StageCache(run.path.parent.parent / "stages", _throttled(emit))
     outcome = STRATEGIES[name](task, suite.budget(scale), seed, stages)
     result = _result(task, outcome) | _provenance(run)
     return result | {"wall_seconds": time.monotonic() - began}, outcome.history
@@ -188,6 +260,9 @@ def _result(task: "Task", outcome: "Outcome") -> dict[str, Any]:
         "teacher_epoch_equivalents": outcome.teacher_epoch_equivalents,
         "flops": outcome.flops,
         "seconds": outcome.seconds,
+        "compile_seconds": sum(program["compile_seconds"] for program in outcome.programs.values()),
+        "together": max(program["together"] for program in outcome.programs.values()),
+        "programs": outcome.programs,
         "parameters": parameters(outcome.model),
         "macs": multiply_accumulates(outcome.model),
         "extras": outcome.extras,
@@ -195,6 +270,8 @@ def _result(task: "Task", outcome: "Outcome") -> dict[str, Any]:
 
 
 def _provenance(run: RunFolder) -> dict[str, Any]:
+    import keras
+
     backend = run.configuration["backend"]
     versions = {"python": platform.python_version()}
     versions |= {name: importlib.metadata.version(name) for name in ("keras", "numpy", backend)}
@@ -202,7 +279,9 @@ def _provenance(run: RunFolder) -> dict[str, Any]:
     return {
         "backend": backend,
         "versions": " ".join(f"{name} {version}" for name, version in versions.items()),
+        "precision": keras.config.dtype_policy().name,
         "device": _device(),
+        "environment": {name: os.environ[name] for name in _DEVICE_SETTINGS if name in os.environ},
         "commit": launch.get("commit"),
         "command": launch.get("command"),
     }
@@ -253,12 +332,15 @@ def _throttled(emit: Emit) -> Callable[[Mapping[str, Any]], None]:
 
 def _emit(events: Any, run: RunFolder, kind: str, /, **detail: Any) -> None:
     message = {"event": kind, "folder": str(run.path), **detail}
-    events.write(json.dumps(message, default=float) + "\n")
+    with contextlib.suppress(BrokenPipeError):  # a parent that is gone
+        events.write(json.dumps(message, default=float) + "\n")
 
 
 def _end_with_parent() -> None:
     while os.read(0, 4096):
         pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_SECONDS)
     os._exit(1)
 
 

@@ -78,7 +78,8 @@ def fit(
     Returns:
         The history, as `model.fit` returns it. Its `params` also say what ran (`"program"`): a compiled `"epoch"`; a
         compiled `"step"` after the other, where loops are slow (convolutions under JAX on a CPU); or `"model.fit"`.
-        And whether XLA compiled it (`"xla"`), and how long tracing and compiling took (`"compile_seconds"`).
+        And whether XLA compiled it (`"xla"`), how long tracing and compiling took (`"compile_seconds"`), and how many
+        models train in it (`"together"`).
 
     Raises:
         InvalidArgumentError: if the model is not compiled; arrays differ in length or hold NaN; labels of a sparse

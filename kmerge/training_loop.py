@@ -96,6 +96,7 @@ def train(
             "program": "step" if program.steps_per_call else "epoch",
             "xla": program.xla,
             "compile_seconds": seconds,
+            "together": len(models),
         }
         steps = math.ceil(data.examples / plan.batch_size)
         hooks = [_hooks(*each, plan, steps, about) for each in zip(models, callbacks, strict=True)]

@@ -85,6 +85,21 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     assert workers
 
 
+def test_every_run_of_a_batch_tells_how_it_failed(tmp_path):
+    """The second run of a worker, and the worker goes on after it."""
+    suite = launches.variant(
+        tmp_path, "sine", (r"(?s)(\[phases\.single\].*?)learning_rate = \S+", r"\1learning_rate = 1e30")
+    )
+    arguments = ("--suite", suite, *launches.SMALL, "--seeds", "1", *launches.places(tmp_path), "--jobs", "1")
+    strategies = ("one_model", "one_model_equal_compute")
+    status, out, err = launches.launch(*arguments, "--strategy", *strategies)
+    assert status == run.FAILED, out + err
+    table = launches.table_of(tmp_path / "out" / "variant" / "runs.csv")
+    assert [row["error"] for row in table if row["status"] == "failed"] == [
+        "DivergedError: training diverged: the network's outputs are not finite"
+    ] * 2
+
+
 def test_a_full_disk_stops_the_launch_and_loses_nothing(tmp_path):
     """A limit on the size of a file stands for the disk: no run's stage fits, a failure's traceback does."""
 

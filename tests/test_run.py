@@ -1,6 +1,7 @@
 """The command line, as a user runs it: in processes of its own, on real suites made small."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import time
 
 import pytest
 
-from benchmarks import run, store
+from benchmarks import datasets, run, store, worker
 from benchmarks.suites import SUITES
 from tests import launches
 
@@ -65,6 +66,8 @@ def test_a_plan_lists_runs_and_how_they_stand(tmp_path):
         (["--suite", "sine", "--scale", "much"], ["--scale", "'much'"]),
         (["--suite", "sine", "--examples", "-1"], ["--examples"]),
         (["--suite", "sine", "--jobs", "0"], ["--jobs", "'0'"]),
+        (["--suite", "sine", "--together", "0"], ["--together", "'0'"]),
+        (["--suite", "sine", "--together", "3", "--backend", "tensorflow"], ["--together", "--backend jax"]),
         (["--suite", "sine", "--backend", "theano"], ["--backend", "theano", "jax"]),
         (["--sweet", "sine"], ["--sweet"]),
         (["--suite", "digits", "--examples", "5000"], ["900", "5000"]),
@@ -104,6 +107,16 @@ def test_runs_that_share_a_process_are_of_whole_seeds_and_fill_every_job(tmp_pat
     assert [len(batch) for batch in run._batches(runs[:3], most=10, jobs=2)] == [2, 1]
     assert [len(batch) for batch in run._batches(runs, most=1, jobs=4)] == [1] * 30
     assert run._batches([], most=10, jobs=2) == []
+
+
+def test_runs_that_train_together_follow_each_other_in_one_batch(tmp_path):
+    configurations = [{"suite": "s", "strategy": s, "seed": n} for n in range(10) for s in ("a", "b", "c")]
+    runs = [store.RunFolder.of(tmp_path, configuration) for configuration in configurations]
+    for jobs, most in ((1, 10), (2, 1), (1, 2), (3, 10)):
+        batches = run._batches(runs, most, jobs, together=4)
+        assert sum(map(len, batches)) == 30 and {r.path for batch in batches for r in batch} == {r.path for r in runs}
+        groups = [worker.groups(batch, 4) for batch in batches]
+        assert sorted(len(group) for found in groups for group in found) == [2] * 3 + [4] * 6
 
 
 def test_missing_data_names_the_command_that_gets_it(tmp_path):
@@ -250,3 +263,24 @@ def test_rows_tell_the_command_without_folders_of_this_machine():
         "2",
     ]
     assert run.recorded_command(arguments) == "python -m benchmarks.run --suite sine --seeds 0-3 --jobs 2"
+
+
+def test_a_machine_with_numpy_keras_and_jax_alone_runs_a_suite_from_cached_arrays(tmp_path):
+    """No TensorFlow, no reader of data sets, nothing that draws; two seeds together."""
+    datasets.prepare("digits", None, tmp_path / "cache")
+    hidden = ["tensorflow", "tensorflow_datasets", "pandas", "sklearn", "matplotlib"]
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules |= dict.fromkeys({hidden})\n")
+    suite = launches.variant(tmp_path, "digits", ("width = 8", "width = 2"))
+    arguments = ("--suite", suite, "--scale", "0.001", "--examples", "64", "--backend", "jax", "--together", "2")
+    chosen = ("--strategy", "one_model", "--seeds", "2", *launches.places(tmp_path))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    status, out, err = launches.launch(*arguments, *chosen, env=environment)
+    assert status == run.DONE, out + err
+    folder = tmp_path / "out" / "variant"
+    for row in launches.table_of(folder / "runs.csv"):
+        assert row["together"] == "2" and row["precision"] == "float32" and float(row["compile_seconds"]) > 0
+        assert json.loads(row["environment"])["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+        assert json.loads(row["programs"])["single"]["xla"] is True
+    assert "No box plot: matplotlib is not installed." in (folder / "summary.md").read_text()
+    status, _, err = launches.launch(*arguments, *chosen, "--backend", "tensorflow", "--together", "1", env=environment)
+    assert status == run.USAGE and "pip install tensorflow" in err

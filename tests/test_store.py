@@ -1,4 +1,4 @@
-"""Run folders, tables and the stage cache, with several processes where that is the point."""
+"""Run folders, tables and locks, with several processes where that is the point."""
 
 import csv
 import json
@@ -8,11 +8,9 @@ import subprocess
 import sys
 import time
 
-import keras
 import numpy as np
 import pytest
 
-from baselines.strategy import TrainingRecord
 from benchmarks import store
 
 CONFIGURATION = {"suite": "s", "strategy": "one_model", "seed": 3, "scale": 0.5, "examples": None, "backend": "jax"}
@@ -141,72 +139,6 @@ for seed in range(int(sys.argv[2]) * 10, int(sys.argv[2]) * 10 + 10):
         assert process.returncode == 0, err
     rows, problems = store.write_tables(tmp_path)
     assert problems == [] and [row["test_last"] for row in rows] == list(range(80))
-
-
-def _model():
-    return keras.Sequential([keras.Input((2,)), keras.layers.Dense(3), keras.layers.BatchNormalization()])
-
-
-def _train(calls):
-    def train(model):
-        calls.append(model)
-        model.set_weights([w + 0.1 for w in model.get_weights()])
-        best = [w - 1.0 for w in model.get_weights()]
-        return TrainingRecord([{"phase": "teacher", "epoch": 1, "loss": 0.1 + 0.2}], 1.5, 3e9, best)
-
-    return train
-
-
-def test_a_stage_is_trained_once_and_is_the_same_from_the_cache(tmp_path):
-    calls = []
-    first, record = store.StageCache(tmp_path).run({"seed": 1}, _model, _train(calls))
-    second, again = store.StageCache(tmp_path).run({"seed": 1}, _model, _train(calls))
-    assert len(calls) == 1
-    assert first is not calls[0]
-    for a, b, c in zip(first.get_weights(), second.get_weights(), calls[0].get_weights(), strict=True):
-        assert np.array_equal(a, b) and np.array_equal(a, c)
-    assert len(record.best_weights) == len(first.get_weights())
-    for a, b, c in zip(record.best_weights, again.best_weights, calls[0].get_weights(), strict=True):
-        assert np.array_equal(a, b) and np.array_equal(a, c - 1.0)
-    assert (record.rows, record.seconds, record.flops) == (again.rows, again.seconds, again.flops)
-    assert record.rows[0]["loss"] == 0.1 + 0.2
-
-
-def test_another_key_is_another_stage(tmp_path):
-    calls = []
-    cache = store.StageCache(tmp_path)
-    cache.run({"seed": 1, "phase": {"learning_rate": 0.1}}, _model, _train(calls))
-    cache.run({"seed": 1, "phase": {"learning_rate": 0.2}}, _model, _train(calls))
-    assert len(calls) == 2
-
-
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 half a file"])
-def test_a_damaged_stage_is_trained_again(tmp_path, damage):
-    calls = []
-    cache = store.StageCache(tmp_path)
-    before, _ = cache.run({"seed": 1}, _model, _train(calls))
-    (weights,) = tmp_path.glob("*/weights.npz")
-    weights.write_bytes(damage)
-    after, _ = cache.run({"seed": 1}, _model, _train(calls))
-    assert len(calls) == 2 and len(after.get_weights()) == len(before.get_weights())
-
-
-def test_a_stage_that_fails_is_not_kept(tmp_path):
-    def fail(model):
-        raise RuntimeError("no")
-
-    cache = store.StageCache(tmp_path)
-    with pytest.raises(RuntimeError, match="no"):
-        cache.run({"seed": 1}, _model, fail)
-    calls = []
-    cache.run({"seed": 1}, _model, _train(calls))
-    assert len(calls) == 1
-
-
-def test_epochs_are_passed_on(tmp_path):
-    rows = []
-    store.StageCache(tmp_path, rows.append).on_epoch({"epoch": 1})
-    assert rows == [{"epoch": 1}]
 
 
 def test_two_processes_train_a_stage_once_and_a_killed_one_leaves_no_lock(tmp_path):

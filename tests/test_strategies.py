@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 
 from baselines.budget import is_better, make_outcome, train_phase, train_teacher, training_flops, validation_metric
-from baselines.strategy import Budget
+from baselines.strategy import Budget, Stages
 from benchmarks.l0_merging import L0Merge
 from benchmarks.strategies import STRATEGIES
 from benchmarks.suites import load_suite
 from kmerge import costs
 
 BUDGET = Budget(teacher=4, gates=2, finetune=2, single=12)
-CONTROLLED = ["l0_merge_paper", "l0_merge_lagrangian", "l0_merge_fade"]  # L0Merge under a control of that name
-GATED = ["l0_merge", "l0_merge_compensated"]
+CONTROLLED = ["l0_merge_paper", "l0_merge_lagrangian", "l0_merge_fade", "l0_merge_paper_early"]  # under that control
+GATED = ["l0_merge", "l0_merge_compensated", "l0_merge_batch", "l0_merge_early"]
 MERGING = [*GATED, "magnitude_merge"]
 NAMES = [*MERGING, "one_model", "one_model_equal_compute", "best_of_three"]
 
 
-class Shelf:
+class Shelf(Stages):
     """A cache of stages in memory."""
 
     def __init__(self):
@@ -37,7 +37,7 @@ class Shelf:
         model.set_weights(weights)
         return model, record
 
-    def on_epoch(self, row):
+    def on_epoch(self, row, state):
         self.rows.append(row)
 
 
@@ -111,6 +111,14 @@ def test_epochs_are_those_of_the_budget(outcomes):
     }
 
 
+def test_epochs_that_patience_saves_are_fine_tuned(sine):
+    budget = Budget(teacher=1, gates=10, finetune=2, single=14)
+    outcome = L0Merge("fade", patience=1)(sine, budget, 1, Shelf())
+    phases = [row["phase"] for row in outcome.history]
+    assert phases.count("gates") == 8 and phases.count("finetune") == 4  # three epochs settle, and one is enough
+    assert outcome.flops < L0Merge("fade")(sine, budget, 1, Shelf()).flops
+
+
 def test_costs_are_training_operations(sine, outcomes):
     target = sine.build(1)
     operations = 6 * costs.multiply_accumulates(target) * 500
@@ -166,7 +174,8 @@ def test_every_strategy_is_tested():
 @pytest.mark.parametrize("name", CONTROLLED)
 def test_strategies_for_each_control(sine, name):
     strategy = STRATEGIES[name]
-    assert isinstance(strategy, L0Merge) and strategy.control == name.removeprefix("l0_merge_")
+    assert isinstance(strategy, L0Merge) and strategy.control == name.removeprefix("l0_merge_").removesuffix("_early")
+    assert (strategy.patience is not None) == name.endswith("_early")
     assert strategy.control in sine.gates.controls
 
 
@@ -186,7 +195,7 @@ def test_gate_rows_show_the_pressure(outcomes):
 def test_learning_rate_drops_at_fractions_of_the_phase(sine):
     phase = dataclasses.replace(sine.phases["teacher"], drops=(0.5, 0.75), learning_rate=0.01)
     task = dataclasses.replace(sine, phases={"teacher": phase})
-    record = train_phase(task.build(1), task, "teacher", 4, 1, lambda row: None)
+    record = train_phase(task.build(1), task, "teacher", 4, 1, Stages())
     assert [row["learning_rate"] for row in record.rows] == pytest.approx([0.01, 0.01, 0.001, 0.0001])
 
 
@@ -195,7 +204,9 @@ def test_the_program_follows_the_learning_rate_that_rows_tell(sine):
     task = dataclasses.replace(sine, phases={"teacher": phase})
     seen = []
     model = task.build(1)
-    train_phase(model, task, "teacher", 4, 1, lambda row: seen.append(model.get_weights()))
+    stages = Stages()
+    stages.on_epoch = lambda row, state: seen.append(model.get_weights())
+    train_phase(model, task, "teacher", 4, 1, stages)
     assert not np.array_equal(seen[0][0], seen[1][0])  # The last epoch before the drop to zero still learns,
     np.testing.assert_array_equal(seen[1][0], seen[3][0])  # and no step after it does.
 
@@ -203,7 +214,7 @@ def test_the_program_follows_the_learning_rate_that_rows_tell(sine):
 def test_training_repeats_by_seed(sine):
     def trained(seed):
         model = sine.build(1)
-        train_phase(model, sine, "teacher", 2, seed, lambda row: None)
+        train_phase(model, sine, "teacher", 2, seed, Stages())
         return model.get_weights()
 
     for a, b in zip(trained(1), trained(1), strict=True):
@@ -226,7 +237,7 @@ def test_better_knows_the_direction_and_nan(sine, digits):
 
 def test_outcome_sums_shared_stages_in_full(sine):
     model = sine.build(1)
-    record = train_phase(model, sine, "teacher", 2, 1, lambda row: None)
+    record = train_phase(model, sine, "teacher", 2, 1, Stages())
     outcome = make_outcome(sine, model, record.best_weights, [record, record])
     assert outcome.epochs == 4 and outcome.teacher_epoch_equivalents == pytest.approx(4)
     assert outcome.seconds == 2 * record.seconds

@@ -68,10 +68,22 @@ def test_sine_has_the_papers_numbers():
     assert isinstance(task.loss(), keras.losses.MeanSquaredError) and not task.higher_is_better
 
 
-def test_scale_multiplies_epochs_and_keeps_one():
+def test_scale_multiplies_epochs_and_keeps_one_each():
     suite = load_suite("cifar100")
     assert vars(suite.budget(0.1)) == {"teacher": 20, "gates": 10, "finetune": 10, "single": 60}
-    assert vars(suite.budget(0.001)) == {"teacher": 1, "gates": 1, "finetune": 1, "single": 1}
+    assert vars(suite.budget(0.001)) == {"teacher": 1, "gates": 1, "finetune": 1, "single": 4}
+
+
+@pytest.mark.parametrize("scale", [0.001, 0.007, 0.013, 0.3, 1.0])
+def test_one_network_has_the_epochs_of_merging_at_every_scale(scale):
+    for name in SUITES:
+        budget = load_suite(name).budget(scale)
+        assert budget.single == 2 * budget.teacher + budget.gates + budget.finetune
+
+
+def test_a_suite_that_gives_one_network_other_epochs_keeps_them(tmp_path):
+    suite = load_suite(edited(tmp_path, ("single = 60", "single = 100")))
+    assert suite.budget().single == 100 and suite.budget(0.5).single == 50
 
 
 @pytest.mark.parametrize("scale", [0, -1, float("nan"), float("inf")])

@@ -6,6 +6,7 @@
 import numpy as np
 from keras import Operation
 
+from kmerge.application_rules import APPLICATION_RULES
 from kmerge.errors import UnsupportedLayerError
 from kmerge.layer_rules import RULES, Rule
 from kmerge.passing_rules import ElementwiseRule
@@ -29,6 +30,8 @@ def rule_for(operation: Operation, path: str) -> Rule:
     kind = type(operation)
     if kind.__name__ in OPERATION_RULES and kind.__module__.startswith("keras.src.ops"):
         return OPERATION_RULES[kind.__name__]
+    if kind.__name__ in APPLICATION_RULES and kind.__module__.startswith("keras.src.applications"):
+        return APPLICATION_RULES[kind.__name__]
     for ancestor in kind.__mro__:
         if ancestor in RULES:
             if ancestor is not kind and kind.call is not ancestor.call:

@@ -8,6 +8,7 @@ from kmerge.layer_rules import Rule, register_rule
 from kmerge.layout import Plan
 from kmerge.merging import MergeReport, compress, merge, merge_report
 from kmerge.normalization import recalibrate
+from kmerge.opaque_rules import OpaqueRule
 from kmerge.rewriting import rewrite
 from kmerge.surgery import concatenate, grow, permute, select
 from kmerge.training import fit, fit_many
@@ -23,6 +24,7 @@ __all__ = [
     "InvalidArgumentError",
     "KmergeError",
     "MergeReport",
+    "OpaqueRule",
     "Plan",
     "Rule",
     "UnsupportedLayerError",

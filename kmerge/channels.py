@@ -257,9 +257,13 @@ def _grouped(owned: dict, facts: Incidence, count: int) -> np.ndarray:
     labels = np.zeros(count, int)
     for axis in owned.values():
         _split(labels, *np.unique(axis, return_counts=True))
-    for fact, units in facts.items():
-        if fact[0] in ("input", "output", "slice", "fixed"):
-            _split(labels, np.unique(units))
+    noted = [(fact, np.unique(units)) for fact, units in facts.items()]
+    # A gather of what is then normalised keeps sources apart. It may lose all it reads, so it sets no units apart.
+    normalised = {units.tobytes() for fact, units in noted if fact[0] == "normalised"}
+    for fact, units in noted:
+        whole = fact[0] == "gather" and units.tobytes() in normalised
+        if fact[0] in ("input", "output", "slice", "gather", "fixed") and not whole:
+            _split(labels, units)
     while True:
         before = labels.copy()
         for axis in owned.values():

@@ -116,6 +116,11 @@ def _calls(function) -> Iterator[Call]:
         yield Call(number, node.operation, inputs, tuple(node.outputs), arguments.args, arguments.kwargs, alone)
 
 
+def carries_mask(tensor: keras.KerasTensor) -> bool:
+    """Whether a layer, such as Masking, has put a mask on the tensor, which layers hand on and operations drop."""
+    return getattr(tensor, "_keras_mask", None) is not None
+
+
 def input_layer(tensor: keras.KerasTensor) -> keras.layers.InputLayer:
     """The `keras.layers.InputLayer` behind a model's input tensor."""
     return tensor._keras_history.operation

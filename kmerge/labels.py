@@ -158,6 +158,24 @@ class Site:
         """
         raise NotImplementedError
 
+    def normalise(self, x: Labels) -> Labels:
+        """Declares that the layer normalises over all units of `x` together and holds weights for each, which passes.
+
+        Returns `x` with the units of each source in a row, where each source is normalised by a layer of its own.
+        """
+        raise NotImplementedError
+
+    def isolate(self, *inputs: Labels) -> list[Labels]:
+        """Declares that no one knows what the layer does to units: those it reads and those it makes stay as they are.
+
+        Returns the labels of its outputs, with new units on their last axes.
+        """
+        raise NotImplementedError
+
+    def fix(self, x: Labels, why: str) -> Labels:
+        """Declares that the units of `x` stay as they are, in one copy for all sources."""
+        raise NotImplementedError
+
     def curve(self, *inputs: Labels) -> None:
         """Declares that a function which is not linear is applied to each unit."""
         raise NotImplementedError

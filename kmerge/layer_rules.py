@@ -43,6 +43,12 @@ class Rule:
 
     # Whether it only applies an activation: one that ends the model stands behind the mean of logits.
     is_activation = False
+    # Whether it normalises over units, so that a cut changes what is left of them.
+    normalises = False
+    # Whether it runs as it is, on units that stay as they are.
+    is_opaque = False
+    # Whether it can do without some or all of the units that it reads.
+    may_lose = False
 
     def walk(self, site: Site, *inputs: Labels) -> Labels | list[Labels]:
         """Follows the units through one call.

@@ -15,13 +15,15 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from kmerge.building import Gating, build
 from kmerge.channels import Trace, trace
 from kmerge.compensation import compensate
 from kmerge.errors import InvalidArgumentError
 from kmerge.gates import ApplyGates, HardConcreteGate, gates_of
 from kmerge.labels import Labels
 from kmerge.layout import Layout, Plan, weight_axes
-from kmerge.rewriting import Gating, Source, build, check_finite, fill, model_source, verify
+from kmerge.merge_checks import refuse_opaque, warn_of_joint_statistics, warn_of_undecided
+from kmerge.rewriting import Source, check_finite, fill, model_source, verify
 from kmerge.seeds import seed_of
 from kmerge.surgery import check_models, needs_copies, needs_mean
 
@@ -79,7 +81,8 @@ def merge(*models: keras.Model, gates: str | float = "paper", sampling: str = "e
         InvalidArgumentError: for fewer than two models, weights that are not finite, a model without a free space.
 
     Warns:
-        UserWarning: if the architecture cannot hold the parents' mean, as with BatchNormalization right on an input.
+        UserWarning: if the architecture cannot hold the parents' mean, as with BatchNormalization right on an input; if
+            a layer normalises over channels, which it does over those of all parents together.
 
     Reference:
         Pašen & Boža 2024, section 2.1 and 2.2.
@@ -95,7 +98,9 @@ def merge(*models: keras.Model, gates: str | float = "paper", sampling: str = "e
     walked = trace(models[0])
     if not walked.spaces.selectable:
         raise InvalidArgumentError(f"Model {models[0].name!r} has no selectable channel space:\n{walked.spaces}")
+    refuse_opaque(walked, models)
     _warn_of_inexact(walked)
+    warn_of_joint_statistics(walked, stacklevel=2)
     plan = _merge_plan(walked, len(models))
     layout = Layout(walked, plan)
     gating = _Gates(layout, models[0], start, sampling, seed)
@@ -111,7 +116,7 @@ def _merge_plan(walked: Trace, parents: int) -> Plan:
         space.name: [(source, i) for source in range(parents) for i in range(space.size)]
         for space in walked.spaces.selectable
     }
-    return Plan(parents, entries)
+    return Plan(parents, entries, apart=False)
 
 
 def _warn_of_inexact(walked: Trace) -> None:
@@ -240,7 +245,8 @@ def compress(
         InvalidArgumentError: if `big` was not made by `merge`, or `keep` names an unknown space or a wrong number of units.
 
     Warns:
-        UserWarning: if the gates were never trained, so that the choice is random.
+        UserWarning: if the gates were never trained, so that the choice is random; if a layer normalises over channels
+            whose gates are not 0 or 1, with the change that this makes where there is data.
 
     Reference:
         Pašen & Boža 2024, section 2.3; folding the gates' values is ours.
@@ -257,6 +263,7 @@ def compress(
     student, layers = build(after)
     fill(layers, after, [source])
     verify(student, after, layers)
+    warn_of_undecided(merged.walked, merged.gates, keep, (big, student), data, stacklevel=2)
     return student
 
 
@@ -286,7 +293,7 @@ def _kept_units(merged: _Merged, keep: Mapping[str, Sequence[int]] | None) -> di
 
 def _keep_plan(merged: _Merged, keep: Mapping[str, np.ndarray]) -> Plan:
     entries = {name: [merged.plan.entries[name][i] for i in units] for name, units in keep.items()}
-    return Plan(merged.plan.sources, entries)
+    return Plan(merged.plan.sources, entries, apart=False)
 
 
 def _folded(merged: _Merged, layout: Layout) -> dict[str, list[np.ndarray]]:

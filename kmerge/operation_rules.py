@@ -6,6 +6,7 @@
 import numpy as np
 from keras import Operation
 
+from kmerge import normalization_rules, opaque_rules  # noqa: F401  (they register their rules)
 from kmerge.application_rules import APPLICATION_RULES
 from kmerge.errors import UnsupportedLayerError
 from kmerge.layer_rules import RULES, Rule
@@ -42,10 +43,20 @@ def rule_for(operation: Operation, path: str) -> Rule:
                     REGISTER,
                 )
             return RULES[ancestor]
+    if kind.__name__ == "Lambda":
+        raise UnsupportedLayerError(
+            path, "Lambda", "kmerge cannot see what its function does to channels.", WRITE_OPENLY
+        )
     raise UnsupportedLayerError(path, kind.__name__, "kmerge has no rule for what it does to channels.", REGISTER)
 
 
-REGISTER = "Register one: kmerge.register_rule(layer_class, rule); see kmerge.Rule."
+REGISTER = (
+    "Register one: kmerge.register_rule(layer_class, rule); see kmerge.Rule. Or let it run as it is, once for each "
+    "model, with its channels fixed: kmerge.register_rule(layer_class, kmerge.OpaqueRule())."
+)
+WRITE_OPENLY = (
+    "Write it with operators and keras.ops on the tensors, or as a layer class with a rule: kmerge.register_rule."
+)
 
 
 class TransposeRule(Rule):

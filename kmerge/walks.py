@@ -52,6 +52,11 @@ def input_labels(tensor: keras.KerasTensor, units: Callable[[int], np.ndarray]) 
     return Labels(units(shape[-1]), len(shape) - 1, shape)
 
 
+def output_name(index: int) -> str:
+    """The name of the units that a layer with several outputs makes for one of them."""
+    return f"output {index}"
+
+
 def copy_name(name: str) -> str:
     """The name of the copies of an input's channels, one for each source."""
     return f"{name}_of_each"
@@ -144,15 +149,40 @@ class TraceSite(Site):
 
     def pick(self, x, positions, output=0):
         if len(np.unique(positions)) == len(positions):
-            self.notes.note(("slice", self.path, output), x.units[positions])
+            kind = "gather" if type(self.layer).__name__ == "Take" else "slice"
+            self.notes.note((kind, self.path, output), x.units[positions])
             return x.units[positions]
         # A gather that repeats units: what it reads must stay, what it makes is free.
         self.notes.note(("fixed", f"{self.path} repeats it by a gather"), x.units)
-        return self.notes.own(self.path, len(positions), "made", name=f"output {output}")
+        return self.notes.own(self.path, len(positions), "made", name=output_name(output))
 
     def tile(self, x, grid, movable):
         self.notes.tie(grid, np.broadcast_to(grid[:1], grid.shape), self.path)
         return grid
+
+    def normalise(self, x):
+        x = self.hold(x)
+        self.notes.note(("normalised", self.path), x.units)
+        self.curve(x)
+        return x
+
+    def isolate(self, *inputs):
+        fixed = ("fixed", f"{self.path} ({type(self.layer).__name__}) runs as it is, on all its channels")
+        for x in inputs:
+            self.notes.note(fixed, x.units)
+            self.notes.note(("consumed", self.path), x.units)
+        outputs = []
+        for i, tensor in enumerate(self.call.outputs):
+            shape = tuple(tensor.shape)
+            if len(shape) < 2 or shape[-1] is None:
+                self.refuse(f"its output has the shape {shape}, without a known last axis.", "Give it one.")
+            units = self.notes.own(self.path, shape[-1], "made", "curved", fixed, name=output_name(i))
+            outputs.append(self.output(units, index=i))
+        return outputs
+
+    def fix(self, x, why):
+        self.notes.note(("fixed", f"{self.path} {why}"), x.units)
+        return x
 
     def curve(self, *inputs):
         for x in inputs:

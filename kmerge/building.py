@@ -1,14 +1,15 @@
 """Builds the model of a layout: the template's graph with other widths. Its weights are still to be filled."""
 
 import contextlib
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 
-from kmerge.gated_normalization import gated
-from kmerge.graph import Graph, clone_operation, input_layer, rename_operation
+from kmerge.errors import UnsupportedLayerError
+from kmerge.graph import Graph, clone_operation, has_mask, input_layer, rename_operation
 from kmerge.labels import Labels
 from kmerge.layout import Layout, Placed
 from kmerge.shape_rules import gather
@@ -22,10 +23,12 @@ class Gating:
     Attributes:
         start: called once with the list of the model's inputs.
         apply: `apply(tensor, labels)` gives what a consumer reads in the place of the tensor.
+        inside: `inside(entries)` gives the gates of units that a layer mixes inside itself, or None if they have none.
     """
 
     start: Callable[[list], None]
     apply: Callable[[keras.KerasTensor, Labels], keras.KerasTensor]
+    inside: Callable[[np.ndarray], keras.KerasTensor | None]
 
 
 def build(
@@ -53,6 +56,7 @@ class _Builder:
         self.layers: dict[str, keras.Layer] = {}
         self._clones: dict[tuple, object] = {}
         self._nested: dict[int, keras.Model] = {}
+        self._same: dict[int, int] = {}  # tensors that are in inference the very tensor that their layer read
         # Flat names are found as layers come; otherwise those of the template stay and others must differ from them.
         self._names = set() if gating else {op.name for op in layout.trace.layers.values()}
         # An averaged output keeps its name, by which losses and metrics are keyed; the layer before it gets another.
@@ -79,6 +83,12 @@ class _Builder:
         outputs = self._run(graph, tensors, (), "")
         for i, parts in self.layout.averages.items():
             outputs[i] = self._mean(outputs[i], self.layout.outputs[i].axis, parts, self._output_names[i])
+        for old, new, label in zip(graph.outputs, outputs, self.layout.trace.model.output_names, strict=True):
+            if has_mask(old) and not has_mask(new):
+                raise UnsupportedLayerError(
+                    label, "output of the model", "it carries a mask, by which losses leave steps out, and would lose it.",
+                    "Build the model without masks, or pass weights for the steps to fit.",
+                )  # fmt: skip
         return _assemble(graph, inputs, outputs, name)
 
     def _run(self, graph: Graph, inputs: list, number: tuple, prefix: str) -> list:
@@ -93,7 +103,20 @@ class _Builder:
             else:
                 outputs = call.replay(self._nested_model(call, here, key), here)
             values.update({id(x): value for x, value in zip(call.outputs, outputs, strict=True)})
+            if self.gating and not call.is_model:
+                self._take_masks(self.layout.calls[key].record, values)
         return [values[id(x)] for x in graph.outputs]
+
+    def _take_masks(self, record, values: dict) -> None:
+        """After a layer that takes the masks off what it reads: off the tensors themselves, as it now reads gated ones."""
+        call, same = record.call, self._same
+        if record.rule.hands_on(call.operation):
+            same[id(call.outputs[0])] = same.get(id(call.inputs[0]), id(call.inputs[0]))
+        if record.rule.takes_masks:
+            taken = {same.get(id(x), id(x)) for x in call.inputs}
+            for x, value in values.items():
+                if same.get(x, x) in taken and has_mask(value):
+                    values[x] = keras.ops.copy(value)  # an operation keeps no mask
 
     def _nested_model(self, call, tensors: list, key: tuple) -> keras.Model:
         if id(call.operation) not in self._nested:
@@ -119,11 +142,25 @@ class _Builder:
         if self.gating:
             for i in placed.consumed:
                 tensors[i] = self.gating.apply(tensors[i], placed.inputs[i])
-            if record.rule.normalises:
-                tensors = [self._with_gates(tensors[0], placed.inputs[0])]
-        operation = self._operation(placed, prefix, record.path, isinstance(tensors[0], list))
+        gates = self._gates_inside(placed) if self.gating else None
+        operation = called = self._operation(placed, prefix, record.path, None if gates is None else record.rule.gated)
+        if gates is not None and record.rule.normalises:
+            tensors = [[tensors[0], gates]]
+        elif gates is not None:
+            called = functools.partial(operation, head_gates=gates)
         with _no_draws(operation):
-            return record.rule.replay(record.call, operation, tensors, placed.picks)
+            return record.rule.replay(record.call, called, tensors, placed.picks)
+
+    def _gates_inside(self, placed: Placed):
+        """The gates of units that a layer mixes inside itself; those of a normalisation lie as its input's channels do."""
+        if not placed.record.rule.normalises:
+            return None if placed.inside is None else self.gating.inside(placed.inside)
+        (x,) = placed.inputs
+        gates = self.gating.inside(x.units)
+        if gates is None or x.axis == 1 == len(x.shape) - 1:
+            return gates
+        shape = [-1] + [len(x.units) if i == x.axis else 1 for i in range(1, len(x.shape))]
+        return rename_operation(keras.ops.reshape(gates, shape), self._unused(f"gates_in_{placed.record.call.name}"))
 
     def _call_on_the_rest(self, placed: Placed, tensors: list, prefix: str) -> list:
         """A call some of whose channels are all dropped: what reads only such is left out, and a join has fewer parts."""
@@ -139,7 +176,9 @@ class _Builder:
         record, results = placed.record, []
         for part in placed.parts:
             operation = self._operation(placed, prefix, part.path)
-            read = [self._gather(x, *which, operation.name) for x, which in zip(tensors, part.reads, strict=True)]
+            read = list(tensors)
+            for i, (axis, positions) in part.reads.items():
+                read[i] = self._gather(tensors[i], axis, positions, operation.name)
             with _no_draws(operation):
                 results.append(record.rule.replay(record.call, operation, read, {}))
         if len(results) == 1:
@@ -149,23 +188,14 @@ class _Builder:
             for labels, outputs in zip(placed.outputs, zip(*results, strict=True), strict=True)
         ]
 
-    def _with_gates(self, x, labels: Labels):
-        """What a gated normalisation reads: a tensor and the gates along its channels; the tensor alone if it has none."""
-        key = tuple(slice(None) if i in (0, labels.axis) else slice(0, 1) for i in range(len(labels.shape)))
-        one = rename_operation(x[key], self._unused("one_place"))
-        ones = rename_operation(keras.ops.ones_like(one), self._unused("ones"))
-        gates = self.gating.apply(ones, labels)
-        return x if gates is ones else [x, gates]
-
-    def _operation(self, placed: Placed, prefix: str, path: str, is_gated: bool = False):
+    def _operation(self, placed: Placed, prefix: str, path: str, kind: type | None = None):
         """The layer of the new model; a shared layer has one, unless its uses come to differ in configuration."""
         operation, changes = placed.record.call.operation, placed.changes
         key = (path, repr(sorted(changes.items())), isinstance(operation, keras.Layer) or len(self._clones))
         if key not in self._clones:
             name = self._free_name(prefix, operation) + path.removeprefix(placed.record.path)
-            clone = clone_operation(operation, changes, name)
+            clone = clone_operation(operation, changes, name, kind)
             if isinstance(clone, keras.Layer):
-                clone = gated(clone) if is_gated else clone
                 self.layers.setdefault(path, clone)
             self._clones[key] = clone
         return self._clones[key]

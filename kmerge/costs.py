@@ -12,11 +12,12 @@ import keras
 from keras import layers
 
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
-from kmerge.graph import Call, Graph
+from kmerge.graph import Call, Graph, find_weight
 
 _CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
 _DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 _SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+_ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
 _TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 # Work on each value alone whatever the shape of their weights, or only look values up.
 _ELEMENTWISE = (
@@ -75,6 +76,8 @@ def _macs(call: Call) -> int:
         return kernels * _positions(call, _spatial(layer, call.outputs[0]))
     if isinstance(layer, _TRANSPOSED):
         return math.prod(layer.kernel.shape) * _positions(call, _spatial(layer, call.inputs[0]))
+    if isinstance(layer, _ATTENTION):
+        return _attention_macs(call)
     _refuse_unknown_product(call)
     return 0
 
@@ -116,6 +119,25 @@ def _einsum_macs(call: Call) -> int:
         sizes[axis] = size if size is not None else sizes.get(axis)
     sizes |= dict(zip(weight, layer.kernel.shape, strict=True))
     return _positions(call, tuple(sizes.values()))
+
+
+def _attention_macs(call: Call) -> int:
+    """The projections, the scores, and the values that the scores weigh."""
+    layer, named = call.operation, call.named_inputs
+    query, value = (call.inputs[named[name][0]].shape for name in ("query", "value"))
+    kernels = {
+        name: find_weight(layer, f"{name}/kernel") for name in ("query", "key", "value", "gate", "attention_output")
+    }
+    places = {name: value if name in ("key", "value") else query for name in kernels}
+    projections = sum(
+        math.prod(kernel.shape) * _positions(call, places[name][1:-1])
+        for name, kernel in kernels.items()
+        if kernel is not None
+    )
+    seen = _positions(call, tuple(value[axis] for axis in getattr(layer, "attention_axes", (1,))))
+    _, heads, key_dim = kernels["query"].shape
+    value_dim = kernels["attention_output"].shape[1]
+    return projections + heads * (key_dim + value_dim) * _positions(call, query[1:-1]) * seen
 
 
 def _named_sizes(term: str, shape: tuple) -> dict:

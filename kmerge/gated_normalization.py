@@ -85,15 +85,3 @@ class GatedUnitNormalization(_Gated, keras.layers.UnitNormalization):
         x, gates = (ops.cast(value, "float32") for value in inputs)
         squares = ops.sum(ops.square(x) * gates, self._axes(x), keepdims=True)
         return ops.cast(x * ops.rsqrt(ops.maximum(squares, 1e-24)), self.compute_dtype)
-
-
-_GATED = {
-    keras.layers.LayerNormalization: GatedLayerNormalization,
-    keras.layers.RMSNormalization: GatedRMSNormalization,
-    keras.layers.UnitNormalization: GatedUnitNormalization,
-}
-
-
-def gated(layer: keras.Layer) -> keras.Layer:
-    """The layer that normalises as `layer` does, but weighs units by their gates. Its weights are still to be built."""
-    return _GATED[type(layer)].from_config(layer.get_config())

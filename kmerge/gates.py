@@ -263,6 +263,7 @@ class ApplyGates(keras.layers.Layer):
 
     def __init__(self, indices: Sequence[int], axis: int = -1, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.indices = [int(index) for index in indices]
         self.axis = int(axis)
 
@@ -291,6 +292,9 @@ class ApplyGates(keras.layers.Layer):
             return masks[0]
         gates = ops.concatenate([ops.ones_like(masks[0][:, :1]), *masks], axis=-1)
         return ops.take(gates, np.array(self.indices, "int32"), axis=-1)
+
+    def compute_mask(self, inputs, previous_mask):
+        return previous_mask[0]  # that of `x`, for the layers of a sequence
 
     def compute_output_shape(self, input_shape):
         return input_shape[0]

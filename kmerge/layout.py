@@ -19,9 +19,9 @@ import numpy as np
 
 from kmerge.channels import Record, Trace
 from kmerge.errors import InvalidArgumentError, KmergeError, UnsupportedLayerError
-from kmerge.graph import Graph, carries_mask
+from kmerge.graph import Graph, find_weight, has_mask
 from kmerge.labels import Axis, Labels, Site, match, occurrences, positions_of, stretches
-from kmerge.walks import output_name, walk_calls
+from kmerge.walks import output_name, walk_calls, without_masks
 
 NEW = None
 
@@ -53,11 +53,11 @@ class Part:
 
     Attributes:
         path: by which the new model's layers and `Layout.axes` know it; the first has that of the template's layer.
-        reads: for each input, its axis and the positions that the layer reads.
+        reads: by the number of the input, its axis and the positions that the layer reads.
     """
 
     path: str
-    reads: list[tuple[int, np.ndarray]]
+    reads: dict[int, tuple[int, np.ndarray]]
 
 
 @dataclass
@@ -73,6 +73,7 @@ class Placed:
         parts: the layers that run in the place of this one, each for a source; empty if it runs as one.
         changes: entries of the configuration that change.
         consumed: inputs that the layer mixes.
+        inside: the entries of units of its own that it mixes, if it has such.
     """
 
     record: Record
@@ -84,6 +85,7 @@ class Placed:
     parts: list[Part] = field(default_factory=list)
     changes: dict = field(default_factory=dict)
     consumed: list[int] = field(default_factory=list)
+    inside: np.ndarray | None = None
 
 
 def _check(plan: Plan, trace: Trace) -> None:
@@ -171,7 +173,7 @@ class Layout:
             if record.rule.is_activation:
                 placed.averages, placed.inputs[0] = self._average(record.inputs[0], placed.inputs[0])
         site = LayoutSite(self, placed)
-        outputs = record.rule.walk(site, *placed.inputs)
+        outputs = record.rule.walk(site, *without_masks(site, placed.inputs))
         placed.outputs = outputs if isinstance(outputs, list) else [outputs]
         if any(len(x.units) == 0 for x in placed.inputs) and not record.rule.may_lose:
             site.refuse("none of the channels that it reads are left.", "Keep at least one of them.")
@@ -203,7 +205,7 @@ class Layout:
         own = positions_of(units + (1 + source) * self.units, x.units)
         return np.where(own >= 0, own, positions_of(units, x.units))
 
-    def part(self, path: str, group: int, first: bool, reads: list) -> Part:
+    def part(self, path: str, group: int, first: bool, reads: dict) -> Part:
         """The layer that runs in the place of that of `path` for a group of `source_of`, the same at all its uses."""
         if (path, group) not in self._parts:
             of_source = 1 <= group <= self.plan.sources
@@ -252,30 +254,36 @@ class LayoutSite(Site):
 
     def _gather(self, x: Labels, positions: np.ndarray) -> Labels:
         i = self._index(x)
+        if i is not None and has_mask(self.call.inputs[i]) and not self.call.masks:
+            self.refuse("its input carries a mask, which would be lost where its channels are reordered.",
+                        "Leave the order of these channels as it is, or hand the mask on as an argument.")  # fmt: skip
         if i is None:
             raise KmergeError(
                 f"{self.path}: units that must agree differ. This is a fault of kmerge: please report it."
             )
-        self._require_no_mask(i)
         _, before = self.placed.gathers.get(i, (x.axis, np.arange(len(x.units))))
         self.placed.gathers[i] = (x.axis, before[positions])
         self.placed.inputs[i] = x.with_units(x.units[positions])
         return self.placed.inputs[i]
 
-    def _require_no_mask(self, index: int) -> None:
-        if carries_mask(self.call.inputs[index]):
-            self.refuse("its input carries a mask, which would be lost where its channels are brought into order.",
-                        "Build the model without masks, as with mask_zero=False.")  # fmt: skip
-
     def _share(self, x, role):
         first = self.layout._first.setdefault((self.path, role), x)
         return self._arrange(x, first.units)
 
-    def consume(self, x):
+    def consume(self, x, weight="kernel"):
         i = self._index(x)
-        x = self._share(x, "consumed")
-        self.placed.consumed.append(i)
+        x = self._share(x, ("consumed", weight))
+        if i not in self.placed.consumed:
+            self.placed.consumed.append(i)
         return x.units
+
+    def consume_inside(self, units):
+        self.placed.inside = units
+        return units
+
+    def fix(self, x, why):
+        if not np.array_equal(x.units % self.layout.units, self._template(x)):
+            self.refuse(f"it {why}, so they cannot be repeated for several models.", "Make them from an input.")
 
     def hold(self, x):
         return self._share(x, "held")
@@ -329,7 +337,7 @@ class LayoutSite(Site):
             self.refuse("it normalises channels of one source together with channels that all sources share.",
                         "Give each source its own, with copied_inputs or entries of the plan.")  # fmt: skip
         reads = [np.flatnonzero(group == g) for g in present]
-        self._run_apart(present, [[(x.axis, positions)] for positions in reads])
+        self._run_apart(present, [{self._index(x): (x.axis, positions)} for positions in reads])
         return x.with_units(x.units[np.concatenate(reads)])
 
     def isolate(self, *inputs):
@@ -338,43 +346,32 @@ class LayoutSite(Site):
         groups = np.unique(layout.source_of(np.concatenate([layout.expand(u) for u in units])))
         reads = []
         for group in groups:
-            found = [
-                layout.positions_in(before.units, x, group - 1)
-                for before, x in zip(self.placed.record.inputs, inputs, strict=True)
-            ]
+            found = [layout.positions_in(self._template(x), x, group - 1) for x in inputs]
             sizes = [len(x.units) for x in inputs]
             if any(np.any(positions < 0) for positions in found) or group == 0 and sizes != list(map(len, found)):
                 self.refuse("it runs as it is, and what it reads would not be what it reads in its model.",
                             "Leave the units before and behind it as they are.")  # fmt: skip
-            reads.append([(x.axis, positions) for x, positions in zip(inputs, found, strict=True)])
+            reads.append({self._index(x): (x.axis, positions) for x, positions in zip(inputs, found, strict=True)})
         self._run_apart(groups, reads)
         made = [np.concatenate([u + group * layout.units for group in groups]) for u in units]
         return [self.output(u, index=i) for i, u in enumerate(made)]
 
-    def _run_apart(self, groups: np.ndarray, reads: list[list[tuple]]) -> None:
+    def _run_apart(self, groups: np.ndarray, reads: list[dict]) -> None:
         for group, read in zip(groups, reads, strict=True):
-            for i, (_, positions) in enumerate(read):
-                if not np.array_equal(positions, np.arange(len(self.placed.inputs[i].units))):
-                    self._require_no_mask(i)
             self.placed.parts.append(self.layout.part(self.path, group, group == groups[0], read))
         self.axes = {part.path: {} for part in self.placed.parts}
-
-    def fix(self, x, why):
-        if not np.array_equal(x.units, self._template(x)):
-            self.refuse(f"it {why}, and would here do so for those of several models.", "Put it right behind an input.")
-        return x
 
     def curve(self, *inputs):
         pass
 
     def weight(self, name, *axes):
-        if getattr(self.layer, name, None) is None:
+        if find_weight(self.layer, name) is None or not any(axes):
             return
         if not self.placed.parts:
             self.axes[self.path][name] = axes
         start = 0
         for part in self.placed.parts:
-            stop = start + len(part.reads[0][1])
+            stop = start + sum(len(positions) for _, positions in part.reads.values())
             cut = tuple(a and Axis(a.role, a.units[start:stop]) for a in axes)
             self.axes[part.path][name], start = cut, stop
 
@@ -386,4 +383,4 @@ class LayoutSite(Site):
 def weight_axes(axes: Mapping[str, tuple], layer: keras.layers.Layer) -> dict[int, tuple[Axis | None, ...]]:
     """The axes of a layer's weights by their index in `layer.weights`."""
     index = {id(w): i for i, w in enumerate(layer.weights)}
-    return {index[id(getattr(layer, name))]: roles for name, roles in axes.items()}
+    return {index[id(find_weight(layer, name))]: roles for name, roles in axes.items()}

@@ -25,6 +25,7 @@ from kmerge.layout import Layout, Plan, weight_axes
 from kmerge.merge_checks import refuse_opaque, warn_of_joint_statistics, warn_of_undecided
 from kmerge.rewriting import Source, check_finite, fill, model_source, verify
 from kmerge.seeds import seed_of
+from kmerge.shape_rules import gather
 from kmerge.surgery import check_models, needs_copies, needs_mean
 
 
@@ -104,7 +105,7 @@ def merge(*models: keras.Model, gates: str | float = "paper", sampling: str = "e
     plan = _merge_plan(walked, len(models))
     layout = Layout(walked, plan)
     gating = _Gates(layout, models[0], start, sampling, seed)
-    big, layers = build(layout, Gating(gating.start, gating.apply), name=f"{models[0].name}_big")
+    big, layers = build(layout, Gating(gating.start, gating.apply, gating.inside), name=f"{models[0].name}_big")
     gating.record.layer_names.update({path: layer.name for path, layer in layers.items()})
     sources = [model_source(walked, plan, number, model) for number, model in enumerate(models)]
     fill(layers, layout, sources)
@@ -166,13 +167,26 @@ class _Gates:
         recorded = self.record(inputs[0])
         self.masks = {name: gate(recorded) for name, gate in self.gates.items()}
 
-    def apply(self, tensor: keras.KerasTensor, labels: Labels) -> keras.KerasTensor:
-        places = [self._place.get(int(entry)) for entry in labels.units]
+    def _numbers(self, entries: np.ndarray) -> tuple[list[str], tuple[int, ...]]:
+        """The spaces whose gates an axis needs, and the number of the gate of each entry; see `ApplyGates`."""
+        places = [self._place.get(int(entry)) for entry in entries]
         used = list(dict.fromkeys(place[0] for place in places if place))
+        offsets = dict(zip(used, np.cumsum([1] + [self.gates[name].units for name in used]).tolist(), strict=False))
+        return used, tuple(offsets[place[0]] + place[1] if place else 0 for place in places)
+
+    def inside(self, entries: np.ndarray) -> keras.KerasTensor | None:
+        used, indices = self._numbers(entries)
+        if not used:
+            return None
+        masks = [self.masks[name] for name in used]
+        if len(masks) == 1 and min(indices) > 0:
+            return gather(masks[0], 1, np.array(indices) - 1)
+        return gather(keras.ops.concatenate([keras.ops.ones_like(masks[0][:, :1]), *masks], axis=1), 1, np.array(indices))
+
+    def apply(self, tensor: keras.KerasTensor, labels: Labels) -> keras.KerasTensor:
+        used, indices = self._numbers(labels.units)
         if not used:
             return tensor
-        offsets = dict(zip(used, np.cumsum([1] + [self.gates[name].units for name in used[:-1]]).tolist(), strict=True))
-        indices = tuple(offsets[place[0]] + place[1] if place else 0 for place in places)
         key = (id(tensor), indices, tuple(used))
         if key not in self._applied:
             layer = ApplyGates(indices, axis=labels.axis, name=f"apply_gates_{len(self._applied)}", dtype=tensor.dtype)

@@ -6,6 +6,7 @@ all units of one source, normalised by a layer of their own: as `concatenate` bu
 
 from keras import layers
 
+from kmerge.gated_normalization import GatedLayerNormalization, GatedRMSNormalization, GatedUnitNormalization
 from kmerge.layer_rules import Rule, channel, rules_for
 
 
@@ -30,14 +31,14 @@ class NormalisingRule(Rule):
 
 @rules_for(layers.LayerNormalization)
 class LayerNormalizationRule(NormalisingRule):
-    weights = ("gamma", "beta")
+    weights, gated = ("gamma", "beta"), GatedLayerNormalization
 
 
 @rules_for(layers.RMSNormalization)
 class RMSNormalizationRule(NormalisingRule):
-    weights = ("scale",)
+    weights, gated = ("scale",), GatedRMSNormalization
 
 
 @rules_for(layers.UnitNormalization)
 class UnitNormalizationRule(NormalisingRule):
-    pass
+    gated = GatedUnitNormalization

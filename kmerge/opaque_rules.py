@@ -12,7 +12,8 @@ from kmerge.layer_rules import Rule, rules_for
 @rules_for(layers.Masking)
 class MaskingRule(Rule):
     def walk(self, site, x):
-        return site.fix(x, "compares all channels of a step with its mask value")
+        site.fix(x, "compares all channels of a step with its mask value")
+        return x
 
 
 @rules_for(layers.TimeDistributed)

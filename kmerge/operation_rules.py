@@ -6,7 +6,7 @@
 import numpy as np
 from keras import Operation
 
-from kmerge import normalization_rules, opaque_rules  # noqa: F401  (they register their rules)
+from kmerge import attention_rules, normalization_rules, opaque_rules  # noqa: F401  (they register their rules)
 from kmerge.application_rules import APPLICATION_RULES
 from kmerge.errors import UnsupportedLayerError
 from kmerge.layer_rules import RULES, Rule
@@ -152,6 +152,11 @@ OPERATION_RULES: dict[str, Rule] = {
     **{
         name: ArithmeticRule(linear=False)
         for name in ("Multiply", "Divide", "TrueDivide", "Maximum", "Minimum", "Power")
+    },
+    # Masks are computed with these.
+    **{
+        name: ArithmeticRule(linear=False)
+        for name in "Equal NotEqual Greater GreaterEqual Less LessEqual LogicalAnd LogicalOr LogicalNot".split()
     },
     **{name: ReduceRule() for name in ("Mean", "Sum", "Max", "Min")},
     **{name: OperationPassRule() for name in ("Negative", "Cast", "Identity", "Copy", "StopGradient")},

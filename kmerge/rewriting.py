@@ -17,7 +17,7 @@ from kmerge.errors import InvalidArgumentError, KmergeError
 from kmerge.graph import paired_layers
 from kmerge.labels import Axis, positions_of
 from kmerge.layout import Layout, Plan, weight_axes
-from kmerge.seeds import seed_of
+from kmerge.new_units import Fresh
 
 
 @dataclass(frozen=True)
@@ -93,33 +93,6 @@ def model_source(walked: Trace, plan: Plan, number: int, model: keras.Model) -> 
 
 
 # Filling --------------------------------------------------------------------------------------------------------------
-
-
-class Fresh:
-    """Weights of new units: drawn from the initializers of their layers, with a seed of their own.
-
-    Where a layer keeps no initializer of a weight, new units get the mean of the weight.
-    """
-
-    def __init__(self, walked: Trace, scale: float, seed: int):
-        self.walked = walked
-        self.scale = scale
-        self.seed = seed
-
-    def draw(self, path: str, index: int, shape: tuple) -> np.ndarray:
-        layer = self.walked.layers[path]
-        name = layer.weights[index].name
-        for candidate in (name, name.removesuffix("_kernel"), "depthwise"):
-            initializer = getattr(layer, f"{candidate}_initializer", None)
-            if initializer is not None:
-                break
-        else:
-            # RMSNormalization and LayerScale keep theirs to themselves: the mean of what is there.
-            return np.full(shape, np.mean(keras.ops.convert_to_numpy(layer.weights[index])), layer.weights[index].dtype)
-        config = initializer.get_config()
-        if "seed" in config:
-            config["seed"] = seed_of("new units", self.seed, path, name)
-        return keras.ops.convert_to_numpy(type(initializer).from_config(config)(shape))
 
 
 def fill(

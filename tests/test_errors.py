@@ -160,7 +160,7 @@ def _lambda(x):
 
 def _attention(x):
     h = layers.Reshape((1, 4))(x)
-    return layers.Flatten()(layers.MultiHeadAttention(2, 2, name="culprit")(h, h))
+    return layers.Flatten()(layers.Attention(name="culprit")([h, h]))
 
 
 def _softmax_layer(x):
@@ -198,7 +198,7 @@ def _channels_first(x):
 
 UNSUPPORTED = [
     (_lambda, "Lambda"),
-    (_attention, "MultiHeadAttention"), (_softmax_layer, "Softmax"), (_softmax_activation, "softmax"),
+    (_attention, "Attention"), (_softmax_layer, "Softmax"), (_softmax_activation, "softmax"),
     (_mean_over_channels, "Mean"), (_dot, "Dot"),
     (_array_constant, "Multiply"), (_tensor_constant, "Add"), (_cumulative_sum, "Cumsum"),
     (_channels_first, "channels_first"),

@@ -10,7 +10,6 @@ import numpy as np
 
 from kmerge.errors import UnsupportedLayerError
 from kmerge.graph import Graph, clone_operation, has_mask, input_layer, rename_operation
-from kmerge.labels import Labels
 from kmerge.layout import Layout, Placed
 from kmerge.shape_rules import gather
 from kmerge.walks import copy_name
@@ -22,12 +21,12 @@ class Gating:
 
     Attributes:
         start: called once with the list of the model's inputs.
-        apply: `apply(tensor, labels)` gives what a consumer reads in the place of the tensor.
+        apply: `apply(placed, operation, tensors)` gives what is called in the place of an operation, and on what.
         inside: `inside(entries)` gives the gates of units that a layer mixes inside itself, or None if they have none.
     """
 
     start: Callable[[list], None]
-    apply: Callable[[keras.KerasTensor, Labels], keras.KerasTensor]
+    apply: Callable[[Placed, keras.Operation, list], tuple]
     inside: Callable[[np.ndarray], keras.KerasTensor | None]
 
 
@@ -139,15 +138,14 @@ class _Builder:
             tensors[i] = self._gather(tensors[i], axis, positions, record.call.name)
         if placed.parts:
             return self._run_apart(placed, tensors, prefix)
-        if self.gating:
-            for i in placed.consumed:
-                tensors[i] = self.gating.apply(tensors[i], placed.inputs[i])
         gates = self._gates_inside(placed) if self.gating else None
         operation = called = self._operation(placed, prefix, record.path, None if gates is None else record.rule.gated)
+        if self.gating:
+            called, tensors = self.gating.apply(placed, operation, tensors)
         if gates is not None and record.rule.normalises:
             tensors = [[tensors[0], gates]]
         elif gates is not None:
-            called = functools.partial(operation, head_gates=gates)
+            called = functools.partial(called, head_gates=gates)
         with _no_draws(operation):
             return record.rule.replay(record.call, called, tensors, placed.picks)
 

@@ -222,9 +222,7 @@ def _without_names(config):
     return config
 
 
-def clone_operation(
-    operation: keras.Operation, changes: dict, name: str, kind: type | None = None
-) -> keras.Operation:
+def clone_operation(operation: keras.Operation, changes: dict, name: str, kind: type | None = None) -> keras.Operation:
     """A new layer or operation with the configuration of `operation`, some entries changed, and a name.
 
     Its class is `kind`, if given: a subclass with the same configuration.

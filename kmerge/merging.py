@@ -19,45 +19,13 @@ from kmerge.building import Gating, build
 from kmerge.channels import Trace, trace
 from kmerge.compensation import compensate
 from kmerge.errors import InvalidArgumentError
-from kmerge.gates import ApplyGates, HardConcreteGate, gates_of
-from kmerge.labels import Labels
+from kmerge.gate_application import gated_layer
+from kmerge.gate_placement import GatePlacement, MergeRecord
+from kmerge.gates import HardConcreteGate, gates_of
 from kmerge.layout import Layout, Plan, weight_axes
 from kmerge.merge_checks import refuse_opaque, warn_of_joint_statistics, warn_of_undecided
 from kmerge.rewriting import Source, check_finite, fill, model_source, verify
-from kmerge.seeds import seed_of
-from kmerge.shape_rules import gather
 from kmerge.surgery import check_models, needs_copies, needs_mean
-
-
-@keras.saving.register_keras_serializable("kmerge")
-class MergeRecord(keras.layers.Layer):
-    """Keeps, in its configuration, what `compress` must know of a merge, so that a big student can be saved.
-
-    Args:
-        architecture: the first parent's configuration, as JSON.
-        parents: number of parents.
-        layers: name in the big student of each layer of the first parent, by path.
-        gates: name of the gate layer of each space.
-        **kwargs: for `keras.layers.Layer`.
-    """
-
-    def __init__(self, architecture: str, parents: int, layers: dict, gates: dict, **kwargs):
-        super().__init__(**kwargs)
-        self.architecture = architecture
-        self.parents = parents
-        self.layer_names = dict(layers)
-        self.gate_names = dict(gates)
-
-    def call(self, inputs):
-        return inputs
-
-    def get_config(self) -> dict:
-        return super().get_config() | {
-            "architecture": self.architecture,
-            "parents": self.parents,
-            "layers": self.layer_names,
-            "gates": self.gate_names,
-        }
 
 
 def merge(*models: keras.Model, gates: str | float = "paper", sampling: str = "example", seed: int = 0) -> keras.Model:
@@ -104,7 +72,7 @@ def merge(*models: keras.Model, gates: str | float = "paper", sampling: str = "e
     warn_of_joint_statistics(walked, stacklevel=2)
     plan = _merge_plan(walked, len(models))
     layout = Layout(walked, plan)
-    gating = _Gates(layout, models[0], start, sampling, seed)
+    gating = GatePlacement(layout, models[0], start, sampling, seed)
     big, layers = build(layout, Gating(gating.start, gating.apply, gating.inside), name=f"{models[0].name}_big")
     gating.record.layer_names.update({path: layer.name for path, layer in layers.items()})
     sources = [model_source(walked, plan, number, model) for number, model in enumerate(models)]
@@ -133,77 +101,6 @@ def _warn_of_inexact(walked: Trace) -> None:
         )
 
 
-class _Gates:
-    """Puts a gate on every selectable space, at the input of each layer that mixes it."""
-
-    def __init__(self, layout: Layout, parent: keras.Model, start, sampling: str, seed: int):
-        self.layout = layout
-        spaces = layout.trace.spaces.selectable
-        names = {
-            space.name: f"gate_{i}_" + space.name.replace("/", "_").replace(":", "_") for i, space in enumerate(spaces)
-        }
-        self.gates = {
-            space.name: HardConcreteGate(
-                space.size * layout.plan.sources,
-                target=1 / layout.plan.sources,
-                origins=[list(origin) for origin in layout.plan.entries[space.name]],
-                sampling=sampling,
-                start=start,
-                seed=seed_of("gates", seed, space.name),
-                name=names[space.name],
-                dtype="float32",
-            )
-            for space in spaces
-        }
-        self.record = MergeRecord(
-            _architecture(parent), layout.plan.sources, {}, names, name="merge_record", autocast=False
-        )
-        self._place = {
-            int(entry): (space.name, i) for space in spaces for i, entry in enumerate(layout.entries_of(space.name))
-        }
-        self._applied: dict[tuple, keras.KerasTensor] = {}
-
-    def start(self, inputs: list) -> None:
-        recorded = self.record(inputs[0])
-        self.masks = {name: gate(recorded) for name, gate in self.gates.items()}
-
-    def _numbers(self, entries: np.ndarray) -> tuple[list[str], tuple[int, ...]]:
-        """The spaces whose gates an axis needs, and the number of the gate of each entry; see `ApplyGates`."""
-        places = [self._place.get(int(entry)) for entry in entries]
-        used = list(dict.fromkeys(place[0] for place in places if place))
-        offsets = dict(zip(used, np.cumsum([1] + [self.gates[name].units for name in used]).tolist(), strict=False))
-        return used, tuple(offsets[place[0]] + place[1] if place else 0 for place in places)
-
-    def inside(self, entries: np.ndarray) -> keras.KerasTensor | None:
-        used, indices = self._numbers(entries)
-        if not used:
-            return None
-        masks = [self.masks[name] for name in used]
-        if len(masks) == 1 and min(indices) > 0:
-            return gather(masks[0], 1, np.array(indices) - 1)
-        return gather(keras.ops.concatenate([keras.ops.ones_like(masks[0][:, :1]), *masks], axis=1), 1, np.array(indices))
-
-    def apply(self, tensor: keras.KerasTensor, labels: Labels) -> keras.KerasTensor:
-        used, indices = self._numbers(labels.units)
-        if not used:
-            return tensor
-        key = (id(tensor), indices, tuple(used))
-        if key not in self._applied:
-            layer = ApplyGates(indices, axis=labels.axis, name=f"apply_gates_{len(self._applied)}", dtype=tensor.dtype)
-            self._applied[key] = layer([tensor, *(self.masks[name] for name in used)])
-        return self._applied[key]
-
-
-def _architecture(parent: keras.Model) -> str:
-    return json.dumps(_without_compile(keras.saving.serialize_keras_object(parent)))
-
-
-def _without_compile(config):
-    if isinstance(config, dict):
-        return {key: _without_compile(value) for key, value in config.items() if key != "compile_config"}
-    return [_without_compile(value) for value in config] if isinstance(config, list) else config
-
-
 @dataclass(frozen=True)
 class _Merged:
     """What a big student says of its merge: the parent's architecture, walked, and the gate of each space."""
@@ -229,7 +126,8 @@ def _read_merge(big: keras.Model) -> _Merged:
     walked = trace(template)
     named = {gate.name: gate for gate in gates_of(big)}
     gates = {space: named[name] for space, name in records[0].gate_names.items()}
-    layers = {path: big.get_layer(name) for path, name in records[0].layer_names.items()}
+    inner = {layer.name: layer for layer in map(gated_layer, big.layers)}
+    layers = {path: inner[name] for path, name in records[0].layer_names.items()}
     return _Merged(walked, _merge_plan(walked, records[0].parents), gates, layers)
 
 

@@ -94,6 +94,19 @@ def test_where_merging_averages_one_model_twice_is_that_model(entry):
     checks.assert_close(checks.outputs(big, inputs), checks.outputs(model, inputs), 1e-5)
 
 
+@pytest.mark.parametrize("name", ["mlp", "lenet", "resnet20", "siamese", "nested_two_deep", "gated_linear_unit"])
+def test_gates_in_kernels_are_gates_on_inputs(name):
+    """Sampling per batch folds masks into kernels: the same outputs as with masks on the inputs."""
+    entry, inputs = ZOO[name], example_inputs(ZOO[name](0))
+    by_input, by_kernel = (merged(entry, sampling=sampling) for sampling in ("example", "batch"))
+    folds = [layer for layer in by_kernel.layers if isinstance(layer, kmerge.FoldGates)]
+    assert folds and not any(isinstance(layer, kmerge.FoldGates) for layer in by_input.layers)
+    checks.assert_close(checks.outputs(by_kernel, inputs), checks.outputs(by_input, inputs), 1e-5)
+    harden(by_kernel)
+    small = kmerge.compress(by_kernel)
+    checks.assert_close(checks.outputs(small, inputs), checks.outputs(by_kernel, inputs), 1e-5)
+
+
 @every_model
 def test_hard_gates_compress_exactly(entry):
     big = merged(entry)
@@ -243,3 +256,27 @@ def test_compensation_never_hurts_on_its_own_data():
     expected = checks.outputs(big, data)[0]
     errors = [np.mean((checks.outputs(model, data)[0] - expected) ** 2) for model in (plain, compensated)]
     assert errors[1] <= errors[0] + 1e-6 * np.mean(expected**2)
+
+
+@pytest.mark.parametrize("sampling", ["example", "batch"])
+def test_compensation_sees_what_units_are_worth_without_their_gates(sampling):
+    """Linear units that are sums of two others, all half open: the two, compensated, do the work of all."""
+
+    def parent(seed):
+        inputs = keras.Input((5,), name="x")
+        hidden = keras.layers.Dense(3, name="hidden")(inputs)
+        model = keras.Model(inputs, keras.layers.Dense(2, name="head")(hidden))
+        rng = np.random.default_rng(7)  # the same hidden units in both parents
+        two, bias = rng.normal(size=(5, 2)), rng.normal(size=2)
+        model.get_layer("hidden").set_weights([np.c_[two, two.sum(1)], np.r_[bias, bias.sum()]])
+        model.get_layer("head").set_weights([np.random.default_rng(seed).normal(size=(3, 2)), np.zeros(2)])
+        return model
+
+    big = kmerge.merge(parent(1), parent(2), sampling=sampling)
+    (gate,) = kmerge.gates_of(big)
+    gate.loc.assign(np.linspace(-1.5, 1.5, 6))
+    data = np.random.default_rng(0).normal(size=(500, 5)).astype("float32")
+    expected = big(data)
+    small, cut = (kmerge.compress(big, data=d, keep={"hidden": [0, 1, 3]}) for d in (data, None))
+    errors = [float(np.abs(np.asarray(model(data)) - np.asarray(expected)).max()) for model in (small, cut)]
+    assert errors[0] < 0.03 and errors[1] > 0.3  # a ridge keeps it from being exact

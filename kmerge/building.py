@@ -82,13 +82,15 @@ class _Builder:
         outputs = self._run(graph, tensors, (), "")
         for i, parts in self.layout.averages.items():
             outputs[i] = self._mean(outputs[i], self.layout.outputs[i].axis, parts, self._output_names[i])
-        for old, new, label in zip(graph.outputs, outputs, self.layout.trace.model.output_names, strict=True):
-            if has_mask(old) and not has_mask(new):
-                raise UnsupportedLayerError(
-                    label, "output of the model", "it carries a mask, by which losses leave steps out, and would lose it.",
-                    "Build the model without masks, or pass weights for the steps to fit.",
-                )  # fmt: skip
+        self._check_masks(graph, outputs)
         return _assemble(graph, inputs, outputs, name)
+
+    def _check_masks(self, graph: Graph, outputs: list) -> None:
+        for i, (old, new) in enumerate(zip(graph.outputs, outputs, strict=True)):
+            if has_mask(old) and not has_mask(new):
+                why = "it carries a mask, by which losses leave steps out, and would lose it."
+                remedy = "Build the model without masks, and give `fit` sample weights for the steps."
+                raise UnsupportedLayerError(graph.model.name, f"output {i} of the model", why, remedy)
 
     def _run(self, graph: Graph, inputs: list, number: tuple, prefix: str) -> list:
         values = {id(x): value for x, value in zip(graph.inputs, inputs, strict=True)}

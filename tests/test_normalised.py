@@ -346,5 +346,5 @@ def test_a_mask_goes_round_the_layers_of_each_source():
 def test_the_mask_of_an_output_is_not_lost_in_silence():
     """Losses read it."""
     network = masked(True, 0)
-    with pytest.raises(kmerge.UnsupportedLayerError, match="head.*mask"):
+    with pytest.raises(kmerge.UnsupportedLayerError, match="output 0 of the model.*carries a mask"):
         kmerge.concatenate(network, network)

@@ -13,6 +13,7 @@ from kmerge.layout import Plan
 from kmerge.merge_reports import MergeReport, merge_report
 from kmerge.merging import compress, gate, merge
 from kmerge.normalization import recalibrate
+from kmerge.opaque_rules import OpaqueRule
 from kmerge.pairwise_merging import merge_pairwise
 from kmerge.pruning import UnitChoice, choose_units, prune
 from kmerge.rewriting import rewrite
@@ -32,6 +33,7 @@ __all__ = [
     "InvalidArgumentError",
     "KmergeError",
     "MergeReport",
+    "OpaqueRule",
     "Plan",
     "Rule",
     "UnitChoice",

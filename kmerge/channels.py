@@ -20,7 +20,7 @@ from kmerge.graph import Call, Graph, input_layer
 from kmerge.labels import Axis, Labels, stretches
 from kmerge.layer_rules import Rule
 from kmerge.operation_rules import rule_for
-from kmerge.walks import Notes, TraceSite, copy_name, input_labels, walk_calls
+from kmerge.walks import Notes, TraceSite, copy_name, input_labels, walk_calls, without_masks
 
 
 @dataclass
@@ -180,7 +180,7 @@ def trace(model: keras.Model, copied_inputs: frozenset = frozenset(), free_outpu
     def visit(key, path, call, inputs, end):
         rule = rule_for(call.operation, path)
         site = TraceSite(call, path, end is not None, notes)
-        outputs = rule.walk(site, *inputs)
+        outputs = rule.walk(site, *without_masks(site, inputs))
         outputs = outputs if isinstance(outputs, list) else [outputs]
         result.records[key] = Record(call, path, rule, inputs, outputs, end)
         result.layers[path] = call.operation
@@ -209,65 +209,93 @@ def _resolve(result: Trace, notes: Notes) -> None:
         for name, axes in named.items():
             named[name] = tuple(a and Axis(a.role, unit[a.units]) for a in axes)
     result.owned = {owner: unit[units] for owner, units in notes.owned.items()}
-    facts: list[list] = [[] for _ in roots]
-    makers: list[list] = [[] for _ in roots]
-    for fact, units in notes.facts:
-        for u in np.unique(unit[units]):
-            facts[u].append(fact)
-    for owner, units in result.owned.items():
-        for u in units:
-            makers[u].append(owner)
-    _group(result, makers, facts)
+    makers = Incidence(list(result.owned.items()), len(roots))
+    facts = Incidence([(fact, unit[units]) for fact, units in notes.facts], len(roots))
+    labels = _grouped(result.owned, facts, len(roots))
+    _, firsts, labels = np.unique(labels, return_index=True, return_inverse=True)
+    order = np.argsort(np.argsort(firsts))[labels]  # groups in the order of their first units
+    groups = np.split(np.argsort(order, kind="stable"), np.cumsum(np.bincount(order))[:-1])
+    _name_spaces(result, groups, makers, facts)
 
 
-def _group(result: Trace, makers: list[list], facts: list[list]) -> None:
-    groups: dict[tuple, list[int]] = {}
-    marks = ("input", "output", "slice", "fixed")
-    for u, (made, noted) in enumerate(zip(makers, facts, strict=True)):
-        kept = {f for f in noted if f[0] in marks}
-        groups.setdefault((tuple(sorted(made)), frozenset(kept)), []).append(u)
-    grouped = _refined(list(groups.values()), result.owned, len(makers))
-    result.space_of = np.empty(len(makers), int)
-    result.index_of = np.empty(len(makers), int)
-    first_owner = [made[0][0] for made in makers]
-    named: dict[str, list[list[int]]] = {}
-    for units in grouped:
-        named.setdefault(first_owner[units[0]], []).append(units)
+class Incidence:
+    """Which units have what noted about them, in arrays: a large model has a hundred thousand units.
+
+    Args:
+        noted: pairs of a thing and the units that it is noted about; a thing may be noted several times.
+        count: number of units.
+    """
+
+    def __init__(self, noted: list[tuple], count: int):
+        numbers: dict = {}
+        things = [numbers.setdefault(thing, len(numbers)) for thing, _ in noted]
+        axes = [np.unique(units) for _, units in noted]
+        units = np.concatenate([np.empty(0, int), *axes])
+        order = np.argsort(units, kind="stable")
+        self._things = list(numbers)
+        self._units, self._numbers = units[order], np.repeat(np.array(things, int), list(map(len, axes)))[order]
+        self._starts = np.searchsorted(self._units, np.arange(count + 1))
+
+    def about(self, units: np.ndarray) -> list:
+        """What is noted about any of the units, by the order of the units and of the notes."""
+        numbers = np.concatenate([self._numbers[self._starts[u] : self._starts[u + 1]] for u in units.tolist()])
+        found, first = np.unique(numbers, return_index=True)
+        return [self._things[i] for i in found[np.argsort(first)]]
+
+    def items(self) -> Iterator[tuple]:
+        """Each thing and the units that it is noted about; one noted twice stands twice."""
+        order, counts = np.argsort(self._numbers, kind="stable"), np.bincount(self._numbers)
+        return zip(self._things, np.split(self._units[order], np.cumsum(counts)[:-1]), strict=True)
+
+
+def _grouped(owned: dict, facts: Incidence, count: int) -> np.ndarray:
+    """A label for each unit, equal for those that the same layers make, equally often, under the same marks.
+
+    Then groups are split until, on every axis that several share, their units stand in the same stretches. Otherwise
+    units that other units stand between would count as neighbours, and could not be reordered freely.
+    """
+    labels = np.zeros(count, int)
+    for axis in owned.values():
+        _split(labels, *np.unique(axis, return_counts=True))
+    noted = [(fact, np.unique(units)) for fact, units in facts.items()]
+    # A gather of what is then normalised keeps sources apart. It may lose all it reads, so it sets no units apart.
+    normalised = {units.tobytes() for fact, units in noted if fact[0] == "normalised"}
+    for fact, units in noted:
+        whole = fact[0] == "gather" and units.tobytes() in normalised
+        if fact[0] in ("input", "output", "slice", "gather", "fixed") and not whole:
+            _split(labels, units)
+    while True:
+        before = labels.copy()
+        for axis in owned.values():
+            if len(np.unique(before[axis])) > 1:
+                for _, _, members in stretches(axis, before):
+                    _split(labels, np.array(members))
+        if len(np.unique(labels)) == len(np.unique(before)):
+            return labels
+
+
+def _split(labels: np.ndarray, units: np.ndarray, marks: np.ndarray | int = 0) -> None:
+    """Gives units labels of their own: the same to those that had the same and bear the same mark."""
+    keys = labels[units] * (1 + np.max(marks, initial=0)) + marks
+    labels[units] = 1 + labels.max() + np.unique(keys, return_inverse=True)[1]
+
+
+def _name_spaces(result: Trace, groups: list[np.ndarray], makers: Incidence, facts: Incidence) -> None:
+    result.space_of = np.empty(sum(map(len, groups)), int)
+    result.index_of = np.empty_like(result.space_of)
+    named: dict[str, list[np.ndarray]] = {}
+    for units in groups:
+        named.setdefault(makers.about(units[:1])[0][0], []).append(units)
     spaces = []
     for owner, several in named.items():
         for i, units in enumerate(several):
             name = owner if len(several) == 1 else f"{owner}:{i}"
             result.space_of[units], result.index_of[units] = len(spaces), np.arange(len(units))
-            spaces.append(_space(name, units, makers, facts))
+            spaces.append(_space(name, units, makers.about(units), facts.about(units)))
     result.spaces = ChannelSpaces(spaces)
 
 
-def _refined(groups: list[list[int]], owned: dict, count: int) -> list[list[int]]:
-    """Splits groups until, on every axis that several share, their units stand in the same stretches.
-
-    Otherwise units that other units stand between would count as neighbours, and could not be reordered freely.
-    """
-    while True:
-        space_of = np.empty(count, int)
-        for number, units in enumerate(groups):
-            space_of[units] = number
-        places: list[list] = [[] for _ in range(count)]
-        for owner, axis in owned.items():
-            if len(np.unique(space_of[axis])) > 1:
-                for place, (_, _, members) in enumerate(stretches(axis, space_of)):
-                    for unit in members:
-                        places[unit].append((owner, place))
-        parts: dict[tuple, list[int]] = {}
-        for number, units in enumerate(groups):
-            for unit in units:
-                parts.setdefault((number, tuple(places[unit])), []).append(unit)
-        if len(parts) == len(groups):
-            return groups
-        groups = list(parts.values())
-
-
-def _space(name: str, units: list[int], makers, facts) -> ChannelSpace:
-    noted = dict.fromkeys(f for u in units for f in facts[u])
+def _space(name: str, units: np.ndarray, makers: list, noted: list) -> ChannelSpace:
     reasons = [f"{f[0]} {f[1]} of the model" for f in noted if f[0] in ("input", "output")]
     reasons += [f[1] for f in noted if f[0] == "fixed"]
     return ChannelSpace(
@@ -275,9 +303,9 @@ def _space(name: str, units: list[int], makers, facts) -> ChannelSpace:
         size=len(units),
         selectable=not reasons,
         reason="; ".join(reasons),
-        owners=tuple(dict.fromkeys(path for u in units for path, _ in makers[u])),
+        owners=tuple(dict.fromkeys(path for path, _ in makers)),
         consumers=tuple(f[1] for f in noted if f[0] == "consumed"),
         ties=tuple(f[1] for f in noted if f[0] == "tie"),
         facts=frozenset(f if isinstance(f, str) else f[0] for f in noted),
-        units=np.asarray(units),
+        units=units,
     )

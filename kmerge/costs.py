@@ -20,11 +20,12 @@ from keras import layers
 
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
 from kmerge.gate_application import gated_layer
-from kmerge.graph import Call, Graph
+from kmerge.graph import Call, Graph, find_weight
 
 _CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
 _DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 _SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+_ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
 _TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 # Work on each value alone whatever the shape of their weights, or only look values up.
 _ELEMENTWISE = (
@@ -81,15 +82,18 @@ class Product:
         positions: the axes of the call's tensors over which the kernel moves: pairs of a tensor's shape, named by
             ("inputs" or "outputs", its number), and the axis; the batch axis is not among them.
         sizes: their sizes.
+        axes: the axes of the kernel that count: where tensors are multiplied with each other, some have a size in common
+            with axes of a kernel.
     """
 
     kernel: keras.Variable
     positions: tuple[tuple[tuple[str, int], int], ...]
     sizes: tuple[int, ...]
+    axes: tuple[int, ...]
 
     def count(self) -> int:
         """Multiply-accumulates for one example."""
-        return math.prod(self.kernel.shape) * math.prod(self.sizes)
+        return math.prod(self.kernel.shape[axis] for axis in self.axes) * math.prod(self.sizes)
 
 
 def products(call: Call) -> list[Product]:
@@ -117,6 +121,8 @@ def products(call: Call) -> list[Product]:
         return [_product(call, kernel, "outputs", _spatial(layer)) for kernel in kernels]
     if isinstance(layer, _TRANSPOSED):
         return [_product(call, layer.kernel, "inputs", _spatial(layer))]
+    if isinstance(layer, _ATTENTION):
+        return _attention_products(call)
     _refuse_unknown_product(call)
     return []
 
@@ -143,14 +149,14 @@ def _product(call: Call, kernel, side: str, axes) -> Product:
     return _moving(call, kernel, [((side, 0), axis) for axis in axes])
 
 
-def _moving(call: Call, kernel, positions: list) -> Product:
+def _moving(call: Call, kernel, positions: list, axes: tuple | None = None) -> Product:
     sizes = tuple(getattr(call, side)[number].shape[axis] for (side, number), axis in positions)
     if None in sizes:
         raise InvalidArgumentError(
             f"Layer {call.name!r} works on sizes {sizes}, of which some are unknown, so its "
             "multiply-accumulates are unknown too. Build the model with a keras.Input of fixed size."
         )
-    return Product(kernel, tuple(positions), sizes)
+    return Product(kernel, tuple(positions), sizes, axes or tuple(range(len(kernel.shape))))
 
 
 def _einsum_product(call: Call) -> Product:
@@ -165,6 +171,24 @@ def _einsum_product(call: Call) -> Product:
             if name not in weight and (name not in places or shape[axis] is not None):
                 places[name] = ((side, 0), axis)
     return _moving(call, layer.kernel, list(places.values()))
+
+
+def _attention_products(call: Call) -> list[Product]:
+    """The projections, the scores (a product for each head and its width) and the values that the scores weigh."""
+    layer, named = call.operation, call.named_inputs
+    query, value = ([("inputs", named[name][0])] for name in ("query", "value"))
+
+    def moving(name: str, side: list, seen: list = (), axes: tuple | None = None) -> Product:
+        rank = len(call.inputs[side[0][1]].shape)
+        return _moving(call, kernels[name], [(side[0], axis) for axis in range(1, rank - 1)] + list(seen), axes)
+
+    kernels = {
+        name: find_weight(layer, f"{name}/kernel") for name in ("query", "key", "value", "gate", "attention_output")
+    }
+    kernels = {name: kernel for name, kernel in kernels.items() if kernel is not None}
+    seen = [(value[0], axis) for axis in getattr(layer, "attention_axes", (1,))]
+    projections = [moving(name, value if name in ("key", "value") else query) for name in kernels]
+    return [*projections, moving("query", query, seen, (1, 2)), moving("attention_output", query, seen, (0, 1))]
 
 
 def _named_axes(term: str, rank: int) -> dict[str, int]:

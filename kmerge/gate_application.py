@@ -39,6 +39,7 @@ class ApplyGates(keras.layers.Layer):
 
     def __init__(self, indices: Sequence[int], axis: int = -1, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.indices = [int(index) for index in indices]
         self.axis = int(axis)
 
@@ -55,6 +56,9 @@ class ApplyGates(keras.layers.Layer):
         shape = [1] * len(x.shape)
         shape[0], shape[self.axis] = -1, len(self.indices)
         return _gated(x, ops.reshape(gates, shape))
+
+    def compute_mask(self, inputs, previous_mask):
+        return previous_mask[0]  # that of `x`, for the layers of a sequence
 
     def compute_output_shape(self, input_shape):
         return input_shape[0]
@@ -114,6 +118,7 @@ class FoldGates(keras.layers.Wrapper):
 
     def __init__(self, layer: keras.layers.Layer, indices: Sequence[int], axis: int, **kwargs):
         super().__init__(layer, autocast=False, dtype=layer.dtype_policy, **kwargs)
+        self.supports_masking = layer.supports_masking
         self.indices = [int(index) for index in indices]
         self.axis = int(axis)
 
@@ -133,6 +138,9 @@ class FoldGates(keras.layers.Wrapper):
         values = [(variable, variable.value) for variable in self.layer.variables if variable is not kernel]
         with keras.StatelessScope([*values, (kernel, gated)]):
             return self.layer(x)
+
+    def compute_mask(self, inputs, previous_mask):
+        return previous_mask[0] if self.supports_masking else None
 
     def compute_output_shape(self, input_shape):
         return self.layer.compute_output_shape(input_shape[0])

@@ -19,9 +19,9 @@ import numpy as np
 
 from kmerge.channels import Record, Trace
 from kmerge.errors import InvalidArgumentError, KmergeError, UnsupportedLayerError
-from kmerge.graph import Graph
+from kmerge.graph import Graph, find_weight, has_mask
 from kmerge.labels import Axis, Labels, Site, match, occurrences, positions_of, stretches
-from kmerge.walks import walk_calls
+from kmerge.walks import output_name, walk_calls, without_masks
 
 NEW = None
 
@@ -37,12 +37,27 @@ class Plan:
             all sources: their producers are averaged, their consumers read them together.
         copied_inputs: numbers of the inputs that are copied for each source behind the input.
         averaged_outputs: numbers of the outputs that are averaged behind the layer that makes them.
+        apart: whether a layer that normalises over units does so once for each source, or over all of them together.
     """
 
     sources: int
     entries: Mapping[str, Sequence[tuple[int | None, int]]]
     copied_inputs: frozenset = frozenset()
     averaged_outputs: frozenset = frozenset()
+    apart: bool = True
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the layers that run in the place of one, each on the channels of a source.
+
+    Attributes:
+        path: by which the new model's layers and `Layout.axes` know it; the first has that of the template's layer.
+        reads: by the number of the input, its axis and the positions that the layer reads.
+    """
+
+    path: str
+    reads: dict[int, tuple[int, np.ndarray]]
 
 
 @dataclass
@@ -55,8 +70,10 @@ class Placed:
         gathers: for some inputs, the positions to read first: `{input: (axis, positions)}`.
         averages: positions of each source, if the input is averaged first.
         picks: for each output that is a slice or gather, `(axis, positions)`.
+        parts: the layers that run in the place of this one, each for a source; empty if it runs as one.
         changes: entries of the configuration that change.
         consumed: inputs that the layer mixes.
+        inside: the entries of units of its own that it mixes, if it has such.
     """
 
     record: Record
@@ -65,8 +82,10 @@ class Placed:
     gathers: dict[int, tuple] = field(default_factory=dict)
     averages: list | None = None
     picks: dict[int, tuple] = field(default_factory=dict)
+    parts: list[Part] = field(default_factory=list)
     changes: dict = field(default_factory=dict)
     consumed: list[int] = field(default_factory=list)
+    inside: np.ndarray | None = None
 
 
 def _check(plan: Plan, trace: Trace) -> None:
@@ -92,6 +111,7 @@ class Layout:
         axes: for each layer path and weight name, a tuple with an `Axis` of entries, or None, for each axis.
         copies: for each input, the positions to read behind it.
         averages: for each output number, the positions of each source, if it is averaged.
+        origins: for each path of a `Part`, the path in the template, and the source or None if it is not of one.
     """
 
     def __init__(self, trace: Trace, plan: Plan):
@@ -104,6 +124,8 @@ class Layout:
         self.axes: dict[str, dict[str, tuple]] = {}
         self.averages: dict[int, list] = {}
         self.copies: list[np.ndarray] = []
+        self.origins: dict[str, tuple[str, int | None]] = {}
+        self._parts: dict[tuple, str] = {}
         self._first: dict[tuple, Labels] = {}
         inputs = []
         for x in trace.inputs:
@@ -151,15 +173,20 @@ class Layout:
             if record.rule.is_activation:
                 placed.averages, placed.inputs[0] = self._average(record.inputs[0], placed.inputs[0])
         site = LayoutSite(self, placed)
-        outputs = record.rule.walk(site, *placed.inputs)
+        outputs = record.rule.walk(site, *without_masks(site, placed.inputs))
         placed.outputs = outputs if isinstance(outputs, list) else [outputs]
+        if any(len(x.units) == 0 for x in placed.inputs) and not record.rule.may_lose:
+            site.refuse("none of the channels that it reads are left.", "Keep at least one of them.")
         placed.changes = record.rule.changes(site, placed.inputs, placed.outputs)
-        self.axes.setdefault(path, site.axes)
+        for of_layer, axes in site.axes.items():
+            self.axes.setdefault(of_layer, axes)
         self.calls[key] = placed
         return placed.outputs
 
     def _check_end(self, record: Record) -> None:
         activation = getattr(record.call.operation, "activation", None)
+        if record.rule.is_opaque:
+            return  # its activation is not the end of the model but a part of what it does
         if not record.rule.is_activation and getattr(activation, "__name__", "linear") != "linear":
             raise UnsupportedLayerError(
                 record.path, type(record.call.operation).__name__,
@@ -168,14 +195,26 @@ class Layout:
             )  # fmt: skip
 
     def _average(self, template: Labels, x: Labels) -> tuple[list, Labels]:
-        parts = []
-        for source in range(self.plan.sources):
-            own = positions_of(template.units + (1 + source) * self.units, x.units)
-            common = positions_of(template.units, x.units)
-            parts.append(np.where(own >= 0, own, common))
-            if np.any(parts[-1] < 0):
-                raise KmergeError("An output lacks units of a source. This is a fault of kmerge: please report it.")
+        parts = [self.positions_in(template.units, x, source) for source in range(self.plan.sources)]
+        if any(np.any(positions < 0) for positions in parts):
+            raise KmergeError("An output lacks units of a source. This is a fault of kmerge: please report it.")
         return parts, x.with_units(template.units)
+
+    def positions_in(self, units: np.ndarray, x: Labels, source: int) -> np.ndarray:
+        """Where a source's own units, or else the common ones, lie in `x`; -1 for those that are not there."""
+        own = positions_of(units + (1 + source) * self.units, x.units)
+        return np.where(own >= 0, own, positions_of(units, x.units))
+
+    def part(self, path: str, group: int, first: bool, reads: dict) -> Part:
+        """The layer that runs in the place of that of `path` for a group of `source_of`, the same at all its uses."""
+        if (path, group) not in self._parts:
+            of_source = 1 <= group <= self.plan.sources
+            name = path if first else f"{path}_of_{group if of_source else 'new'}"
+            while not first and (name in self.trace.layers or name in self.origins):
+                name += "_"
+            self._parts[path, group] = name
+            self.origins[name] = (path, int(group) - 1 if of_source else None)
+        return Part(self._parts[path, group], reads)
 
     def _end(self, number: int, x: Labels) -> Labels:
         template = self.trace.outputs[number]
@@ -192,7 +231,7 @@ class LayoutSite(Site):
         super().__init__(placed.record.call, placed.record.path, placed.record.end is not None)
         self.layout = layout
         self.placed = placed
-        self.axes: dict[str, tuple] = {}
+        self.axes: dict[str, dict[str, tuple]] = {self.path: {}}
 
     def own(self, count, name="output"):
         return self.layout.expand(self.layout.trace.owned[self.path, name])
@@ -215,6 +254,9 @@ class LayoutSite(Site):
 
     def _gather(self, x: Labels, positions: np.ndarray) -> Labels:
         i = self._index(x)
+        if i is not None and has_mask(self.call.inputs[i]) and not self.call.masks:
+            self.refuse("its input carries a mask, which would be lost where its channels are reordered.",
+                        "Leave the order of these channels as it is, or hand the mask on as an argument.")  # fmt: skip
         if i is None:
             raise KmergeError(
                 f"{self.path}: units that must agree differ. This is a fault of kmerge: please report it."
@@ -228,11 +270,20 @@ class LayoutSite(Site):
         first = self.layout._first.setdefault((self.path, role), x)
         return self._arrange(x, first.units)
 
-    def consume(self, x):
+    def consume(self, x, weight="kernel"):
         i = self._index(x)
-        x = self._share(x, "consumed")
-        self.placed.consumed.append(i)
+        x = self._share(x, ("consumed", weight))
+        if i not in self.placed.consumed:
+            self.placed.consumed.append(i)
         return x.units
+
+    def consume_inside(self, units):
+        self.placed.inside = units
+        return units
+
+    def fix(self, x, why):
+        if not np.array_equal(x.units % self.layout.units, self._template(x)):
+            self.refuse(f"it {why}, so they cannot be repeated for several models.", "Make them from an input.")
 
     def hold(self, x):
         return self._share(x, "held")
@@ -275,12 +326,54 @@ class LayoutSite(Site):
         self._arrange(x, grid.ravel())
         return grid
 
+    def normalise(self, x):
+        x, plan = self.hold(x), self.layout.plan
+        group = np.minimum(self.layout.source_of(x.units), plan.sources + 1)
+        group = np.maximum(group, 1) if plan.sources == 1 else group
+        present = np.unique(group)
+        if not plan.apart or len(present) < 2:
+            return x
+        if present[0] == 0:
+            self.refuse("it normalises channels of one source together with channels that all sources share.",
+                        "Give each source its own, with copied_inputs or entries of the plan.")  # fmt: skip
+        reads = [np.flatnonzero(group == g) for g in present]
+        self._run_apart(present, [{self._index(x): (x.axis, positions)} for positions in reads])
+        return x.with_units(x.units[np.concatenate(reads)])
+
+    def isolate(self, *inputs):
+        layout = self.layout
+        units = [layout.trace.owned[self.path, output_name(i)] for i in range(len(self.call.outputs))]
+        groups = np.unique(layout.source_of(np.concatenate([layout.expand(u) for u in units])))
+        reads = []
+        for group in groups:
+            found = [layout.positions_in(self._template(x), x, group - 1) for x in inputs]
+            sizes = [len(x.units) for x in inputs]
+            if any(np.any(positions < 0) for positions in found) or group == 0 and sizes != list(map(len, found)):
+                self.refuse("it runs as it is, and what it reads would not be what it reads in its model.",
+                            "Leave the units before and behind it as they are.")  # fmt: skip
+            reads.append({self._index(x): (x.axis, positions) for x, positions in zip(inputs, found, strict=True)})
+        self._run_apart(groups, reads)
+        made = [np.concatenate([u + group * layout.units for group in groups]) for u in units]
+        return [self.output(u, index=i) for i, u in enumerate(made)]
+
+    def _run_apart(self, groups: np.ndarray, reads: list[dict]) -> None:
+        for group, read in zip(groups, reads, strict=True):
+            self.placed.parts.append(self.layout.part(self.path, group, group == groups[0], read))
+        self.axes = {part.path: {} for part in self.placed.parts}
+
     def curve(self, *inputs):
         pass
 
     def weight(self, name, *axes):
-        if getattr(self.layer, name, None) is not None:
-            self.axes[name] = axes
+        if find_weight(self.layer, name) is None or not any(axes):
+            return
+        if not self.placed.parts:
+            self.axes[self.path][name] = axes
+        start = 0
+        for part in self.placed.parts:
+            stop = start + sum(len(positions) for _, positions in part.reads.values())
+            cut = tuple(a and Axis(a.role, a.units[start:stop]) for a in axes)
+            self.axes[part.path][name], start = cut, stop
 
     def old_positions(self, index):
         units, x = self.placed.record.inputs[index].units, self.placed.inputs[index].units
@@ -290,4 +383,4 @@ class LayoutSite(Site):
 def weight_axes(axes: Mapping[str, tuple], layer: keras.layers.Layer) -> dict[int, tuple[Axis | None, ...]]:
     """The axes of a layer's weights by their index in `layer.weights`."""
     index = {id(w): i for i, w in enumerate(layer.weights)}
-    return {index[id(getattr(layer, name))]: roles for name, roles in axes.items()}
+    return {index[id(find_weight(layer, name))]: roles for name, roles in axes.items()}

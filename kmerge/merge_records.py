@@ -60,7 +60,7 @@ def merge_plan(walked: Trace, parents: int) -> Plan:
         space.name: [(source, i) for source in range(parents) for i in range(space.size)]
         for space in walked.spaces.selectable
     }
-    return Plan(parents, entries)
+    return Plan(parents, entries, apart=False)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@
 Reference: Pašen & Boža, Merging of Neural Networks, Neural Processing Letters 2024, section 2.
 """
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -15,16 +14,15 @@ import keras
 import numpy as np
 
 from kmerge.budgets import Budget
+from kmerge.building import Gating, build
 from kmerge.channels import Trace, trace
-from kmerge.compensation import KERNEL_LAYERS, compensate
+from kmerge.compensation import compensate
 from kmerge.errors import InvalidArgumentError
-from kmerge.gate_application import ApplyGates, FoldGates
-from kmerge.gates import HardConcreteGate
-from kmerge.labels import Labels
-from kmerge.layout import Layout, Placed, Plan, weight_axes
-from kmerge.merge_records import Merged, MergeRecord, architecture_of, merge_plan, read_merge
-from kmerge.rewriting import Gating, Source, build, check_finite, fill, model_source, verify
-from kmerge.seeds import seed_of
+from kmerge.gate_placement import GatePlacement
+from kmerge.layout import Layout, Plan, weight_axes
+from kmerge.merge_checks import refuse_opaque, warn_of_joint_statistics, warn_of_undecided
+from kmerge.merge_records import Merged, merge_plan, read_merge
+from kmerge.rewriting import Source, check_finite, fill, model_source, verify
 from kmerge.surgery import check_models, needs_copies, needs_mean
 from kmerge.widths import target_widths
 
@@ -62,7 +60,8 @@ def merge(
             width out of range or a budget that cannot be reached.
 
     Warns:
-        UserWarning: if the architecture cannot hold the parents' mean, as with BatchNormalization right on an input.
+        UserWarning: if the architecture cannot hold the parents' mean, as with BatchNormalization right on an input; if
+            a layer normalises over channels, which it does over those of all parents together.
 
     Reference:
         Pašen & Boža 2024, section 2.1 and 2.2.
@@ -117,12 +116,14 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
     if not walked.spaces.selectable:
         raise InvalidArgumentError(f"Model {models[0].name!r} has no selectable channel space:\n{walked.spaces}")
     widths = target_widths(walked, width, most=len(models))
+    refuse_opaque(walked, models)
     if len(models) > 1:
         _warn_of_inexact(walked)
+        warn_of_joint_statistics(walked, stacklevel=3)
     plan = merge_plan(walked, len(models))
     layout = Layout(walked, plan)
-    gating = _Gates(layout, models[0], widths, start, sampling, seed)
-    big, layers = build(layout, Gating(gating.start, gating.apply), name=name)
+    gating = GatePlacement(layout, models[0], widths, start, sampling, seed)
+    big, layers = build(layout, Gating(gating.start, gating.apply, gating.inside), name=name)
     gating.record.layer_names.update({path: layer.name for path, layer in layers.items()})
     sources = [model_source(walked, plan, number, model) for number, model in enumerate(models)]
     fill(layers, layout, sources)
@@ -140,85 +141,6 @@ def _warn_of_inexact(walked: Trace) -> None:
             UserWarning,
             stacklevel=4,
         )
-
-
-class _Gates:
-    """Puts a gate on every selectable space, at the input of each layer that mixes it."""
-
-    def __init__(self, layout: Layout, parent: keras.Model, widths: Mapping[str, int], start, sampling: str, seed: int):
-        self.layout = layout
-        spaces = layout.trace.spaces.selectable
-        names = {
-            space.name: f"gate_{i}_" + space.name.replace("/", "_").replace(":", "_") for i, space in enumerate(spaces)
-        }
-        self.gates = {
-            space.name: HardConcreteGate(
-                space.size * layout.plan.sources,
-                target=widths[space.name] / (space.size * layout.plan.sources),
-                origins=[list(origin) for origin in layout.plan.entries[space.name]],
-                sampling=sampling,
-                start=start,
-                seed=seed_of("gates", seed, space.name),
-                name=names[space.name],
-                dtype="float32",
-            )
-            for space in spaces
-        }
-        self.record = MergeRecord(
-            architecture_of(parent), layout.plan.sources, {}, names, name="merge_record", autocast=False
-        )
-        self._place = {
-            int(entry): (space.name, i) for space in spaces for i, entry in enumerate(layout.entries_of(space.name))
-        }
-        self.folds = sampling == "batch"
-        self._applied: dict[tuple, keras.KerasTensor] = {}
-        self._folded: dict[int, FoldGates] = {}
-
-    def start(self, inputs: list) -> None:
-        recorded = self.record(inputs[0])
-        self.masks = {name: gate(recorded) for name, gate in self.gates.items()}
-
-    def apply(self, placed: Placed, operation, tensors: list) -> tuple:
-        """The operation to call in the place of one that mixes units, and its inputs."""
-        at = self._kernel_axis(placed, operation, tensors) if self.folds else None
-        if at is not None:
-            used, indices = self._numbers(self.layout.axes[placed.record.path]["kernel"][at].units)
-            if id(operation) not in self._folded:
-                name = f"fold_gates_{len(self._folded)}"
-                self._folded[id(operation)] = FoldGates(operation, indices, at, name=name)
-            return self._folded[id(operation)], [[tensors[0], *(self.masks[name] for name in used)]]
-        return operation, [
-            self._gated(x, placed.inputs[i]) if i in placed.consumed else x for i, x in enumerate(tensors)
-        ]
-
-    def _kernel_axis(self, placed: Placed, operation, tensors: list) -> int | None:
-        """The axis of the kernel that takes the gates, if it is smaller than what 32 examples bring it to read."""
-        if not isinstance(operation, KERNEL_LAYERS) or not placed.consumed:
-            return None
-        positions = math.prod(size or math.inf for size in tensors[0].shape[1:-1])
-        if len(placed.outputs[0].units) * math.prod(getattr(operation, "kernel_size", ())) > 32 * positions:
-            return None
-        axes = self.layout.axes[placed.record.path]["kernel"]
-        at = next(i for i, axis in enumerate(axes) if axis is not None and axis.role == "consumes")
-        return at if self._numbers(axes[at].units)[0] else None
-
-    def _numbers(self, units: np.ndarray) -> tuple[tuple, tuple]:
-        """The gated spaces that lie along an axis, and for each position the number of its gate among theirs."""
-        places = [self._place.get(int(entry)) for entry in units]
-        used = tuple(dict.fromkeys(place[0] for place in places if place))
-        starts = np.cumsum([1, *(self.gates[name].units for name in used)]).tolist()
-        offsets = dict(zip(used, starts[:-1], strict=True))
-        return used, tuple(offsets[place[0]] + place[1] if place else 0 for place in places)
-
-    def _gated(self, tensor: keras.KerasTensor, labels: Labels) -> keras.KerasTensor:
-        used, indices = self._numbers(labels.units)
-        if not used:
-            return tensor
-        key = (id(tensor), indices, used)
-        if key not in self._applied:
-            layer = ApplyGates(indices, axis=labels.axis, name=f"apply_gates_{len(self._applied)}", dtype=tensor.dtype)
-            self._applied[key] = layer([tensor, *(self.masks[name] for name in used)])
-        return self._applied[key]
 
 
 def compress(
@@ -249,7 +171,8 @@ def compress(
         InvalidArgumentError: if `big` was not made by `merge`, or `keep` names an unknown space or a wrong number of units.
 
     Warns:
-        UserWarning: if the gates were never trained, so that the choice is random.
+        UserWarning: if the gates were never trained, so that the choice is random; if a layer normalises over channels
+            whose gates are not 0 or 1, with the change that this makes where there is data.
 
     Reference:
         Pašen & Boža 2024, section 2.3; folding the gates' values is ours.
@@ -266,6 +189,7 @@ def compress(
     student, layers = build(after)
     fill(layers, after, [source])
     verify(student, after, layers)
+    warn_of_undecided(merged.walked, merged.gates, keep, (big, student), data, stacklevel=2)
     return student
 
 
@@ -295,7 +219,7 @@ def _kept_units(merged: Merged, keep: Mapping[str, Sequence[int]] | None) -> dic
 
 def _keep_plan(merged: Merged, keep: Mapping[str, np.ndarray]) -> Plan:
     entries = {name: [merged.plan.entries[name][i] for i in units] for name, units in keep.items()}
-    return Plan(merged.plan.sources, entries)
+    return Plan(merged.plan.sources, entries, apart=False)
 
 
 def _folded(merged: Merged, layout: Layout) -> dict[str, list[np.ndarray]]:

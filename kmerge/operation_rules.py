@@ -6,6 +6,8 @@
 import numpy as np
 from keras import Operation
 
+from kmerge import attention_rules, normalization_rules, opaque_rules  # noqa: F401  (they register their rules)
+from kmerge.application_rules import APPLICATION_RULES
 from kmerge.errors import UnsupportedLayerError
 from kmerge.layer_rules import RULES, Rule
 from kmerge.passing_rules import ElementwiseRule
@@ -29,6 +31,8 @@ def rule_for(operation: Operation, path: str) -> Rule:
     kind = type(operation)
     if kind.__name__ in OPERATION_RULES and kind.__module__.startswith("keras.src.ops"):
         return OPERATION_RULES[kind.__name__]
+    if kind.__name__ in APPLICATION_RULES and kind.__module__.startswith("keras.src.applications"):
+        return APPLICATION_RULES[kind.__name__]
     for ancestor in kind.__mro__:
         if ancestor in RULES:
             if ancestor is not kind and kind.call is not ancestor.call:
@@ -39,10 +43,20 @@ def rule_for(operation: Operation, path: str) -> Rule:
                     REGISTER,
                 )
             return RULES[ancestor]
+    if kind.__name__ == "Lambda":
+        raise UnsupportedLayerError(
+            path, "Lambda", "kmerge cannot see what its function does to channels.", WRITE_OPENLY
+        )
     raise UnsupportedLayerError(path, kind.__name__, "kmerge has no rule for what it does to channels.", REGISTER)
 
 
-REGISTER = "Register one: kmerge.register_rule(layer_class, rule); see kmerge.Rule."
+REGISTER = (
+    "Register one: kmerge.register_rule(layer_class, rule); see kmerge.Rule. Or let it run as it is, once for each "
+    "model, with its channels fixed: kmerge.register_rule(layer_class, kmerge.OpaqueRule())."
+)
+WRITE_OPENLY = (
+    "Write it with operators and keras.ops on the tensors, or as a layer class with a rule: kmerge.register_rule."
+)
 
 
 class TransposeRule(Rule):
@@ -138,6 +152,11 @@ OPERATION_RULES: dict[str, Rule] = {
     **{
         name: ArithmeticRule(linear=False)
         for name in ("Multiply", "Divide", "TrueDivide", "Maximum", "Minimum", "Power")
+    },
+    # Masks are computed with these.
+    **{
+        name: ArithmeticRule(linear=False)
+        for name in "Equal NotEqual Greater GreaterEqual Less LessEqual LogicalAnd LogicalOr LogicalNot".split()
     },
     **{name: ReduceRule() for name in ("Mean", "Sum", "Max", "Min")},
     **{name: OperationPassRule() for name in ("Negative", "Cast", "Identity", "Copy", "StopGradient")},

@@ -5,21 +5,19 @@ model is. Every weight is filled by looking up, for each of its axes, where the 
 An element whose entries come from different sources is zero.
 """
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 
+from kmerge.building import build
 from kmerge.channels import Trace, trace
 from kmerge.errors import InvalidArgumentError, KmergeError
-from kmerge.graph import Graph, clone_operation, input_layer, paired_layers
+from kmerge.graph import paired_layers
 from kmerge.labels import Axis, positions_of
-from kmerge.layout import Layout, Placed, Plan, weight_axes
-from kmerge.seeds import seed_of
-from kmerge.shape_rules import gather
-from kmerge.walks import copy_name
+from kmerge.layout import Layout, Plan, weight_axes
+from kmerge.new_units import Fresh
 
 
 @dataclass(frozen=True)
@@ -33,19 +31,6 @@ class Source:
 
     read: Callable[[str, int], np.ndarray]
     axes: Mapping[str, Mapping[int, tuple]]
-
-
-@dataclass
-class Gating:
-    """Layers to put at the inputs of the layers that mix channels, while a model is rebuilt.
-
-    Attributes:
-        start: called once with the list of the model's inputs.
-        apply: `apply(placed, operation, tensors)` gives what is called in the place of an operation, and on what.
-    """
-
-    start: Callable[[list], None]
-    apply: Callable[[Placed, keras.Operation, list], tuple]
 
 
 def check_finite(model: keras.Model) -> None:
@@ -107,185 +92,7 @@ def model_source(walked: Trace, plan: Plan, number: int, model: keras.Model) -> 
     return Source(lambda path, i: keras.ops.convert_to_numpy(layers[path].weights[i]), axes)
 
 
-# Building -------------------------------------------------------------------------------------------------------------
-
-
-def build(
-    layout: Layout, gating: Gating | None = None, name: str | None = None
-) -> tuple[keras.Model, dict[str, keras.Layer]]:
-    """Builds the model of a layout; its weights are zeros.
-
-    Args:
-        layout: the layout.
-        gating: layers to put before consumers. With it, nested models are built flat, so that one gate reaches all
-            uses of a space.
-        name: of the new model; by default the template's.
-
-    Returns:
-        The model, and its layers by the path of the layer in the template.
-    """
-    builder = _Builder(layout, gating)
-    return builder.model(name or layout.trace.model.name), builder.layers
-
-
-class _Builder:
-    def __init__(self, layout: Layout, gating: Gating | None):
-        self.layout = layout
-        self.gating = gating
-        self.layers: dict[str, keras.Layer] = {}
-        self._clones: dict[tuple, object] = {}
-        self._nested: dict[int, keras.Model] = {}
-        self._names: set[str] = set()
-        # An averaged output keeps its name, by which losses and metrics are keyed; the layer before it gets another.
-        averaged = {id(layout.trace.model.outputs[i]): i for i in layout.averages}
-        ends = [
-            (call, averaged[id(x)])
-            for call in Graph(layout.trace.model).calls
-            for x in call.outputs
-            if id(x) in averaged
-        ]
-        self._output_names = {i: call.name for call, i in ends}
-        self._renamed = {id(call.operation): f"{call.name}_of_each" for call, _ in ends}
-
-    def model(self, name: str) -> keras.Model:
-        graph = Graph(self.layout.trace.model)
-        inputs = [_new_input(x) for x in graph.inputs]
-        self._names.update(x.name for x in inputs)
-        if self.gating:
-            self.gating.start(inputs)
-        tensors = [
-            gather(x, labels.axis, positions, name=copy_name(x.name))
-            for x, labels, positions in zip(inputs, self.layout.trace.inputs, self.layout.copies, strict=True)
-        ]
-        outputs = self._run(graph, tensors, (), "")
-        for i, parts in self.layout.averages.items():
-            outputs[i] = _mean(outputs[i], self.layout.outputs[i].axis, parts, self._output_names[i])
-        return _assemble(graph, inputs, outputs, name)
-
-    def _run(self, graph: Graph, inputs: list, number: tuple, prefix: str) -> list:
-        values = {id(x): value for x, value in zip(graph.inputs, inputs, strict=True)}
-        for call in graph.calls:
-            here = [values[id(x)] for x in call.inputs]
-            key = number + (call.number,)
-            if not call.is_model:
-                outputs = self._call(self.layout.calls[key], here, prefix)
-            elif self.gating:
-                outputs = self._run(Graph(call.operation), here, key, prefix + call.name + "/")
-            else:
-                outputs = call.replay(self._nested_model(call, here, key), here)
-            values.update({id(x): value for x, value in zip(call.outputs, outputs, strict=True)})
-        return [values[id(x)] for x in graph.outputs]
-
-    def _nested_model(self, call, tensors: list, key: tuple) -> keras.Model:
-        if id(call.operation) not in self._nested:
-            graph = Graph(call.operation)
-            inputs = [_new_input(x, tensor.shape) for x, tensor in zip(graph.inputs, tensors, strict=True)]
-            outputs = self._run(graph, inputs, key, "")
-            name = self._renamed.get(id(call.operation), call.name)
-            self._nested[id(call.operation)] = _assemble(graph, inputs, outputs, name)
-        return self._nested[id(call.operation)]
-
-    def _call(self, placed: Placed, tensors: list, prefix: str) -> list:
-        record = placed.record
-        if placed.averages:
-            tensors = [_mean(tensors[0], record.inputs[0].axis, placed.averages, f"mean_before_{record.call.name}")]
-        for i, (axis, positions) in placed.gathers.items():
-            tensors[i] = gather(tensors[i], axis, positions)
-        operation = called = self._operation(placed, prefix)
-        if self.gating:
-            called, tensors = self.gating.apply(placed, operation, tensors)
-        with _no_draws(operation):
-            return record.rule.replay(record.call, called, tensors, placed.picks)
-
-    def _operation(self, placed: Placed, prefix: str):
-        """The layer of the new model; a shared layer has one, unless its uses come to differ in configuration."""
-        operation, path = placed.record.call.operation, placed.record.path
-        key = (path, repr(sorted(placed.changes.items())), isinstance(operation, keras.Layer) or len(self._clones))
-        if key not in self._clones:
-            clone = clone_operation(operation, placed.changes, self._free_name(prefix, operation))
-            if isinstance(clone, keras.Layer):
-                self.layers.setdefault(path, clone)
-            self._clones[key] = clone
-        return self._clones[key]
-
-    def _free_name(self, prefix: str, operation) -> str:
-        name = self._renamed.get(id(operation), operation.name)
-        if not self.gating:
-            return name
-        flat = free = (prefix + name).replace("/", "_")
-        i = 0
-        while free in self._names:
-            i += 1
-            free = f"{flat}_{i}"
-        self._names.add(free)
-        return free
-
-
-def _new_input(tensor, shape=None):
-    layer = input_layer(tensor)
-    shape = tuple(shape or tensor.shape)
-    return keras.Input(shape=shape[1:], batch_size=shape[0], dtype=tensor.dtype, name=layer.name, sparse=layer.sparse)
-
-
-def _assemble(graph: Graph, inputs: list, outputs: list, name: str) -> keras.Model:
-    """A model with the graph's class and structure of inputs and outputs, on new tensors."""
-    if isinstance(graph.model, keras.Sequential):
-        chain = _chain(inputs, outputs, len(graph.calls))
-        if chain is not None:
-            return keras.Sequential([input_layer(inputs[0]), *chain], name=name)
-    new = {id(x): y for x, y in zip(graph.inputs + graph.outputs, inputs + outputs, strict=True)}
-    place = lambda structure: keras.tree.map_structure(lambda x: new[id(x)], structure)  # noqa: E731
-    return keras.Model(place(graph.input_structure), place(graph.output_structure), name=name)
-
-
-def _chain(inputs: list, outputs: list, count: int) -> list | None:
-    """The layers between input and output if these are a plain chain of `count` layers; otherwise None."""
-    calls = Graph(keras.Model(inputs, outputs)).calls
-    layers = [call.operation for call in calls]
-    return layers if len(calls) == count and all(isinstance(x, keras.Layer) for x in layers) else None
-
-
-def _mean(x, axis: int, parts: list, name: str):
-    return keras.layers.Average(name=name)([gather(x, axis, positions) for positions in parts])
-
-
-@contextlib.contextmanager
-def _no_draws(layer):
-    """Lets a layer that is about to be filled build its weights from zeros: drawing them costs time and memory."""
-    kept = {name: value for name, value in vars(layer).items() if name.endswith("_initializer") and value is not None}
-    try:
-        for name in kept:
-            setattr(layer, name, keras.initializers.Zeros())
-        yield
-    finally:
-        for name, value in kept.items():
-            setattr(layer, name, value)
-
-
 # Filling --------------------------------------------------------------------------------------------------------------
-
-
-class Fresh:
-    """Weights of new units: drawn from the initializers of their layers, with a seed of their own."""
-
-    def __init__(self, walked: Trace, scale: float, seed: int):
-        self.walked = walked
-        self.scale = scale
-        self.seed = seed
-
-    def draw(self, path: str, index: int, shape: tuple) -> np.ndarray:
-        layer = self.walked.layers[path]
-        name = layer.weights[index].name
-        for candidate in (name, name.removesuffix("_kernel"), "depthwise"):
-            initializer = getattr(layer, f"{candidate}_initializer", None)
-            if initializer is not None:
-                break
-        else:
-            raise KmergeError(f"Layer {path!r}: weight {name!r} has no initializer to draw new units from.")
-        config = initializer.get_config()
-        if "seed" in config:
-            config["seed"] = seed_of("new units", self.seed, path, name)
-        return keras.ops.convert_to_numpy(type(initializer).from_config(config)(shape))
 
 
 def fill(
@@ -301,11 +108,12 @@ def fill(
     """
     for path, layer in layers.items():
         axes = weight_axes(layout.axes.get(path, {}), layer)
+        origin, source = layout.origins.get(path, (path, None))
         for index, variable in enumerate(layer.weights):
             if index in axes:
-                variable.assign(_value(path, index, variable, axes[index], layout, sources, fresh))
+                variable.assign(_value(origin, index, variable, axes[index], layout, sources, fresh))
             else:
-                variable.assign(_unlabelled(path, index, sources))
+                variable.assign(_unlabelled(origin, index, sources if source is None else [sources[source]]))
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()
 
@@ -385,7 +193,7 @@ def verify(model: keras.Model, layout: Layout, layers: Mapping[str, keras.Layer]
     # With one unit left, a group or a broadcast factor is no longer told from an ordinary channel.
     single = [layout.entries_of(name) for name in layout.trace.spaces if len(layout.entries_of(name)) == 1]
     pairs = [np.empty((2, 0), int)]
-    for path, named in layout.axes.items():
+    for path, named in ((path, named) for path, named in layout.axes.items() if path in layers):
         for name, axes in named.items():
             twins = found[id(layers[path])][name]
             pairs += [np.stack([a.units, b.units]) for a, b in zip(axes, twins, strict=True) if a is not None]

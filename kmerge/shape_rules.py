@@ -22,6 +22,8 @@ def named_axis(site: Site, axis: int, rank: int) -> int:
 
 @rules_for(layers.Concatenate)
 class ConcatenateRule(Rule):
+    may_lose = True
+
     def walk(self, site, *inputs):
         rank = len(inputs[0].shape)
         axis = named_axis(site, site.layer.axis, rank)
@@ -82,7 +84,7 @@ class SliceRule(Rule):
         if _is_run(positions):
             key[at] = slice(int(positions[0]), int(positions[-1]) + 1)
         else:
-            x, key[at] = gather(x, axis, positions), slice(None)
+            x, key[at] = gather(x, axis, positions, f"{operation.name}_order"), slice(None)
         return [operation(x, tuple(key))]
 
 

@@ -93,6 +93,9 @@ def needs_mean(space: ChannelSpace) -> bool:
 def select(model: keras.Model, keep: Mapping[str, object]) -> keras.Model:
     """Keeps some units of some spaces and drops the others.
 
+    A layer that normalises over units, such as LayerNormalization, normalises over those that are left: where it drops
+    some of its units but not all of one source, the others change.
+
     Args:
         model: a Functional or Sequential model.
         keep: by name of a space, or of a layer that makes one: indices, which are kept in ascending order; a boolean

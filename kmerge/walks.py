@@ -5,8 +5,8 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from kmerge.errors import InvalidArgumentError
-from kmerge.graph import Graph
+from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
+from kmerge.graph import Call, Graph, find_weight
 from kmerge.labels import Labels, Site
 
 
@@ -33,6 +33,7 @@ def walk_calls(graph: Graph, inputs: list, visit: Callable) -> list:
             key, path = number + (call.number,), paths.setdefault(id(call.operation), prefix + call.name)
             reached = [end_of.get(id(x)) for x in call.outputs]
             if call.is_model:
+                _refuse_mask(call, path)
                 found = walk(Graph(call.operation), here, reached, key, path + "/")
             else:
                 found = visit(key, path, call, here, None if None in reached else reached[0])
@@ -40,6 +41,16 @@ def walk_calls(graph: Graph, inputs: list, visit: Callable) -> list:
         return [values[id(x)] for x in graph.outputs]
 
     return walk(graph, inputs, range(len(graph.outputs)), (), "")
+
+
+def _refuse_mask(call: Call, path: str) -> None:
+    if call.masks:
+        raise UnsupportedLayerError(
+            path,
+            type(call.operation).__name__,
+            "this nested model is handed a mask, which is not followed into it.",
+            "Call its layers directly, or build the layer that makes the mask inside of it.",
+        )
 
 
 def input_labels(tensor: keras.KerasTensor, units: Callable[[int], np.ndarray]) -> Labels:
@@ -50,6 +61,11 @@ def input_labels(tensor: keras.KerasTensor, units: Callable[[int], np.ndarray]) 
             f"Expected an input with a batch axis and a known last axis. Received: input {tensor.name!r} of shape {shape}."
         )
     return Labels(units(shape[-1]), len(shape) - 1, shape)
+
+
+def output_name(index: int) -> str:
+    """The name of the units that a layer with several outputs makes for one of them."""
+    return f"output {index}"
 
 
 def copy_name(name: str) -> str:
@@ -110,10 +126,17 @@ class TraceSite(Site):
     def own(self, count, name="output"):
         return self.notes.own(self.path, count, "made", name=name)
 
-    def consume(self, x):
-        self._share(x, "consumed")
+    def consume(self, x, weight="kernel"):
+        self._share(x, ("consumed", weight))
         self.notes.note(("consumed", self.path), x.units)
         return x.units
+
+    def consume_inside(self, units):
+        self.notes.note(("consumed", self.path), units)
+        return units
+
+    def fix(self, x, why):
+        self.notes.note(("fixed", f"{self.path} {why}"), x.units)
 
     def hold(self, x):
         self._share(x, "held")
@@ -144,20 +167,53 @@ class TraceSite(Site):
 
     def pick(self, x, positions, output=0):
         if len(np.unique(positions)) == len(positions):
-            self.notes.note(("slice", self.path, output), x.units[positions])
+            kind = "gather" if type(self.layer).__name__ == "Take" else "slice"
+            self.notes.note((kind, self.path, output), x.units[positions])
             return x.units[positions]
         # A gather that repeats units: what it reads must stay, what it makes is free.
         self.notes.note(("fixed", f"{self.path} repeats it by a gather"), x.units)
-        return self.notes.own(self.path, len(positions), "made", name=f"output {output}")
+        return self.notes.own(self.path, len(positions), "made", name=output_name(output))
 
     def tile(self, x, grid, movable):
         self.notes.tie(grid, np.broadcast_to(grid[:1], grid.shape), self.path)
         return grid
+
+    def normalise(self, x):
+        x = self.hold(x)
+        self.notes.note(("normalised", self.path), x.units)
+        self.curve(x)
+        return x
+
+    def isolate(self, *inputs):
+        fixed = ("fixed", f"{self.path} ({type(self.layer).__name__}) runs as it is, on all its channels")
+        for x in inputs:
+            self.notes.note(fixed, x.units)
+            self.notes.note(("consumed", self.path), x.units)
+        outputs = []
+        for i, tensor in enumerate(self.call.outputs):
+            shape = tuple(tensor.shape)
+            if len(shape) < 2 or shape[-1] is None:
+                self.refuse(f"its output has the shape {shape}, without a known last axis.", "Give it one.")
+            units = self.notes.own(self.path, shape[-1], "made", "curved", fixed, name=output_name(i))
+            outputs.append(self.output(units, index=i))
+        return outputs
 
     def curve(self, *inputs):
         for x in inputs:
             self.notes.note("curved", x.units)
 
     def weight(self, name, *axes):
-        if getattr(self.layer, name, None) is not None:
-            self.axes[name] = axes
+        variable = find_weight(self.layer, name)
+        if variable is None or not any(axes):
+            return
+        if not any(variable is w for w in self.layer.weights):
+            self.refuse(f"its {name!r} is computed from other weights, as with LoRA or quantization.",
+                        "Merge the plain model, and enable these afterwards.")  # fmt: skip
+        self.axes[name] = axes
+
+
+def without_masks(site: Site, inputs: list[Labels]) -> list[Labels]:
+    """The inputs that a rule follows. Masks are handed on as they are: their positions must stay."""
+    for i in site.call.masks:
+        site.fix(inputs[i], "reads them as a mask")
+    return [x for i, x in enumerate(inputs) if i not in site.call.masks]

@@ -5,6 +5,7 @@ to its constant; the log odds of a sigmoid), so that no check relies on the code
 """
 
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -155,7 +156,9 @@ def check_select_parent(entry: Entry, parents: Sequence[keras.Model], big: keras
     sizes, k = selectable(big), len(parents)
     part = kmerge.select(big, {name: range(which * n // k, (which + 1) * n // k) for name, n in sizes.items()})
     assert_spaces(part, selectable(parents[0]))
-    weights, everything = named_weights(part), _paired_weights(parents)
+    # A layer that ran once for each parent has a name for each.
+    weights = {(re.sub(r"_of_\d+$", "", name), index): array for (name, index), array in named_weights(part).items()}
+    everything = _paired_weights(parents)
     heads = _owners(parents[0], selectable=False)
     hidden = _owners(parents[0], selectable=True) if entry.leaves_others else {layer for layer, _ in everything} - heads
     assert entry.leaves_others or set(weights) == set(everything)

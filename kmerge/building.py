@@ -1,0 +1,258 @@
+"""Builds the model of a layout: the template's graph with other widths. Its weights are still to be filled."""
+
+import contextlib
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from kmerge.errors import UnsupportedLayerError
+from kmerge.graph import Graph, clone_operation, has_mask, input_layer, rename_operation
+from kmerge.layout import Layout, Placed
+from kmerge.shape_rules import gather
+from kmerge.walks import copy_name
+
+
+@dataclass
+class Gating:
+    """Layers to put at the inputs of the layers that mix channels, while a model is rebuilt.
+
+    Attributes:
+        start: called once with the list of the model's inputs.
+        apply: `apply(placed, operation, tensors)` gives what is called in the place of an operation, and on what.
+        inside: `inside(entries)` gives the gates of units that a layer mixes inside itself, or None if they have none.
+    """
+
+    start: Callable[[list], None]
+    apply: Callable[[Placed, keras.Operation, list], tuple]
+    inside: Callable[[np.ndarray], keras.KerasTensor | None]
+
+
+def build(
+    layout: Layout, gating: Gating | None = None, name: str | None = None
+) -> tuple[keras.Model, dict[str, keras.Layer]]:
+    """Builds the model of a layout; its weights are zeros.
+
+    Args:
+        layout: the layout.
+        gating: layers to put before consumers. With it, nested models are built flat, so that one gate reaches all
+            uses of a space.
+        name: of the new model; by default the template's.
+
+    Returns:
+        The model, and its layers by the path of the layer in the template.
+    """
+    builder = _Builder(layout, gating)
+    return builder.model(name or layout.trace.model.name), builder.layers
+
+
+class _Builder:
+    def __init__(self, layout: Layout, gating: Gating | None):
+        self.layout = layout
+        self.gating = gating
+        self.layers: dict[str, keras.Layer] = {}
+        self._clones: dict[tuple, object] = {}
+        self._nested: dict[int, keras.Model] = {}
+        self._same: dict[int, int] = {}  # tensors that are in inference the very tensor that their layer read
+        # Flat names are found as layers come; otherwise those of the template stay and others must differ from them.
+        self._names = set() if gating else {op.name for op in layout.trace.layers.values()}
+        # An averaged output keeps its name, by which losses and metrics are keyed; the layer before it gets another.
+        averaged = {id(layout.trace.model.outputs[i]): i for i in layout.averages}
+        ends = [
+            (call, averaged[id(x)])
+            for call in Graph(layout.trace.model).calls
+            for x in call.outputs
+            if id(x) in averaged
+        ]
+        self._output_names = {i: call.name for call, i in ends}
+        self._renamed = {id(call.operation): self._unused(f"{call.name}_of_each") for call, _ in ends}
+
+    def model(self, name: str) -> keras.Model:
+        graph = Graph(self.layout.trace.model)
+        inputs = [_new_input(x) for x in graph.inputs]
+        self._names.update(x.name for x in inputs)
+        if self.gating:
+            self.gating.start(inputs)
+        tensors = [
+            gather(x, labels.axis, positions, name=copy_name(x.name))
+            for x, labels, positions in zip(inputs, self.layout.trace.inputs, self.layout.copies, strict=True)
+        ]
+        outputs = self._run(graph, tensors, (), "")
+        for i, parts in self.layout.averages.items():
+            outputs[i] = self._mean(outputs[i], self.layout.outputs[i].axis, parts, self._output_names[i])
+        self._check_masks(graph, outputs)
+        return _assemble(graph, inputs, outputs, name)
+
+    def _check_masks(self, graph: Graph, outputs: list) -> None:
+        for i, (old, new) in enumerate(zip(graph.outputs, outputs, strict=True)):
+            if has_mask(old) and not has_mask(new):
+                why = "it carries a mask, by which losses leave steps out, and would lose it."
+                remedy = "Build the model without masks, and give `fit` sample weights for the steps."
+                raise UnsupportedLayerError(graph.model.name, f"output {i} of the model", why, remedy)
+
+    def _run(self, graph: Graph, inputs: list, number: tuple, prefix: str) -> list:
+        values = {id(x): value for x, value in zip(graph.inputs, inputs, strict=True)}
+        for call in graph.calls:
+            here = [values[id(x)] for x in call.inputs]
+            key = number + (call.number,)
+            if not call.is_model:
+                outputs = self._call(self.layout.calls[key], here, prefix)
+            elif self.gating:
+                outputs = self._run(Graph(call.operation), here, key, prefix + call.name + "/")
+            else:
+                outputs = call.replay(self._nested_model(call, here, key), here)
+            values.update({id(x): value for x, value in zip(call.outputs, outputs, strict=True)})
+            if self.gating and not call.is_model:
+                self._take_masks(self.layout.calls[key].record, values)
+        return [values[id(x)] for x in graph.outputs]
+
+    def _take_masks(self, record, values: dict) -> None:
+        """After a layer that takes the masks off what it reads: off the tensors themselves, as it now reads gated ones."""
+        call, same = record.call, self._same
+        if record.rule.hands_on(call.operation):
+            same[id(call.outputs[0])] = same.get(id(call.inputs[0]), id(call.inputs[0]))
+        if record.rule.takes_masks:
+            taken = {same.get(id(x), id(x)) for x in call.inputs}
+            for x, value in values.items():
+                if same.get(x, x) in taken and has_mask(value):
+                    values[x] = keras.ops.copy(value)  # an operation keeps no mask
+
+    def _nested_model(self, call, tensors: list, key: tuple) -> keras.Model:
+        if id(call.operation) not in self._nested:
+            graph = Graph(call.operation)
+            inputs = [_new_input(x, tensor.shape) for x, tensor in zip(graph.inputs, tensors, strict=True)]
+            outputs = self._run(graph, inputs, key, "")
+            name = self._renamed.get(id(call.operation), call.name)
+            self._nested[id(call.operation)] = _assemble(graph, inputs, outputs, name)
+        return self._nested[id(call.operation)]
+
+    def _call(self, placed: Placed, tensors: list, prefix: str) -> list:
+        record = placed.record
+        if any(len(x.units) == 0 for x in placed.inputs + placed.outputs):
+            return self._call_on_the_rest(placed, tensors, prefix)
+        if placed.averages:
+            tensors = [
+                self._mean(tensors[0], record.inputs[0].axis, placed.averages, f"mean_before_{record.call.name}")
+            ]
+        for i, (axis, positions) in placed.gathers.items():
+            tensors[i] = self._gather(tensors[i], axis, positions, record.call.name)
+        if placed.parts:
+            return self._run_apart(placed, tensors, prefix)
+        gates = self._gates_inside(placed) if self.gating else None
+        operation = called = self._operation(placed, prefix, record.path, None if gates is None else record.rule.gated)
+        if self.gating:
+            called, tensors = self.gating.apply(placed, operation, tensors)
+        if gates is not None and record.rule.normalises:
+            tensors = [[tensors[0], gates]]
+        elif gates is not None:
+            called = functools.partial(called, head_gates=gates)
+        with _no_draws(operation):
+            return record.rule.replay(record.call, called, tensors, placed.picks)
+
+    def _gates_inside(self, placed: Placed):
+        """The gates of units that a layer mixes inside itself; those of a normalisation lie as its input's channels do."""
+        if not placed.record.rule.normalises:
+            return None if placed.inside is None else self.gating.inside(placed.inside)
+        (x,) = placed.inputs
+        gates = self.gating.inside(x.units)
+        if gates is None or x.axis == 1 == len(x.shape) - 1:
+            return gates
+        shape = [-1] + [len(x.units) if i == x.axis else 1 for i in range(1, len(x.shape))]
+        return rename_operation(keras.ops.reshape(gates, shape), self._unused(f"gates_in_{placed.record.call.name}"))
+
+    def _call_on_the_rest(self, placed: Placed, tensors: list, prefix: str) -> list:
+        """A call some of whose channels are all dropped: what reads only such is left out, and a join has fewer parts."""
+        rest = [x for x in tensors if x is not None]
+        if any(len(x.units) == 0 for x in placed.outputs):
+            return [None] * len(placed.outputs)
+        if len(rest) == 1:
+            return rest
+        return [self._operation(placed, prefix, placed.record.path)(rest)]
+
+    def _run_apart(self, placed: Placed, tensors: list, prefix: str) -> list:
+        """Runs a layer of its own for each source, on the source's channels, and joins what they give."""
+        record, results = placed.record, []
+        for part in placed.parts:
+            operation = self._operation(placed, prefix, part.path)
+            read = list(tensors)
+            for i, (axis, positions) in part.reads.items():
+                read[i] = self._gather(tensors[i], axis, positions, operation.name)
+            with _no_draws(operation):
+                results.append(record.rule.replay(record.call, operation, read, {}))
+        if len(results) == 1:
+            return results[0]
+        return [
+            keras.layers.Concatenate(labels.axis, name=self._unused(f"{record.call.name}_joined"))(list(outputs))
+            for labels, outputs in zip(placed.outputs, zip(*results, strict=True), strict=True)
+        ]
+
+    def _operation(self, placed: Placed, prefix: str, path: str, kind: type | None = None):
+        """The layer of the new model; a shared layer has one, unless its uses come to differ in configuration."""
+        operation, changes = placed.record.call.operation, placed.changes
+        key = (path, repr(sorted(changes.items())), isinstance(operation, keras.Layer) or len(self._clones))
+        if key not in self._clones:
+            name = self._free_name(prefix, operation) + path.removeprefix(placed.record.path)
+            clone = clone_operation(operation, changes, name, kind)
+            if isinstance(clone, keras.Layer):
+                self.layers.setdefault(path, clone)
+            self._clones[key] = clone
+        return self._clones[key]
+
+    def _gather(self, x, axis: int, positions: np.ndarray, reader: str):
+        y = gather(x, axis, positions)
+        # Keras' own names count from 0 in each process, so they may be those of a template that was loaded.
+        return y if y is x else rename_operation(y, self._unused(f"channels_for_{reader}"))
+
+    def _mean(self, x, axis: int, parts: list, name: str):
+        return keras.layers.Average(name=name)([self._gather(x, axis, positions, name) for positions in parts])
+
+    def _free_name(self, prefix: str, operation) -> str:
+        name = self._renamed.get(id(operation), operation.name)
+        return self._unused((prefix + name).replace("/", "_")) if self.gating else name
+
+    def _unused(self, flat: str) -> str:
+        free, i = flat, 0
+        while free in self._names:
+            i += 1
+            free = f"{flat}_{i}"
+        self._names.add(free)
+        return free
+
+
+def _new_input(tensor, shape=None):
+    layer = input_layer(tensor)
+    shape = tuple(shape or tensor.shape)
+    return keras.Input(shape=shape[1:], batch_size=shape[0], dtype=tensor.dtype, name=layer.name, sparse=layer.sparse)
+
+
+def _assemble(graph: Graph, inputs: list, outputs: list, name: str) -> keras.Model:
+    """A model with the graph's class and structure of inputs and outputs, on new tensors."""
+    if isinstance(graph.model, keras.Sequential):
+        chain = _chain(inputs, outputs, len(graph.calls))
+        if chain is not None:
+            return keras.Sequential([input_layer(inputs[0]), *chain], name=name)
+    new = {id(x): y for x, y in zip(graph.inputs + graph.outputs, inputs + outputs, strict=True)}
+    place = lambda structure: keras.tree.map_structure(lambda x: new[id(x)], structure)  # noqa: E731
+    return keras.Model(place(graph.input_structure), place(graph.output_structure), name=name)
+
+
+def _chain(inputs: list, outputs: list, count: int) -> list | None:
+    """The layers between input and output if these are a plain chain of `count` layers; otherwise None."""
+    calls = Graph(keras.Model(inputs, outputs)).calls
+    layers = [call.operation for call in calls]
+    return layers if len(calls) == count and all(isinstance(x, keras.Layer) for x in layers) else None
+
+
+@contextlib.contextmanager
+def _no_draws(layer):
+    """Lets a layer that is about to be filled build its weights from zeros: drawing them costs time and memory."""
+    kept = {name: value for name, value in vars(layer).items() if name.endswith("_initializer") and value is not None}
+    try:
+        for name in kept:
+            setattr(layer, name, keras.initializers.Zeros())
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(layer, name, value)

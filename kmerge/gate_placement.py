@@ -1,0 +1,107 @@
+"""Where the gates of a big student stand: one on every space, put in while the model is built."""
+
+import math
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from kmerge.compensation import KERNEL_LAYERS
+from kmerge.gate_application import ApplyGates, FoldGates
+from kmerge.gates import HardConcreteGate
+from kmerge.labels import Labels
+from kmerge.layout import Layout, Placed
+from kmerge.merge_records import MergeRecord, architecture_of
+from kmerge.seeds import seed_of
+from kmerge.shape_rules import gather
+
+
+class GatePlacement:
+    """Puts a gate on every selectable space, at the input of each layer that mixes it."""
+
+    def __init__(self, layout: Layout, parent: keras.Model, widths: Mapping[str, int], start, sampling: str, seed: int):
+        self.layout = layout
+        spaces = layout.trace.spaces.selectable
+        names = {
+            space.name: f"gate_{i}_" + space.name.replace("/", "_").replace(":", "_") for i, space in enumerate(spaces)
+        }
+        self.gates = {
+            space.name: HardConcreteGate(
+                space.size * layout.plan.sources,
+                target=widths[space.name] / (space.size * layout.plan.sources),
+                origins=[list(origin) for origin in layout.plan.entries[space.name]],
+                sampling=sampling,
+                start=start,
+                seed=seed_of("gates", seed, space.name),
+                name=names[space.name],
+                dtype="float32",
+            )
+            for space in spaces
+        }
+        self.record = MergeRecord(
+            architecture_of(parent), layout.plan.sources, {}, names, name="merge_record", autocast=False
+        )
+        self._place = {
+            int(entry): (space.name, i) for space in spaces for i, entry in enumerate(layout.entries_of(space.name))
+        }
+        self.folds = sampling == "batch"
+        self._applied: dict[tuple, keras.KerasTensor] = {}
+        self._folded: dict[int, FoldGates] = {}
+
+    def start(self, inputs: list) -> None:
+        recorded = self.record(inputs[0])
+        self.masks = {name: gate(recorded) for name, gate in self.gates.items()}
+
+    def apply(self, placed: Placed, operation, tensors: list) -> tuple:
+        """The operation to call in the place of one that mixes units, and its inputs."""
+        at = self._kernel_axis(placed, operation, tensors) if self.folds else None
+        if at is not None:
+            used, indices = self._numbers(self.layout.axes[placed.record.path]["kernel"][at].units)
+            if id(operation) not in self._folded:
+                name = f"fold_gates_{len(self._folded)}"
+                self._folded[id(operation)] = FoldGates(operation, indices, at, name=name)
+            return self._folded[id(operation)], [[tensors[0], *(self.masks[name] for name in used)]]
+        return operation, [
+            self._gated(x, placed.inputs[i]) if i in placed.consumed else x for i, x in enumerate(tensors)
+        ]
+
+    def _kernel_axis(self, placed: Placed, operation, tensors: list) -> int | None:
+        """The axis of the kernel that takes the gates, if it is smaller than what 32 examples bring it to read."""
+        if not isinstance(operation, KERNEL_LAYERS) or not placed.consumed:
+            return None
+        positions = math.prod(size or math.inf for size in tensors[0].shape[1:-1])
+        if len(placed.outputs[0].units) * math.prod(getattr(operation, "kernel_size", ())) > 32 * positions:
+            return None
+        axes = self.layout.axes[placed.record.path]["kernel"]
+        at = next(i for i, axis in enumerate(axes) if axis is not None and axis.role == "consumes")
+        return at if self._numbers(axes[at].units)[0] else None
+
+    def _numbers(self, units: np.ndarray) -> tuple[tuple, tuple]:
+        """The gated spaces that lie along an axis, and for each position the number of its gate among theirs."""
+        places = [self._place.get(int(entry)) for entry in units]
+        used = tuple(dict.fromkeys(place[0] for place in places if place))
+        starts = np.cumsum([1, *(self.gates[name].units for name in used)]).tolist()
+        offsets = dict(zip(used, starts[:-1], strict=True))
+        return used, tuple(offsets[place[0]] + place[1] if place else 0 for place in places)
+
+    def inside(self, entries: np.ndarray) -> keras.KerasTensor | None:
+        """The gates of units that a layer mixes inside itself, (batch or 1, units), or None if they have none."""
+        used, indices = self._numbers(entries)
+        if not used:
+            return None
+        masks = [self.masks[name] for name in used]
+        if len(masks) == 1 and min(indices) > 0:
+            return gather(masks[0], 1, np.array(indices) - 1)
+        return gather(
+            keras.ops.concatenate([keras.ops.ones_like(masks[0][:, :1]), *masks], axis=1), 1, np.array(indices)
+        )
+
+    def _gated(self, tensor: keras.KerasTensor, labels: Labels) -> keras.KerasTensor:
+        used, indices = self._numbers(labels.units)
+        if not used:
+            return tensor
+        key = (id(tensor), indices, used)
+        if key not in self._applied:
+            layer = ApplyGates(indices, axis=labels.axis, name=f"apply_gates_{len(self._applied)}", dtype=tensor.dtype)
+            self._applied[key] = layer([tensor, *(self.masks[name] for name in used)])
+        return self._applied[key]

@@ -1,0 +1,43 @@
+"""Layers of which nobody knows what they do to channels: they run as they are.
+
+Such a layer cannot be cut or mixed. But it can run once for each model, on that model's own channels, and what these
+runs give lies side by side: so `concatenate` is exact. The channels that it reads and makes cannot be selected.
+"""
+
+from keras import layers
+
+from kmerge.layer_rules import Rule, rules_for
+
+
+@rules_for(layers.Masking)
+class MaskingRule(Rule):
+    def walk(self, site, x):
+        site.fix(x, "compares all channels of a step with its mask value")
+        return x
+
+
+@rules_for(layers.TimeDistributed)
+class OpaqueRule(Rule):
+    """A layer that runs as it is. Register it for a layer of your own that you do not want to describe:
+
+        kmerge.register_rule(MyLayer, kmerge.OpaqueRule())
+
+    The layer must be what its configuration and its weights say, without any other state, and must treat each example
+    of a batch alone.
+    """
+
+    is_opaque = True
+
+    def walk(self, site, *inputs):
+        return site.isolate(*inputs)
+
+
+@rules_for(
+    layers.RNN, layers.SimpleRNN, layers.LSTM, layers.GRU, layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D,
+    layers.Bidirectional,
+)  # fmt: skip
+class RecurrentRule(OpaqueRule):
+    def walk(self, site, *inputs):
+        if site.layer.stateful:
+            site.refuse("it is stateful: it carries its state from batch to batch.", "Build it with stateful=False.")
+        return site.isolate(*inputs)

@@ -1,0 +1,350 @@
+"""Layers that normalise over units: statistics per source in `concatenate`, jointly over open gates in `merge`."""
+
+import functools
+import subprocess
+import sys
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import kmerge
+from kmerge import gated_normalization
+from tests import checks
+from tests.models import Entry, example_inputs, randomise
+from tests.test_merging import assert_same_architecture, harden
+
+# Apart from ZOO: with open gates these are not the mean of their parents, and `merge` warns of that.
+NORMALISED: dict[str, Entry] = {}
+
+
+def model(*final: str, **flags: bool):
+    def register(build):
+        NORMALISED[build.__name__] = Entry(build.__name__, build, final or ("linear",), **flags)
+        return NORMALISED[build.__name__]
+
+    return register
+
+
+@model()
+def plain():
+    x = keras.Input((5,))
+    h = layers.LayerNormalization()(layers.Dense(6, activation="relu")(x))
+    return keras.Model(x, layers.Dense(3)(h))
+
+
+@model("softmax")
+def residual_stream_of_unknown_length():
+    """The block of a transformer's feed-forward half; its stream is normalised at each block and at the end."""
+    x = keras.Input((None, 4))
+    h = layers.Dense(6)(x)
+    for _ in range(2):
+        g = layers.Dense(8, activation="gelu")(layers.LayerNormalization(epsilon=1e-6)(h))
+        h = layers.Add()([h, layers.Dense(6)(g)])
+    h = layers.GlobalAveragePooling1D()(layers.RMSNormalization()(h))
+    return keras.Model(x, layers.Dense(3, activation="softmax")(h))
+
+
+@model()
+def convnext():
+    """keras.applications' blocks, one of each kind, with their own LayerScale and StochasticDepth, nested as there."""
+    from keras.src.applications import convnext
+
+    x = keras.Input((16, 16, 3))
+    stem = [layers.Conv2D(4, 4, strides=4), layers.LayerNormalization(epsilon=1e-6)]
+    h = keras.Sequential([keras.Input((16, 16, 3)), *stem])(x)
+    h = convnext.ConvNeXtBlock(4, drop_path_rate=0.1, name="first")(h)
+    h = convnext.ConvNeXtBlock(4, drop_path_rate=0.1, name="second")(h)
+    down = [layers.LayerNormalization(epsilon=1e-6), layers.Conv2D(6, 2, strides=2)]
+    h = convnext.ConvNeXtBlock(6, name="third")(keras.Sequential([keras.Input((4, 4, 4)), *down])(h))
+    h = layers.LayerNormalization(epsilon=1e-6)(layers.GlobalAveragePooling2D()(h))
+    return keras.Model(x, layers.Dense(3)(h))
+
+
+@model()
+def shared_and_nested():
+    """One normalisation that is called twice in a nested model that is called twice."""
+    x = keras.Input((4,))
+    norm, dense = layers.LayerNormalization(), layers.Dense(5, activation="tanh")
+    h = norm(dense(layers.Dense(4)(x)))
+    encoder = keras.Model(x, layers.Add()([h, norm(layers.Dense(5)(h))]))
+    left, right = keras.Input((4,)), keras.Input((4,))
+    both = layers.Concatenate()([encoder(left), layers.UnitNormalization()(encoder(right))])
+    return keras.Model([left, right], layers.Dense(2)(both))
+
+
+@model("linear", "linear", repeats_input=True, leaves_others=True)
+def inputs_and_outputs():
+    """Normalised channels of an input, of an output, and of two inputs and a layer together."""
+    image, table = keras.Input((6, 6, 2)), keras.Input((3,))
+    h = layers.Conv2D(4, 3, activation="relu")(layers.LayerNormalization()(image))
+    h = layers.Concatenate()([layers.GlobalAveragePooling2D()(h), layers.Dense(5, activation="relu")(table), table])
+    h = layers.LayerNormalization()(h)
+    return keras.Model([image, table], [layers.Dense(2)(h), layers.LayerNormalization()(layers.Dense(4)(h))])
+
+
+@model()
+def over_space_and_channels():
+    x = keras.Input((5, 5, 2))
+    h = layers.LayerNormalization(axis=[1, 2, 3])(layers.Conv2D(4, 3)(x))
+    h = layers.LayerNormalization(axis=[-2, -1], scale=False)(layers.Conv2D(4, 1, activation="relu")(h))
+    return keras.Model(x, layers.Dense(3)(layers.Flatten()(h)))
+
+
+every_model = pytest.mark.parametrize("entry", NORMALISED.values(), ids=NORMALISED)
+# The others normalise a model's own channels too, of which there is one copy.
+free = pytest.mark.parametrize(
+    "entry", [e for e in NORMALISED.values() if not e.leaves_others], ids=lambda entry: entry.name
+)
+
+
+@functools.cache
+def parent(entry: Entry, seed: int) -> keras.Model:
+    return entry(seed)
+
+
+def family(entry: Entry, k: int = 2) -> list[keras.Model]:
+    return [parent(entry, seed) for seed in range(k)]
+
+
+@functools.cache
+def concatenated(entry: Entry, k: int = 2) -> keras.Model:
+    return checks.check_arguments_unchanged(family(entry, k), kmerge.concatenate)
+
+
+def merged(entry: Entry, **options) -> keras.Model:
+    with pytest.warns(UserWarning, match="normalise over the open units of all parents together"):
+        return kmerge.merge(*family(entry), **options)
+
+
+@pytest.mark.parametrize("k", [2, 3])
+@every_model
+def test_concatenate_is_the_mean_of_the_logits(entry, k):
+    checks.check_concatenate(entry, family(entry, k), concatenated(entry, k))
+
+
+@pytest.mark.parametrize(("k", "which"), [(2, 0), (3, 1)])
+@every_model
+def test_selecting_one_parent_gives_that_parent(entry, k, which):
+    checks.check_select_parent(entry, family(entry, k), concatenated(entry, k), which)
+
+
+@every_model
+def test_one_source_permutes_selects_and_grows(entry):
+    (first, *_) = family(entry)
+    checks.check_permute(first)
+    checks.check_select_everything(first)
+    checks.check_grow(first)
+    checks.check_select_commutes(first, 0.5)
+
+
+@every_model
+def test_several_sources_permute_select_and_concatenate_again(entry):
+    """A second walk finds the same spaces, whether sources stand in a row or mixed, with as many of each or not."""
+    big, inputs = concatenated(entry), example_inputs(concatenated(entry))
+    moved = checks.check_permute(big, seed=1)
+    half = kmerge.select(moved, {name: size // 2 for name, size in checks.selectable(moved).items()})
+    checks.assert_spaces(half, checks.selectable(family(entry)[0]))
+    checks.assert_same_interface(half, big)
+    mixed = kmerge.permute(half, checks.random_orders(half, 2))
+    checks.assert_close(checks.outputs(mixed, inputs), checks.outputs(half, inputs), 1e-5)
+    again = kmerge.concatenate(big, big)
+    checks.assert_close(checks.logits(again, inputs, entry.final), checks.logits(big, inputs, entry.final), 1e-5)
+
+
+@pytest.mark.parametrize("sources", [1, 2])
+def test_select_normalises_over_what_is_left(sources):
+    """Against NumPy: units 0 and 3 of the first parent and 1, 2, 4 of the second, each normalised with its own."""
+    entry, kept = NORMALISED["plain"], [[0, 3], [1, 2, 4]][:sources]
+    parents = family(entry)[:sources]
+    both = kmerge.concatenate(*parents) if sources == 2 else parents[0]
+    (name,) = checks.selectable(both)
+    smaller = kmerge.select(both, {name: [6 * s + unit for s, units in enumerate(kept) for unit in units]})
+    (x,) = example_inputs(both)
+    expected = 0
+    for parent, units in zip(parents, kept, strict=True):
+        (w, b), (gamma, beta), (head, bias) = (layer.get_weights() for layer in parent.layers[1:])
+        h = np.maximum(x @ w + b, 0)[:, units]
+        h = (h - h.mean(-1, keepdims=True)) / np.sqrt(h.var(-1, keepdims=True) + 1e-3)
+        expected = expected + ((h * gamma[units] + beta[units]) @ head[units] + bias) / sources
+    checks.assert_close(checks.outputs(smaller, [x]), [expected], 1e-5)
+
+
+@free
+def test_hard_gates_compress_exactly(entry):
+    big = merged(entry)
+    harden(big)
+    small, inputs = checks.check_arguments_unchanged([big], kmerge.compress), example_inputs(big)
+    checks.assert_close(checks.logits(small, inputs, entry.final), checks.logits(big, inputs, entry.final), 1e-5)
+    assert_same_architecture(small, family(entry)[0])
+
+
+@free
+def test_one_model_twice_is_that_model_however_its_units_are_normalised(entry):
+    """Joint statistics of two equal halves are those of each; a sum of squares is not, so UnitNormalization stands out."""
+    first, inputs = family(entry)[0], example_inputs(family(entry)[0])
+    with pytest.warns(UserWarning, match="normalise over"):
+        big = kmerge.merge(first, first, gates="open")
+    expected = checks.logits(first, inputs, entry.final)
+    if entry.name == "shared_and_nested":
+        assert checks.relative_error(checks.logits(big, inputs, entry.final)[0], expected[0]) > 1e-3
+    else:
+        checks.assert_close(checks.logits(big, inputs, entry.final), expected, 1e-5)
+
+
+def test_gates_weigh_units():
+    """y = x - sum(g x) / sum(g), over the standard deviation that is weighted alike, for each example's own gates."""
+    x = np.random.default_rng(0).normal(size=(3, 4, 5)).astype("float32")
+    gates = np.array([[1, 1, 0, 0, 0.5], [0, 0.2, 1, 1, 1], [1, 0, 0, 0, 0]], "float32")[:, None]
+    layer = gated_normalization.GatedLayerNormalization(center=False)
+    y = ops.convert_to_numpy(layer([x, gates]))
+    mean = np.average(x, axis=-1, weights=np.broadcast_to(gates, x.shape))[..., None]
+    variance = np.average((x - mean) ** 2, axis=-1, weights=np.broadcast_to(gates, x.shape))[..., None]
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 1e-3), rtol=1e-4, atol=1e-5)
+
+
+KINDS = [
+    layers.LayerNormalization(), layers.LayerNormalization(axis=[1, 2]), layers.LayerNormalization(axis=[2]),
+    layers.RMSNormalization(), layers.RMSNormalization(axis=[1, 2]), layers.UnitNormalization(),
+    layers.UnitNormalization(axis=[1, 2]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layer", KINDS, ids=lambda layer: f"{type(layer).__name__}{layer.axis}")
+def test_open_gates_normalise_as_keras_does(layer):
+    x = np.random.default_rng(0).normal(2, 3, size=(3, 4, 5)).astype("float32")
+    expected, twin = (
+        layer(x),
+        getattr(gated_normalization, f"Gated{type(layer).__name__}").from_config(layer.get_config()),
+    )
+    twin.build([x.shape, (3, 1, 5)])
+    values = [np.random.default_rng(1).normal(size=w.shape) for w in layer.weights]
+    layer.set_weights(values), twin.set_weights(values)
+    expected = ops.convert_to_numpy(layer(x))
+    np.testing.assert_allclose(ops.convert_to_numpy(twin([x, np.ones((1, 1, 5), "float32")])), expected, 1e-4, 1e-5)
+
+
+def test_undecided_gates_are_reported_with_the_change():
+    """No weight of the student can hold a gate of .5 that a mean was weighted with."""
+    entry = NORMALISED["plain"]
+    big = merged(entry)
+    for gate in kmerge.gates_of(big):
+        gate.loc.assign(np.where(np.arange(gate.units) < gate.units // 2, 20.0, -2.0).astype("float32"))
+    (x,) = example_inputs(big)
+    with pytest.warns(UserWarning, match=r"layer_normalization\S* normalise.*up to 0\.043 .*pass data="):
+        small = kmerge.compress(big)
+    change = checks.relative_error(checks.outputs(small, [x])[0], checks.outputs(big, [x])[0])
+    assert change > 1e-4
+    with pytest.warns(UserWarning, match=r"changes the outputs: by \d\.\de-\d\d of their largest"):
+        kmerge.compress(big, data=x)
+    harden(big)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        kmerge.compress(big)
+
+
+def test_a_big_student_trains_until_its_cut_is_exact():
+    """With the default pressure the gates end at 0 and 1, so that `compress` changes nothing and does not warn."""
+    entry = NORMALISED["residual_stream_of_unknown_length"]
+    big = merged(entry)
+    big.compile(kmerge.gate_optimizer(keras.optimizers.Adam(1e-3)), "sparse_categorical_crossentropy")
+    (x,) = example_inputs(big, batch=32)
+    big.fit(x, np.arange(32) % 3, batch_size=16, epochs=4, verbose=0, callbacks=[kmerge.GatePressure()])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        small = kmerge.compress(big)
+    checks.assert_close(checks.outputs(small, [x]), checks.outputs(big, [x]), 1e-5)
+
+
+def test_mixed_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        entry = NORMALISED["convnext"]
+        parents = [entry(seed) for seed in range(2)]
+        big, inputs = kmerge.concatenate(*parents), example_inputs(parents[0])
+        with pytest.warns(UserWarning, match="normalise"):
+            gated = kmerge.merge(*parents)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    means = [np.mean([checks.outputs(parent, inputs)[0] for parent in parents], axis=0)]
+    checks.assert_close(checks.outputs(big, inputs), means, 5e-2)
+    harden(gated)
+    checks.assert_close(checks.outputs(kmerge.compress(gated), inputs), checks.outputs(gated, inputs), 5e-2)
+
+
+def test_every_rewritten_model_loads_without_kmerge(tmp_path):
+    saved = {}
+    for entry in NORMALISED.values():
+        first = family(entry)[0]
+        sizes = checks.selectable(first)
+        saved[f"{entry.name}-concatenate"] = big = concatenated(entry)
+        saved[f"{entry.name}-permute"] = kmerge.permute(big, checks.random_orders(big, 3))
+        saved[f"{entry.name}-select"] = kmerge.select(big, {name: size + 1 for name, size in sizes.items()})
+        saved[f"{entry.name}-grow"] = kmerge.grow(first, dict.fromkeys(sizes, 1), scale=0.5, seed=4)
+        if not entry.leaves_others:
+            saved[f"{entry.name}-compress"] = compressed = merged(entry)
+            harden(compressed)
+            saved[f"{entry.name}-compress"] = kmerge.compress(compressed)
+    checks.check_saves(saved, tmp_path)
+
+
+_AGAIN = """
+import sys, keras, kmerge
+big, moved, gated = (keras.models.load_model(path) for path in sys.argv[1:4])
+spaces = kmerge.channel_spaces(big).selectable
+kmerge.permute(big, {s.name: list(range(s.size))[::-1] for s in spaces}).save(sys.argv[2])
+kmerge.compress(gated).save(sys.argv[3])
+"""
+
+
+def test_loaded_models_can_be_rewritten_and_compressed_in_another_process(tmp_path):
+    """Where automatic names start anew: those of a loaded model's layers and operations may come again."""
+    entry = NORMALISED["convnext"]
+    big, gated = concatenated(entry), merged(entry)
+    harden(gated)
+    paths = [str(tmp_path / f"{name}.keras") for name in ("big", "moved", "gated")]
+    for path, item in zip(paths, (big, big, gated), strict=True):
+        item.save(path)
+    done = subprocess.run([sys.executable, "-c", _AGAIN, *paths], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    inputs = example_inputs(big)
+    moved, small = (keras.models.load_model(path) for path in paths[1:])
+    checks.assert_close(checks.outputs(moved, inputs), checks.outputs(big, inputs), 1e-5)
+    checks.assert_same_weights(small, kmerge.compress(gated))
+
+
+def test_what_is_not_normalised_over_channels_is_refused():
+    x = keras.Input((6, 3))
+    h = layers.LayerNormalization(axis=1, name="culprit")(layers.Dense(4)(x))
+    network = keras.Model(x, layers.Dense(2)(h))
+    with pytest.raises(kmerge.UnsupportedLayerError, match="culprit.*axis.*channels lie on axis 2.*Use axis=2"):
+        kmerge.channel_spaces(network)
+
+
+def masked(ends_in_a_sequence: bool, seed: int) -> keras.Model:
+    x = keras.Input((6,), dtype="int32")
+    h = layers.LayerNormalization()(layers.Embedding(9, 4, mask_zero=True)(x))
+    h = h if ends_in_a_sequence else layers.GlobalAveragePooling1D()(h)
+    network = keras.Model(x, layers.Dense(2, name="head")(h))
+    randomise(network, seed)
+    return network
+
+
+def test_a_mask_goes_round_the_layers_of_each_source():
+    networks, tokens = [masked(False, seed) for seed in range(2)], np.array([[3, 1, 0, 0, 0, 0], [1, 2, 8, 4, 5, 6]])
+    both = kmerge.concatenate(*networks)
+    mean = np.mean([checks.outputs(network, [tokens])[0] for network in networks], axis=0)
+    checks.assert_close(checks.outputs(both, [tokens]), [mean], 1e-5)
+    with pytest.warns(UserWarning, match="normalise"):
+        big = kmerge.merge(*networks)
+    harden(big)
+    checks.assert_close(checks.outputs(kmerge.compress(big), [tokens]), checks.outputs(big, [tokens]), 1e-5)
+
+
+def test_the_mask_of_an_output_is_not_lost_in_silence():
+    """Losses read it."""
+    network = masked(True, 0)
+    with pytest.raises(kmerge.UnsupportedLayerError, match="output 0 of the model.*carries a mask"):
+        kmerge.concatenate(network, network)

@@ -107,6 +107,7 @@ class WidthCosts:
         for record in self.walked.records.values():
             for product in products(record.call):
                 shape = list(self._shapes.get(id(product.kernel), [(False, n) for n in product.kernel.shape]))
+                shape = shape if product.axes is None else [shape[i] for i in product.axes]
                 for ((side, number), axis), size in zip(product.positions, product.sizes, strict=True):
                     labels = getattr(record, side)[number]
                     shape.append((True, self._row(labels.units)) if labels.axis == axis else (False, size))

@@ -20,7 +20,7 @@ from kmerge.graph import Call, Graph, input_layer
 from kmerge.labels import Axis, Labels, stretches
 from kmerge.layer_rules import Rule
 from kmerge.operation_rules import rule_for
-from kmerge.walks import Notes, TraceSite, copy_name, input_labels, walk_calls
+from kmerge.walks import Notes, TraceSite, copy_name, input_labels, walk_calls, without_masks
 
 
 @dataclass
@@ -180,7 +180,7 @@ def trace(model: keras.Model, copied_inputs: frozenset = frozenset(), free_outpu
     def visit(key, path, call, inputs, end):
         rule = rule_for(call.operation, path)
         site = TraceSite(call, path, end is not None, notes)
-        outputs = rule.walk(site, *inputs)
+        outputs = rule.walk(site, *without_masks(site, inputs))
         outputs = outputs if isinstance(outputs, list) else [outputs]
         result.records[key] = Record(call, path, rule, inputs, outputs, end)
         result.layers[path] = call.operation

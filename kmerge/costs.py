@@ -11,7 +11,7 @@ What is counted says little about time: `latency` measures it.
 import math
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -20,11 +20,12 @@ from keras import layers
 
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
 from kmerge.gate_application import gated_layer
-from kmerge.graph import Call, Graph
+from kmerge.graph import Call, Graph, find_weight
 
 _CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
 _DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 _SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+_ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
 _TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 # Work on each value alone whatever the shape of their weights, or only look values up.
 _ELEMENTWISE = (
@@ -81,15 +82,18 @@ class Product:
         positions: the axes of the call's tensors over which the kernel moves: pairs of a tensor's shape, named by
             ("inputs" or "outputs", its number), and the axis; the batch axis is not among them.
         sizes: their sizes.
+        axes: the axes of the kernel that count, where what it makes is multiplied once more; by default all.
     """
 
     kernel: keras.Variable
     positions: tuple[tuple[tuple[str, int], int], ...]
     sizes: tuple[int, ...]
+    axes: tuple[int, ...] | None = None
 
     def count(self) -> int:
         """Multiply-accumulates for one example."""
-        return math.prod(self.kernel.shape) * math.prod(self.sizes)
+        shape = self.kernel.shape
+        return math.prod(shape if self.axes is None else (shape[i] for i in self.axes)) * math.prod(self.sizes)
 
 
 def products(call: Call) -> list[Product]:
@@ -117,6 +121,8 @@ def products(call: Call) -> list[Product]:
         return [_product(call, kernel, "outputs", _spatial(layer)) for kernel in kernels]
     if isinstance(layer, _TRANSPOSED):
         return [_product(call, layer.kernel, "inputs", _spatial(layer))]
+    if isinstance(layer, _ATTENTION):
+        return _attention_products(call)
     _refuse_unknown_product(call)
     return []
 
@@ -165,6 +171,24 @@ def _einsum_product(call: Call) -> Product:
             if name not in weight and (name not in places or shape[axis] is not None):
                 places[name] = ((side, 0), axis)
     return _moving(call, layer.kernel, list(places.values()))
+
+
+def _attention_products(call: Call) -> list[Product]:
+    """The projections, the scores, and the values that the scores weigh."""
+    layer, named = call.operation, call.named_inputs
+    query, value = (named[name][0] for name in ("query", "value"))
+    places = {i: [(("inputs", i), axis) for axis in range(1, len(call.inputs[i].shape) - 1)] for i in (query, value)}
+    found = []
+    for name in ("query", "gate", "attention_output", "key", "value"):
+        kernel = find_weight(layer, f"{name}/kernel")
+        if kernel is not None:
+            found.append(_moving(call, kernel, places[value if name in ("key", "value") else query]))
+    # Of every head, all that it says of one place meets what it says of another.
+    seen = [(("inputs", value), axis) for axis in getattr(layer, "attention_axes", (1,))]
+    for name, axes in (("query", (1, 2)), ("attention_output", (0, 1))):
+        kernel = find_weight(layer, f"{name}/kernel")
+        found.append(replace(_moving(call, kernel, places[query] + seen), axes=axes))
+    return found
 
 
 def _named_axes(term: str, rank: int) -> dict[str, int]:

@@ -6,6 +6,8 @@ a layer, an operation or a nested model. A layer that is used twice makes two ca
     inputs -> Graph(model).calls -> outputs
 """
 
+import functools
+import inspect
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,6 +48,25 @@ class Call:
     @property
     def is_model(self) -> bool:
         return isinstance(self.operation, keras.Model)
+
+    @functools.cached_property
+    def named_inputs(self) -> dict[str, list[int]]:
+        """The numbers of the inputs that each argument of the operation's `call` holds."""
+        numbers = iter(range(len(self.inputs)))
+        args, kwargs = keras.tree.map_structure(
+            lambda value: next(numbers) if isinstance(value, keras.KerasTensor) else None, (self.args, self.kwargs)
+        )
+        bound = inspect.signature(self.operation.call).bind(*args, **kwargs).arguments
+        flat = {name: keras.tree.flatten(value) for name, value in bound.items()}
+        return {name: [i for i in value if i is not None] for name, value in flat.items()}
+
+    @property
+    def masks(self) -> frozenset[int]:
+        """The inputs of a layer that are masks, which tell which places of a sequence count."""
+        if len(self.inputs) < 2 or not isinstance(self.operation, keras.Layer):
+            return frozenset()
+        named = [numbers for name, numbers in self.named_inputs.items() if name == "mask" or name.endswith("_mask")]
+        return frozenset(i for numbers in named for i in numbers)
 
     def replay(self, operation: keras.Operation, tensors: list) -> list:
         """Calls `operation` as this call does, with `tensors` in the place of `inputs`; returns its outputs."""
@@ -201,9 +222,45 @@ def _without_names(config):
     return config
 
 
-def clone_operation(operation: keras.Operation, changes: dict, name: str) -> keras.Operation:
-    """A new layer or operation with the configuration of `operation`, some entries changed, and a name."""
-    return type(operation).from_config({**operation.get_config(), **changes, "name": name})
+def clone_operation(
+    operation: keras.Operation, changes: dict, name: str, kind: type | None = None
+) -> keras.Operation:
+    """A new layer or operation with the configuration of `operation`, some entries changed, and a name.
+
+    Its class is `kind`, if given: a subclass with the same configuration.
+    """
+    return (kind or type(operation)).from_config({**operation.get_config(), **changes, "name": name})
+
+
+def find_weight(layer: keras.Layer, name: str) -> keras.Variable | None:
+    """The weight `name` of a layer, or None where the layer has none.
+
+    "query/kernel" is the weight `kernel` of the part `query`: an attribute that is a layer, or a part of that name.
+    """
+    *parts, last = name.split("/")
+    for part in parts:
+        inner = getattr(layer, part, None)
+        if not isinstance(inner, keras.Layer):
+            inner = next((x for x in layer._layers if x.name == part), None)
+        if inner is None:
+            return None
+        layer = inner
+    return getattr(layer, last, None)
+
+
+def holder_of(layer: keras.Layer, index: int) -> keras.Layer:
+    """The part of a layer, or the layer itself, that made its weight of this index."""
+    weight = layer.weights[index]
+    for part in layer._layers:
+        for i, other in enumerate(part.weights):
+            if other is weight:
+                return holder_of(part, i)
+    return layer
+
+
+def has_mask(tensor: keras.KerasTensor) -> bool:
+    """Whether Keras has attached a mask to a symbolic tensor, which the next layer reads unless it is given one."""
+    return getattr(tensor, "_keras_mask", None) is not None
 
 
 def rename_operation(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:

@@ -127,8 +127,19 @@ class Site:
         """New units that this layer makes; every use of a shared layer gets the same ones."""
         raise NotImplementedError
 
-    def consume(self, x: Labels) -> np.ndarray:
-        """Declares that the layer mixes the units of `x`; returns them as an axis of its kernel sees them."""
+    def consume(self, x: Labels, weight: str = "kernel") -> np.ndarray:
+        """Declares that the layer mixes the units of `x`; returns them as an axis of `weight` sees them."""
+        raise NotImplementedError
+
+    def consume_inside(self, units: np.ndarray) -> np.ndarray:
+        """Declares that the layer mixes units of its own, which no other layer reads, as attention mixes its heads.
+
+        Such units can be gated only inside the layer, by the layer class `Rule.gated`. Returns the units.
+        """
+        raise NotImplementedError
+
+    def fix(self, x: Labels, why: str) -> None:
+        """Declares that the positions of `x` mean something else than units, so that they must stay as they are."""
         raise NotImplementedError
 
     def hold(self, x: Labels) -> Labels:
@@ -163,7 +174,10 @@ class Site:
         raise NotImplementedError
 
     def weight(self, name: str, *axes: Axis | None) -> None:
-        """Declares what the axes of the weight `layer.<name>` are; None for an axis without units."""
+        """Declares what the axes of the weight `layer.<name>` are; None for an axis without units.
+
+        The weights of a layer's parts are named with a slash: "query/kernel" is `layer.query.kernel`.
+        """
         raise NotImplementedError
 
     def old_positions(self, index: int) -> np.ndarray:

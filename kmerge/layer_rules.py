@@ -43,6 +43,11 @@ class Rule:
 
     # Whether it only applies an activation: one that ends the model stands behind the mean of logits.
     is_activation = False
+    # The layer class that stands for this one in a big student if `Site.consume_inside` is used: it has the same weights
+    # and takes `head_gates`, of shape (batch or 1, units mixed inside), as a further argument of its call.
+    gated: type | None = None
+    # Whether the layer takes the masks off the tensors that it reads, so that whoever reads these later finds none.
+    takes_masks = False
 
     def walk(self, site: Site, *inputs: Labels) -> Labels | list[Labels]:
         """Follows the units through one call.
@@ -59,6 +64,10 @@ class Rule:
     def changes(self, site: Site, inputs: list[Labels], outputs: list[Labels]) -> dict:
         """Entries of the layer's configuration that differ when its inputs and outputs have these labels."""
         return {}
+
+    def hands_on(self, layer: object) -> bool:
+        """Whether, in inference, the output is the very tensor that the layer reads."""
+        return False
 
     def replay(self, call: Call, operation: object, tensors: list, picks: dict) -> list:
         """Calls the new operation on the new tensors; only slices and gathers need a way of their own.

@@ -19,9 +19,9 @@ import numpy as np
 
 from kmerge.channels import Record, Trace
 from kmerge.errors import InvalidArgumentError, KmergeError, UnsupportedLayerError
-from kmerge.graph import Graph
+from kmerge.graph import Graph, find_weight, has_mask
 from kmerge.labels import Axis, Labels, Site, match, occurrences, positions_of, stretches
-from kmerge.walks import walk_calls
+from kmerge.walks import walk_calls, without_masks
 
 NEW = None
 
@@ -57,6 +57,7 @@ class Placed:
         picks: for each output that is a slice or gather, `(axis, positions)`.
         changes: entries of the configuration that change.
         consumed: inputs that the layer mixes.
+        inside: the entries of the units of its own that it mixes.
     """
 
     record: Record
@@ -67,6 +68,7 @@ class Placed:
     picks: dict[int, tuple] = field(default_factory=dict)
     changes: dict = field(default_factory=dict)
     consumed: list[int] = field(default_factory=list)
+    inside: np.ndarray = field(default_factory=lambda: np.empty(0, int))
 
 
 def _check(plan: Plan, trace: Trace) -> None:
@@ -151,7 +153,7 @@ class Layout:
             if record.rule.is_activation:
                 placed.averages, placed.inputs[0] = self._average(record.inputs[0], placed.inputs[0])
         site = LayoutSite(self, placed)
-        outputs = record.rule.walk(site, *placed.inputs)
+        outputs = record.rule.walk(site, *without_masks(site, placed.inputs))
         placed.outputs = outputs if isinstance(outputs, list) else [outputs]
         placed.changes = record.rule.changes(site, placed.inputs, placed.outputs)
         self.axes.setdefault(path, site.axes)
@@ -215,6 +217,9 @@ class LayoutSite(Site):
 
     def _gather(self, x: Labels, positions: np.ndarray) -> Labels:
         i = self._index(x)
+        if i is not None and has_mask(self.call.inputs[i]) and not self.call.masks:
+            self.refuse("its input carries a mask, which would be lost where its channels are reordered.",
+                        "Leave the order of these channels as it is, or hand the mask on as an argument.")  # fmt: skip
         if i is None:
             raise KmergeError(
                 f"{self.path}: units that must agree differ. This is a fault of kmerge: please report it."
@@ -228,11 +233,20 @@ class LayoutSite(Site):
         first = self.layout._first.setdefault((self.path, role), x)
         return self._arrange(x, first.units)
 
-    def consume(self, x):
+    def consume(self, x, weight="kernel"):
         i = self._index(x)
-        x = self._share(x, "consumed")
-        self.placed.consumed.append(i)
+        x = self._share(x, ("consumed", weight))
+        if i not in self.placed.consumed:
+            self.placed.consumed.append(i)
         return x.units
+
+    def consume_inside(self, units):
+        self.placed.inside = units
+        return units
+
+    def fix(self, x, why):
+        if not np.array_equal(x.units % self.layout.units, self._template(x)):
+            self.refuse(f"it {why}, so they cannot be repeated for several models.", "Make them from an input.")
 
     def hold(self, x):
         return self._share(x, "held")
@@ -279,7 +293,7 @@ class LayoutSite(Site):
         pass
 
     def weight(self, name, *axes):
-        if getattr(self.layer, name, None) is not None:
+        if find_weight(self.layer, name) is not None and any(axes):
             self.axes[name] = axes
 
     def old_positions(self, index):
@@ -290,4 +304,4 @@ class LayoutSite(Site):
 def weight_axes(axes: Mapping[str, tuple], layer: keras.layers.Layer) -> dict[int, tuple[Axis | None, ...]]:
     """The axes of a layer's weights by their index in `layer.weights`."""
     index = {id(w): i for i, w in enumerate(layer.weights)}
-    return {index[id(getattr(layer, name))]: roles for name, roles in axes.items()}
+    return {index[id(find_weight(layer, name))]: roles for name, roles in axes.items()}

@@ -7,6 +7,7 @@
 Reference: Pašen & Boža, Merging of Neural Networks, Neural Processing Letters 2024, section 2.
 """
 
+import functools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from kmerge.budgets import Budget
 from kmerge.channels import Trace, trace
 from kmerge.compensation import KERNEL_LAYERS, compensate
 from kmerge.errors import InvalidArgumentError
-from kmerge.gate_application import ApplyGates, FoldGates
+from kmerge.gate_application import ApplyGates, FoldGates, look_up
 from kmerge.gates import HardConcreteGate
 from kmerge.labels import Labels
 from kmerge.layout import Layout, Placed, Plan, weight_axes
@@ -187,9 +188,12 @@ class _Gates:
                 name = f"fold_gates_{len(self._folded)}"
                 self._folded[id(operation)] = FoldGates(operation, indices, at, name=name)
             return self._folded[id(operation)], [[tensors[0], *(self.masks[name] for name in used)]]
-        return operation, [
-            self._gated(x, placed.inputs[i]) if i in placed.consumed else x for i, x in enumerate(tensors)
-        ]
+        tensors = [self._gated(x, placed.inputs[i]) if i in placed.consumed else x for i, x in enumerate(tensors)]
+        used, indices = self._numbers(placed.inside)
+        if used:
+            gates = look_up([self.masks[name] for name in used], list(indices))
+            operation = functools.partial(operation, head_gates=gates)
+        return operation, tensors
 
     def _kernel_axis(self, placed: Placed, operation, tensors: list) -> int | None:
         """The axis of the kernel that takes the gates, if it is smaller than what 32 examples bring it to read."""

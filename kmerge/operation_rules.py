@@ -6,6 +6,7 @@
 import numpy as np
 from keras import Operation
 
+from kmerge.attention_rules import EmbeddingRule  # noqa: F401  (registers the rules of attention)
 from kmerge.errors import UnsupportedLayerError
 from kmerge.layer_rules import RULES, Rule
 from kmerge.passing_rules import ElementwiseRule
@@ -138,6 +139,11 @@ OPERATION_RULES: dict[str, Rule] = {
     **{
         name: ArithmeticRule(linear=False)
         for name in ("Multiply", "Divide", "TrueDivide", "Maximum", "Minimum", "Power")
+    },
+    # Masks are computed with these.
+    **{
+        name: ArithmeticRule(linear=False)
+        for name in "Equal NotEqual Greater GreaterEqual Less LessEqual LogicalAnd LogicalOr LogicalNot".split()
     },
     **{name: ReduceRule() for name in ("Mean", "Sum", "Max", "Min")},
     **{name: OperationPassRule() for name in ("Negative", "Cast", "Identity", "Copy", "StopGradient")},

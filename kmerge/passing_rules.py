@@ -122,6 +122,9 @@ class PassRule(Rule):
     def walk(self, site, x):
         return x
 
+    def hands_on(self, layer):
+        return True
+
 
 @rules_for(layers.Activation)
 class ActivationRule(Rule):
@@ -132,6 +135,9 @@ class ActivationRule(Rule):
         if site.final and not site.call.alone and is_elementwise(site.layer.activation):
             site.curve(x)  # what it reads is an output or read elsewhere, so it is not merely the end of the model
         return x
+
+    def hands_on(self, layer):
+        return layer.activation is activations.linear
 
 
 @rules_for(layers.Softmax)

@@ -14,10 +14,10 @@ import numpy as np
 
 from kmerge.channels import Trace, trace
 from kmerge.errors import InvalidArgumentError, KmergeError
-from kmerge.graph import Graph, clone_operation, input_layer, paired_layers
+from kmerge.graph import Graph, clone_operation, has_mask, input_layer, paired_layers
 from kmerge.labels import Axis, positions_of
 from kmerge.layout import Layout, Placed, Plan, weight_axes
-from kmerge.seeds import seed_of
+from kmerge.new_units import Fresh
 from kmerge.shape_rules import gather
 from kmerge.walks import copy_name
 
@@ -136,6 +136,7 @@ class _Builder:
         self._clones: dict[tuple, object] = {}
         self._nested: dict[int, keras.Model] = {}
         self._names: set[str] = set()
+        self._same: dict[int, int] = {}  # tensors that are in inference the very tensor that their layer read
         # An averaged output keeps its name, by which losses and metrics are keyed; the layer before it gets another.
         averaged = {id(layout.trace.model.outputs[i]): i for i in layout.averages}
         ends = [
@@ -174,7 +175,20 @@ class _Builder:
             else:
                 outputs = call.replay(self._nested_model(call, here, key), here)
             values.update({id(x): value for x, value in zip(call.outputs, outputs, strict=True)})
+            if self.gating and not call.is_model:
+                self._take_masks(self.layout.calls[key].record, values)
         return [values[id(x)] for x in graph.outputs]
+
+    def _take_masks(self, record, values: dict) -> None:
+        """After a layer that takes the masks off what it reads: off the tensors themselves, as it now reads gated ones."""
+        call, same = record.call, self._same
+        if record.rule.hands_on(call.operation):
+            same[id(call.outputs[0])] = same.get(id(call.inputs[0]), id(call.inputs[0]))
+        if record.rule.takes_masks:
+            taken = {same.get(id(x), id(x)) for x in call.inputs}
+            for x, value in values.items():
+                if same.get(x, x) in taken and has_mask(value):
+                    values[x] = keras.ops.copy(value)  # an operation keeps no mask
 
     def _nested_model(self, call, tensors: list, key: tuple) -> keras.Model:
         if id(call.operation) not in self._nested:
@@ -191,18 +205,19 @@ class _Builder:
             tensors = [_mean(tensors[0], record.inputs[0].axis, placed.averages, f"mean_before_{record.call.name}")]
         for i, (axis, positions) in placed.gathers.items():
             tensors[i] = gather(tensors[i], axis, positions)
-        operation = called = self._operation(placed, prefix)
+        kind = record.rule.gated if self.gating and len(placed.inside) else None
+        operation = called = self._operation(placed, prefix, kind)
         if self.gating:
             called, tensors = self.gating.apply(placed, operation, tensors)
         with _no_draws(operation):
             return record.rule.replay(record.call, called, tensors, placed.picks)
 
-    def _operation(self, placed: Placed, prefix: str):
+    def _operation(self, placed: Placed, prefix: str, kind: type | None):
         """The layer of the new model; a shared layer has one, unless its uses come to differ in configuration."""
         operation, path = placed.record.call.operation, placed.record.path
         key = (path, repr(sorted(placed.changes.items())), isinstance(operation, keras.Layer) or len(self._clones))
         if key not in self._clones:
-            clone = clone_operation(operation, placed.changes, self._free_name(prefix, operation))
+            clone = clone_operation(operation, placed.changes, self._free_name(prefix, operation), kind)
             if isinstance(clone, keras.Layer):
                 self.layers.setdefault(path, clone)
             self._clones[key] = clone
@@ -263,29 +278,6 @@ def _no_draws(layer):
 
 
 # Filling --------------------------------------------------------------------------------------------------------------
-
-
-class Fresh:
-    """Weights of new units: drawn from the initializers of their layers, with a seed of their own."""
-
-    def __init__(self, walked: Trace, scale: float, seed: int):
-        self.walked = walked
-        self.scale = scale
-        self.seed = seed
-
-    def draw(self, path: str, index: int, shape: tuple) -> np.ndarray:
-        layer = self.walked.layers[path]
-        name = layer.weights[index].name
-        for candidate in (name, name.removesuffix("_kernel"), "depthwise"):
-            initializer = getattr(layer, f"{candidate}_initializer", None)
-            if initializer is not None:
-                break
-        else:
-            raise KmergeError(f"Layer {path!r}: weight {name!r} has no initializer to draw new units from.")
-        config = initializer.get_config()
-        if "seed" in config:
-            config["seed"] = seed_of("new units", self.seed, path, name)
-        return keras.ops.convert_to_numpy(type(initializer).from_config(config)(shape))
 
 
 def fill(

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from kmerge.errors import InvalidArgumentError
-from kmerge.graph import Graph
+from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
+from kmerge.graph import Call, Graph, find_weight
 from kmerge.labels import Labels, Site
 
 
@@ -33,6 +33,7 @@ def walk_calls(graph: Graph, inputs: list, visit: Callable) -> list:
             key, path = number + (call.number,), paths.setdefault(id(call.operation), prefix + call.name)
             reached = [end_of.get(id(x)) for x in call.outputs]
             if call.is_model:
+                _refuse_mask(call, path)
                 found = walk(Graph(call.operation), here, reached, key, path + "/")
             else:
                 found = visit(key, path, call, here, None if None in reached else reached[0])
@@ -40,6 +41,16 @@ def walk_calls(graph: Graph, inputs: list, visit: Callable) -> list:
         return [values[id(x)] for x in graph.outputs]
 
     return walk(graph, inputs, range(len(graph.outputs)), (), "")
+
+
+def _refuse_mask(call: Call, path: str) -> None:
+    if call.masks:
+        raise UnsupportedLayerError(
+            path,
+            type(call.operation).__name__,
+            "this nested model is handed a mask, which is not followed into it.",
+            "Call its layers directly, or build the layer that makes the mask inside of it.",
+        )
 
 
 def input_labels(tensor: keras.KerasTensor, units: Callable[[int], np.ndarray]) -> Labels:
@@ -110,10 +121,17 @@ class TraceSite(Site):
     def own(self, count, name="output"):
         return self.notes.own(self.path, count, "made", name=name)
 
-    def consume(self, x):
-        self._share(x, "consumed")
+    def consume(self, x, weight="kernel"):
+        self._share(x, ("consumed", weight))
         self.notes.note(("consumed", self.path), x.units)
         return x.units
+
+    def consume_inside(self, units):
+        self.notes.note(("consumed", self.path), units)
+        return units
+
+    def fix(self, x, why):
+        self.notes.note(("fixed", f"{self.path} {why}"), x.units)
 
     def hold(self, x):
         self._share(x, "held")
@@ -159,5 +177,17 @@ class TraceSite(Site):
             self.notes.note("curved", x.units)
 
     def weight(self, name, *axes):
-        if getattr(self.layer, name, None) is not None:
-            self.axes[name] = axes
+        variable = find_weight(self.layer, name)
+        if variable is None or not any(axes):
+            return
+        if not any(variable is w for w in self.layer.weights):
+            self.refuse(f"its {name!r} is computed from other weights, as with LoRA or quantization.",
+                        "Merge the plain model, and enable these afterwards.")  # fmt: skip
+        self.axes[name] = axes
+
+
+def without_masks(site: Site, inputs: list[Labels]) -> list[Labels]:
+    """The inputs that a rule follows. Masks are handed on as they are: their positions must stay."""
+    for i in site.call.masks:
+        site.fix(inputs[i], "reads them as a mask")
+    return [x for i, x in enumerate(inputs) if i not in site.call.masks]

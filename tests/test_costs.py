@@ -39,6 +39,23 @@ def test_macs_of_one_layer(layer, shape, expected):
     assert costs.multiply_accumulates(one_layer(layer, *shape)) == expected
 
 
+@pytest.mark.parametrize("gate", [False, True])
+def test_macs_of_attention(gate):
+    """Three queries of width 5 look at four values of width 6, through two heads of 7 keys and 8 values each."""
+    layer = layers.MultiHeadAttention(2, key_dim=7, value_dim=8, use_gate=gate)
+    query, value = keras.Input((3, 5)), keras.Input((4, 6))
+    model = keras.Model([query, value], layer(value=value, query=query))
+    projections = 3 * 5 * 2 * 7 + 4 * 6 * 2 * 7 + 4 * 6 * 2 * 8 + 3 * 2 * 8 * 5 + gate * 3 * 5 * 2 * 8
+    assert costs.multiply_accumulates(model) == projections + 2 * 3 * 4 * (7 + 8)
+
+
+def test_macs_of_grouped_attention():
+    layer = layers.GroupQueryAttention(7, 4, 2)
+    x = keras.Input((3, 5))
+    projections = 3 * 5 * 7 * (4 + 2 + 2 + 4)
+    assert costs.multiply_accumulates(keras.Model(x, layer(x, x))) == projections + 4 * 3 * 3 * (7 + 7)
+
+
 def test_a_shared_layer_counts_at_each_call_and_its_weights_once():
     shared = layers.Dense(4)
     a, b = keras.Input((3,)), keras.Input((3,))

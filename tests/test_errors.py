@@ -168,7 +168,7 @@ def _layer_normalization(x):
 
 def _attention(x):
     h = layers.Reshape((1, 4))(x)
-    return layers.Flatten()(layers.MultiHeadAttention(2, 2, name="culprit")(h, h))
+    return layers.Flatten()(layers.Attention(name="culprit")([h, h]))
 
 
 def _softmax_layer(x):
@@ -210,7 +210,7 @@ def _channels_first(x):
 
 UNSUPPORTED = [
     (_lstm, "LSTM"), (_lambda, "Lambda"), (_layer_normalization, "LayerNormalization"),
-    (_attention, "MultiHeadAttention"), (_softmax_layer, "Softmax"), (_softmax_activation, "softmax"),
+    (_attention, "Attention"), (_softmax_layer, "Softmax"), (_softmax_activation, "softmax"),
     (_mean_over_channels, "Mean"), (_norm_over_channels, "UnitNormalization"), (_dot, "Dot"),
     (_array_constant, "Multiply"), (_tensor_constant, "Add"), (_cumulative_sum, "Cumsum"),
     (_channels_first, "channels_first"),

@@ -1,0 +1,209 @@
+"""Rules for attention, and for what stands around it: EinsumDense and Embedding.
+
+A head is a unit. Attention works on each head alone, so that heads of several models stand side by side exactly:
+
+    query, key, value    kernels (inputs, heads, key_dim)     read the stream and make heads
+    output projection    kernel (heads, value_dim, outputs)   mixes the heads and makes the stream
+
+`key_dim` never changes: the scores are scaled by it.
+"""
+
+import numpy as np
+from keras import layers
+
+from kmerge.gated_attention import GatedGroupedQueryAttention, GatedMultiHeadAttention
+from kmerge.labels import Labels, Site
+from kmerge.layer_rules import Rule, apply_activation, channel, consumes, is_elementwise, produces, rules_for
+
+# What a subclass may define without changing what the heads do.
+_HARMLESS = {"__init__", "get_config", "from_config"}
+
+
+class _AttentionRule(Rule):
+    """Attention: `groups` units, each of so many query heads and one head of keys and values."""
+
+    plain: type
+
+    def walk(self, site, *inputs):
+        self._require_plain(site)
+        query, value, key = self._roles(site, inputs)
+        heads = site.own(self._groups(site.layer), name="heads")
+        per_query = np.repeat(heads, self._queries_per_group(site.layer))
+        read = {"query": site.consume(query, "query"), "value": site.consume(value, "value")}
+        read |= {"key": site.consume(key, "key"), "gate": read["query"]}
+        for name, units in read.items():
+            made = per_query if name in ("query", "gate") else heads
+            site.weight(f"{name}/kernel", consumes(units), produces(made), None)
+            site.weight(f"{name}/bias", produces(made), None)
+        shape = site.call.outputs[0].shape
+        units, several = site.own(shape[-1]), [None] * (len(shape) - len(query.shape))
+        site.weight(
+            "attention_output/kernel", consumes(site.consume_inside(per_query)), None, *several, produces(units)
+        )
+        site.weight("attention_output/bias", *several, produces(units))
+        out = site.output(units)
+        if len(site.call.outputs) == 1:
+            return out
+        if len(query.shape) != 3:
+            site.refuse("it returns scores of more than one axis of places.", "Leave return_attention_scores off.")
+        scores = site.output(per_query, axis=1, index=1)
+        site.curve(scores)
+        return [out, scores]
+
+    def _groups(self, layer) -> int:
+        raise NotImplementedError
+
+    def _queries_per_group(self, layer) -> int:
+        raise NotImplementedError
+
+    def _require_plain(self, site: Site) -> None:
+        kind = type(site.layer)
+        between = kind.__mro__[: kind.__mro__.index(self.plain)]
+        changed = sorted({name for c in between for name, value in vars(c).items() if callable(value)} - _HARMLESS)
+        if changed:
+            site.refuse(f"it changes {changed} of {self.plain.__name__}, so its heads may not be apart any more.",
+                        "Register a rule for it: kmerge.register_rule(layer_class, rule).")  # fmt: skip
+
+    @staticmethod
+    def _number(site: Site, name: str) -> int | None:
+        return next(iter(site.call.named_inputs.get(name, ())), None)
+
+    def _roles(self, site: Site, inputs: tuple[Labels, ...]) -> list[Labels]:
+        """The labels of query, value and key, however the call names them."""
+        followed = dict(zip([i for i in range(len(site.call.inputs)) if i not in site.call.masks], inputs, strict=True))
+        query, value, key = (followed.get(self._number(site, name)) for name in ("query", "value", "key"))
+        roles = [query, value, value if key is None else key]
+        for x in roles:
+            site.require_last_axis(x)
+        return roles
+
+    def _widths(self, site: Site, inputs: list[Labels], outputs: list[Labels]) -> tuple[int, int]:
+        """The new widths of the query and of the output."""
+        return len(inputs[self._number(site, "query")].units), len(outputs[0].units)
+
+
+@rules_for(layers.MultiHeadAttention)
+class MultiHeadAttentionRule(_AttentionRule):
+    plain, gated = layers.MultiHeadAttention, GatedMultiHeadAttention
+    takes_masks = True
+
+    def _groups(self, layer):
+        return layer.num_heads
+
+    def _queries_per_group(self, layer):
+        return 1
+
+    def changes(self, site, inputs, outputs):
+        query, width = self._widths(site, inputs, outputs)
+        heads = len(site.own(site.layer.num_heads, name="heads"))
+        shape = site.layer.get_config()["output_shape"]
+        if shape is None and query == width:
+            return {"num_heads": heads}
+        return {"num_heads": heads, "output_shape": (*(shape or (0,))[:-1], width)}
+
+
+@rules_for(layers.GroupQueryAttention)
+class GroupedQueryAttentionRule(_AttentionRule):
+    plain, gated = layers.GroupQueryAttention, GatedGroupedQueryAttention
+
+    def _groups(self, layer):
+        return layer.num_key_value_heads
+
+    def _queries_per_group(self, layer):
+        return layer.num_query_heads // layer.num_key_value_heads
+
+    def changes(self, site, inputs, outputs):
+        query, width = self._widths(site, inputs, outputs)
+        if query != width:
+            site.refuse(f"its output is as wide as its query, but {query} and {width} units would be left.",
+                        "Keep equally many units in both spaces, or use MultiHeadAttention.")  # fmt: skip
+        heads = len(site.own(site.layer.num_key_value_heads, name="heads"))
+        return {"num_key_value_heads": heads, "num_query_heads": heads * self._queries_per_group(site.layer)}
+
+
+@rules_for(layers.EinsumDense)
+class EinsumDenseRule(Rule):
+    """Letters tell the axes: one that the equation sums over is mixed, one that only kernel and output have is made.
+
+    Of several that are made, the last holds the units; the others are places, as the heads in "btd,dhk->bthk" are.
+    """
+
+    def walk(self, site, x):
+        data, kernel, out = einsum_letters(site.layer, len(x.shape))
+        letter = data[x.axis]
+        if letter in out:
+            return self._pass(site, x, letter, kernel, out)
+        if letter not in kernel:
+            site.refuse(f"{site.layer.equation!r} sums over the channels without a weight.", "Sum over other axes.")
+        made = [c for c in out if c in kernel and c not in data]
+        if not made:
+            site.refuse(f"{site.layer.equation!r} leaves no channel axis in its output.",
+                        "Keep an axis that the kernel makes, if only of size one.")  # fmt: skip
+        axis = out.index(made[-1])
+        units = site.own(site.call.outputs[0].shape[axis])
+        roles = {letter: consumes(site.consume(x)), made[-1]: produces(units)}
+        site.weight("kernel", *(roles.get(c) for c in kernel))
+        site.weight("bias", *self._bias_roles(site.layer, out, roles))
+        result = site.output(units, axis)
+        self._activate(site, result)
+        return result
+
+    def _pass(self, site, x, letter, kernel, out):
+        biased = site.layer.bias is not None and letter in site.layer.bias_axes
+        if letter in kernel or biased:
+            x = site.hold(x)
+        roles = {letter: channel(x.units)}
+        site.weight("kernel", *(roles.get(c) for c in kernel))
+        site.weight("bias", *self._bias_roles(site.layer, out, roles))
+        result = site.output(x.units, out.index(letter))
+        self._activate(site, result)
+        return result
+
+    def _activate(self, site, x):
+        if x.axis != len(x.shape) - 1 and not is_elementwise(site.layer.activation):
+            site.refuse("its activation works on another axis than the channels'.", "Put it into a layer of its own.")
+        apply_activation(site, site.layer.activation, x)
+
+    @staticmethod
+    def _bias_roles(layer, out: str, roles: dict) -> list:
+        """The bias has the output's axes from the first biased one on, of size one where there is no bias."""
+        if layer.bias is None:
+            return []
+        first = min(out.index(c) for c in layer.bias_axes)
+        return [roles.get(c) if c in layer.bias_axes else None for c in out[first:]]
+
+    def changes(self, site, inputs, outputs):
+        shape = list(site.layer.partial_output_shape)
+        before, _, after = site.layer.equation.replace(" ", "").partition("->")[2].partition("...")
+        # Without leading dots the output's letters count the batch, which the shape leaves out.
+        place = outputs[0].axis - len(outputs[0].shape) + len(shape) if after else outputs[0].axis - 1
+        if not 0 <= place < len(shape):
+            return {}
+        if shape[place] is not None:
+            shape[place] = len(outputs[0].units)
+        return {"output_shape": tuple(shape)}
+
+
+def einsum_letters(layer: layers.EinsumDense, rank: int) -> tuple[str, str, str]:
+    """The letters of data, kernel and output of an equation; digits stand for the axes of an ellipsis.
+
+    Args:
+        layer: the layer.
+        rank: number of axes of its input.
+    """
+    sources, _, out = layer.equation.replace(" ", "").partition("->")
+    data, _, kernel = sources.partition(",")
+    elided = "".join(map(str, range(rank - len(data.replace("...", "")))))
+    return data.replace("...", elided), kernel, out.replace("...", elided)
+
+
+@rules_for(layers.Embedding)
+class EmbeddingRule(Rule):
+    def walk(self, site, x):
+        site.fix(x, "reads them as places of a sequence")
+        units = site.own(site.layer.output_dim)
+        site.weight("embeddings", None, produces(units))
+        return site.output(units)
+
+    def changes(self, site, inputs, outputs):
+        return {"output_dim": len(outputs[0].units)}

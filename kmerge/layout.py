@@ -161,6 +161,12 @@ class Layout:
         return placed.outputs
 
     def _check_end(self, record: Record) -> None:
+        if has_mask(record.call.outputs[0]):
+            raise UnsupportedLayerError(
+                record.path, type(record.call.operation).__name__,
+                "its output is averaged behind it, where the mask that it carries for the loss would be lost.",
+                "Hand sample weights to the loss instead of a mask.",
+            )  # fmt: skip
         activation = getattr(record.call.operation, "activation", None)
         if not record.rule.is_activation and getattr(activation, "__name__", "linear") != "linear":
             raise UnsupportedLayerError(

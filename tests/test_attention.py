@@ -1,5 +1,6 @@
 """Transformers, and what stands around attention, under the contracts of every other network."""
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 import kmerge
 from tests import attention_models, checks
@@ -87,3 +89,29 @@ def test_a_saved_big_student_compresses_the_same(tmp_path):
     done = subprocess.run([sys.executable, "-c", _LOAD_BIG, *paths], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     checks.assert_same_weights(keras.models.load_model(paths[1]), kmerge.compress(big))
+
+
+def test_a_merged_vit_reads_digits_as_well_as_its_parents():
+    """End to end on real data: 8x8 digits as four patches of 4x4 pixels."""
+    images, labels = load_digits(return_X_y=True)
+    images = (images / 16).reshape(-1, 8, 8, 1).astype("float32")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def trained(model, optimizer, epochs, **options):
+        model.compile(optimizer, loss, metrics=["accuracy"])
+        model.fit(images[:1400], labels[:1400], batch_size=64, epochs=epochs, verbose=0, **options)
+        return model
+
+    def accuracy(model):
+        return float(np.mean(np.argmax(model.predict(images[1400:], verbose=0), axis=-1) == labels[1400:]))
+
+    build = functools.partial(attention_models.vit, "batch", width=16, classes=10, heads=4, key_dim=4, hidden=32)
+    parents = [trained(build(), keras.optimizers.Adam(3e-3), 5) for _ in range(2)]
+    big = kmerge.merge(*parents)
+    trained(big, kmerge.gate_optimizer(keras.optimizers.Adam(1e-3)), 5, callbacks=[kmerge.GatePressure()])
+    student = kmerge.compress(big)
+    assert accuracy(student) == pytest.approx(accuracy(big), abs=0.01)  # the cut loses nothing
+    trained(student, keras.optimizers.Adam(1e-3), 2)
+    assert student.count_params() == parents[0].count_params()
+    assert min(map(accuracy, parents)) > 0.8
+    assert accuracy(student) > np.mean([accuracy(parent) for parent in parents]) - 0.03

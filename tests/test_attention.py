@@ -1,5 +1,6 @@
 """Transformers, and what stands around attention, under the contracts of every other network."""
 
+import contextlib
 import functools
 import subprocess
 import sys
@@ -52,13 +53,18 @@ def test_grown_zero_units_change_nothing(entry):
 def test_merge_is_exact_at_open_hard_and_fractional_gates(entry):
     parents = family(entry, 2)
     inputs = example_inputs(parents[0])
-    big = kmerge.merge(*parents, gates="open")
+    joint = "layer" in entry.name  # LayerNormalization over the open units of all parents: exact only where they are cut
+    with pytest.warns(UserWarning, match="normalise over the open units") if joint else contextlib.nullcontext():
+        big = kmerge.merge(*parents, gates="open")
     means = [np.mean(values, axis=0) for values in zip(*(checks.outputs(p, inputs) for p in parents), strict=True)]
-    checks.assert_close(checks.outputs(big, inputs), means, 1e-5)
+    if not joint:
+        checks.assert_close(checks.outputs(big, inputs), means, 1e-5)
     harden(big)
     small = kmerge.compress(big)
     checks.assert_close(checks.outputs(small, inputs), checks.outputs(big, inputs), 1e-5)
     assert_same_architecture(small, parents[0])
+    if joint:
+        return
     for gate in kmerge.gates_of(big):
         gate.loc.assign(np.where(gate.values() > 0, np.linspace(-1.0, 1.0, gate.units), -20.0))
     checks.assert_close(checks.outputs(kmerge.compress(big), inputs), checks.outputs(big, inputs), 1e-5)

@@ -106,8 +106,8 @@ class WidthCosts:
         found = []
         for record in self.walked.records.values():
             for product in products(record.call):
-                kernel = self._shapes.get(id(product.kernel), [(False, n) for n in product.kernel.shape])
-                shape = [kernel[axis] for axis in product.axes]
+                shape = list(self._shapes.get(id(product.kernel), [(False, n) for n in product.kernel.shape]))
+                shape = shape if product.axes is None else [shape[i] for i in product.axes]
                 for ((side, number), axis), size in zip(product.positions, product.sizes, strict=True):
                     labels = getattr(record, side)[number]
                     shape.append((True, self._row(labels.units)) if labels.axis == axis else (False, size))

@@ -11,7 +11,7 @@ What is counted says little about time: `latency` measures it.
 import math
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -82,18 +82,18 @@ class Product:
         positions: the axes of the call's tensors over which the kernel moves: pairs of a tensor's shape, named by
             ("inputs" or "outputs", its number), and the axis; the batch axis is not among them.
         sizes: their sizes.
-        axes: the axes of the kernel that count: where tensors are multiplied with each other, some have a size in common
-            with axes of a kernel.
+        axes: the axes of the kernel that count, where what it makes is multiplied once more; by default all.
     """
 
     kernel: keras.Variable
     positions: tuple[tuple[tuple[str, int], int], ...]
     sizes: tuple[int, ...]
-    axes: tuple[int, ...]
+    axes: tuple[int, ...] | None = None
 
     def count(self) -> int:
         """Multiply-accumulates for one example."""
-        return math.prod(self.kernel.shape[axis] for axis in self.axes) * math.prod(self.sizes)
+        shape = self.kernel.shape
+        return math.prod(shape if self.axes is None else (shape[i] for i in self.axes)) * math.prod(self.sizes)
 
 
 def products(call: Call) -> list[Product]:
@@ -149,14 +149,14 @@ def _product(call: Call, kernel, side: str, axes) -> Product:
     return _moving(call, kernel, [((side, 0), axis) for axis in axes])
 
 
-def _moving(call: Call, kernel, positions: list, axes: tuple | None = None) -> Product:
+def _moving(call: Call, kernel, positions: list) -> Product:
     sizes = tuple(getattr(call, side)[number].shape[axis] for (side, number), axis in positions)
     if None in sizes:
         raise InvalidArgumentError(
             f"Layer {call.name!r} works on sizes {sizes}, of which some are unknown, so its "
             "multiply-accumulates are unknown too. Build the model with a keras.Input of fixed size."
         )
-    return Product(kernel, tuple(positions), sizes, axes or tuple(range(len(kernel.shape))))
+    return Product(kernel, tuple(positions), sizes)
 
 
 def _einsum_product(call: Call) -> Product:
@@ -174,21 +174,21 @@ def _einsum_product(call: Call) -> Product:
 
 
 def _attention_products(call: Call) -> list[Product]:
-    """The projections, the scores (a product for each head and its width) and the values that the scores weigh."""
+    """The projections, the scores, and the values that the scores weigh."""
     layer, named = call.operation, call.named_inputs
-    query, value = ([("inputs", named[name][0])] for name in ("query", "value"))
-
-    def moving(name: str, side: list, seen: list = (), axes: tuple | None = None) -> Product:
-        rank = len(call.inputs[side[0][1]].shape)
-        return _moving(call, kernels[name], [(side[0], axis) for axis in range(1, rank - 1)] + list(seen), axes)
-
-    kernels = {
-        name: find_weight(layer, f"{name}/kernel") for name in ("query", "key", "value", "gate", "attention_output")
-    }
-    kernels = {name: kernel for name, kernel in kernels.items() if kernel is not None}
-    seen = [(value[0], axis) for axis in getattr(layer, "attention_axes", (1,))]
-    projections = [moving(name, value if name in ("key", "value") else query) for name in kernels]
-    return [*projections, moving("query", query, seen, (1, 2)), moving("attention_output", query, seen, (0, 1))]
+    query, value = (named[name][0] for name in ("query", "value"))
+    places = {i: [(("inputs", i), axis) for axis in range(1, len(call.inputs[i].shape) - 1)] for i in (query, value)}
+    found = []
+    for name in ("query", "gate", "attention_output", "key", "value"):
+        kernel = find_weight(layer, f"{name}/kernel")
+        if kernel is not None:
+            found.append(_moving(call, kernel, places[value if name in ("key", "value") else query]))
+    # Of every head, all that it says of one place meets what it says of another.
+    seen = [(("inputs", value), axis) for axis in getattr(layer, "attention_axes", (1,))]
+    for name, axes in (("query", (1, 2)), ("attention_output", (0, 1))):
+        kernel = find_weight(layer, f"{name}/kernel")
+        found.append(replace(_moving(call, kernel, places[query] + seen), axes=axes))
+    return found
 
 
 def _named_axes(term: str, rank: int) -> dict[str, int]:

@@ -7,7 +7,6 @@ the batch may meet the kernel instead, `FoldGates`, and then no activation is to
 from collections.abc import Sequence
 
 import keras
-import numpy as np
 from keras import ops
 
 from kmerge.errors import InvalidArgumentError
@@ -52,13 +51,13 @@ class ApplyGates(keras.layers.Layer):
 
     def call(self, inputs):
         x, *masks = inputs
-        gates = _look_up(masks, self.indices)
+        gates = look_up(masks, self.indices)
         shape = [1] * len(x.shape)
         shape[0], shape[self.axis] = -1, len(self.indices)
         return _gated(x, ops.reshape(gates, shape))
 
     def compute_mask(self, inputs, previous_mask):
-        return previous_mask[0]  # that of `x`, for the layers of a sequence
+        return previous_mask[0]  # that of `x`: which places of a sequence count
 
     def compute_output_shape(self, input_shape):
         return input_shape[0]
@@ -86,12 +85,12 @@ def _gated(x, gates):
     return product, gradient
 
 
-def _look_up(masks: list, indices: list[int]):
-    """The gate of each position: shape (batch or 1, positions)."""
+def look_up(masks: list, indices: list[int]) -> keras.KerasTensor:
+    """The gate of each position, shape (batch or 1, positions), of masks of shape (batch or 1, units)."""
     if len(masks) == 1 and indices == list(range(1, masks[0].shape[-1] + 1)):
         return masks[0]
     gates = ops.concatenate([ops.ones_like(masks[0][:, :1]), *masks], axis=-1)
-    return ops.take(gates, np.array(indices, "int32"), axis=-1)
+    return ops.take(gates, indices, axis=-1)
 
 
 @keras.saving.register_keras_serializable("kmerge")
@@ -133,14 +132,14 @@ class FoldGates(keras.layers.Wrapper):
         x, *masks = inputs
         kernel = self.layer.kernel
         shape = [-1 if i == self.axis else 1 for i in range(len(kernel.shape))]
-        gated = kernel.value * ops.reshape(_look_up(masks, self.indices), shape)
+        gated = kernel.value * ops.reshape(look_up(masks, self.indices), shape)
         # In this scope, and for this call, the kernel has another value. The scope hides all that it does not name.
         values = [(variable, variable.value) for variable in self.layer.variables if variable is not kernel]
         with keras.StatelessScope([*values, (kernel, gated)]):
             return self.layer(x)
 
     def compute_mask(self, inputs, previous_mask):
-        return previous_mask[0] if self.supports_masking else None
+        return self.layer.compute_mask(inputs[0], previous_mask[0])
 
     def compute_output_shape(self, input_shape):
         return self.layer.compute_output_shape(input_shape[0])

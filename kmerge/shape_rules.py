@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from keras import KerasTensor, layers, ops
+from keras import KerasTensor, layers, ops, tree
 
 from kmerge.graph import Call, rename_operation
 from kmerge.labels import Labels, Site
@@ -20,11 +20,22 @@ def named_axis(site: Site, axis: int, rank: int) -> int:
 # Joining and splitting ------------------------------------------------------------------------------------------------
 
 
+def refuse_constants(site: Site) -> None:
+    """Refuses a call that combines tensors with an array: its channels have no units."""
+    for value in tree.flatten((site.call.args, site.call.kwargs)):
+        if hasattr(value, "shape") and not isinstance(value, KerasTensor) and math.prod(value.shape) > 1:
+            site.refuse(
+                f"it combines channels with a constant array of shape {tuple(value.shape)}, which no weight holds.",
+                "Use a layer that holds it as a weight, such as one for embeddings of places, and register its rule.",
+            )
+
+
 @rules_for(layers.Concatenate)
 class ConcatenateRule(Rule):
     may_lose = True
 
     def walk(self, site, *inputs):
+        refuse_constants(site)
         rank = len(inputs[0].shape)
         axis = named_axis(site, site.layer.axis, rank)
         if any(x.axis != inputs[0].axis for x in inputs):
@@ -243,6 +254,7 @@ class RepeatVectorRule(Rule):
 
 def combine(site: Site, inputs: tuple[Labels, ...]) -> Labels:
     """The labels of an elementwise combination: equal positions are tied, a size-1 axis is repeated."""
+    refuse_constants(site)
     rank = len(site.call.outputs[0].shape)
     if any(x.axis - len(x.shape) != inputs[0].axis - len(inputs[0].shape) for x in inputs):
         site.refuse("the channels of its inputs lie on different axes.", "Permute them to the last axis first.")

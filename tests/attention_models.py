@@ -3,8 +3,9 @@
 Nothing here imports kmerge, so that a process without it can load what was saved.
 """
 
+import functools
+
 import keras
-import numpy as np
 from keras import layers
 
 
@@ -43,53 +44,72 @@ class TokenAndPositionEmbedding(layers.Layer):
     def call(self, x):
         return self.token_emb(x) + self.pos_emb(keras.ops.arange(self.length))
 
+    def compute_output_shape(self, input_shape):
+        return (*input_shape, self.width)
+
     def get_config(self):
         return super().get_config() | {"length": self.length, "vocabulary": self.vocabulary, "width": self.width}
 
 
-def _normalised(x, norm: str):
-    kinds = {"none": layers.Identity, "batch": layers.BatchNormalization, "layer": layers.LayerNormalization}
-    return kinds[norm]()(x)
+@keras.saving.register_keras_serializable("tests")
+class PatchEncoder(layers.Layer):
+    """Projects patches and adds an embedding of their places, as Keras' own example of a ViT writes it."""
+
+    def __init__(self, patches: int, width: int, **kwargs):
+        super().__init__(**kwargs)
+        self.patches, self.width = patches, width
+        self.projection = layers.Dense(width)
+        self.position_embedding = layers.Embedding(patches, width)
+
+    def build(self, input_shape):
+        self.projection.build(input_shape)
+        self.position_embedding.build()
+
+    def call(self, patch):
+        places = keras.ops.expand_dims(keras.ops.arange(self.patches), 0)
+        return self.projection(patch) + self.position_embedding(places)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.width)
+
+    def get_config(self):
+        return super().get_config() | {"patches": self.patches, "width": self.width}
+
+
+def normalised(x, norm: str):
+    """`x` after BatchNormalization ("batch"), LayerNormalization ("layer") or nothing ("none")."""
+    kinds = {"batch": functools.partial(layers.BatchNormalization, momentum=0.9), "layer": layers.LayerNormalization}
+    return kinds[norm]()(x) if norm in kinds else x
 
 
 def block(x, norm: str, heads: int = 2, key_dim: int = 3, hidden: int = 7, before: bool = True, **call):
-    """Attention and an MLP, each around a residual; `before`: normalised before (ViT) or after (BERT) the sum."""
-    width = x.shape[-1]
-    attend = layers.MultiHeadAttention(heads, key_dim)
+    """Attention and an MLP, each around a residual; normalised `before` it (ViT) or after the sum (BERT)."""
+    width, attend = x.shape[-1], layers.MultiHeadAttention(heads, key_dim)
     if before:
-        h = _normalised(x, norm)
+        h = normalised(x, norm)
         x = layers.Add()([x, attend(h, h, **call)])
-        h = layers.Dense(hidden, activation="gelu")(_normalised(x, norm))
+        h = layers.Dense(hidden, activation="gelu")(normalised(x, norm))
         return layers.Add()([x, layers.Dense(width)(h)])
-    x = _normalised(layers.Add()([x, attend(x, x, **call)]), norm)
+    x = normalised(layers.Add()([x, attend(x, x, **call)]), norm)
     h = layers.Dense(width)(layers.Dense(hidden, activation="relu")(x))
-    return _normalised(layers.Add()([x, h]), norm)
+    return normalised(layers.Add()([x, h]), norm)
 
 
-def vit(
-    norm: str = "batch", width: int = 6, size: int = 8, blocks: int = 2, classes: int = 5, **options
-) -> keras.Model:
-    image = keras.Input((size, size, 1))
-    h = layers.Conv2D(width, 4, 4 if size > 8 else 2)(image)
-    h = layers.Reshape((-1, width))(h)  # (batch, patches, width)
+def vit(norm: str = "batch", width: int = 6, classes: int = 5, **options) -> keras.Model:
+    """Four patches of 4x4 pixels, two blocks, the mean over the patches."""
+    image = keras.Input((8, 8, 1))
+    h = layers.Reshape((-1, width))(layers.Conv2D(width, 4, 4)(image))  # (batch, patches, width)
     h = PositionEmbedding()(h)
-    for _ in range(blocks):
+    for _ in range(2):
         h = block(h, norm, **options)
-    h = layers.GlobalAveragePooling1D()(_normalised(h, norm))
+    h = layers.GlobalAveragePooling1D()(normalised(h, norm))
     return keras.Model(image, layers.Dense(classes)(h))
 
 
 def text_encoder(norm: str = "batch", mask_zero: bool = False, before: bool = True, **call) -> keras.Model:
+    """Six tokens, zero for none, two blocks, the mean over the tokens that are there."""
     tokens = keras.Input((6,), dtype="int32")
     h = PositionEmbedding()(layers.Embedding(11, 6, mask_zero=mask_zero)(tokens))
     for _ in range(2):
         h = block(h, norm, before=before, **call)
     return keras.Model(tokens, layers.Dense(4)(layers.GlobalAveragePooling1D()(h)))
-
-
-def example_tokens(batch: int = 5, length: int = 6, vocabulary: int = 11, seed: int = 0) -> np.ndarray:
-    """Sentences of different lengths, padded with zeros."""
-    rng = np.random.default_rng([seed, 24])
-    tokens = rng.integers(1, vocabulary, (batch, length))
-    lengths = rng.integers(2, length + 1, (batch, 1))
-    return np.where(np.arange(length) < lengths, tokens, 0).astype("int32")

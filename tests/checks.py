@@ -251,15 +251,19 @@ assert "kmerge" not in sys.modules
 """
 
 
-def check_saves(models: Mapping[str, keras.Model], folder: Path) -> None:
-    """Every model, loaded in one new process that never imports kmerge, gives the outputs it gave here."""
+def check_saves(models: Mapping[str, keras.Model], folder: Path, layers_of: Path | None = None) -> None:
+    """Every model, loaded in one new process that never imports kmerge, gives the outputs it gave here.
+
+    `layers_of` is a file that defines layers of the user's own.
+    """
     expected, paths = {}, [folder / f"{name}.keras" for name in models]
     for path, model in zip(paths, models.values(), strict=True):
         inputs = example_inputs(model)
         np.savez(path.with_suffix(".inputs.npz"), *inputs)
         expected[path] = outputs(model, inputs)
         model.save(path)
-    done = subprocess.run([sys.executable, "-c", _LOAD, *map(str, paths)], cwd=folder, capture_output=True, text=True)
+    own = f"exec(open({str(layers_of)!r}).read())\n" if layers_of else ""
+    done = subprocess.run([sys.executable, "-c", own + _LOAD, *map(str, paths)], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     for path, values in expected.items():
         loaded = list(np.load(path.with_suffix(".outputs.npz")).values())

@@ -88,10 +88,13 @@ def every_layer(model: keras.Model) -> list[keras.Layer]:
 
 
 def example_inputs(model: keras.Model, seed: int = 0, batch: int = 4) -> list[np.ndarray]:
-    """One float32 batch for each input of `model`; an unknown size becomes 8."""
+    """One batch for each input of `model`, float32 or small numbers of tokens; an unknown size becomes 8."""
     rng = np.random.default_rng([seed, 21])
     shapes = [(batch, *(size or 8 for size in tensor.shape[1:])) for tensor in model.inputs]
-    return [rng.normal(0, 1, shape).astype("float32") for shape in shapes]
+    return [
+        rng.integers(0, 4, shape).astype("int32") if "int" in tensor.dtype else rng.normal(0, 1, shape).astype("float32")
+        for shape, tensor in zip(shapes, model.inputs, strict=True)
+    ]
 
 
 def conv(x, filters: int, size: int = 3, strides: int = 1, activation: str = "relu", **options):

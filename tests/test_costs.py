@@ -4,7 +4,10 @@ import keras
 import pytest
 from keras import layers
 
+import kmerge
 from kmerge import costs
+from kmerge.budgets import WidthCosts
+from kmerge.channels import trace
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
 
 
@@ -136,3 +139,19 @@ def test_saved_bytes_are_those_of_the_file(tmp_path):
     size = (tmp_path / "model.keras").stat().st_size
     assert abs(costs.saved_bytes(model) - size) <= 200  # the file holds a date
     assert 4 * costs.parameters(model) < size < 4 * costs.parameters(model) + 50_000
+
+
+@pytest.mark.parametrize(
+    "layer", [layers.MultiHeadAttention(4, 3), layers.GroupQueryAttention(3, 4, 2)], ids=lambda layer: layer.name
+)
+def test_a_budget_counts_attention_at_other_widths(layer):
+    x = keras.Input((5, 6))
+    h = layers.Dense(6, name="before")(x)
+    model = keras.Model(x, layers.Dense(2)(layers.Add()([h, layer(h, h)])))
+    heads = next(name for name in kmerge.channel_spaces(model) if layer.name in name)
+    widths = {heads: 1, "before": 4}
+    smaller = kmerge.select(model, widths)
+    counted = WidthCosts(trace(model))
+    assert counted.multiply_accumulates({}) == costs.multiply_accumulates(model)
+    assert counted.multiply_accumulates(widths) == costs.multiply_accumulates(smaller)
+    assert counted.parameters(widths) == costs.parameters(smaller)

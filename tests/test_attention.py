@@ -1,0 +1,123 @@
+"""Transformers, and what stands around attention, under the contracts of every other network."""
+
+import contextlib
+import functools
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+import kmerge
+from tests import attention_models, checks
+from tests.attention_cases import CASES, concatenated, family
+from tests.models import example_inputs
+from tests.test_merging import assert_same_architecture, harden
+
+every_case = pytest.mark.parametrize("entry", CASES.values(), ids=CASES)
+
+
+# The verbs.
+
+
+@pytest.mark.parametrize("k", [2, 3])
+@every_case
+def test_concatenate_is_the_mean_of_the_logits(entry, k):
+    checks.check_concatenate(entry, family(entry, k), concatenated(entry, k))
+
+
+@every_case
+def test_selecting_one_parent_gives_that_parent(entry):
+    checks.check_select_parent(entry, family(entry, 3), concatenated(entry, 3), 1)
+
+
+@every_case
+def test_permute_and_back(entry):
+    checks.check_permute(family(entry, 1)[0])
+
+
+@every_case
+def test_select_commutes_with_permute(entry):
+    checks.check_select_commutes(family(entry, 1)[0], 0.5)
+
+
+@every_case
+def test_grown_zero_units_change_nothing(entry):
+    checks.check_grow(family(entry, 1)[0])
+
+
+@every_case
+def test_merge_is_exact_at_open_hard_and_fractional_gates(entry):
+    parents = family(entry, 2)
+    inputs = example_inputs(parents[0])
+    joint = "layer" in entry.name  # LayerNormalization over the open units of all parents: exact only where they are cut
+    with pytest.warns(UserWarning, match="normalise over the open units") if joint else contextlib.nullcontext():
+        big = kmerge.merge(*parents, gates="open")
+    means = [np.mean(values, axis=0) for values in zip(*(checks.outputs(p, inputs) for p in parents), strict=True)]
+    if not joint:
+        checks.assert_close(checks.outputs(big, inputs), means, 1e-5)
+    harden(big)
+    small = kmerge.compress(big)
+    checks.assert_close(checks.outputs(small, inputs), checks.outputs(big, inputs), 1e-5)
+    assert_same_architecture(small, parents[0])
+    if joint:
+        return
+    for gate in kmerge.gates_of(big):
+        gate.loc.assign(np.where(gate.values() > 0, np.linspace(-1.0, 1.0, gate.units), -20.0))
+    checks.assert_close(checks.outputs(kmerge.compress(big), inputs), checks.outputs(big, inputs), 1e-5)
+
+
+def test_selected_transformers_load_without_kmerge(tmp_path):
+    models = {}
+    for name in ("vit-batch", "text-batch-after", "attention_over_rows", "grouped_queries", "patch_encoder"):
+        entry = CASES[name]
+        model = family(entry, 1)[0] if name.startswith("text") else concatenated(entry, 2)
+        models[name] = kmerge.select(model, {n: (size + 1) // 2 for n, size in checks.selectable(model).items()})
+    checks.check_saves(models, tmp_path, Path(attention_models.__file__))
+
+
+_LOAD_BIG = """
+import sys, keras, kmerge
+from tests import attention_cases
+kmerge.compress(keras.models.load_model(sys.argv[1])).save(sys.argv[2])
+"""
+
+
+def test_a_saved_big_student_compresses_the_same(tmp_path):
+    """In another process: the gated attention layers load with it."""
+    paths = [str(tmp_path / name) for name in ("big.keras", "small.keras")]
+    big = kmerge.merge(*family(CASES["vit-batch"], 2))
+    harden(big)
+    big.save(paths[0])
+    done = subprocess.run([sys.executable, "-c", _LOAD_BIG, *paths], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    checks.assert_same_weights(keras.models.load_model(paths[1]), kmerge.compress(big))
+
+
+def test_a_merged_vit_reads_digits_as_well_as_its_parents():
+    """End to end on real data: 8x8 digits as four patches of 4x4 pixels."""
+    images, labels = load_digits(return_X_y=True)
+    images = (images / 16).reshape(-1, 8, 8, 1).astype("float32")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def trained(model, optimizer, epochs, **options):
+        model.compile(optimizer, loss, metrics=["accuracy"])
+        model.fit(images[:1400], labels[:1400], batch_size=64, epochs=epochs, verbose=0, **options)
+        return model
+
+    def accuracy(model):
+        return float(np.mean(np.argmax(model.predict(images[1400:], verbose=0), axis=-1) == labels[1400:]))
+
+    build = functools.partial(attention_models.vit, "batch", width=16, classes=10, heads=4, key_dim=4, hidden=32)
+    parents = [trained(build(), keras.optimizers.Adam(3e-3), 5) for _ in range(2)]
+    big = kmerge.merge(*parents)
+    trained(big, kmerge.gate_optimizer(keras.optimizers.Adam(1e-3)), 5, callbacks=[kmerge.GatePressure()])
+    student = kmerge.compress(big)
+    assert accuracy(student) == pytest.approx(accuracy(big), abs=0.01)  # the cut loses nothing
+    trained(student, keras.optimizers.Adam(1e-3), 2)
+    assert student.count_params() == parents[0].count_params()
+    assert min(map(accuracy, parents)) > 0.8
+    assert accuracy(student) > np.mean([accuracy(parent) for parent in parents]) - 0.03

@@ -203,6 +203,17 @@ def test_a_second_launch_runs_nothing_and_writes_the_same_table(finished):
     assert "6 runs, 0 to do" in out
 
 
+def test_tables_alone_are_rebuilt_from_the_folders(finished):
+    _, folder, _ = finished
+    before = (folder / "runs.csv").read_text()
+    (folder / "runs.csv").unlink()
+    status, out, _ = launches.launch("--suite", "sine", "--tables", "--out", folder.parent)
+    assert status == run.DONE and "| one_model" in out
+    assert (folder / "runs.csv").read_text() == before
+    status, _, err = launches.launch("--suite", "sine", "--tables", "--out", folder / "nowhere")
+    assert status == run.FAILED and "not up to date" in err and "Traceback" not in err
+
+
 def test_a_result_does_not_depend_on_what_ran_before(finished, tmp_path):
     """The last run of a shared process, alone and with no cached stage, gives the same numbers."""
     _, folder, _ = finished

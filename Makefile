@@ -12,9 +12,9 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 
 # Tests that run a second time, on JAX and in a process that cannot import TensorFlow: those of the gates, of `fit`, of the
 # README's code, and of the tests over the zoo of models those of two models.
-ON_JAX := tests/test_gates.py tests/test_training.py tests/test_fit_many.py tests/test_readme.py \
+ON_JAX := tests/test_gates.py tests/test_gate_application.py tests/test_training.py tests/test_fit_many.py tests/test_readme.py \
     tests/test_surgery.py tests/test_merging.py \
-    -k "test_gates.py or test_training.py or test_fit_many.py or test_readme.py or [lenet or [mlp"
+    -k "test_gates.py or test_gate_application.py or test_training.py or test_fit_many.py or test_readme.py or [lenet or [mlp"
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 

@@ -31,6 +31,7 @@ def train_phase(
     *,
     label: str | None = None,
     control: str | None = None,
+    patience: int | None = None,
 ) -> TrainingRecord:
     """Train a network in place for one phase, on the task's training data, watching its validation data.
 
@@ -43,6 +44,7 @@ def train_phase(
         on_epoch: called with each epoch's row.
         label: what rows call the phase, if the phase happens more than once; its name by default.
         control: for a model with gates: name of the control in `task.gates.controls`. None for a model without.
+        patience: of `kmerge.GatePressure`, which may end the phase early.
 
     Returns:
         The record of the phase.
@@ -56,7 +58,7 @@ def train_phase(
         optimizer = kmerge.gate_optimizer(
             optimizer, gate_learning_rate=gates.learning_rate, gate_momentum=gates.momentum
         )
-        pressure = [kmerge.GatePressure(control=control, **gates.controls[control])]
+        pressure = [kmerge.GatePressure(control, patience, **gates.controls[control])]
     model.compile(optimizer, loss=task.loss(), metrics=[_metric(task)])
     recorder = _Recorder(task, label, schedule, steps=-(-len(task.data.x_train) // settings.batch_size), hear=on_epoch)
     start = time.perf_counter()
@@ -73,7 +75,8 @@ def train_phase(
         verbose=0,
     )
     seconds = time.perf_counter() - start
-    return TrainingRecord(recorder.rows, seconds, training_flops(model, task, epochs), recorder.best_weights)
+    flops = training_flops(model, task, len(recorder.rows))
+    return TrainingRecord(recorder.rows, seconds, flops, recorder.best_weights)
 
 
 def _optimizer(phase: Phase, epochs: int, examples: int) -> tuple[keras.optimizers.Optimizer, Callable[[int], float]]:

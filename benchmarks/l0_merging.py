@@ -24,18 +24,24 @@ class L0Merge:
     Attributes:
         control: of the gates' budget; None for the suite's own choice.
         compensate: whether `kmerge.compress` compensates for what was cut by least squares on training data.
+        sampling: of the masks; None for the suite's own choice.
+        patience: of `kmerge.GatePressure`. Epochs that it saves are added to fine-tuning.
     """
 
     control: str | None = None
     compensate: bool = False
+    sampling: str | None = None
+    patience: int | None = None
 
     def __call__(self, task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
         """See `Strategy`."""
         control = self.control or task.gates.control
         trained = [train_teacher(task, budget, seed, number, stages) for number in range(2)]
         teachers, records = [model for model, _ in trained], [record for _, record in trained]
-        big = _big_student(task, teachers, seed)
-        gating = train_phase(big, task, "gates", budget.gates, seed, stages.on_epoch, control=control)
+        big = _big_student(task, teachers, seed, self.sampling)
+        gating = train_phase(
+            big, task, "gates", budget.gates, seed, stages.on_epoch, control=control, patience=self.patience
+        )
         sample = task.data.x_train[:_COMPENSATION_EXAMPLES] if self.compensate else None
         student = kmerge.compress(big, data=sample)
         extras = {
@@ -46,12 +52,13 @@ class L0Merge:
             "validation_after_cut": validation_metric(task, student),
             "gates_undecided": gating.rows[-1]["gate_undecided"],
         }
-        tuning = train_phase(student, task, "finetune", budget.finetune, seed, stages.on_epoch)
+        left = budget.gates - len(gating.rows)
+        tuning = train_phase(student, task, "finetune", budget.finetune + left, seed, stages.on_epoch)
         return make_outcome(task, student, tuning.best_weights, [*records, gating, tuning], extras)
 
 
-def _big_student(task: Task, teachers: list[keras.Model], seed: int) -> keras.Model:
-    return kmerge.merge(*teachers, sampling=task.gates.sampling, seed=seed_of("gates", seed))
+def _big_student(task: Task, teachers: list[keras.Model], seed: int, sampling: str | None = None) -> keras.Model:
+    return kmerge.merge(*teachers, sampling=sampling or task.gates.sampling, seed=seed_of("gates", seed))
 
 
 def one_model_equal_compute(task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:

@@ -2,9 +2,9 @@
 
     python -m benchmarks.speed --nets sine lenet --backends tensorflow jax --together 1 10 50
 
-prints a Markdown table. Each net and backend is measured in a process of its own; every number of a row comes from that
-one process, so ratios do not depend on the machine's mood as much as times do. A time is that of the fastest of several
-epochs, without compiling.
+prints a Markdown table. Each net and backend is measured in a process of its own; there all
+contenders take turns, so ratios do not depend on the machine's mood as much as times do. A time is that of the fastest of
+several epochs, without compiling.
 """
 
 import argparse
@@ -55,7 +55,10 @@ COLUMNS = {
     "compile": "compile, s",
     "gates_example": "gates per example / none",
     "gates_batch": "gates per batch / none",
-    "gates_teacher": "gates per batch / teacher",
+    "teacher_example": "gates per example / teacher",
+    "teacher_batch": "gates per batch / teacher",
+    "kept_example": "kept for backward, per example / none",
+    "kept_batch": "kept for backward, per batch / none",
 }
 
 
@@ -116,29 +119,55 @@ def measure(net: Net, gates: bool, together: list[int]) -> dict:
     def parents(count: int = 2) -> list:
         return [_build(net, seed) for seed in range(count)]
 
-    teacher = _compiled(net, parents(1)[0])
-    plain, params = _time(net, kmerge.fit, teacher)
-    theirs, _ = _time(net, lambda model, *data, **options: model.fit(*data, **options), _compiled(net, parents(1)[0]))
-    numbers = {"model_fit": theirs, "fit": plain, "speedup": theirs / plain, "compile": params["compile_seconds"]}
-    numbers |= {"program": params["program"] + (", XLA" if params["xla"] else ""), "device": _device(keras)}
+    def theirs(model, *data, **options):
+        return model.fit(*data, **options)
+
+    contenders = {
+        "model_fit": (theirs, _compiled(net, parents(1)[0])),
+        "fit": (kmerge.fit, _compiled(net, parents(1)[0])),
+    }
     if gates:
-        wide, _ = _time(net, kmerge.fit, _compiled(net, kmerge.concatenate(*parents())))
+        contenders["wide"] = kmerge.fit, _compiled(net, kmerge.concatenate(*parents()))
         for sampling in ("example", "batch"):
             big = kmerge.merge(*parents(), sampling=sampling)
-            gated, _ = _time(net, kmerge.fit, _compiled(net, big, kmerge.gate_optimizer))
-            numbers[f"gates_{sampling}"] = gated / wide
-        numbers["gates_teacher"] = gated / plain
+            contenders[sampling] = kmerge.fit, _compiled(net, big, kmerge.gate_optimizer)
     for count in together:
-        models = [_compiled(net, model) for model in parents(count)]
-        many, _ = _time(net, lambda models, *data, **options: _first_of_many(kmerge, models, data, options), models)
-        numbers[f"together_{count}"] = many / count / plain
-    return numbers
+        contenders[f"together_{count}"] = _fit_together, [_compiled(net, model) for model in parents(count)]
+    times, params = _times(net, contenders)
+    numbers = {name: times[name] for name in ("model_fit", "fit")}
+    numbers |= {"speedup": times["model_fit"] / times["fit"], "compile": params["fit"]["compile_seconds"]}
+    numbers |= {
+        "program": params["fit"]["program"] + (", XLA" if params["fit"]["xla"] else ""),
+        "device": _device(keras),
+    }
+    for sampling in ("example", "batch") if gates else ():
+        numbers |= {
+            f"gates_{sampling}": times[sampling] / times["wide"],
+            f"teacher_{sampling}": times[sampling] / times["fit"],
+        }
+        if keras.backend.backend() == "jax":
+            numbers[f"kept_{sampling}"] = _kept(net, contenders[sampling][1]) / _kept(net, contenders["wide"][1])
+    return numbers | {f"together_{k}": times[f"together_{k}"] / k / times["fit"] for k in together}
 
 
-def _first_of_many(kmerge, models: list, data: tuple, options: dict):
-    options = {key: value for key, value in options.items() if key != "verbose"}
-    callbacks = [options.pop("callbacks"), *([] for _ in models[1:])]
-    return kmerge.fit_many(models, *data, callbacks=callbacks, **options)[0]
+def _kept(net: Net, model) -> int:
+    """Bytes that the forward pass of one batch keeps for the backward pass, weights not counted (JAX)."""
+    import jax
+    import numpy as np
+
+    weights, others = ([v.value for v in group] for group in (model.trainable_variables, model.non_trainable_variables))
+    x = np.zeros((net.batch_size, *net.input_shape), "float32")
+    _, backward = jax.vjp(lambda weights: model.stateless_call(weights, others, x, training=True), weights)
+    known = {array.unsafe_buffer_pointer() for array in [*weights, *others]}
+    arrays = {a.unsafe_buffer_pointer(): a.nbytes for a in jax.tree.leaves(backward) if isinstance(a, jax.Array)}
+    return sum(size for pointer, size in arrays.items() if pointer not in known)
+
+
+def _fit_together(models: list, *data, callbacks, **options):
+    import kmerge
+
+    options.pop("verbose")
+    return kmerge.fit_many(models, *data, callbacks=[callbacks, *([] for _ in models[1:])], **options)[0]
 
 
 def _build(net: Net, seed: int):
@@ -157,27 +186,35 @@ def _compiled(net: Net, model, wrap: Callable | None = None):
     return model
 
 
-def _time(net: Net, fit: Callable, model) -> tuple[float, dict]:
-    """Microseconds per step in the fastest epoch, and the history's `params`."""
+def _times(net: Net, contenders: dict[str, tuple]) -> tuple[dict[str, float], dict[str, dict]]:
+    """For each name, of what trains and the model: microseconds per step in its fastest epoch, the history's `params`.
+
+    All take turns, an epoch each, so that whatever else the machine does meets all of them.
+    """
     import keras
     import numpy as np
 
     class Clock(keras.callbacks.Callback):
-        seconds = []
+        seconds = float("inf")
 
         def on_epoch_begin(self, epoch, logs=None):
             self.start = time.perf_counter()
 
         def on_epoch_end(self, epoch, logs=None):
-            self.seconds = [*self.seconds, time.perf_counter() - self.start]
+            if epoch:
+                self.seconds = min(self.seconds, time.perf_counter() - self.start)
 
     rng = np.random.default_rng(0)
     examples = net.batch_size * net.steps - net.batch_size // 2
     x = rng.normal(size=(examples, *net.input_shape)).astype("float32")
     y = rng.integers(0, net.outputs, examples) if net.outputs > 1 else np.sin(x)
-    clock = Clock()
-    history = fit(model, x, y, batch_size=net.batch_size, epochs=net.epochs + 1, callbacks=[clock], verbose=0)
-    return min(clock.seconds[1:]) / net.steps * 1e6, history.params
+    clocks, params = {name: Clock() for name in contenders}, {}
+    for epoch in range(net.epochs + 1):
+        for name, (fit, model) in contenders.items():
+            options = {"batch_size": net.batch_size, "initial_epoch": epoch, "epochs": epoch + 1, "verbose": 0}
+            history = fit(model, x, y, callbacks=[clocks[name]], **options)
+            params.setdefault(name, history.params)
+    return {name: clock.seconds / net.steps * 1e6 for name, clock in clocks.items()}, params
 
 
 def _device(keras) -> str:

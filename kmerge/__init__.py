@@ -2,8 +2,9 @@
 
 from kmerge.channels import ChannelSpace, ChannelSpaces, channel_spaces
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError, KmergeError, UnsupportedLayerError
+from kmerge.gate_application import ApplyGates, FoldGates
 from kmerge.gate_training import GateControl, GatePressure, gate_optimizer
-from kmerge.gates import ApplyGates, HardConcreteGate, gates_of
+from kmerge.gates import HardConcreteGate, gates_of
 from kmerge.layer_rules import Rule, register_rule
 from kmerge.layout import Plan
 from kmerge.merging import MergeReport, compress, merge, merge_report
@@ -17,6 +18,7 @@ __all__ = [
     "ArchitectureMismatchError",
     "ChannelSpace",
     "ChannelSpaces",
+    "FoldGates",
     "GateControl",
     "GatePressure",
     "HardConcreteGate",

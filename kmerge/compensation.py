@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from kmerge.errors import InvalidArgumentError
+from kmerge.gate_application import ApplyGates, gated_layer
 from kmerge.graph import Graph
 from kmerge.labels import positions_of
 from kmerge.layout import Layout
@@ -18,7 +19,7 @@ from kmerge.layout import Layout
 _BATCH = 256
 # Relative to the mean square of an activation: keeps units that are almost equal from taking huge opposite weights.
 _RIDGE = 1e-3
-_LAYERS = (
+KERNEL_LAYERS = (
     keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D,
     keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose,
 )  # fmt: skip
@@ -47,7 +48,7 @@ def compensate(
     cut = {}
     for path, layer in layers.items():
         kernel = before.axes.get(path, {}).get("kernel")
-        if kernel is None or not isinstance(layer, _LAYERS):
+        if kernel is None or not isinstance(layer, KERNEL_LAYERS):
             continue
         at = next((i for i, a in enumerate(kernel) if a is not None and a.role == "consumes"), None)
         if at is None:
@@ -61,13 +62,17 @@ def compensate(
 
 
 def _grams(big: keras.Model, layers: Mapping[str, keras.Layer], data) -> dict[str, tuple]:
-    """For each layer the Gram matrix and the sum of its inputs over all examples and places, and their number."""
+    """For each layer the Gram matrix and the sum of its ungated inputs over all examples and places, and their number."""
     paths = {id(layer): path for path, layer in layers.items()}
     tensors, owners = [], []
+    before_gates = {}
     for call in Graph(big).calls:
-        if id(call.operation) in paths:
-            tensors.append(call.inputs[0])
-            owners.append(paths[id(call.operation)])
+        layer, x = gated_layer(call.operation), call.inputs[0]
+        if isinstance(layer, ApplyGates):
+            before_gates[id(call.outputs[0])] = x
+        elif id(layer) in paths:
+            tensors.append(before_gates.get(id(x), x))  # the gates are in the kernel, see `arrays`
+            owners.append(paths[id(layer)])
     reader = keras.Model(big.inputs, tensors)
     grams: dict[str, list] = {}
     for batch in _batches(data):

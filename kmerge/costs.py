@@ -12,6 +12,7 @@ import keras
 from keras import layers
 
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
+from kmerge.gate_application import gated_layer
 from kmerge.graph import Call, Graph
 
 _CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
@@ -61,7 +62,7 @@ def multiply_accumulates(model: keras.Model) -> int:
 
 
 def _macs(call: Call) -> int:
-    layer = call.operation
+    layer = gated_layer(call.operation)
     if call.is_model:
         return multiply_accumulates(layer)
     if isinstance(layer, layers.Dense):

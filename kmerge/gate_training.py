@@ -142,6 +142,10 @@ class GateControl:
     def after_epoch(self, gates: Sequence[HardConcreteGate], epoch: int, epochs: int) -> None:
         """Called when an epoch has ended."""
 
+    def is_through(self, gates: Sequence[HardConcreteGate]) -> bool:
+        """Whether training may stop here if the choice of units no longer changes."""
+        return True
+
 
 @dataclasses.dataclass(frozen=True)
 class PaperControl(GateControl):
@@ -221,6 +225,9 @@ class FadeControl(GateControl):
                 gate.choose()
             gate.hardness.assign(hardness)
 
+    def is_through(self, gates):
+        return all(np.asarray(gate.hardness) == 1 for gate in gates)
+
 
 CONTROLS = {"paper": PaperControl, "lagrangian": LagrangianControl, "fade": FadeControl}
 
@@ -244,6 +251,9 @@ class GatePressure(keras.callbacks.Callback):
     Args:
         control: `"fade"` (the default: what `compress` then cuts off contributes nothing any more), `"paper"`,
             `"lagrangian"`, or a `GateControl`.
+        patience: stop training after this many epochs in which no unit entered or left the choice that `compress` would
+            make, and the control has done its work (`"fade"`: the mask is the choice). None never stops. Epochs of
+            the big student cost several times those of the student: spend what is left there.
         **settings: the arguments of the named control, e.g. `GatePressure("paper", start=.01, step=.05)`;
             see `PaperControl`, `LagrangianControl`, `FadeControl`.
 
@@ -255,8 +265,11 @@ class GatePressure(keras.callbacks.Callback):
         Pašen and Boža, Merging of neural networks, section 3.
     """
 
-    def __init__(self, control: str | GateControl = "fade", **settings: float):
+    def __init__(self, control: str | GateControl = "fade", patience: int | None = None, **settings: float):
         super().__init__()
+        if patience is not None and (isinstance(patience, bool) or not isinstance(patience, int) or patience < 1):
+            raise InvalidArgumentError(f"patience must be a positive number of epochs or None, received {patience!r}.")
+        self.patience = patience
         self.control = control if isinstance(control, GateControl) else _named_control(control, settings)
         if self.control is control and settings:
             raise InvalidArgumentError(f"A GateControl holds its own settings; received {settings} beside {control}.")
@@ -271,6 +284,7 @@ class GatePressure(keras.callbacks.Callback):
         for gate in self.gates:
             gate.values()  # refuses a gate that was never called
         _check_decay(self.model.optimizer)
+        self.choice, self.unchanged = None, 0
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == 0:
@@ -288,6 +302,14 @@ class GatePressure(keras.callbacks.Callback):
             logs["gate_penalty"] = float(sum(_distance(gate) ** 2 for gate in self.gates))
             logs["gate_undecided"] = float(np.average(undecided, weights=[gate.units for gate in self.gates]))
         self.control.after_epoch(self.gates, epoch, self.params["epochs"])
+        self._stop_if_settled()
+
+    def _stop_if_settled(self) -> None:
+        choice = [gate.kept().tolist() for gate in self.gates]
+        self.unchanged = self.unchanged + 1 if choice == self.choice else 0
+        self.choice = choice
+        if self.patience is not None and self.unchanged >= self.patience and self.control.is_through(self.gates):
+            self.model.stop_training = True
 
 
 def _named_control(name: str, settings: dict) -> GateControl:

@@ -10,7 +10,7 @@ Four channels with loc = -4, -1, 1, 4 have P(g > 0) = .08, .65, .93, 1.00 and in
 of them is to be kept, the last two are.
 
 One `HardConcreteGate` layer holds the gates of one channel space. It is called once per forward pass, and its one mask
-feeds an `ApplyGates` at the input of every layer that mixes the space. `GatePressure` drives the share of open gates to
+feeds every layer that mixes the space: see `gate_application`. `GatePressure` drives the share of open gates to
 its target, and `gate_optimizer` gives the gates a learning rate of their own.
 
 Reference: Louizos et al., Learning Sparse Neural Networks through L0 Regularization, 2018. Merging of neural networks
@@ -146,8 +146,8 @@ class HardConcreteGate(keras.layers.Layer):
 
     def _sample(self, inputs):
         rows = ops.shape(inputs)[0] if self.sampling == "example" else 1
-        u = _uniform(rows, self.units, self.noise.next())
-        return _stretch(ops.sigmoid((ops.log(u / (1 - u)) + self.loc) / BETA))
+        # Beyond 40 a gate is 0 or 1 whatever the noise, and a power of it would overflow.
+        return _hard_concrete(ops.clip(self.loc, -40.0, 40.0), _uniform(rows, self.units, self.noise.next()))
 
     def _penalty(self):
         is_open = ops.sigmoid(self.loc + _OPEN_SHIFT)
@@ -237,66 +237,23 @@ def _stretch(s):
     return ops.clip(s * (ZETA - GAMMA) + GAMMA, 0.0, 1.0)
 
 
-@keras.saving.register_keras_serializable("kmerge")
-class ApplyGates(keras.layers.Layer):
-    """Multiplies every position of one axis by its unit's gate.
+@ops.custom_gradient
+def _hard_concrete(loc, u):
+    """The mask (rows, units) for noise u of that shape: `_stretch(sigmoid((ln u - ln(1 - u) + loc) / beta))`.
 
-    The position's gate is looked up by number in `[1, mask 1, mask 2, ...]`, so one axis may hold units of several
-    spaces, a unit may occur at several positions, and positions without a gate have number 0. With one space of four
-    units, `indices=[1, 2, 3, 4]` gates an axis of four channels and `[1, 1, 2, 2, 3, 3, 4, 4]` one where each occurs
-    twice.
-
-    Args:
-        indices: number of the gate of each position of the axis: 0 for none, else 1 + its place among all masks' units.
-        axis: the axis of `x` that holds the units; not the batch axis.
-        **kwargs: for `keras.layers.Layer`.
-
-    Call arguments:
-        inputs: `[x, *masks]`; `x` of shape `(batch, ..., len(indices), ...)`, each mask `(batch or 1, units)`.
-
-    Output shape:
-        That of `x`.
-
-    Raises:
-        InvalidArgumentError: if the indices do not fit the axis of `x` or the masks.
+    1 / beta is 3/2, so a root does for logarithm and exponential; and the gradient is that of the sigmoid, told from the
+    mask itself. In a small net this is a third of the time of the formula as it stands.
     """
+    odds = (1 - u) / u * ops.exp(-loc)
+    mask = _stretch(1 / (1 + odds * ops.sqrt(odds)))
 
-    def __init__(self, indices: Sequence[int], axis: int = -1, **kwargs):
-        super().__init__(**kwargs)
-        self.indices = [int(index) for index in indices]
-        self.axis = int(axis)
+    def gradient(*arguments, upstream=None):
+        upstream = arguments[0] if upstream is None else upstream
+        inside = ops.logical_and(mask > 0, mask < 1)
+        slope = (mask - GAMMA) * (ZETA - mask) * (1 / (BETA * (ZETA - GAMMA)))
+        return ops.sum(ops.where(inside, upstream * slope, 0.0), axis=0), ops.zeros_like(mask)
 
-    def build(self, input_shape):
-        shape, *masks = input_shape
-        rank, axis, units = len(shape), self.axis, sum(mask[-1] for mask in masks)
-        if not -rank < axis < rank or axis == 0:
-            self._refuse(f"axis must name an axis of the input of shape {shape} other than the batch's", axis)
-        if shape[axis] != len(self.indices):
-            self._refuse(f"one index is needed for each of the {shape[axis]} positions of axis {axis}", self.indices)
-        if not masks or min(self.indices) < 0 or max(self.indices) > units:
-            self._refuse(f"indices must lie between 0 and the {units} units of {len(masks)} masks", self.indices)
-
-    def _refuse(self, expected: str, received: object) -> None:
-        raise InvalidArgumentError(f"ApplyGates {self.name!r}: {expected}, received {received!r}.")
-
-    def call(self, inputs):
-        x, *masks = inputs
-        gates = self._gates(masks)  # (batch or 1, positions)
-        shape = [1] * len(x.shape)
-        shape[0], shape[self.axis] = -1, len(self.indices)
-        return x * ops.reshape(gates, shape)
-
-    def _gates(self, masks):
-        if len(masks) == 1 and self.indices == list(range(1, masks[0].shape[-1] + 1)):
-            return masks[0]
-        gates = ops.concatenate([ops.ones_like(masks[0][:, :1]), *masks], axis=-1)
-        return ops.take(gates, np.array(self.indices, "int32"), axis=-1)
-
-    def compute_output_shape(self, input_shape):
-        return input_shape[0]
-
-    def get_config(self) -> dict:
-        return super().get_config() | {"indices": self.indices, "axis": self.axis}
+    return mask, gradient
 
 
 def gates_of(model: keras.Model) -> list[HardConcreteGate]:

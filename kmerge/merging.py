@@ -8,6 +8,7 @@ Reference: Pašen & Boža, Merging of Neural Networks, Neural Processing Letters
 """
 
 import json
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ import keras
 import numpy as np
 
 from kmerge.channels import Trace, trace
-from kmerge.compensation import compensate
+from kmerge.compensation import KERNEL_LAYERS, compensate
 from kmerge.errors import InvalidArgumentError
-from kmerge.gates import ApplyGates, HardConcreteGate, gates_of
+from kmerge.gate_application import ApplyGates, FoldGates, gated_layer
+from kmerge.gates import HardConcreteGate, gates_of
 from kmerge.labels import Labels
-from kmerge.layout import Layout, Plan, weight_axes
+from kmerge.layout import Layout, Placed, Plan, weight_axes
 from kmerge.rewriting import Gating, Source, build, check_finite, fill, model_source, verify
 from kmerge.seeds import seed_of
 from kmerge.surgery import check_models, needs_copies, needs_mean
@@ -155,20 +157,51 @@ class _Gates:
         self._place = {
             int(entry): (space.name, i) for space in spaces for i, entry in enumerate(layout.entries_of(space.name))
         }
+        self.folds = sampling == "batch"
         self._applied: dict[tuple, keras.KerasTensor] = {}
+        self._folded: dict[int, FoldGates] = {}
 
     def start(self, inputs: list) -> None:
         recorded = self.record(inputs[0])
         self.masks = {name: gate(recorded) for name, gate in self.gates.items()}
 
-    def apply(self, tensor: keras.KerasTensor, labels: Labels) -> keras.KerasTensor:
-        places = [self._place.get(int(entry)) for entry in labels.units]
-        used = list(dict.fromkeys(place[0] for place in places if place))
+    def apply(self, placed: Placed, operation, tensors: list) -> tuple:
+        """The operation to call in the place of one that mixes units, and its inputs."""
+        at = self._kernel_axis(placed, operation, tensors) if self.folds else None
+        if at is not None:
+            used, indices = self._numbers(self.layout.axes[placed.record.path]["kernel"][at].units)
+            if id(operation) not in self._folded:
+                name = f"fold_gates_{len(self._folded)}"
+                self._folded[id(operation)] = FoldGates(operation, indices, at, name=name)
+            return self._folded[id(operation)], [[tensors[0], *(self.masks[name] for name in used)]]
+        return operation, [
+            self._gated(x, placed.inputs[i]) if i in placed.consumed else x for i, x in enumerate(tensors)
+        ]
+
+    def _kernel_axis(self, placed: Placed, operation, tensors: list) -> int | None:
+        """The axis of the kernel that takes the gates, if it is smaller than what 32 examples bring it to read."""
+        if not isinstance(operation, KERNEL_LAYERS) or not placed.consumed:
+            return None
+        positions = math.prod(size or math.inf for size in tensors[0].shape[1:-1])
+        if len(placed.outputs[0].units) * math.prod(getattr(operation, "kernel_size", ())) > 32 * positions:
+            return None
+        axes = self.layout.axes[placed.record.path]["kernel"]
+        at = next(i for i, axis in enumerate(axes) if axis is not None and axis.role == "consumes")
+        return at if self._numbers(axes[at].units)[0] else None
+
+    def _numbers(self, units: np.ndarray) -> tuple[tuple, tuple]:
+        """The gated spaces that lie along an axis, and for each position the number of its gate among theirs."""
+        places = [self._place.get(int(entry)) for entry in units]
+        used = tuple(dict.fromkeys(place[0] for place in places if place))
+        starts = np.cumsum([1, *(self.gates[name].units for name in used)]).tolist()
+        offsets = dict(zip(used, starts[:-1], strict=True))
+        return used, tuple(offsets[place[0]] + place[1] if place else 0 for place in places)
+
+    def _gated(self, tensor: keras.KerasTensor, labels: Labels) -> keras.KerasTensor:
+        used, indices = self._numbers(labels.units)
         if not used:
             return tensor
-        offsets = dict(zip(used, np.cumsum([1] + [self.gates[name].units for name in used[:-1]]).tolist(), strict=True))
-        indices = tuple(offsets[place[0]] + place[1] if place else 0 for place in places)
-        key = (id(tensor), indices, tuple(used))
+        key = (id(tensor), indices, used)
         if key not in self._applied:
             layer = ApplyGates(indices, axis=labels.axis, name=f"apply_gates_{len(self._applied)}", dtype=tensor.dtype)
             self._applied[key] = layer([tensor, *(self.masks[name] for name in used)])
@@ -210,7 +243,8 @@ def _read_merge(big: keras.Model) -> _Merged:
     walked = trace(template)
     named = {gate.name: gate for gate in gates_of(big)}
     gates = {space: named[name] for space, name in records[0].gate_names.items()}
-    layers = {path: big.get_layer(name) for path, name in records[0].layer_names.items()}
+    inner = {layer.name: layer for layer in map(gated_layer, big.layers)}
+    layers = {path: inner[name] for path, name in records[0].layer_names.items()}
     return _Merged(walked, _merge_plan(walked, records[0].parents), gates, layers)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from kmerge.channels import Trace, trace
 from kmerge.errors import InvalidArgumentError, KmergeError
 from kmerge.graph import Graph, clone_operation, input_layer, paired_layers
-from kmerge.labels import Axis, Labels, positions_of
+from kmerge.labels import Axis, positions_of
 from kmerge.layout import Layout, Placed, Plan, weight_axes
 from kmerge.seeds import seed_of
 from kmerge.shape_rules import gather
@@ -41,11 +41,11 @@ class Gating:
 
     Attributes:
         start: called once with the list of the model's inputs.
-        apply: `apply(tensor, labels)` gives what a consumer reads in the place of the tensor.
+        apply: `apply(placed, operation, tensors)` gives what is called in the place of an operation, and on what.
     """
 
     start: Callable[[list], None]
-    apply: Callable[[keras.KerasTensor, Labels], keras.KerasTensor]
+    apply: Callable[[Placed, keras.Operation, list], tuple]
 
 
 def check_finite(model: keras.Model) -> None:
@@ -191,12 +191,11 @@ class _Builder:
             tensors = [_mean(tensors[0], record.inputs[0].axis, placed.averages, f"mean_before_{record.call.name}")]
         for i, (axis, positions) in placed.gathers.items():
             tensors[i] = gather(tensors[i], axis, positions)
+        operation = called = self._operation(placed, prefix)
         if self.gating:
-            for i in placed.consumed:
-                tensors[i] = self.gating.apply(tensors[i], placed.inputs[i])
-        operation = self._operation(placed, prefix)
+            called, tensors = self.gating.apply(placed, operation, tensors)
         with _no_draws(operation):
-            return record.rule.replay(record.call, operation, tensors, placed.picks)
+            return record.rule.replay(record.call, called, tensors, placed.picks)
 
     def _operation(self, placed: Placed, prefix: str):
         """The layer of the new model; a shared layer has one, unless its uses come to differ in configuration."""

@@ -4,8 +4,9 @@ import pytest
 
 import kmerge
 from kmerge.errors import InvalidArgumentError
+from kmerge.gate_application import ApplyGates
 from kmerge.gate_training import GateControl, GatePressure, gate_optimizer
-from kmerge.gates import ApplyGates, HardConcreteGate, gates_of
+from kmerge.gates import HardConcreteGate, gates_of
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(48, 3)).astype("float32")
@@ -297,3 +298,26 @@ def test_pressure_needs_gates_that_are_not_decayed():
     with pytest.raises(InvalidArgumentError, match="without weight decay"):
         fit(compiled(keras.optimizers.AdamW()), callbacks=[GatePressure()])
     assert "gate_pressure" in fit(compiled(keras.optimizers.SGD(0.1)), callbacks=[GatePressure()])
+
+
+def test_patience_ends_training_once_the_choice_stands():
+    model = compiled(gate_optimizer(keras.optimizers.SGD(0.01)))
+    epochs = len(fit(model, epochs=40, callbacks=[GatePressure("fade", patience=2)])["loss"])
+    assert epochs == 29  # the gates compete in 12 epochs and fade in 16; in the first that follows the mask is the choice
+    for gate in gates_of(model):
+        np.testing.assert_array_equal(gate.values(), np.asarray(gate.chosen))
+        assert gate.values().sum() == len(gate.kept())
+
+
+def test_patience_counts_epochs_without_a_change():
+    class Turn(GateControl):
+        """Swaps which unit of each space is the most open, up to epoch 4."""
+
+        def after_epoch(self, gates, epoch, epochs):
+            for gate in gates:
+                gate.loc.assign(np.roll(np.linspace(3, -3, gate.units), min(epoch, 4)))
+
+    model = compiled(gate_optimizer(keras.optimizers.SGD(1e-30), gate_learning_rate=1e-30))
+    assert len(fit(model, epochs=20, callbacks=[GatePressure(Turn(), patience=3)])["loss"]) == 8
+    with pytest.raises(InvalidArgumentError, match="patience must be a positive number"):
+        GatePressure("paper", patience=0)

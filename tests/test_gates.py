@@ -5,7 +5,8 @@ from keras import ops
 
 import kmerge.gates as gates_module
 from kmerge.errors import InvalidArgumentError
-from kmerge.gates import ApplyGates, HardConcreteGate, gates_of
+from kmerge.gate_application import ApplyGates
+from kmerge.gates import HardConcreteGate, gates_of
 
 
 def built(gate, loc=None):

@@ -94,6 +94,19 @@ def test_where_merging_averages_one_model_twice_is_that_model(entry):
     checks.assert_close(checks.outputs(big, inputs), checks.outputs(model, inputs), 1e-5)
 
 
+@pytest.mark.parametrize("name", ["mlp", "lenet", "resnet20", "siamese", "nested_two_deep", "gated_linear_unit"])
+def test_gates_in_kernels_are_gates_on_inputs(name):
+    """Sampling per batch folds masks into kernels: the same outputs as with masks on the inputs."""
+    entry, inputs = ZOO[name], example_inputs(ZOO[name](0))
+    by_input, by_kernel = (merged(entry, sampling=sampling) for sampling in ("example", "batch"))
+    folds = [layer for layer in by_kernel.layers if isinstance(layer, kmerge.FoldGates)]
+    assert folds and not any(isinstance(layer, kmerge.FoldGates) for layer in by_input.layers)
+    checks.assert_close(checks.outputs(by_kernel, inputs), checks.outputs(by_input, inputs), 1e-5)
+    harden(by_kernel)
+    small = kmerge.compress(by_kernel)
+    checks.assert_close(checks.outputs(small, inputs), checks.outputs(by_kernel, inputs), 1e-5)
+
+
 @every_model
 def test_hard_gates_compress_exactly(entry):
     big = merged(entry)

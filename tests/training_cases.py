@@ -4,8 +4,9 @@ import keras
 import numpy as np
 from keras import layers, regularizers
 
+from kmerge.gate_application import ApplyGates
 from kmerge.gate_training import gate_optimizer
-from kmerge.gates import ApplyGates, HardConcreteGate
+from kmerge.gates import HardConcreteGate
 from kmerge.training import fit
 from tests.models import randomise
 

@@ -1,0 +1,144 @@
+"""Masks on inputs and masks in kernels: values, gradients, saving, what is refused."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from kmerge.errors import InvalidArgumentError
+from kmerge.gate_application import ApplyGates, FoldGates, gated_layer
+from kmerge.gates import HardConcreteGate
+
+
+@keras.saving.register_keras_serializable("tests")
+class OneMask(keras.layers.Layer):
+    """A trainable mask (1, units), common to all examples."""
+
+    def __init__(self, values, **kwargs):
+        super().__init__(**kwargs)
+        self.values = list(values)
+
+    def build(self, shape):
+        self.mask = self.add_weight(shape=(1, len(self.values)), initializer="zeros", name="mask")
+        self.mask.assign([self.values])
+
+    def call(self, inputs):
+        return self.mask + 0.0
+
+    def get_config(self):
+        return super().get_config() | {"values": self.values}
+
+
+def after_a_step(model, x, y):
+    """Output before, and all weights after, one step of gradient descent."""
+    before = ops.convert_to_numpy(model(x))
+    model.compile(keras.optimizers.SGD(1.0), "mse")
+    model.fit(x, y, batch_size=len(x), verbose=0)
+    weights = {"/".join(weight.path.split("/")[-2:]): ops.convert_to_numpy(weight) for weight in model.weights}
+    return {"output": before, **weights}
+
+
+def assert_same_step(models, x, y, rtol=1e-5):
+    first, second = (after_a_step(model, x, y) for model in models)
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_allclose(first[name], second[name], rtol=rtol, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("common", [False, True])
+def test_the_gradient_is_that_of_a_product(common):
+    """`ApplyGates` keeps only the product, and finds the gradient of the gates from it."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(6, 4)).astype("float32"), rng.normal(size=(6, 2)).astype("float32")
+
+    def build(apply):
+        keras.utils.set_random_seed(1)
+        inputs = keras.Input((4,))
+        source = OneMask([0.2, 0.9, 1.0, 0.4], name="mask") if common else layers.Dense(4, "sigmoid", name="masks")
+        mask = source(inputs)
+        hidden = layers.Dense(8, name="hidden")(inputs)
+        return keras.Model(inputs, layers.Dense(2, name="head")(apply(hidden, mask)))
+
+    twice = np.array([0, 0, 1, 1, 2, 2, 3, 3], "int32")
+    assert_same_step(
+        [build(lambda h, m: h * ops.take(m, twice, axis=-1)), build(lambda h, m: ApplyGates(twice + 1)([h, m]))], x, y
+    )
+
+
+LAYERS = {
+    "dense": (lambda: layers.Dense(3, "tanh", name="layer"), (4,), 0),
+    "conv": (lambda: layers.Conv2D(3, (2, 3), strides=2, padding="same", name="layer"), (6, 6, 4), 2),
+    "transposed": (lambda: layers.Conv1DTranspose(3, 3, use_bias=False, name="layer"), (6, 4), 2),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_gated_kernel_is_a_gated_input(kind, tmp_path):
+    make, shape, axis = LAYERS[kind]
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5, *shape)).astype("float32")
+
+    def build(call):
+        keras.utils.set_random_seed(1)
+        inputs = keras.Input(shape)
+        mask = OneMask([0.2, 0.9, 1.0], name="mask")(inputs)
+        return keras.Model(inputs, call(make(), inputs, mask))
+
+    indices = [1, 0, 3, 2]
+    if kind == "transposed":
+        axis = 2  # its kernel has the outputs before the inputs
+    by_input = build(lambda layer, h, mask: layer(ApplyGates(indices)([h, mask])))
+    by_kernel = build(lambda layer, h, mask: FoldGates(layer, indices, axis)([h, mask]))
+    by_kernel.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(x), by_kernel(x))
+    y = rng.normal(size=by_input.compute_output_shape(x.shape)).astype("float32")
+    assert_same_step([by_input, by_kernel], x, y)
+    # A step on one model leaves the other model's kernels, and the loaded one's, alone.
+    assert_same_step([loaded, build(lambda layer, h, mask: FoldGates(layer, indices, axis)([h, mask]))], x, y)
+    assert isinstance(gated_layer(by_kernel.layers[-1]), type(make()))
+
+
+def test_the_sampled_masks_gradient_is_the_formulas():
+    """Against differences of the mask at the same noise: a fresh layer with one seed draws one mask."""
+
+    def mask_at(loc):
+        gate = HardConcreteGate(5, seed=3)
+        gate.build((None, 1))
+        gate.loc.assign(loc)
+        return ops.convert_to_numpy(gate(np.zeros((400, 1), "float32"), training=True)).astype("float64")
+
+    loc, step = np.array([-60.0, -2.0, 0.0, 1.5, 60.0], "float32"), 1e-2
+    numeric = (mask_at(loc + step) - mask_at(loc - step)).sum(axis=0) / (2 * step)
+
+    inputs = keras.Input((1,))
+    gate = HardConcreteGate(5, seed=3)
+    model = keras.Model(inputs, gate(inputs))
+    gate.loc.assign(loc)
+    model.compile(keras.optimizers.SGD(1.0), loss=lambda y, mask: ops.sum(mask, axis=-1) * 400)
+    model.fit(np.zeros((400, 1)), np.zeros((400, 5)), batch_size=400, verbose=0)
+    np.testing.assert_allclose(loc - np.asarray(gate.loc), numeric, rtol=0.02, atol=0.3)
+    assert numeric[1:4].min() > 10 and numeric[0] == numeric[4] == 0
+
+
+def test_mixed_precision_keeps_the_kernel_in_float32():
+    inputs = keras.Input((4,))
+    mask = OneMask([0.5] * 4, dtype="float32")(inputs)
+    layer = FoldGates(layers.Dense(3, dtype="mixed_bfloat16"), [1, 2, 3, 4], 0)
+    out = layer([inputs, mask])
+    assert keras.backend.standardize_dtype(out.dtype) == "bfloat16"
+    assert layer.layer.kernel.dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    "indices, masks, words",
+    [
+        ([1, 2], [(1, 3)], "each of the 5 positions"),
+        ([0, 1, 2, 3, 4], [(1, 3)], "0 and the 3"),
+        ([1, 2, 3, 3, 3], [(2, 3)], "masks of one row"),
+    ],
+)
+def test_what_does_not_fit_is_refused(indices, masks, words):
+    layer = FoldGates(layers.Dense(4), indices, 0, name="folded")
+    with pytest.raises(InvalidArgumentError, match=f"FoldGates 'folded'.*{words}"):
+        layer([np.ones((2, 5), "float32"), *(np.ones(shape, "float32") for shape in masks)])

@@ -44,6 +44,11 @@ class Call:
         return self.operation.name
 
     @property
+    def reads(self) -> list[str]:
+        """The names of the layers and operations whose outputs it reads."""
+        return [x._keras_history.operation.name for x in self.inputs]
+
+    @property
     def is_model(self) -> bool:
         return isinstance(self.operation, keras.Model)
 
@@ -210,3 +215,10 @@ def rename_operation(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
     """Names the operation that has just made a tensor: `keras.ops` functions take no name. Returns the tensor."""
     tensor._keras_history.operation.name = name
     return tensor
+
+
+def frozen_as(old: keras.Model, new: keras.Model) -> keras.Model:
+    """Freezes a model as a whole if another one is; returns it. Unfreezing would reach the layers inside."""
+    if not old.trainable:
+        new.trainable = False
+    return new

@@ -14,7 +14,7 @@ import numpy as np
 
 from kmerge.channels import Trace, trace
 from kmerge.errors import InvalidArgumentError, KmergeError
-from kmerge.graph import Graph, clone_operation, input_layer, paired_layers
+from kmerge.graph import Graph, clone_operation, frozen_as, input_layer, paired_layers
 from kmerge.labels import Axis, positions_of
 from kmerge.layout import Layout, Placed, Plan, weight_axes
 from kmerge.seeds import seed_of
@@ -138,12 +138,8 @@ class _Builder:
         self._names: set[str] = set()
         # An averaged output keeps its name, by which losses and metrics are keyed; the layer before it gets another.
         averaged = {id(layout.trace.model.outputs[i]): i for i in layout.averages}
-        ends = [
-            (call, averaged[id(x)])
-            for call in Graph(layout.trace.model).calls
-            for x in call.outputs
-            if id(x) in averaged
-        ]
+        calls = Graph(layout.trace.model).calls
+        ends = [(call, averaged[id(x)]) for call in calls for x in call.outputs if id(x) in averaged]
         self._output_names = {i: call.name for call, i in ends}
         self._renamed = {id(call.operation): f"{call.name}_of_each" for call, _ in ends}
 
@@ -232,10 +228,10 @@ def _assemble(graph: Graph, inputs: list, outputs: list, name: str) -> keras.Mod
     if isinstance(graph.model, keras.Sequential):
         chain = _chain(inputs, outputs, len(graph.calls))
         if chain is not None:
-            return keras.Sequential([input_layer(inputs[0]), *chain], name=name)
+            return frozen_as(graph.model, keras.Sequential([input_layer(inputs[0]), *chain], name=name))
     new = {id(x): y for x, y in zip(graph.inputs + graph.outputs, inputs + outputs, strict=True)}
     place = lambda structure: keras.tree.map_structure(lambda x: new[id(x)], structure)  # noqa: E731
-    return keras.Model(place(graph.input_structure), place(graph.output_structure), name=name)
+    return frozen_as(graph.model, keras.Model(place(graph.input_structure), place(graph.output_structure), name=name))
 
 
 def _chain(inputs: list, outputs: list, count: int) -> list | None:
@@ -381,16 +377,17 @@ def verify(model: keras.Model, layout: Layout, layers: Mapping[str, keras.Layer]
     """
     walked = trace(model)
     found = {id(walked.layers[path]): axes for path, axes in walked.axes.items()}
-    selectable = np.array([space.selectable for space in walked.spaces.values()], dtype=bool)
-    # With one unit left, a group or a broadcast factor is no longer told from an ordinary channel.
-    single = [layout.entries_of(name) for name in layout.trace.spaces if len(layout.entries_of(name)) == 1]
+    selectable = np.array([space.selectable for space in walked.spaces.values()], bool)
+    # A group or a broadcast factor of one unit is no longer told from a channel, nor a gather that repeats none from a slice.
+    gathers = {path for path, layer in layout.trace.layers.items() if type(layer).__name__ == "Take"}
+    loose = [e for n, s in layout.trace.spaces.items() if len(e := layout.entries_of(n)) == 1 or gathers & {*s.owners}]
     pairs = [np.empty((2, 0), int)]
     for path, named in layout.axes.items():
         for name, axes in named.items():
-            twins = found[id(layers[path])][name]
-            pairs += [np.stack([a.units, b.units]) for a, b in zip(axes, twins, strict=True) if a is not None]
+            twins = zip(axes, found[id(layers[path])][name], strict=True)
+            pairs += [np.stack([a.units, b.units]) for a, b in twins if a is not None]
     unique = np.unique(np.concatenate(pairs, axis=1), axis=1)
-    unique = unique[:, selectable[walked.space_of[unique[1]]] & ~np.isin(unique[0], np.ravel(single))]
+    unique = unique[:, selectable[walked.space_of[unique[1]]] & ~np.isin(unique[0], np.concatenate([[], *loose]))]
     if any(len(np.unique(side)) != unique.shape[1] for side in unique):
         raise KmergeError(
             f"The channel spaces of the rewritten model {model.name!r} do not agree with the plan. The result would be "

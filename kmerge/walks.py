@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from kmerge.errors import InvalidArgumentError
+from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
 from kmerge.graph import Graph
 from kmerge.labels import Labels, Site
 
@@ -35,7 +35,10 @@ def walk_calls(graph: Graph, inputs: list, visit: Callable) -> list:
             if call.is_model:
                 found = walk(Graph(call.operation), here, reached, key, path + "/")
             else:
-                found = visit(key, path, call, here, None if None in reached else reached[0])
+                try:
+                    found = visit(key, path, call, here, None if None in reached else reached[0])
+                except UnsupportedLayerError as error:
+                    raise error.called_on(call.reads) from error
             values.update({id(x): value for x, value in zip(call.outputs, found, strict=True)})
         return [values[id(x)] for x in graph.outputs]
 

@@ -124,14 +124,12 @@ class WildBuilder(Builder):
         """Half of the channels each become a row, and then all of them one again."""
         h = self.make(2 * width)(x)
         rows = ops.reshape(h, (-1, *h.shape[1:-1], 2, width))
-        return ops.reshape(self.make_dense(width + 1)(rows), (-1, *h.shape[1:-1], 2 * width + 2))
-
-    def make_dense(self, width: int):
-        return layers.Dense(width, activation="tanh")
+        return ops.reshape(layers.Dense(width + 1, activation="tanh")(rows), (-1, *h.shape[1:-1], 2 * width + 2))
 
     def unfolded(self, x, y, width):
+        """A channel shuffle in two groups."""
         h = self.make(2 * width)(x)
-        rows = ops.transpose(ops.reshape(h, (-1, *h.shape[1:-1], 2, width)), (*range(len(h.shape) - 1), len(h.shape), len(h.shape) - 1))
+        rows = ops.swapaxes(ops.reshape(h, (-1, *h.shape[1:-1], 2, width)), -1, -2)
         return ops.reshape(rows, (-1, *h.shape[1:]))
 
     def mixed_over_rows(self, x, y, width):
@@ -141,9 +139,11 @@ class WildBuilder(Builder):
         return ops.transpose(layers.Dense(4, activation="relu")(turned), (0, 1, 3, 2))
 
     def rows_into_channels(self, x, y, width):
+        """Space to depth and back: pixels of a row become channels, are mixed, and become pixels again."""
         if not self.maps:
-            return ops.reshape(x, (-1, x.shape[-1]))
-        return ops.reshape(x, (-1, x.shape[1], x.shape[2] // 2, 2 * x.shape[3]))[:, :, [0, 1, 0, 1][:width]] if False else x
+            return x
+        wide = ops.reshape(x, (-1, x.shape[1], x.shape[2] // 2, 2 * x.shape[3]))
+        return ops.reshape(self.make(2 * width)(wide), (-1, x.shape[1], x.shape[2], width))
 
     def split_unevenly(self, x, y, width):
         h = self.make(2 + width)(x)
@@ -157,16 +157,10 @@ class WildBuilder(Builder):
         return x / (1.0 + ops.max(ops.abs(x)))
 
 
-wild_recipes = lambda known: st.tuples(  # noqa: E731
-    st.lists(
-        st.tuples(
-            st.one_of(st.sampled_from(known), st.sampled_from(WILD)), st.integers(0, 9), st.integers(0, 9), st.integers(1, 4)
-        ),
-        min_size=2,
-        max_size=6,
-    ),
-    st.lists(st.integers(0, 9), max_size=2),
-)
+def wild_recipes(known: list[str]) -> st.SearchStrategy:
+    operation = st.one_of(st.sampled_from(known), st.sampled_from(WILD))
+    step = st.tuples(operation, st.integers(0, 9), st.integers(0, 9), st.integers(1, 4))
+    return st.tuples(st.lists(step, min_size=2, max_size=6), st.lists(st.integers(0, 9), max_size=2))
 
 
 def merged(*models: keras.Model) -> keras.Model:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from kmerge.errors import UnsupportedLayerError
-from kmerge.graph import Graph, clone_operation, has_mask, input_layer, rename_operation
+from kmerge.graph import Call, Graph, clone_operation, frozen_as, has_mask, input_layer, rename_operation
 from kmerge.layout import Layout, Placed
 from kmerge.shape_rules import gather
 from kmerge.walks import copy_name
@@ -82,21 +82,31 @@ class _Builder:
         outputs = self._run(graph, tensors, (), "")
         for i, parts in self.layout.averages.items():
             outputs[i] = self._mean(outputs[i], self.layout.outputs[i].axis, parts, self._output_names[i])
-        self._check_masks(graph, outputs)
+        self._check_output_masks(graph, outputs)
         return _assemble(graph, inputs, outputs, name)
 
-    def _check_masks(self, graph: Graph, outputs: list) -> None:
+    def _check_output_masks(self, graph: Graph, outputs: list) -> None:
         for i, (old, new) in enumerate(zip(graph.outputs, outputs, strict=True)):
             if has_mask(old) and not has_mask(new):
                 why = "it carries a mask, by which losses leave steps out, and would lose it."
                 remedy = "Build the model without masks, and give `fit` sample weights for the steps."
                 raise UnsupportedLayerError(graph.model.name, f"output {i} of the model", why, remedy)
 
+    def _check_masks(self, call: Call, tensors: list, prefix: str) -> None:
+        """Operations, and so gathers, drop the masks that tensors carry; masks that are arguments are kept."""
+        for old, new in zip(call.inputs, tensors, strict=True) if call.reads_masks and not call.masks else ():
+            if has_mask(old) and new is not None and not has_mask(new):
+                why = "it reads a mask that would be lost on the way, where channels are taken apart or reordered."
+                remedy = "Hand it the mask as an argument."
+                raise UnsupportedLayerError(prefix + call.name, type(call.operation).__name__, why, remedy)
+
     def _run(self, graph: Graph, inputs: list, number: tuple, prefix: str) -> list:
         values = {id(x): value for x, value in zip(graph.inputs, inputs, strict=True)}
         for call in graph.calls:
             here = [values[id(x)] for x in call.inputs]
             key = number + (call.number,)
+            if not self.gating:  # whose gates keep masks; and `_take_masks` takes them off
+                self._check_masks(call, here, prefix)
             if not call.is_model:
                 outputs = self._call(self.layout.calls[key], here, prefix)
             elif self.gating:
@@ -232,10 +242,10 @@ def _assemble(graph: Graph, inputs: list, outputs: list, name: str) -> keras.Mod
     if isinstance(graph.model, keras.Sequential):
         chain = _chain(inputs, outputs, len(graph.calls))
         if chain is not None:
-            return keras.Sequential([input_layer(inputs[0]), *chain], name=name)
+            return frozen_as(graph.model, keras.Sequential([input_layer(inputs[0]), *chain], name=name))
     new = {id(x): y for x, y in zip(graph.inputs + graph.outputs, inputs + outputs, strict=True)}
     place = lambda structure: keras.tree.map_structure(lambda x: new[id(x)], structure)  # noqa: E731
-    return keras.Model(place(graph.input_structure), place(graph.output_structure), name=name)
+    return frozen_as(graph.model, keras.Model(place(graph.input_structure), place(graph.output_structure), name=name))
 
 
 def _chain(inputs: list, outputs: list, count: int) -> list | None:

@@ -3,6 +3,8 @@
 A message says what was expected, what was received, which layer it concerns and what to do about it.
 """
 
+from collections.abc import Sequence
+
 
 class KmergeError(Exception):
     """Base class of the library's errors."""
@@ -20,11 +22,18 @@ class UnsupportedLayerError(KmergeError, ValueError):
         kind: its class.
         why: what cannot be followed.
         remedy: what the user can do.
+        reads: names of the layers whose outputs it reads in the call concerned.
     """
 
-    def __init__(self, layer: str, kind: str, why: str, remedy: str):
+    def __init__(self, layer: str, kind: str, why: str, remedy: str, reads: Sequence[str] = ()):
         self.layer = layer
-        super().__init__(f"Layer {layer!r} ({kind}): {why} {remedy}")
+        self._parts = (layer, kind, why, remedy)
+        called = f", called on {' and '.join(map(repr, reads))}" if reads else ""
+        super().__init__(f"Layer {layer!r} ({kind}{called}): {why} {remedy}")
+
+    def called_on(self, reads: Sequence[str]) -> "UnsupportedLayerError":
+        """This error with the call that it concerns."""
+        return UnsupportedLayerError(*self._parts, reads)
 
 
 class ArchitectureMismatchError(KmergeError, ValueError):

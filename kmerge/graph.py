@@ -46,6 +46,11 @@ class Call:
         return self.operation.name
 
     @property
+    def reads(self) -> list[str]:
+        """The names of the layers and operations whose outputs it reads."""
+        return [x._keras_history.operation.name for x in self.inputs]
+
+    @property
     def is_model(self) -> bool:
         return isinstance(self.operation, keras.Model)
 
@@ -67,6 +72,12 @@ class Call:
             return frozenset()
         named = [numbers for name, numbers in self.named_inputs.items() if name == "mask" or name.endswith("_mask")]
         return frozenset(i for numbers in named for i in numbers)
+
+    @property
+    def reads_masks(self) -> bool:
+        """Whether it is a layer that looks at the masks which its inputs carry."""
+        names = inspect.signature(self.operation.call).parameters if isinstance(self.operation, keras.Layer) else ()
+        return any(name == "mask" or name.endswith("_mask") for name in names)
 
     def replay(self, operation: keras.Operation, tensors: list) -> list:
         """Calls `operation` as this call does, with `tensors` in the place of `inputs`; returns its outputs."""
@@ -265,3 +276,10 @@ def rename_operation(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
     """Names the operation that has just made a tensor: `keras.ops` functions take no name. Returns the tensor."""
     tensor._keras_history.operation.name = name
     return tensor
+
+
+def frozen_as(old: keras.Model, new: keras.Model) -> keras.Model:
+    """Freezes a model as a whole if another one is; returns it. Unfreezing would reach the layers inside."""
+    if not old.trainable:
+        new.trainable = False
+    return new

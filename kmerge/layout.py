@@ -336,9 +336,6 @@ class LayoutSite(Site):
         if present[0] == 0:
             self.refuse("it normalises channels of one source together with channels that all sources share.",
                         "Give each source its own, with copied_inputs or entries of the plan.")  # fmt: skip
-        if has_mask(self.call.inputs[self._index(x)]) and not self.call.masks:
-            self.refuse("its input carries a mask, which would be lost where each source's channels are read apart.",
-                        "Build the model without masks, or hand the mask on as an argument.")  # fmt: skip
         reads = [np.flatnonzero(group == g) for g in present]
         self._run_apart(present, [{self._index(x): (x.axis, positions)} for positions in reads])
         return x.with_units(x.units[np.concatenate(reads)])

@@ -68,12 +68,30 @@ class TransposeRule(Rule):
 
 
 class PadRule(Rule):
+    """Constant channels, as those that a shortcut to a wider layer is padded with, are units of their own."""
+
     def walk(self, site, x):
-        widths = list(site.layer.pad_width)
-        widths = widths * len(x.shape) if len(widths) == 1 else widths
-        if tuple(widths[x.axis]) != (0, 0):
-            site.refuse("it pads the feature axis.", "Pad spatial axes only, or concatenate what you add.")
-        return site.output(x.units, x.axis)
+        if self._widths(site, x)[0] != (0, 0):
+            site.refuse("it pads the batch axis.", "Pad other axes only.")
+        before, after = self._widths(site, x)[x.axis]
+        if before == after == 0:
+            return site.output(x.units, x.axis)
+        if site.layer.mode != "constant":
+            site.refuse(f"it pads the channels with others (mode={site.layer.mode!r}).", "Pad them with a constant.")
+        return site.output(np.concatenate([site.own(before, "before"), x.units, site.own(after, "after")]), x.axis)
+
+    def changes(self, site, inputs, outputs):
+        widths = self._widths(site, inputs[0])
+        before, after = widths[inputs[0].axis]
+        if before == after == 0:
+            return {}
+        widths[inputs[0].axis] = (len(site.own(before, "before")), len(site.own(after, "after")))
+        return {"pad_width": tuple(widths)}
+
+    @staticmethod
+    def _widths(site, x):
+        widths = [tuple(pair) for pair in site.layer.pad_width]
+        return widths * len(x.shape) if len(widths) == 1 else widths
 
 
 class ReduceRule(Rule):

@@ -189,16 +189,17 @@ def verify(model: keras.Model, layout: Layout, layers: Mapping[str, keras.Layer]
     """
     walked = trace(model)
     found = {id(walked.layers[path]): axes for path, axes in walked.axes.items()}
-    selectable = np.array([space.selectable for space in walked.spaces.values()], dtype=bool)
-    # With one unit left, a group or a broadcast factor is no longer told from an ordinary channel.
-    single = [layout.entries_of(name) for name in layout.trace.spaces if len(layout.entries_of(name)) == 1]
+    selectable = np.array([space.selectable for space in walked.spaces.values()], bool)
+    # A group or a broadcast factor of one unit is no longer told from a channel, nor a gather that repeats none from a slice.
+    gathers = {path for path, layer in layout.trace.layers.items() if type(layer).__name__ == "Take"}
+    loose = [e for n, s in layout.trace.spaces.items() if len(e := layout.entries_of(n)) == 1 or gathers & {*s.owners}]
     pairs = [np.empty((2, 0), int)]
     for path, named in ((path, named) for path, named in layout.axes.items() if path in layers):
         for name, axes in named.items():
-            twins = found[id(layers[path])][name]
-            pairs += [np.stack([a.units, b.units]) for a, b in zip(axes, twins, strict=True) if a is not None]
+            twins = zip(axes, found[id(layers[path])][name], strict=True)
+            pairs += [np.stack([a.units, b.units]) for a, b in twins if a is not None]
     unique = np.unique(np.concatenate(pairs, axis=1), axis=1)
-    unique = unique[:, selectable[walked.space_of[unique[1]]] & ~np.isin(unique[0], np.ravel(single))]
+    unique = unique[:, selectable[walked.space_of[unique[1]]] & ~np.isin(unique[0], np.concatenate([[], *loose]))]
     if any(len(np.unique(side)) != unique.shape[1] for side in unique):
         raise KmergeError(
             f"The channel spaces of the rewritten model {model.name!r} do not agree with the plan. The result would be "

@@ -36,7 +36,10 @@ def walk_calls(graph: Graph, inputs: list, visit: Callable) -> list:
                 _refuse_mask(call, path)
                 found = walk(Graph(call.operation), here, reached, key, path + "/")
             else:
-                found = visit(key, path, call, here, None if None in reached else reached[0])
+                try:
+                    found = visit(key, path, call, here, None if None in reached else reached[0])
+                except UnsupportedLayerError as error:
+                    raise error.called_on(call.reads) from error
             values.update({id(x): value for x, value in zip(call.outputs, found, strict=True)})
         return [values[id(x)] for x in graph.outputs]
 

@@ -6,8 +6,6 @@ to its constant; the log odds of a sigmoid), so that no check relies on the code
 
 import math
 import re
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import keras
 import numpy as np
 
 import kmerge
+from benchmarks.zoo import outputs_elsewhere
 from tests.models import Entry, example_inputs
 
 
@@ -238,19 +237,6 @@ def check_zero_unit(model: keras.Model, unit: int = 1) -> None:
     assert sum(math.prod(w.shape) for w in smaller.weights) < sum(math.prod(w.shape) for w in model.weights)
 
 
-_LOAD = """
-import sys
-from pathlib import Path
-import keras, numpy as np
-for path in map(Path, sys.argv[1:]):
-    inputs = list(np.load(path.with_suffix(".inputs.npz")).values())
-    model = keras.models.load_model(path)
-    values = keras.tree.flatten(model(inputs[0] if len(inputs) == 1 else inputs, training=False))
-    np.savez(path.with_suffix(".outputs.npz"), *[keras.ops.convert_to_numpy(value) for value in values])
-assert "kmerge" not in sys.modules
-"""
-
-
 def check_saves(models: Mapping[str, keras.Model], folder: Path, layers_of: Path | None = None) -> None:
     """Every model, loaded in one new process that never imports kmerge, gives the outputs it gave here.
 
@@ -262,9 +248,5 @@ def check_saves(models: Mapping[str, keras.Model], folder: Path, layers_of: Path
         np.savez(path.with_suffix(".inputs.npz"), *inputs)
         expected[path] = outputs(model, inputs)
         model.save(path)
-    own = f"exec(open({str(layers_of)!r}).read())\n" if layers_of else ""
-    done = subprocess.run([sys.executable, "-c", own + _LOAD, *map(str, paths)], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    for path, values in expected.items():
-        loaded = list(np.load(path.with_suffix(".outputs.npz")).values())
+    for loaded, values in zip(outputs_elsewhere(paths, layers_of), expected.values(), strict=True):
         assert_close(loaded, values, 1e-6)

@@ -79,6 +79,17 @@ def channel_shuffle():
 
 
 @zoo()
+def zero_padded_shortcut():
+    """ResNet's option A: a shortcut to a wider layer is padded with zero channels."""
+    x = keras.Input((6, 6, 3))
+    h = conv(x, 4)
+    for width in (6, 9):
+        shortcut = ops.pad(h, [(0, 0), (0, 0), (0, 0), (1, width - h.shape[-1] - 1)])
+        h = layers.ReLU()(layers.Add()([shortcut, conv(h, width, activation=None)]))
+    return keras.Model(x, _pooled_head(h))
+
+
+@zoo()
 def concatenate_twice_the_same():
     x = keras.Input((5,))
     h = layers.Dense(4, activation="relu")(x)
@@ -233,6 +244,19 @@ def layer_applied_to_its_output():
     x = keras.Input((5,))
     repeated = layers.Dense(6, activation="tanh")
     return keras.Model(x, layers.Dense(3)(repeated(repeated(layers.Dense(6, activation="relu")(x)))))
+
+
+@zoo()
+def nested_three_deep_and_shared():
+    x = keras.Input((4,))
+    innermost = keras.Model(x, layers.Dense(4, activation="tanh")(x))
+    y = keras.Input((4,))
+    inner = keras.Model(y, layers.Add()([y, innermost(innermost(y))]))
+    z = keras.Input((4,))
+    outer = keras.Model(z, layers.Dense(4, activation="relu")(inner(layers.Dense(4)(inner(z)))))
+    left, right = keras.Input((5,)), keras.Input((5,))
+    h = [outer(layers.Dense(4)(side)) for side in (left, right)]
+    return keras.Model([left, right], layers.Dense(3)(layers.Concatenate()(h)))
 
 
 @zoo()

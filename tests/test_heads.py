@@ -229,3 +229,10 @@ def test_grouped_attention_must_stay_as_wide_as_its_query():
     model = keras.Model(x, layers.Dense(2)(layers.GroupQueryAttention(3, 4, 2, name="culprit")(h, h)))
     with pytest.raises(UnsupportedLayerError, match="'culprit'.*as wide as its query, but 3 and 6 units"):
         kmerge.select(model, {"before": 3})
+
+
+def test_a_mask_that_normalising_per_source_would_lose_is_refused():
+    """Attention behind a masked LayerNormalization: its channels are read apart for each source, and the mask is gone."""
+    networks = [text_encoder("layer", mask_zero=True) for _ in range(2)]
+    with pytest.raises(kmerge.UnsupportedLayerError, match="MultiHeadAttention.*reads a mask that would be lost"):
+        kmerge.concatenate(*networks)

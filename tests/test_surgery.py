@@ -181,27 +181,3 @@ def test_mixed_precision_models_concatenate():
     each = [checks.logits(model, inputs, ("softmax",))[0] for model in models]
     checks.assert_close(checks.logits(big, inputs, ("softmax",)), [np.mean(each, axis=0)], 5e-2)
     assert {weight.dtype for weight in big.weights} == {weight.dtype for weight in models[0].weights}
-
-
-def application(name: str, final: str = "linear", **options) -> Entry:
-    options |= {"weights": None, "input_shape": (32, 32, 3), "classes": 5}
-    build = functools.partial(getattr(keras.applications, name), classifier_activation=final, **options)
-    return Entry(name, build, (final,), repeats_input=name == "EfficientNetB0")
-
-
-APPLICATIONS = [
-    application("ResNet50"),
-    application("MobileNetV2", "softmax", alpha=0.35),
-    application("DenseNet121"),
-    application("EfficientNetB0"),
-]
-
-
-@pytest.mark.parametrize("entry", APPLICATIONS, ids=lambda entry: entry.name)
-def test_keras_applications(entry):
-    parents = [entry(seed) for seed in range(2)]
-    big = kmerge.concatenate(*parents)
-    checks.check_concatenate(entry, parents, big)
-    checks.check_select_parent(entry, parents, big, 1)
-    moved, inputs = kmerge.permute(parents[0], checks.random_orders(parents[0], 0)), example_inputs(parents[0])
-    checks.assert_close(checks.outputs(moved, inputs), checks.outputs(parents[0], inputs), 1e-5)

@@ -1,0 +1,398 @@
+"""The promises of kmerge on every network of `keras.applications`, and what keeping them costs.
+
+    python -m benchmarks.zoo --members ResNet50 NASNetLarge       # some
+    python -m benchmarks.zoo --members small                      # one of each family
+    python -m benchmarks.zoo --members all --out docs             # all of them: docs/zoo.csv and docs/zoo.md
+
+Each member is built twice at the smallest input it takes, with random weights and statistics, in a process of its own.
+There it is traced, concatenated, permuted; one parent is selected back; half of every free space is pruned, and what is
+left trains for a step. The result is saved, and loaded in a process that never imports kmerge. An error is
+max|difference| / max|reference| of the logits. Members measured before keep their rows.
+"""
+
+import argparse
+import csv
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+CLASSES, BATCH = 10, 8
+
+
+def _members() -> dict[str, dict]:
+    """For each member its smallest input."""
+    names = "VGG16 VGG19 ResNet50 ResNet101 ResNet152 ResNet50V2 ResNet101V2 ResNet152V2 InceptionV3 InceptionResNetV2 "
+    names += "Xception MobileNet MobileNetV2 MobileNetV3Small MobileNetV3Large DenseNet121 DenseNet169 DenseNet201 "
+    names += "NASNetMobile NASNetLarge "
+    names += " ".join(f"EfficientNetB{i}" for i in range(8)) + " "
+    names += " ".join(f"EfficientNetV2{size}" for size in ("B0", "B1", "B2", "B3", "S", "M", "L")) + " "
+    names += " ".join(f"ConvNeXt{size}" for size in ("Tiny", "Small", "Base", "Large", "XLarge"))
+    sizes = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
+    return {name: sizes.get(name, 32) for name in names.split()}
+
+
+MEMBERS = _members()
+
+# One of each family, the smallest, and how to make it smaller still.
+SMALL: dict[str, dict] = {
+    "VGG16": {},
+    "ResNet50": {},
+    "ResNet50V2": {},
+    "InceptionV3": {},
+    "InceptionResNetV2": {},
+    "Xception": {},
+    "MobileNet": {"alpha": 0.25},
+    "MobileNetV2": {"alpha": 0.35},
+    "MobileNetV3Small": {"alpha": 0.75},
+    "DenseNet121": {},
+    "NASNetMobile": {},
+    "EfficientNetB0": {},
+    "EfficientNetV2B0": {},
+    "ConvNeXtTiny": {},
+}
+
+COLUMNS = {
+    "member": "member",
+    "parameters": "parameters, M",
+    "spaces": "spaces",
+    "free": "of them free",
+    "trace_seconds": "trace, CPU s",
+    "concatenate_seconds": "concatenate, CPU s",
+    "weights": "weights of the result, M",
+    "seconds_per_million": "s per M weights",
+    "memory_before": "memory with the parents, MB",
+    "memory_peak": "peak, MB",
+    "concatenate_error": "error of concatenate",
+    "permute_error": "permute",
+    "select_error": "select",
+    "load_error": "load",
+    "rounding": "rounding",
+    "half_parameters": "half of each space: parameters",
+    "spread": "spread of the logits",
+    "problem": "problem",
+}
+
+
+def build(name: str, seed: int, **options: object) -> "keras.Model":  # noqa: F821
+    """A member with random weights and statistics.
+
+    Args:
+        name: of the function in `keras.applications`.
+        seed: of all its weights.
+        **options: of that function.
+
+    Returns:
+        A `keras.Model` that gives logits, and is not compiled.
+    """
+    import keras
+
+    keras.utils.set_random_seed(1000 + seed)
+    size = MEMBERS[name]
+    function = getattr(keras.applications, name)
+    model = function(weights=None, input_shape=(size, size, 3), classes=CLASSES, classifier_activation=None, **options)
+    rng = np.random.default_rng([seed, 30])
+    for weight in model.weights:
+        value = keras.ops.convert_to_numpy(weight)
+        if "float" in str(value.dtype):
+            # What starts constant would hide errors: biases, scales and statistics. Larger kernels keep signals alive.
+            constant = np.ptp(value) == 0
+            weight.assign(value + rng.uniform(-0.3, 0.3, value.shape) if constant else 1.4 * value)
+    _adapt(model, name, rng)
+    return model
+
+
+def _adapt(model, name: str, rng) -> None:
+    """Statistics near those of random inputs: without them, the signals of a deep network die, and errors with them."""
+    import keras
+
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 0.0
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
+    model(_examples(name, rng), training=True)
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+        mean, variance = map(keras.ops.convert_to_numpy, (layer.moving_mean, layer.moving_variance))
+        layer.moving_mean.assign(mean + 0.2 * np.sqrt(variance) * rng.normal(size=mean.shape))
+        layer.moving_variance.assign(variance * rng.uniform(0.7, 1.3, variance.shape) + 0.3 * variance.mean())
+
+
+def _examples(name: str, rng):
+    # Images as they come: EfficientNet and others scale them to be small themselves.
+    return rng.uniform(0, 255, (BATCH, MEMBERS[name], MEMBERS[name], 3)).astype("float32")
+
+
+def logits(model: "keras.Model", inputs: np.ndarray) -> np.ndarray:  # noqa: F821
+    """The outputs of a model in inference."""
+    import keras
+
+    return keras.ops.convert_to_numpy(model(inputs, training=False))
+
+
+def error_of(value: np.ndarray, reference: np.ndarray) -> float:
+    """max|value - reference| / max|reference|; an infinite value gives infinity."""
+    error = np.max(np.abs(value - reference)) / np.max(np.abs(reference))
+    return float(error) if np.isfinite(error) else float("inf")
+
+
+def measure(name: str, folder: Path, **options: object) -> dict:
+    """Puts one member through everything.
+
+    Args:
+        name: of the member.
+        folder: where to save what must load elsewhere.
+        **options: of the function that builds it.
+
+    Returns:
+        Numbers under the keys of `COLUMNS`; memory is that of the whole process.
+    """
+    import kmerge
+
+    parents = [build(name, seed, **options) for seed in (0, 1)]
+    inputs = _examples(name, np.random.default_rng(2))
+    seconds, spaces = _timed(lambda: kmerge.channel_spaces(parents[0]))
+    free = {space.name: space.size for space in spaces.selectable}
+    row = {"member": name, "parameters": parents[0].count_params() / 1e6, "spaces": len(spaces), "free": len(free)}
+    row |= {"trace_seconds": seconds, "memory_before": _peak_memory()}
+    seconds, big = _timed(lambda: kmerge.concatenate(*parents))
+    weights = big.count_params() / 1e6
+    row |= {"concatenate_seconds": seconds, "weights": weights, "seconds_per_million": seconds / weights}
+    row |= {"memory_peak": _peak_memory()}
+
+    each = [logits(parent, inputs) for parent in parents]
+    row["spread"] = float(np.std(each[0], axis=0).max() / np.abs(each[0]).max())
+    nearly = inputs * np.random.default_rng(4).uniform(1 - 1e-7, 1 + 1e-7, inputs.shape).astype("float32")
+    row["rounding"] = error_of(logits(parents[0], nearly), each[0])
+    row["concatenate_error"] = error_of(logits(big, inputs), np.mean(each, axis=0))
+    row["select_error"] = error_of(logits(second_parent(big, parents), inputs), each[1])
+    rng = np.random.default_rng(3)
+    moved = kmerge.permute(parents[0], {space: rng.permutation(count) for space, count in free.items()})
+    row["permute_error"] = error_of(logits(moved, inputs), each[0])
+    row["half_parameters"] = train_half(parents[0], inputs).count_params() / parents[0].count_params()
+    row["load_error"] = _load_error(big, inputs, folder)
+    return row
+
+
+def second_parent(big: "keras.Model", parents: list) -> "keras.Model":  # noqa: F821
+    """The second parent out of a concatenated pair: its units, and its own head in the place of the mean of both."""
+    import kmerge
+
+    spaces = kmerge.channel_spaces(big)
+    part = kmerge.select(big, {space.name: range(space.size // 2, space.size) for space in spaces.selectable})
+    heads = {owner for space in spaces.values() if "output" in space.facts for owner in space.owners}
+    names = [layer.name for layer in parents[0].layers]
+    for head in heads:
+        part.get_layer(head).set_weights(parents[1].layers[names.index(head)].get_weights())
+    return part
+
+
+def train_half(model: "keras.Model", inputs: np.ndarray) -> "keras.Model":  # noqa: F821
+    """The model with half of every free space, after one step of training that moved its weights."""
+    import keras
+
+    import kmerge
+
+    spaces = kmerge.channel_spaces(model).selectable
+    small = kmerge.select(model, {space.name: max(1, space.size // 2) for space in spaces})
+    before = small.get_weights()
+    small.compile(keras.optimizers.SGD(1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+                  run_eagerly=keras.backend.backend() == "tensorflow", jit_compile=False)  # fmt: skip
+    loss = small.train_on_batch(inputs, np.arange(len(inputs)) % CLASSES)
+    if not np.isfinite(loss) or all(np.array_equal(a, b) for a, b in zip(small.get_weights(), before, strict=True)):
+        raise RuntimeError(f"{model.name}: a step of training gave loss {loss} and the same weights")
+    return small
+
+
+def _timed(call: Callable) -> tuple[float, object]:
+    """CPU seconds of all threads, which do not depend on what else the machine does, and the result."""
+    start = time.process_time()
+    result = call()
+    return time.process_time() - start, result
+
+
+def _peak_memory() -> float:
+    """The most memory that this process has held, in MB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+# Loading elsewhere ----------------------------------------------------------------------------------------------------
+
+_LOAD = """
+import sys
+from pathlib import Path
+import keras, numpy as np
+for path in map(Path, sys.argv[1:]):
+    inputs = list(np.load(path.with_suffix(".inputs.npz")).values())
+    model = keras.models.load_model(path)
+    values = keras.tree.flatten(model(inputs[0] if len(inputs) == 1 else inputs, training=False))
+    np.savez(path.with_suffix(".outputs.npz"), *[keras.ops.convert_to_numpy(value) for value in values])
+assert "kmerge" not in sys.modules
+"""
+
+
+def outputs_elsewhere(paths: Iterable[Path], layers_of: Path | None = None) -> list[list]:
+    """Loads models in one new process that never imports kmerge.
+
+    Args:
+        paths: of the `.keras` files; beside `a.keras` lie its inputs in `a.inputs.npz`.
+        layers_of: a file that defines layers of the user's own, if the models have such.
+
+    Returns:
+        For each model the list of its outputs.
+    """
+    paths = list(paths)
+    own = f"exec(open({str(layers_of)!r}).read())\n" if layers_of else ""
+    command = [sys.executable, "-c", own + _LOAD, *map(str, paths)]
+    done = subprocess.run(command, cwd=paths[0].parent, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"Models saved by kmerge did not load in a new process:\n{done.stderr[-2000:]}")
+    return [list(np.load(path.with_suffix(".outputs.npz")).values()) for path in paths]
+
+
+def _load_error(model, inputs, folder: Path) -> float:
+    path = folder / "concatenated.keras"
+    np.savez(path.with_suffix(".inputs.npz"), inputs)
+    model.save(path)
+    (found,) = outputs_elsewhere([path])[0]
+    return error_of(found, logits(model, inputs))
+
+
+# The command ----------------------------------------------------------------------------------------------------------
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code: 1 if a member failed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--members", nargs="+", default=["small"], choices=["all", "small", *MEMBERS], metavar="MEMBER",
+        help=f"all, small (one of each family), or some of: {', '.join(MEMBERS)}",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, help="folder for zoo.csv and zoo.md; without it the table is only printed")
+    parser.add_argument("--measure", nargs=2, metavar=("MEMBER", "FOLDER"), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.measure:
+        print(json.dumps(measure(options.measure[0], Path(options.measure[1]))))
+        return 0
+    groups = {"all": list(MEMBERS), "small": list(SMALL)}
+    chosen = [name for given in options.members for name in groups.get(given, [given])]
+    rows = _read(options.out)
+    for name in dict.fromkeys(chosen):
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        rows[name] = _in_process(name)
+        _write(options.out, rows)
+    print(_page({name: rows[name] for name in chosen}))
+    return int(any(rows[name].get("problem") for name in chosen))
+
+
+def _in_process(name: str) -> dict:
+    """One member's row; a failure is a row, too."""
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "benchmarks.zoo", "--measure", name, folder]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        return {"member": name, "problem": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _read(folder: Path | None) -> dict[str, dict]:
+    if folder is None or not (folder / "zoo.csv").exists():
+        return {}
+    with open(folder / "zoo.csv", newline="") as file:
+        return {
+            row["member"]: {key: _number(text) for key, text in row.items() if text} for row in csv.DictReader(file)
+        }
+
+
+def _number(text: str) -> float | int | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+def _write(folder: Path | None, rows: dict[str, dict]) -> None:
+    if folder is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    ordered = {name: rows[name] for name in MEMBERS if name in rows}
+    with open(folder / "zoo.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(ordered.values())
+    (folder / "zoo.md").write_text(_page(ordered))
+
+
+def _page(rows: dict[str, dict]) -> str:
+    shown = [key for key in COLUMNS if any(row.get(key) not in (None, "") for row in rows.values())]
+    lines = ["| " + " | ".join(COLUMNS[key] for key in shown) + " |", "|" + "---|" * len(shown)]
+    lines += ["| " + " | ".join(_cell(key, row.get(key, "")) for key in shown) + " |" for row in rows.values()]
+    return "\n".join(["# Every network of `keras.applications`", "", _about(), "", *lines, "", _growth(rows), ""])
+
+
+def _cell(key: str, value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    if key == "rounding" or key.endswith("_error") and value:
+        return f"{value:.1e}"
+    return f"{value:.0f}" if "memory" in key else f"{value:.3g}"
+
+
+def _about() -> str:
+    versions = ", ".join(f"{name} {version(name)}" for name in ("keras", "tensorflow", "numpy"))
+    hardware = f"{_processor()}, {os.cpu_count()} cores, no GPU; Python {platform.python_version()}, {versions}"
+    return (
+        f"Written by `python -m benchmarks.zoo --members all --out docs` on {date.today()}: {hardware}. "
+        "Two parents each, at the smallest input that the member takes, with random weights and statistics. "
+        "An error is max|difference| / max|reference| of the logits; *rounding* is that of the member itself when its "
+        "inputs change in their last bit, so that other errors cannot be expected below it. "
+        "Memory is the most that the whole process held, TensorFlow included."
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _growth(rows: dict[str, dict]) -> str:
+    """How seconds and memory grow with the number of weights: a straight line through all members."""
+    rows = [row for row in rows.values() if "weights" in row]
+    if len(rows) < 3:
+        return ""
+    weights = np.array([row["weights"] for row in rows])
+    seconds = np.array([row["concatenate_seconds"] for row in rows])
+    memory = np.array([row["memory_peak"] for row in rows])
+    design = np.stack([np.ones_like(weights), np.array([row["spaces"] for row in rows]), weights], axis=1)
+    parts = []
+    for what, values, unit in (("Seconds", seconds, "s"), ("Memory", memory, "MB")):
+        (start, each, slope), *_ = np.linalg.lstsq(design, values, rcond=None)
+        residual = values - design @ (start, each, slope)
+        explained = 1 - np.sum(residual**2) / np.sum((values - values.mean()) ** 2)
+        parts.append(f"{what} = {start:.3g} {unit} + {each:.3g} {unit} per space + {slope:.3g} {unit} per million weights "
+                     f"explains {explained:.1%} of the variance.")  # fmt: skip
+    return "`concatenate` is linear in the weights of its result. " + " ".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

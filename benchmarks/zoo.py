@@ -344,18 +344,8 @@ def _page(rows: dict[str, dict]) -> str:
     shown = [key for key in COLUMNS if any(row.get(key) not in (None, "") for row in rows.values())]
     lines = ["| " + " | ".join(COLUMNS[key] for key in shown) + " |", "|" + "---|" * len(shown)]
     lines += ["| " + " | ".join(_cell(key, row.get(key, "")) for key in shown) + " |" for row in rows.values()]
-    return "\n".join(
-        [
-            "# The networks of `keras.applications`",
-            "",
-            _about(sum(not row.get("problem") for row in rows.values())),
-            "",
-            *lines,
-            "",
-            _growth(rows),
-            "",
-        ]
-    )
+    about = _about(sum(not row.get("problem") for row in rows.values()))
+    return "\n".join(["# The networks of `keras.applications`", "", about, "", *lines, "", _growth(rows), ""])
 
 
 def _cell(key: str, value: object) -> str:

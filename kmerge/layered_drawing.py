@@ -18,7 +18,7 @@ _SWEEPS = 13
 _WAYPOINT_WIDTH = 10.0
 # How hard an edge pulls at its ends, by whether each is a box: what runs from box to box, and the middle of a long edge,
 # is to be straight; where a long edge starts and ends it may bend.
-_PULL = {(True, True): 100, (False, False): 100, (True, False): 1, (False, True): 1}
+_PULL = {(True, True): 1000, (False, False): 1000, (True, False): 1, (False, True): 1}
 
 
 @dataclass(frozen=True)

@@ -344,7 +344,8 @@ def _page(rows: dict[str, dict]) -> str:
     shown = [key for key in COLUMNS if any(row.get(key) not in (None, "") for row in rows.values())]
     lines = ["| " + " | ".join(COLUMNS[key] for key in shown) + " |", "|" + "---|" * len(shown)]
     lines += ["| " + " | ".join(_cell(key, row.get(key, "")) for key in shown) + " |" for row in rows.values()]
-    return "\n".join(["# Every network of `keras.applications`", "", _about(), "", *lines, "", _growth(rows), ""])
+    about = _about(sum(not row.get("problem") for row in rows.values()))
+    return "\n".join(["# The networks of `keras.applications`", "", about, "", *lines, "", _growth(rows), ""])
 
 
 def _cell(key: str, value: object) -> str:
@@ -355,11 +356,12 @@ def _cell(key: str, value: object) -> str:
     return f"{value:.0f}" if "memory" in key else f"{value:.3g}"
 
 
-def _about() -> str:
+def _about(count: int) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in ("keras", "tensorflow", "numpy"))
     hardware = f"{_processor()}, {os.cpu_count()} cores, no GPU; Python {platform.python_version()}, {versions}"
     return (
-        f"Written by `python -m benchmarks.zoo --members all --out docs` on {date.today()}: {hardware}. "
+        f"{count} of {len(MEMBERS)} members, measured by `python -m benchmarks.zoo --members all --out docs`; page written on "
+        f"{date.today()}, {hardware}. "
         "Two parents each, at the smallest input that the member takes, with random weights and statistics. "
         "An error is max|difference| / max|reference| of the logits; *rounding* is that of the member itself when its "
         "inputs change in their last bit, so that other errors cannot be expected below it. "
@@ -391,7 +393,7 @@ def _growth(rows: dict[str, dict]) -> str:
         explained = 1 - np.sum(residual**2) / np.sum((values - values.mean()) ** 2)
         parts.append(f"{what} = {start:.3g} {unit} + {each:.3g} {unit} per space + {slope:.3g} {unit} per million weights "
                      f"explains {explained:.1%} of the variance.")  # fmt: skip
-    return "`concatenate` is linear in the weights of its result. " + " ".join(parts)
+    return "`concatenate`, fitted over all members by spaces and weights of the result: " + " ".join(parts)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from kmerge.budgets import Budget
 from kmerge.channels import ChannelSpace, ChannelSpaces, channel_spaces
 from kmerge.costs import latency, multiply_accumulates, parameters, saved_bytes
+from kmerge.drawing import Drawing, plot
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError, KmergeError, UnsupportedLayerError
+from kmerge.explanations import Explanation, LayerShare, SpaceExplanation, explain
 from kmerge.gate_application import ApplyGates, FoldGates
 from kmerge.gate_training import GateControl, GatePressure, gate_optimizer
 from kmerge.gates import HardConcreteGate, gates_of
@@ -26,22 +28,27 @@ __all__ = [
     "Budget",
     "ChannelSpace",
     "ChannelSpaces",
+    "Drawing",
+    "Explanation",
     "FoldGates",
     "GateControl",
     "GatePressure",
     "HardConcreteGate",
     "InvalidArgumentError",
     "KmergeError",
+    "LayerShare",
     "MergeReport",
     "OpaqueRule",
     "Plan",
     "Rule",
+    "SpaceExplanation",
     "UnitChoice",
     "UnsupportedLayerError",
     "channel_spaces",
     "choose_units",
     "compress",
     "concatenate",
+    "explain",
     "fit",
     "fit_many",
     "gate",
@@ -55,6 +62,7 @@ __all__ = [
     "multiply_accumulates",
     "parameters",
     "permute",
+    "plot",
     "prune",
     "recalibrate",
     "register_rule",

@@ -122,10 +122,14 @@ class WidthCosts:
         given = ((widths.get(name, size)) for name, size in zip(self.names, self._sizes, strict=True))
         return np.fromiter(given, dtype="float64", count=len(self.names))
 
-    def parameters(self, widths: Mapping[str, int]) -> int:
-        """Number of weights with these widths; spaces that are not named have the model's own."""
-        shapes = (self._shapes.get(id(w), [(False, math.prod(w.shape))]) for w in self.walked.model.weights)
-        return self._sum(shapes, widths)
+    def parameters(self, widths: Mapping[str, int], path: str | None = None) -> int:
+        """Number of weights of the model, or of the layer of this path, with these widths.
+
+        Spaces that are not named have the model's own widths.
+        """
+        holder = self.walked.model if path is None else self.walked.layers.get(path)
+        weights = getattr(holder, "weights", ())  # operations and inputs have none
+        return self._sum([self._shapes.get(id(w), [(False, math.prod(w.shape))]) for w in weights], widths)
 
     def multiply_accumulates(self, widths: Mapping[str, int]) -> int:
         """Multiply-accumulates of one example with these widths."""

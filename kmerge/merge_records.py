@@ -73,9 +73,18 @@ class Merged:
     layers: dict[str, keras.layers.Layer]
 
 
+def _records(model: keras.Model) -> list[MergeRecord]:
+    return [layer for layer in getattr(model, "layers", []) if isinstance(layer, MergeRecord)]
+
+
+def holds_merge(model: keras.Model) -> bool:
+    """Whether a model is a big student, which says of its merge what `read_merge` returns."""
+    return len(_records(model)) == 1
+
+
 def read_merge(big: keras.Model) -> Merged:
     """What a big student says of its merge; raises `InvalidArgumentError` if it was not made by `merge` or `gate`."""
-    records = [layer for layer in getattr(big, "layers", []) if isinstance(layer, MergeRecord)]
+    records = _records(big)
     if len(records) != 1:
         raise InvalidArgumentError(
             f"Expected a big student made by kmerge.merge or kmerge.gate. Received: {getattr(big, 'name', big)!r}, which "

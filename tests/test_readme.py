@@ -4,26 +4,15 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
 import kmerge
+from tests.documents import ROOT, blocks
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-
-
-def python_blocks():
-    """The README's Python blocks, each moved down so that a traceback shows the README's own line numbers."""
-    matches = re.finditer(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    return ["\n" * README.count("\n", 0, match.start(1)) + match[1] for match in matches]
-
-
-def run_block(block, names):
-    exec(compile(block, ROOT / "README.md", "exec"), names)
 
 
 def table_below(heading):
@@ -61,15 +50,15 @@ def test_the_four_lines_of_the_first_screen_run_on_any_two_models():
         "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         "train": Batches(),
     }
-    run_block(python_blocks()[0], names)
+    blocks(ROOT / "README.md", "python")[0].run(names)
     assert layers_of(names["student"]) == layers_of(names["model_a"])
 
 
 def test_the_python_code_runs_as_printed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = {}
-    for block in python_blocks()[1:]:
-        run_block(block, names)
+    for block in blocks(ROOT / "README.md", "python")[1:]:
+        block.run(names)
     assert (tmp_path / "student.keras").is_file()
     assert "stem" in capsys.readouterr().out, "the table of channel spaces was printed"
 

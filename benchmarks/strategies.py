@@ -28,6 +28,7 @@ class _Strategies(Mapping[str, Strategy]):
 
 
 _L0_MERGE = ("benchmarks.l0_merging", "L0Merge")
+_DISTILLATION = ("baselines.distillation", "Distillation")
 
 STRATEGIES = _Strategies(
     {
@@ -39,9 +40,18 @@ STRATEGIES = _Strategies(
         "l0_merge_early": (*_L0_MERGE, {"control": "fade", "patience": 1}),
         "l0_merge_paper_early": (*_L0_MERGE, {"control": "paper", "patience": 5}),
         "l0_merge_compensated": (*_L0_MERGE, {"compensate": True}),
+        "l0_merge_paper_constant": (*_L0_MERGE, {"control": "paper", "constant": True}),
+        "l0_merge_paper_beta": (*_L0_MERGE, {"control": "paper", "learned_beta": True}),
+        "l0_merge_paper_unlinked": (*_L0_MERGE, {"control": "paper", "sampling": "example", "unlinked": True}),
+        "greedy_merge": ("baselines.greedy_merging", "greedy_merge", {}),
         "magnitude_merge": ("baselines.neuron_transplantation", "magnitude_merge", {}),
         "one_model": ("baselines.single_model", "one_model", {}),
         "one_model_equal_compute": ("benchmarks.l0_merging", "one_model_equal_compute", {}),
         "best_of_three": ("baselines.single_model", "best_of_three", {}),
+        "distil_two": (*_DISTILLATION, {}),
+        "distil_two_outputs": (*_DISTILLATION, {"label_weight": 0.0}),
+        "distil_two_features": (*_DISTILLATION, {"feature_weight": 1.0}),
+        "distil_big": (*_DISTILLATION, {"big_teacher": True}),
+        "distil_big_outputs": (*_DISTILLATION, {"big_teacher": True, "label_weight": 0.0}),
     }
 )

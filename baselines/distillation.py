@@ -19,11 +19,10 @@ What differs:
 - Regression has no softmax: outputs are matched by their mean squared difference.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import keras
 
-import kmerge
 from baselines.budget import make_outcome, train_phase, train_teacher, training_flops
 from baselines.imitation import imitating, weights_of_student
 from baselines.strategy import Budget, Outcome, Stages, Task, TrainingRecord
@@ -48,22 +47,39 @@ class Distillation:
 
     def __call__(self, task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
         """See `Strategy`."""
+        student, records = self.distil(task, budget, budget.gates + budget.finetune, seed, stages)
+        extras = {"validation_teachers": [record.rows[-1]["val_metric"] for record in records[:-1]]}
+        return make_outcome(task, student, records[-1].best_weights, records, extras)
+
+    def distil(
+        self, task: Task, budget: Budget, epochs: int, seed: int, stages: Stages
+    ) -> tuple[keras.Model, list[TrainingRecord]]:
+        """A student.
+
+        Args:
+            task: what to learn.
+            budget: gives the epochs of the teachers.
+            epochs: of the student.
+            seed: of the replicate.
+            stages: what to train with.
+
+        Returns:
+            The student with the weights of its last epoch, and the records of the teachers and of the student.
+        """
         student = task.build(seed_of("student", seed))
         # What does not fit together is refused here, not after hours of teachers.
-        self._imitating(task, student, [wide_network(task, seed) if self.big_teacher else task.build(seed)])
+        self._imitating(task, student, [task.build(seed, widen=2 if self.big_teacher else 1)])
         if self.big_teacher:
-            trained = [_train_big_teacher(task, budget, seed, stages)]
+            trained = [train_teacher(task, replace(budget, teacher=2 * budget.teacher), seed, 0, stages, widen=2)]
         else:
             trained = [train_teacher(task, budget, seed, number, stages) for number in range(2)]
         teachers, records = [model for model, _ in trained], [record for _, record in trained]
         model = self._imitating(task, student, teachers)
-        record = train_phase(model, task, "single", budget.gates + budget.finetune, seed, stages, label="distil")
-        best = weights_of_student(model, student, record.best_weights)
-        # Of a teacher's training step, which `training_flops` counts, only the forward pass happens.
+        record = train_phase(model, task, "single", epochs, seed, stages, label="distil")
+        # Of a teacher's training step, which `train_phase` counts, only the forward pass happens.
         backward = sum(training_flops(teacher, task, len(record.rows)) for teacher in teachers) * 2 / 3
-        record = replace(record, flops=record.flops - backward)
-        extras = {"validation_teachers": [record.rows[-1]["val_metric"] for record in records]}
-        return make_outcome(task, student, best, [*records, record], extras)
+        best = weights_of_student(model, student, record.best_weights)
+        return student, [*records, replace(record, flops=record.flops - backward, best_weights=best)]
 
     def _imitating(self, task: Task, student: keras.Model, teachers: list[keras.Model]) -> keras.Model:
         return imitating(
@@ -73,37 +89,3 @@ class Distillation:
             temperature=_TEMPERATURE if task.metric == "accuracy" else None,
             feature_weight=self.feature_weight,
         )
-
-
-def wide_network(task: Task, seed: int) -> keras.Model:
-    """A fresh network of the task's architecture with twice the units in every space that may have more.
-
-    Its weights are drawn by the initializers of the task's own network: variance that an initializer takes from the
-    shape of the weight fits the width, a bound that is given as a number stays.
-
-    Args:
-        task: gives the network.
-        seed: of the weights.
-
-    Returns:
-        An uncompiled network.
-    """
-    narrow = task.build(seed_of("big_teacher", seed))
-    spaces = kmerge.channel_spaces(narrow).selectable
-    return keras.models.clone_model(kmerge.grow(narrow, {space.name: space.size for space in spaces}))
-
-
-def _train_big_teacher(task: Task, budget: Budget, seed: int, stages: Stages) -> tuple[keras.Model, TrainingRecord]:
-    epochs = 2 * budget.teacher
-    key = {
-        **task.identity,
-        "stage": "big_teacher",
-        "seed": seed,
-        "epochs": epochs,
-        "phase": asdict(task.phases["teacher"]),
-    }
-    return stages.run(
-        key,
-        lambda: wide_network(task, seed),
-        lambda model: train_phase(model, task, "teacher", epochs, seed, stages, label="big_teacher"),
-    )

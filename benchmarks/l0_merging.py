@@ -12,6 +12,7 @@ from baselines.budget import make_outcome, train_phase, train_teacher, training_
 from baselines.single_model import train_one
 from baselines.strategy import Budget, Outcome, Stages, Task
 from benchmarks.gate_ablations import constant_pressure, relinked, unlinked, with_learned_beta
+from kmerge.merge_records import read_merge
 from kmerge.seeds import seed_of
 
 # Examples whose activations the least-squares compensation sees.
@@ -80,3 +81,21 @@ def one_model_equal_compute(task: Task, budget: Budget, seed: int, stages: Stage
     gates = training_flops(big, task, epochs=budget.gates) / per_epoch
     epochs = round(2 * budget.teacher + gates + budget.finetune)
     return train_one(task, epochs, seed, stages)
+
+
+def no_gate_phase(task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
+    """Two teachers, merged with gates that are never trained, and cut at once; see `Strategy`.
+
+    What is kept is then chance, by the gates' first values. The gates' epochs go into fine-tuning.
+    """
+    trained = [train_teacher(task, budget, seed, number, stages) for number in range(2)]
+    big = _big_student(task, [model for model, _ in trained], seed)
+    student = kmerge.compress(big, keep={name: gate.kept() for name, gate in read_merge(big).gates.items()})
+    records = [record for _, record in trained]
+    extras = {
+        "validation_teachers": [record.rows[-1]["val_metric"] for record in records],
+        "validation_before_cut": validation_metric(task, big),
+        "validation_after_cut": validation_metric(task, student),
+    }
+    tuning = train_phase(student, task, "finetune", budget.gates + budget.finetune, seed, stages)
+    return make_outcome(task, student, tuning.best_weights, [*records, tuning], extras)

@@ -233,12 +233,6 @@ def test_what_teaches_makes_a_difference(outcomes):
     assert all(not np.array_equal(a, b) for i, a in enumerate(kernels) for b in kernels[:i])
 
 
-def test_on_images_with_batch_normalization(digits):
-    outcome = STRATEGIES["distil_two_features"](digits, Budget(1, 1, 1, 4), 1, Stages())
-    assert outcome.model.count_params() == digits.build(1).count_params()
-    assert outcome.epochs == 4 and np.isfinite(outcome.history[-1]["loss"])
-
-
 def test_a_task_that_cannot_be_distilled_fails_before_training(digits):
     class Untouched(Stages):
         def run(self, key, build, train):

@@ -37,7 +37,7 @@ class Distillation:
 
     Attributes:
         big_teacher: whether the teacher is one network of twice the width, instead of two of the target's.
-        label_weight: from 0, the teachers' outputs alone, to 1, labels alone.
+        label_weight: of the labels beside the teachers: from 0, teachers alone, to below 1.
         feature_weight: how much features count beside outputs.
     """
 

@@ -44,7 +44,7 @@ class Imitation(keras.layers.Layer):
     loss on validation data, and the labels' part of the loss in training, are those of any other network.
 
     Args:
-        label_weight: from 0, teachers alone, to 1, labels alone.
+        label_weight: of the labels beside the teachers: from 0, teachers alone, to below 1.
         temperature: of the softmax of both outputs; None for regression, by the mean squared difference.
         feature_weight: how much the mean squared difference of features counts beside that of the outputs.
         **kwargs: for `keras.layers.Layer`.
@@ -101,7 +101,7 @@ def imitating(
     Args:
         student: what is trained; its outputs are logits, or the values themselves in regression.
         teachers: one or more, with the student's inputs and outputs; a final softmax is set aside. Not changed.
-        label_weight: from 0, teachers alone, to 1, labels alone.
+        label_weight: of the labels beside the teachers: from 0, teachers alone, to below 1.
         temperature: of the softmax of both outputs; None for regression.
         feature_weight: how much features count beside outputs; 0 for not at all.
 

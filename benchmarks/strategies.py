@@ -28,6 +28,7 @@ class _Strategies(Mapping[str, Strategy]):
 
 
 _L0_MERGE = ("benchmarks.l0_merging", "L0Merge")
+_FUSION = ("baselines.model_fusion", "Fusion")
 
 STRATEGIES = _Strategies(
     {
@@ -39,6 +40,11 @@ STRATEGIES = _Strategies(
         "l0_merge_early": (*_L0_MERGE, {"control": "fade", "patience": 1}),
         "l0_merge_paper_early": (*_L0_MERGE, {"control": "paper", "patience": 5}),
         "l0_merge_compensated": (*_L0_MERGE, {"compensate": True}),
+        "fusion_average": (*_FUSION, {"matching": None}),
+        "fusion_weight_matching": (*_FUSION, {"matching": "weights"}),
+        "fusion_activation_matching": (*_FUSION, {"matching": "activations"}),
+        "fusion_ot": (*_FUSION, {"matching": "transport"}),
+        "fusion_ot_sinkhorn": (*_FUSION, {"matching": "sinkhorn"}),
         "magnitude_merge": ("baselines.neuron_transplantation", "magnitude_merge", {}),
         "one_model": ("baselines.single_model", "one_model", {}),
         "one_model_equal_compute": ("benchmarks.l0_merging", "one_model_equal_compute", {}),

@@ -105,6 +105,8 @@ def average(model: keras.Model, other: keras.Model) -> keras.Model:
         A new, uncompiled model.
 
     Raises:
+        ArchitectureMismatchError: names the first layer that differs, also if it holds constants, one for each unit, that
+            were reordered with the units: constants cannot be averaged.
         InvalidArgumentError: names a weight that no rule describes and in which the networks differ.
     """
     return kmerge.rewrite(model, [model, other], kmerge.Plan(2, {}))
@@ -120,8 +122,7 @@ def match_score(model: keras.Model, other: keras.Model) -> float:
     Returns:
         A number from -1 to 1. Of all orders of `other`, the one of the highest score is nearest to `model`.
     """
-    scores = [Pair(*both).score() for both in ((model, other), (model, model), (other, other))]
-    return scores[0] / float(np.sqrt(scores[1] * scores[2]) or 1.0)
+    return Pair(model, other).cosine()
 
 
 def transport(model: keras.Model, other: keras.Model, regularisation: float) -> keras.Model:

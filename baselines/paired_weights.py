@@ -23,8 +23,8 @@ from kmerge.rewriting import check_finite
 
 # Running statistics tell how strong a signal is, not what it means. They move with their units but are not matched.
 _STATISTICS = ("moving_mean", "moving_variance", "adapt_mean", "adapt_variance")
-# A gain below this share of what is matched is rounding, or a tie: units stay where they are.
-_TOLERANCE = 1e-9
+# A gain below this share of what is matched is rounding, a tie, or not worth the time: units stay where they are.
+_TOLERANCE = 1e-5
 # Arrays are worked on in pieces of as many numbers as the widest space squared, or this many if that is less.
 _SMALLEST_PIECE = 2**16
 
@@ -109,6 +109,15 @@ class Pair:
         """The inner product of all weights that count, as they now stand."""
         return sum(_product(weight.a, weight.b, self.piece) for weight in self.weights if weight.is_matched)
 
+    def cosine(self) -> float:
+        """The score over the norms of the weights that count."""
+        matched = [weight for weight in self.weights if weight.is_matched]
+        a, b = (
+            sum(_product(x, x, self.piece) for x in arrays)
+            for arrays in zip(*((w.a, w.b) for w in matched), strict=True)
+        )
+        return self.score() / (float(np.sqrt(a * b)) or 1.0)
+
     def _counting(self, name: str, settled: set[str] | None) -> list[Use]:
         """The uses of a space that count; only those whose other units are settled, unless `settled` is None."""
         return [u for u in self.uses[name] if u.weight.is_matched and (settled is None or u.others <= settled)]
@@ -126,7 +135,7 @@ class Pair:
         total = np.zeros((len(self.order[name]),) * 2)
         for use in self._counting(name, settled):
             for x, y in _pieces(use, self.piece):
-                total += x @ y.T
+                total += x @ y.T  # products in the weights' precision, sums of pieces in double
         return total
 
     def costs(self, name: str, settled: set[str]) -> np.ndarray:
@@ -134,7 +143,7 @@ class Pair:
         squares = np.zeros((2, len(self.order[name])))
         for use in self._counting(name, settled):
             for both in _pieces(use, self.piece):
-                squares += [np.einsum("ij,ij->i", z, z) for z in both]
+                squares += [np.einsum("ij,ij->i", z, z, dtype="float64") for z in both]
         return np.maximum(squares[0][:, None] + squares[1] - 2 * self.similarity(name, settled), 0)
 
     def move(self, name: str, mapping: np.ndarray) -> None:
@@ -176,7 +185,7 @@ class Pair:
             settled.add(name)
 
     def descend(self, rng: np.random.Generator) -> None:
-        """Coordinate descent in random order, until no space gains. The score never falls."""
+        """Coordinate descent in random order, until no space gains more than rounding. The score never falls."""
         stale = set(self.uses)
         while stale:
             for name in rng.permutation(sorted(stale)).tolist():
@@ -201,7 +210,7 @@ def _pieces(use: Use, piece: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for start in range(0, shape[longest], step):
         part = (slice(None),) * longest + (slice(start, start + step),)
         for rows in use.positions:
-            yield tuple(array[part][rows].reshape(len(rows), -1).astype("float64") for array in both)
+            yield tuple(array[part][rows].reshape(len(rows), -1) for array in both)
 
 
 def _moved(array: np.ndarray, use: Use, mapping: np.ndarray) -> np.ndarray:

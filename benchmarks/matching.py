@@ -3,8 +3,9 @@
     python -m benchmarks.matching --network ResNet50
 
 matches two networks of `keras.applications`, with random weights and statistics, by their weights, and prints a Markdown
-table: seconds, and the most memory that NumPy held at a time, beside the size of the weights and of the widest space
-squared. The second network is the first with its units shuffled, or one of its own; the share of units found tells.
+table: seconds of the clock and of all cores together, and the most memory that NumPy held at a time, beside the size of
+the weights and of the widest space squared. The second network is the first with its units shuffled, or one of its own;
+the share of units found tells whether matching worked.
 """
 
 import argparse
@@ -64,9 +65,9 @@ def measure(name: str, methods: list[str]) -> list[list[str]]:
     rows = []
     for second, moved, expected in (("shuffled", kmerge.permute(model, orders), back), ("its own", other, None)):
         for method in methods:
-            start = time.perf_counter()
+            start, before = time.perf_counter(), time.process_time()
             found = match(model, moved, method)
-            seconds = time.perf_counter() - start
+            seconds, used = time.perf_counter() - start, time.process_time() - before
             tracemalloc.start()  # In a run of its own: it slows others down.
             match(model, moved, method)
             peak = tracemalloc.get_traced_memory()[1]
@@ -74,7 +75,7 @@ def measure(name: str, methods: list[str]) -> list[list[str]]:
             right = [np.mean(found[space] == expected[space]) for space in found] if expected else None
             share = "" if right is None else f"{100 * np.mean(right):.1f}"
             sizes = (f"{number / 1e6:.0f}" for number in (peak, weights, widest))
-            rows.append([name, second, method, f"{seconds:.1f}", *sizes, share])
+            rows.append([name, second, method, f"{seconds:.1f}", f"{used:.1f}", *sizes, share])
             print(rows[-1], file=sys.stderr, flush=True)
     return rows
 

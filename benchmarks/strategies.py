@@ -32,6 +32,7 @@ _DISTILLATION = ("baselines.distillation", "Distillation")
 _TRANSPLANTATION = ("baselines.neuron_transplantation", "MagnitudeMerge")
 _CHANNEL_PRUNING = ("baselines.channel_pruning", "ChannelPruning")
 _WEIGHT_PRUNING = ("baselines.weight_pruning", "WeightPruning")
+_FUSION = ("baselines.model_fusion", "Fusion")
 
 STRATEGIES = _Strategies(
     {
@@ -54,6 +55,11 @@ STRATEGIES = _Strategies(
         "magnitude_merge_four_hierarchical": (*_TRANSPLANTATION, {"networks": 4, "hierarchical": True}),
         "random_merge": (*_TRANSPLANTATION, {"importance": "random"}),
         "taylor_merge": (*_TRANSPLANTATION, {"importance": "taylor"}),
+        "fusion_average": (*_FUSION, {"matching": None}),
+        "fusion_weight_matching": (*_FUSION, {"matching": "weights"}),
+        "fusion_activation_matching": (*_FUSION, {"matching": "activations"}),
+        "fusion_ot": (*_FUSION, {"matching": "transport"}),
+        "fusion_ot_sinkhorn": (*_FUSION, {"matching": "sinkhorn"}),
         "one_model": ("baselines.single_model", "one_model", {}),
         "one_model_equal_compute": ("benchmarks.l0_merging", "one_model_equal_compute", {}),
         "best_of_three": ("baselines.single_model", "best_of_three", {}),

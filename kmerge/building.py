@@ -83,7 +83,7 @@ class _Builder:
         for i, parts in self.layout.averages.items():
             outputs[i] = self._mean(outputs[i], self.layout.outputs[i].axis, parts, self._output_names[i])
         self._check_output_masks(graph, outputs)
-        return _assemble(graph, inputs, outputs, name)
+        return _assemble(graph, inputs, outputs, name, frozen=self.gating is None)
 
     def _check_output_masks(self, graph: Graph, outputs: list) -> None:
         for i, (old, new) in enumerate(zip(graph.outputs, outputs, strict=True)):
@@ -237,7 +237,7 @@ def _new_input(tensor, shape=None):
     return keras.Input(shape=shape[1:], batch_size=shape[0], dtype=tensor.dtype, name=layer.name, sparse=layer.sparse)
 
 
-def _assemble(graph: Graph, inputs: list, outputs: list, name: str) -> keras.Model:
+def _assemble(graph: Graph, inputs: list, outputs: list, name: str, frozen: bool = True) -> keras.Model:
     """A model with the graph's class and structure of inputs and outputs, on new tensors."""
     if isinstance(graph.model, keras.Sequential):
         chain = _chain(inputs, outputs, len(graph.calls))
@@ -245,7 +245,8 @@ def _assemble(graph: Graph, inputs: list, outputs: list, name: str) -> keras.Mod
             return frozen_as(graph.model, keras.Sequential([input_layer(inputs[0]), *chain], name=name))
     new = {id(x): y for x, y in zip(graph.inputs + graph.outputs, inputs + outputs, strict=True)}
     place = lambda structure: keras.tree.map_structure(lambda x: new[id(x)], structure)  # noqa: E731
-    return frozen_as(graph.model, keras.Model(place(graph.input_structure), place(graph.output_structure), name=name))
+    model = keras.Model(place(graph.input_structure), place(graph.output_structure), name=name)
+    return frozen_as(graph.model, model) if frozen else model
 
 
 def _chain(inputs: list, outputs: list, count: int) -> list | None:

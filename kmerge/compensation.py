@@ -56,6 +56,8 @@ def compensate(
         kept = positions_of(after.axes[path]["kernel"][at].units, kernel[at].units)
         if len(kept) < len(kernel[at].units):
             cut[path] = (at, kept)
+    if not cut:
+        return
     grams = _grams(big, {path: layers[path] for path in cut}, data)
     for path, (at, kept) in cut.items():
         _correct(arrays[path], layers[path], at, kept, *grams[path])

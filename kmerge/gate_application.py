@@ -132,7 +132,9 @@ class FoldGates(keras.layers.Wrapper):
         x, *masks = inputs
         kernel = self.layer.kernel
         shape = [-1 if i == self.axis else 1 for i in range(len(kernel.shape))]
-        gated = kernel.value * ops.reshape(look_up(masks, self.indices), shape)
+        # Keras may have cast the kernel already: a mixed layer in a model that is not mixed.
+        gates = ops.cast(look_up(masks, self.indices), keras.backend.standardize_dtype(kernel.value.dtype))
+        gated = kernel.value * ops.reshape(gates, shape)
         # In this scope, and for this call, the kernel has another value. The scope hides all that it does not name.
         values = [(variable, variable.value) for variable in self.layer.variables if variable is not kernel]
         with keras.StatelessScope([*values, (kernel, gated)]):

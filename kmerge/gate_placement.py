@@ -47,6 +47,7 @@ class GatePlacement:
         self.folds = sampling == "batch"
         self._applied: dict[tuple, keras.KerasTensor] = {}
         self._folded: dict[int, FoldGates] = {}
+        self._axes: dict[int, int | None] = {}
 
     def start(self, inputs: list) -> None:
         recorded = self.record(inputs[0])
@@ -54,12 +55,15 @@ class GatePlacement:
 
     def apply(self, placed: Placed, operation, tensors: list) -> tuple:
         """The operation to call in the place of one that mixes units, and its inputs."""
-        at = self._kernel_axis(placed, operation, tensors) if self.folds else None
+        at = None
+        if self.folds:
+            # One way for all uses of a shared layer: one that stands in a wrapper and by itself cannot be loaded.
+            at = self._axes.setdefault(id(operation), self._kernel_axis(placed, operation, tensors))
         if at is not None:
             used, indices = self._numbers(self.layout.axes[placed.record.path]["kernel"][at].units)
             if id(operation) not in self._folded:
-                name = f"fold_gates_{len(self._folded)}"
-                self._folded[id(operation)] = FoldGates(operation, indices, at, name=name)
+                # It takes the layer's name: losses and metrics are keyed by those of the outputs.
+                self._folded[id(operation)] = FoldGates(operation, indices, at, name=operation.name)
             return self._folded[id(operation)], [[tensors[0], *(self.masks[name] for name in used)]]
         return operation, [
             self._gated(x, placed.inputs[i]) if i in placed.consumed else x for i, x in enumerate(tensors)
@@ -68,6 +72,8 @@ class GatePlacement:
     def _kernel_axis(self, placed: Placed, operation, tensors: list) -> int | None:
         """The axis of the kernel that takes the gates, if it is smaller than what 32 examples bring it to read."""
         if not isinstance(operation, KERNEL_LAYERS) or not placed.consumed:
+            return None
+        if operation.activity_regularizer is not None:  # the scope of `FoldGates` would swallow its loss
             return None
         positions = math.prod(size or math.inf for size in tensors[0].shape[1:-1])
         if len(placed.outputs[0].units) * math.prod(getattr(operation, "kernel_size", ())) > 32 * positions:

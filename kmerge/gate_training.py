@@ -253,7 +253,8 @@ class GatePressure(keras.callbacks.Callback):
             `"lagrangian"`, or a `GateControl`.
         patience: stop training after this many epochs in which no unit entered or left the choice that `compress` would
             make, and the control has done its work (`"fade"`: the mask is the choice). None never stops. Epochs of
-            the big student cost several times those of the student: spend what is left there.
+            the big student cost several times those of the student: spend what is left there. Training that is resumed with
+            `initial_epoch` counts anew.
         **settings: the arguments of the named control, e.g. `GatePressure("paper", start=.01, step=.05)`;
             see `PaperControl`, `LagrangianControl`, `FadeControl`.
 

@@ -29,6 +29,7 @@ from kmerge.seeds import rng_of
 from kmerge.training_checks import arrays_of, check_data, is_array
 
 METHODS = ("magnitude", "magnitude_l1", "bn_scale", "fpgm", "taylor", "random", "gates")
+_OFFSETS = {"bias", "beta", "moving_mean", "moving_variance", "mean", "variance"}
 
 
 def unit_importance(
@@ -109,7 +110,7 @@ def _norms(walked: Trace, power) -> np.ndarray:
     totals = np.zeros(len(walked.space_of))
     for path in walked.axes:
         for weight, axes in _weights(walked, path):
-            if len(axes) < 2 and weight.name != "gamma":
+            if weight.name in _OFFSETS:
                 continue  # Biases, offsets and statistics say nothing about how much of a signal passes.
             values = power(_array(weight))
             for number, axis in enumerate(axes):

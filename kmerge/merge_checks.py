@@ -9,7 +9,7 @@ import numpy as np
 from kmerge.channels import Record, Trace
 from kmerge.errors import UnsupportedLayerError
 from kmerge.gates import HardConcreteGate
-from kmerge.graph import paired_layers
+from kmerge.graph import Graph, paired_layers
 
 # Gates that are this close to 0 or 1 count as decided.
 _DECIDED = 1e-6
@@ -37,6 +37,32 @@ def refuse_opaque(walked: Trace, models: Sequence[keras.Model]) -> None:
                     "Give the models one such layer with equal weights; or register a rule that says how it can be cut: "
                     "kmerge.register_rule(layer_class, rule). kmerge.concatenate keeps one of each model.",
                 )  # fmt: skip
+
+
+def refuse_split_sharing(model: keras.Model) -> None:
+    """Refuses layers that a model shares with a nested one: Keras' own configuration does not keep such sharing.
+
+    Args:
+        model: a model to merge.
+
+    Raises:
+        UnsupportedLayerError: names the layer.
+    """
+    homes: dict[int, set[int]] = {}
+    inside = [model]
+    for home in inside:
+        for call in Graph(home).calls:
+            if call.is_model:
+                inside += [call.operation] if all(call.operation is not other for other in inside) else []
+            elif getattr(call.operation, "weights", ()):
+                homes.setdefault(id(call.operation), set()).add(id(home))
+                if len(homes[id(call.operation)]) > 1:
+                    raise UnsupportedLayerError(
+                        call.name, type(call.operation).__name__,
+                        f"it is shared between {home.name!r} and another model that is nested beside or around it, which "
+                        "no saved configuration holds, so that the student could not be built again.",
+                        "Call it in one of the models only, or make the nested model the thing that is shared.",
+                    )  # fmt: skip
 
 
 def _normalising(walked: Trace) -> list[Record]:
@@ -103,7 +129,8 @@ def warn_of_undecided(
 
 def _change(big: keras.Model, small: keras.Model, data) -> float:
     """The largest difference of the outputs, relative to the largest output."""
-    data = list(data) if isinstance(data, (list, tuple)) else data
+    flat = list(data) if isinstance(data, (list, tuple)) else [data]
+    data = keras.tree.pack_sequence_as(Graph(big).input_structure, flat)
     before, after = (keras.tree.flatten(model.predict(data, batch_size=256, verbose=0)) for model in (big, small))
     pairs = zip(before, after, strict=True)
     return max(float(np.max(np.abs(b - a)) / (np.max(np.abs(b)) or 1.0)) for b, a in pairs)

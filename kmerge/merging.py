@@ -20,7 +20,7 @@ from kmerge.compensation import compensate
 from kmerge.errors import InvalidArgumentError
 from kmerge.gate_placement import GatePlacement
 from kmerge.layout import Layout, Plan, weight_axes
-from kmerge.merge_checks import refuse_opaque, warn_of_joint_statistics, warn_of_undecided
+from kmerge.merge_checks import refuse_opaque, refuse_split_sharing, warn_of_joint_statistics, warn_of_undecided
 from kmerge.merge_records import Merged, merge_plan, read_merge
 from kmerge.rewriting import Source, check_finite, fill, model_source, verify
 from kmerge.surgery import check_models, needs_copies, needs_mean
@@ -117,10 +117,13 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
         raise InvalidArgumentError(f"Model {models[0].name!r} has no selectable channel space:\n{walked.spaces}")
     widths = target_widths(walked, width, most=len(models))
     refuse_opaque(walked, models)
+    refuse_split_sharing(models[0])
     if len(models) > 1:
         _warn_of_inexact(walked)
         warn_of_joint_statistics(walked, stacklevel=3)
     plan = merge_plan(walked, len(models))
+    # Refuses now, not after the training, widths that no student can have.
+    Layout(walked, Plan(len(models), {name: plan.entries[name][:size] for name, size in widths.items()}, apart=False))
     layout = Layout(walked, plan)
     gating = GatePlacement(layout, models[0], widths, start, sampling, seed)
     big, layers = build(layout, Gating(gating.start, gating.apply, gating.inside), name=name)

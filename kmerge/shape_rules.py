@@ -234,7 +234,8 @@ class ResizeRule(Rule):
             return super().replay(call, operation, tensors, picks)
         # The channel axis comes or goes at the end: the new units belong on the last axis that is left.
         kept = tuple(after[1:-1])
-        return [ops.reshape(x, (-1, *kept, math.prod(x.shape[1:]) // math.prod(kept)))]
+        y = ops.reshape(x, (-1, *kept, math.prod(x.shape[1:]) // math.prod(kept)))
+        return [rename_operation(y, operation.name)]
 
 
 @rules_for(layers.Permute)

@@ -184,7 +184,8 @@ def check_same_architecture(models: Sequence) -> None:
 
 
 def _description(model, method: str):
-    names = {layer.name: f"layer {i}" for i, layer in enumerate(nested_layers(model))}
+    parts = [op for layer in nested_layers(model) for op in (layer, *getattr(layer, "operations", ()))]
+    names = {part.name: f"layer {i}" for i, part in enumerate(parts)}
     return _without_names(getattr(model, method)(), names)
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+import kmerge
 from kmerge.errors import InvalidArgumentError
 from kmerge.gate_application import ApplyGates, FoldGates, gated_layer
 from kmerge.gates import HardConcreteGate
@@ -119,6 +120,70 @@ def test_the_sampled_masks_gradient_is_the_formulas():
     model.fit(np.zeros((400, 1)), np.zeros((400, 5)), batch_size=400, verbose=0)
     np.testing.assert_allclose(loc - np.asarray(gate.loc), numeric, rtol=0.02, atol=0.3)
     assert numeric[1:4].min() > 10 and numeric[0] == numeric[4] == 0
+
+
+def two_headed(**hidden):
+    x = keras.Input((4,), name="x")
+    h = layers.Dense(6, "relu", name="hidden", **hidden)(x)
+    return keras.Model(x, [layers.Dense(2, name="cls")(h), layers.Dense(1, name="reg")(h)])
+
+
+def test_a_gated_kernel_changes_neither_names_nor_losses():
+    parents = [two_headed(activity_regularizer="l2") for _ in range(2)]
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    by_input, by_kernel = (kmerge.merge(*parents, sampling=sampling) for sampling in ("example", "batch"))
+    assert by_kernel.output_names == ["cls", "reg"]
+    assert sum(isinstance(layer, FoldGates) for layer in by_kernel.layers) == 2
+    for big in (by_input, by_kernel):
+        big(x)
+        assert len(big.losses) == 1 and float(big.losses[0]) > 0
+    regularized = two_headed()
+    regularized.get_layer("cls").activity_regularizer = keras.regularizers.L2(0.1)
+    big = kmerge.merge(regularized, regularized, sampling="batch")
+    big(x)
+    assert len(big.losses) == 1 and float(big.losses[0]) > 0
+
+
+def test_gates_of_frozen_parents_train():
+    parents = [two_headed() for _ in range(2)]
+    for parent in parents:
+        parent.trainable = False
+    big = kmerge.merge(*parents)
+    (gate,) = kmerge.gates_of(big)
+    assert [variable.path for variable in big.trainable_variables] == [gate.loc.path]
+    assert not kmerge.compress(big, keep={"hidden": range(6)}).trainable
+
+
+def test_mixed_layers_in_a_plain_model_are_gated():
+    big = kmerge.merge(*(two_headed(dtype="mixed_float16") for _ in range(2)), sampling="batch")
+    big.compile(kmerge.gate_optimizer(keras.optimizers.SGD(0.1)), ["mse", "mse"])
+    x = np.ones((4, 4), "float32")
+    assert np.isfinite(big.fit(x, [np.ones((4, 2)), np.ones((4, 1))], verbose=0).history["loss"][0])
+
+
+def test_a_shared_layer_is_gated_in_one_way(tmp_path):
+    """Where it reads much its kernel would take the gates, where it reads little its input."""
+
+    def parent(seed):
+        keras.utils.set_random_seed(seed)
+        x = keras.Input((4, 5))
+        shared = layers.Dense(40, name="shared")
+        h = layers.Dense(6, name="first")(x)
+        both = [layers.GlobalAveragePooling1D()(shared(h)), shared(layers.GlobalAveragePooling1D()(h))]
+        return keras.Model(x, layers.Dense(2, name="head")(layers.Add()(both)))
+
+    big = kmerge.merge(parent(1), parent(2), sampling="batch")
+    big.save(tmp_path / "big.keras")
+    x = np.random.default_rng(0).normal(size=(3, 4, 5)).astype("float32")
+    np.testing.assert_allclose(keras.models.load_model(tmp_path / "big.keras")(x), big(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_layer_shared_with_a_nested_model_is_refused():
+    x, y = keras.Input((6,)), keras.Input((6,))
+    shared = layers.Dense(6, name="shared")
+    model = keras.Model(x, layers.Dense(2)(keras.Model(y, shared(y), name="inner")(shared(x))))
+    with pytest.raises(kmerge.UnsupportedLayerError, match="'shared'.*is shared between"):
+        kmerge.merge(model, model)
 
 
 def test_mixed_precision_keeps_the_kernel_in_float32():

@@ -25,11 +25,14 @@ help:
 demo: $(VENV)/ready
 	$(RUN) -m benchmarks.run --suite digits
 
-# The complete run comes last: its closing line is the last line printed.
+# Two processes, each with whole files, whose tests share networks. The complete run comes last: its closing line is the last
+# line printed.
+PYTEST := $(RUN) -m pytest -n 2 --dist loadfile
+
 test: $(VENV)/ready
 	$(RUN) -m ruff check .
-	KERAS_BACKEND=jax KMERGE_TESTS_HIDE=tensorflow $(RUN) -m pytest $(ON_JAX)
-	KERAS_BACKEND=tensorflow $(RUN) -m pytest
+	KERAS_BACKEND=jax KMERGE_TESTS_HIDE=tensorflow $(PYTEST) $(ON_JAX)
+	KERAS_BACKEND=tensorflow $(PYTEST)
 
 # The stamp is written last, so an installation that was cut off is made anew.
 $(VENV)/ready: setup.cfg

@@ -14,11 +14,14 @@ import numpy as np
 import kmerge
 from baselines.strategy import Budget, Outcome, Phase, Stages, Task, TrainingRecord, TrainingState
 from kmerge import costs
-from kmerge.seeds import seed_of
+from kmerge.importance import METHODS
+from kmerge.seeds import rng_of, seed_of
 
 # Forward 2 floating-point operations per multiply-accumulate; backward twice that.
 _OPERATIONS_PER_MAC = 6
 _VALIDATION_BATCH = 500
+# Training examples on which importance by gradients is measured.
+_SCORED_EXAMPLES = 2_000
 
 
 def train_phase(
@@ -226,7 +229,7 @@ def training_flops(model: keras.Model, task: Task, epochs: int) -> float:
 
 
 def train_teacher(
-    task: Task, budget: Budget, seed: int, number: int, stages: Stages
+    task: Task, budget: Budget, seed: int, number: int, stages: Stages, widen: int = 1
 ) -> tuple[keras.Model, TrainingRecord]:
     """One of the networks of a seed that strategies share, trained for `budget.teacher` epochs or taken from the cache.
 
@@ -236,24 +239,105 @@ def train_teacher(
         seed: of the replicate.
         number: which teacher, from 0.
         stages: what to train with.
+        widen: factor on its width; wider ones are called `wide_teacher_0`, ...
 
     Returns:
         The network, with the weights of the last epoch, and the record of its training.
     """
-    label = f"teacher_{number}"
+    label = f"teacher_{number}" if widen == 1 else f"wide_teacher_{number}"
     key = {
         **task.identity,
         "stage": "teacher",
         "number": number,
+        "widen": widen,
         "seed": seed,
         "epochs": budget.teacher,
         "phase": asdict(task.phases["teacher"]),
     }
     return stages.run(
         key,
-        lambda: task.build(seed_of(label, seed)),
+        lambda: task.build(seed_of(label, seed), widen=widen),
         lambda model: train_phase(model, task, "teacher", budget.teacher, seed, stages, label=label),
     )
+
+
+def stretch_of(phase: Phase, start: float, stop: float) -> Phase:
+    """The part of a phase's schedule from one fraction of it to another, as a phase of its own.
+
+    Args:
+        phase: the whole.
+        start: where the part begins, from 0.
+        stop: where it ends, up to 1.
+
+    Returns:
+        A phase that begins with the learning rate reached at `start`; drops within the part stand at their places.
+    """
+    passed = sum(drop <= start for drop in phase.drops)
+    inside = tuple((drop - start) / (stop - start) for drop in phase.drops if start < drop < stop)
+    return replace(phase, learning_rate=phase.learning_rate * phase.drop_factor**passed, drops=inside)
+
+
+def check_budget(name: str, needed: bool, what: str, budget: Budget) -> None:
+    """Refuses, before anything is trained, a budget that a method cannot be spent on.
+
+    Args:
+        name: of the method.
+        needed: what must hold.
+        what: what it needs, in words.
+        budget: what there is.
+
+    Raises:
+        InvalidArgumentError: if it does not hold.
+    """
+    if not needed:
+        raise kmerge.InvalidArgumentError(
+            f"{name} needs {what}; received {budget}. Raise the epochs of the suite, or --scale."
+        )
+
+
+def check_importance(model: keras.Model, importance: str) -> None:
+    """Refuses, before anything is trained, an importance that does not score every unit that may go.
+
+    Args:
+        model: a network of the architecture that is to be cut.
+        importance: as for `score_units`.
+
+    Raises:
+        InvalidArgumentError: if there is no such importance, or it has no scores for some of the spaces.
+    """
+    known = [method for method in METHODS if method != "gates"]
+    if importance not in known:
+        raise kmerge.InvalidArgumentError(f"Expected importance to be one of {known}. Received: {importance!r}.")
+    if importance == "taylor":
+        return  # scores every space, but only of a compiled network
+    spaces = {space.name for space in kmerge.channel_spaces(model).selectable}
+    missing = spaces - set(kmerge.unit_importance(model, importance))
+    if missing:
+        raise kmerge.InvalidArgumentError(
+            f"Importance {importance!r} has no scores for the spaces {sorted(missing)} of {model.name!r}, so they cannot "
+            "be cut. Take another importance."
+        )
+
+
+def score_units(model: keras.Model, task: Task, importance: str, seed: int) -> tuple[dict[str, np.ndarray], float]:
+    """Scores of a network's units, where they need data from a part of the training data.
+
+    Args:
+        model: the network; for "taylor" it is compiled with the task's loss.
+        task: gives data and loss.
+        importance: a method of `kmerge.unit_importance` other than "gates".
+        seed: of the part of the data, and of "random".
+
+    Returns:
+        The scores by space, and the operations of training that they cost.
+    """
+    if importance != "taylor":
+        return kmerge.unit_importance(model, importance, seed=seed), 0.0
+    x, y = task.data.x_train, task.data.y_train
+    chosen = np.sort(rng_of("scored", seed).permutation(len(x))[:_SCORED_EXAMPLES])
+    model.compile(loss=task.loss())
+    scores = kmerge.unit_importance(model, "taylor", (x[chosen], y[chosen]), batch_size=task.phases["gates"].batch_size)
+    return scores, training_flops(model, task, epochs=1) * len(chosen) / len(x)
 
 
 def validation_metric(task: Task, *models: keras.Model) -> float:
@@ -290,6 +374,7 @@ def make_outcome(
     best_model.set_weights(best_weights)
     history = [row for record in records for row in record.rows]
     flops = sum(record.flops for record in records)
+    target = task.build(seed_of("target"))
     return Outcome(
         model=model,
         best_model=best_model,
@@ -297,7 +382,7 @@ def make_outcome(
         epochs=len(history),
         flops=flops,
         seconds=sum(record.seconds for record in records),
-        teacher_epoch_equivalents=flops / training_flops(model, task, epochs=1),
+        teacher_epoch_equivalents=flops / training_flops(target, task, epochs=1),
         extras=dict(extras or {}),
         programs={record.rows[0]["phase"]: record.program for record in records},
     )

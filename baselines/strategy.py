@@ -86,7 +86,7 @@ class Task:
     Attributes:
         name: of the suite.
         data: the data set; the same arrays for every strategy and phase of a seed.
-        build: from a seed to a fresh, uncompiled network.
+        build: from a seed to a fresh, uncompiled network; `widen=2` doubles the width of every hidden layer.
         loss: makes a new Keras loss object, for logits where the task is classification.
         metric: "accuracy" or "mse".
         augment: from a seed to a layer that augments training inputs, or None.
@@ -99,7 +99,7 @@ class Task:
 
     name: str
     data: Data
-    build: Callable[[int], keras.Model]
+    build: Callable[..., keras.Model]
     loss: Callable[[], keras.losses.Loss]
     metric: str
     augment: Callable[[int], keras.Layer] | None
@@ -174,7 +174,8 @@ class Outcome:
     """What a strategy ends with.
 
     Attributes:
-        model: the final network, a plain `keras.Model` of the target architecture.
+        model: the final network, a plain `keras.Model`; of the target architecture, unless the strategy's row in
+            baselines/README.md says otherwise.
         best_model: the same network at the best validation epoch of its last phase; may be `model` itself.
         history: the rows of all phases, in the order in which they were trained.
         epochs: sum of the epochs of all phases, shared stages included.

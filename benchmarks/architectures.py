@@ -10,7 +10,7 @@ The papers' code is PyTorch, and some of its results depend on PyTorch's default
   gradient of every parameter, before the momentum. Keras' decoupled `weight_decay` is another method.
 - Each weight draws from a seed of its layer's name: two layers of one shape never start equal.
 
-All networks put out logits or, for regression, the values themselves.
+All networks put out logits or, for regression, the values themselves. `widen=2` doubles the width of every hidden layer.
 """
 
 from collections.abc import Callable
@@ -85,6 +85,7 @@ def mlp(
     *,
     weight_decay: float = 0.0,
     hidden: tuple[int, ...] = (100,),
+    widen: int = 1,
 ) -> keras.Model:
     """A multi-layer perceptron with ReLUs; with one hidden layer of 100, the papers' sine net.
 
@@ -94,6 +95,7 @@ def mlp(
         seed: every weight draws from a seed derived from it.
         weight_decay: coupled, as in PyTorch's SGD.
         hidden: units of each hidden layer.
+        widen: factor on `hidden`.
 
     Returns:
         An uncompiled network.
@@ -101,12 +103,18 @@ def mlp(
     torch = _TorchLayers(seed, weight_decay)
     x = inputs = keras.Input(input_shape, name="input")
     for number, units in enumerate(hidden, 1):
-        x = torch.dense(x, units, f"dense_{number}", "relu")
+        x = torch.dense(x, widen * units, f"dense_{number}", "relu")
     return keras.Model(inputs, torch.dense(x, outputs, "output"), name="mlp")
 
 
 def lenet(
-    input_shape: tuple[int, ...], outputs: int, seed: int, *, weight_decay: float = 0.0, activation: str = "tanh"
+    input_shape: tuple[int, ...],
+    outputs: int,
+    seed: int,
+    *,
+    weight_decay: float = 0.0,
+    activation: str = "tanh",
+    widen: int = 1,
 ) -> keras.Model:
     """LeNet-5: two 5x5 convolutions (6, 16) with average pooling, Dense 120 and 84. For 28x28 images.
 
@@ -116,6 +124,7 @@ def lenet(
         seed: every weight draws from a seed derived from it.
         weight_decay: coupled, as in PyTorch's SGD.
         activation: "tanh" (the original and the merging papers) or "relu".
+        widen: factor on the width of every hidden layer.
 
     Returns:
         An uncompiled network.
@@ -130,15 +139,15 @@ def lenet(
         raise ValueError(f"lenet expects 28x28 images, so that 16 * 5 * 5 features remain; received {input_shape}.")
     torch = _TorchLayers(seed, weight_decay)
     inputs = keras.Input(input_shape, name="input")
-    x = torch.conv(inputs, 6, 5, "conv_1")
+    x = torch.conv(inputs, widen * 6, 5, "conv_1")
     x = layers.Activation(activation, name="act_1")(x)
     x = layers.AveragePooling2D(2, name="pool_1")(x)
-    x = torch.conv(x, 16, 5, "conv_2", padding="valid")
+    x = torch.conv(x, widen * 16, 5, "conv_2", padding="valid")
     x = layers.Activation(activation, name="act_2")(x)
     x = layers.AveragePooling2D(2, name="pool_2")(x)
     x = layers.Flatten(name="flatten")(x)
-    x = torch.dense(x, 120, "dense_1", activation)
-    x = torch.dense(x, 84, "dense_2", activation)
+    x = torch.dense(x, widen * 120, "dense_1", activation)
+    x = torch.dense(x, widen * 84, "dense_2", activation)
     return keras.Model(inputs, torch.dense(x, outputs, "logits"), name="lenet")
 
 
@@ -161,6 +170,7 @@ def resnet(
     weight_decay: float = 0.0,
     depth: int = 20,
     width: int = 16,
+    widen: int = 1,
 ) -> keras.Model:
     """A residual network for small images: a 3x3 stem, three stages of basic blocks, global average pooling.
 
@@ -174,6 +184,7 @@ def resnet(
         weight_decay: coupled, as in PyTorch's SGD.
         depth: 6 * blocks per stage + 2.
         width: channels of the first stage.
+        widen: factor on the width of every stage.
 
     Returns:
         An uncompiled network.
@@ -187,7 +198,7 @@ def resnet(
     blocks, rest = divmod(depth - 2, 6)
     if rest or blocks < 1:
         raise ValueError(f"resnet expects a depth of 6 * blocks + 2: 8, 14, 20, 26, ...; received {depth}.")
-    torch = _TorchLayers(seed, weight_decay)
+    torch, width = _TorchLayers(seed, weight_decay), widen * width
     inputs = keras.Input(input_shape, name="input")
     x = torch.conv_norm(inputs, width, 3, 1, "stem")
     x = layers.Activation("relu", name="stem_relu")(x)
@@ -200,7 +211,13 @@ def resnet(
 
 
 def vgg11(
-    input_shape: tuple[int, ...], outputs: int, seed: int, *, weight_decay: float = 0.0, batch_norm: bool = False
+    input_shape: tuple[int, ...],
+    outputs: int,
+    seed: int,
+    *,
+    weight_decay: float = 0.0,
+    batch_norm: bool = False,
+    widen: int = 1,
 ) -> keras.Model:
     """VGG-11 for 32x32 images with one Dense layer; without biases, as OTFusion and the merging paper have it.
 
@@ -210,6 +227,7 @@ def vgg11(
         seed: every weight draws from a seed derived from it.
         weight_decay: coupled, as in PyTorch's SGD.
         batch_norm: whether each convolution is followed by BatchNormalization.
+        widen: factor on the width of every hidden layer.
 
     Returns:
         An uncompiled network.
@@ -229,7 +247,7 @@ def vgg11(
     for stage, widths in enumerate(((64,), (128,), (256, 256), (512, 512), (512, 512)), 1):
         for filters in widths:
             number += 1
-            x = torch.conv(x, filters, 3, f"conv_{number}", use_bias=False)
+            x = torch.conv(x, widen * filters, 3, f"conv_{number}", use_bias=False)
             if batch_norm:
                 x = torch.norm(x, f"conv_{number}_bn")
             x = layers.Activation("relu", name=f"relu_{number}")(x)

@@ -58,6 +58,7 @@ class ImageSource:
 
 
 IMAGES = {
+    "cifar10": ImageSource("cifar10:3.0.2", (32, 32, 3), 10, 50_000, 10_000, validation=5_000),
     "cifar100": ImageSource("cifar100:3.0.2", (32, 32, 3), 100, 50_000, 10_000, validation=5_000),
     "digits": ImageSource(None, (8, 8, 1), 10, 1_197, 600, validation=297),
     "fashion_mnist": ImageSource("fashion_mnist:3.0.1", (28, 28, 1), 10, 60_000, 10_000, validation=5_000),

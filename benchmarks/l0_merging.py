@@ -3,7 +3,7 @@
 Reference: Pašen and Boža, "Merging of neural networks".
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 
@@ -11,6 +11,8 @@ import kmerge
 from baselines.budget import make_outcome, train_phase, train_teacher, training_flops, validation_metric
 from baselines.single_model import train_one
 from baselines.strategy import Budget, Outcome, Stages, Task
+from benchmarks.gate_ablations import constant_pressure, relinked, unlinked, with_learned_beta
+from kmerge.merge_records import read_merge
 from kmerge.seeds import seed_of
 
 # Examples whose activations the least-squares compensation sees.
@@ -26,20 +28,32 @@ class L0Merge:
         compensate: whether `kmerge.compress` compensates for what was cut by least squares on training data.
         sampling: of the masks; None for the suite's own choice.
         patience: of `kmerge.GatePressure`. Epochs that it saves are added to fine-tuning.
+        constant: whether the pressure of the control "paper" is constant, at the mean of its rise.
+        learned_beta: whether each gate layer learns its beta.
+        unlinked: whether a space has a gate for each place at which it is read, instead of one.
     """
 
     control: str | None = None
     compensate: bool = False
     sampling: str | None = None
     patience: int | None = None
+    constant: bool = False
+    learned_beta: bool = False
+    unlinked: bool = False
 
     def __call__(self, task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
         """See `Strategy`."""
         control = self.control or task.gates.control
+        if self.constant:
+            task = replace(task, gates=constant_pressure(task.gates, budget.gates))
         trained = [train_teacher(task, budget, seed, number, stages) for number in range(2)]
         teachers, records = [model for model, _ in trained], [record for _, record in trained]
         big = _big_student(task, teachers, seed, self.sampling)
-        gating = train_phase(big, task, "gates", budget.gates, seed, stages, control=control, patience=self.patience)
+        if self.learned_beta:
+            big = with_learned_beta(big)
+        gated = unlinked(big) if self.unlinked else big
+        gating = train_phase(gated, task, "gates", budget.gates, seed, stages, control=control, patience=self.patience)
+        big = relinked(gated, big) if self.unlinked else big
         sample = task.data.x_train[:_COMPENSATION_EXAMPLES] if self.compensate else None
         student = kmerge.compress(big, data=sample)
         extras = {
@@ -67,3 +81,21 @@ def one_model_equal_compute(task: Task, budget: Budget, seed: int, stages: Stage
     gates = training_flops(big, task, epochs=budget.gates) / per_epoch
     epochs = round(2 * budget.teacher + gates + budget.finetune)
     return train_one(task, epochs, seed, stages)
+
+
+def no_gate_phase(task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
+    """Two teachers, merged with gates that are never trained, and cut at once; see `Strategy`.
+
+    What is kept is then chance, by the gates' first values. The gates' epochs go into fine-tuning.
+    """
+    trained = [train_teacher(task, budget, seed, number, stages) for number in range(2)]
+    big = _big_student(task, [model for model, _ in trained], seed)
+    student = kmerge.compress(big, keep={name: gate.kept() for name, gate in read_merge(big).gates.items()})
+    records = [record for _, record in trained]
+    extras = {
+        "validation_teachers": [record.rows[-1]["val_metric"] for record in records],
+        "validation_before_cut": validation_metric(task, big),
+        "validation_after_cut": validation_metric(task, student),
+    }
+    tuning = train_phase(student, task, "finetune", budget.gates + budget.finetune, seed, stages)
+    return make_outcome(task, student, tuning.best_weights, [*records, tuning], extras)

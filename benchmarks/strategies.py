@@ -28,6 +28,11 @@ class _Strategies(Mapping[str, Strategy]):
 
 
 _L0_MERGE = ("benchmarks.l0_merging", "L0Merge")
+_DISTILLATION = ("baselines.distillation", "Distillation")
+_TRANSPLANTATION = ("baselines.neuron_transplantation", "MagnitudeMerge")
+_CHANNEL_PRUNING = ("baselines.channel_pruning", "ChannelPruning")
+_WEIGHT_PRUNING = ("baselines.weight_pruning", "WeightPruning")
+_FUSION = ("baselines.model_fusion", "Fusion")
 
 STRATEGIES = _Strategies(
     {
@@ -39,9 +44,42 @@ STRATEGIES = _Strategies(
         "l0_merge_early": (*_L0_MERGE, {"control": "fade", "patience": 1}),
         "l0_merge_paper_early": (*_L0_MERGE, {"control": "paper", "patience": 5}),
         "l0_merge_compensated": (*_L0_MERGE, {"compensate": True}),
-        "magnitude_merge": ("baselines.neuron_transplantation", "magnitude_merge", {}),
+        "l0_merge_paper_constant": (*_L0_MERGE, {"control": "paper", "constant": True}),
+        "l0_merge_paper_beta": (*_L0_MERGE, {"control": "paper", "learned_beta": True}),
+        "l0_merge_paper_unlinked": (*_L0_MERGE, {"control": "paper", "sampling": "example", "unlinked": True}),
+        "greedy_merge": ("baselines.greedy_merging", "greedy_merge", {}),
+        "no_gate_phase": ("benchmarks.l0_merging", "no_gate_phase", {}),
+        "magnitude_merge": (*_TRANSPLANTATION, {}),
+        "magnitude_merge_wide": (*_TRANSPLANTATION, {"wide": True}),
+        "magnitude_merge_four": (*_TRANSPLANTATION, {"networks": 4}),
+        "magnitude_merge_four_hierarchical": (*_TRANSPLANTATION, {"networks": 4, "hierarchical": True}),
+        "random_merge": (*_TRANSPLANTATION, {"importance": "random"}),
+        "taylor_merge": (*_TRANSPLANTATION, {"importance": "taylor"}),
+        "fusion_average": (*_FUSION, {"matching": None}),
+        "fusion_weight_matching": (*_FUSION, {"matching": "weights"}),
+        "fusion_activation_matching": (*_FUSION, {"matching": "activations"}),
+        "fusion_ot": (*_FUSION, {"matching": "transport"}),
+        "fusion_ot_sinkhorn": (*_FUSION, {"matching": "sinkhorn"}),
         "one_model": ("baselines.single_model", "one_model", {}),
         "one_model_equal_compute": ("benchmarks.l0_merging", "one_model_equal_compute", {}),
         "best_of_three": ("baselines.single_model", "best_of_three", {}),
+        "one_big_model": ("baselines.single_model", "one_big_model", {}),
+        "best_of_three_big": ("baselines.single_model", "best_of_three_big", {}),
+        "ensemble": ("baselines.single_model", "ensemble", {}),
+        "channel_pruning": (*_CHANNEL_PRUNING, {}),
+        "channel_pruning_global": (*_CHANNEL_PRUNING, {"to": "global"}),
+        "channel_pruning_l1": (*_CHANNEL_PRUNING, {"importance": "magnitude_l1"}),
+        "channel_pruning_bn": (*_CHANNEL_PRUNING, {"importance": "bn_scale"}),
+        "channel_pruning_random": (*_CHANNEL_PRUNING, {"importance": "random"}),
+        "channel_pruning_fpgm": (*_CHANNEL_PRUNING, {"importance": "fpgm"}),
+        "weight_pruning_random": (*_WEIGHT_PRUNING, {"method": "random"}),
+        "weight_pruning_uniform": (*_WEIGHT_PRUNING, {"method": "class_uniform"}),
+        "weight_pruning_blind": (*_WEIGHT_PRUNING, {"method": "class_blind"}),
+        "distil_two": (*_DISTILLATION, {}),
+        "distil_two_outputs": (*_DISTILLATION, {"label_weight": 0.0}),
+        "distil_two_features": (*_DISTILLATION, {"feature_weight": 1.0}),
+        "distil_big": (*_DISTILLATION, {"big_teacher": True}),
+        "distil_big_outputs": (*_DISTILLATION, {"big_teacher": True, "label_weight": 0.0}),
+        "distil_prune": ("baselines.distilled_pruning", "DistilledPruning", {}),
     }
 )

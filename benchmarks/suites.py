@@ -171,7 +171,9 @@ class Suite:
         name = options.pop("name")
         if name not in ARCHITECTURES:
             raise SuiteError(f"Suite {self.name}: unknown architecture {name!r}; there are {', '.join(ARCHITECTURES)}.")
-        known = [p.name for p in inspect.signature(ARCHITECTURES[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        named = inspect.signature(ARCHITECTURES[name]).parameters.values()
+        # The suite says the target; strategies ask for wider networks.
+        known = [p.name for p in named if p.kind is p.KEYWORD_ONLY and p.name != "widen"]
         _check_keys(f"suite {self.name}, [architecture]", options, known, required=())
         shape = dataset.data.x_train.shape[1:]
         return partial(ARCHITECTURES[name], shape, dataset.outputs, **options)

@@ -11,21 +11,19 @@ max|difference| / max|reference| of the logits. Members measured before keep the
 """
 
 import argparse
-import csv
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks.zoo_page import page, read, write
 
 CLASSES, BATCH = 10, 8
 
@@ -61,28 +59,6 @@ SMALL: dict[str, dict] = {
     "EfficientNetV2B0": {},
     "ConvNeXtTiny": {},
 }
-
-COLUMNS = {
-    "member": "member",
-    "parameters": "parameters, M",
-    "spaces": "spaces",
-    "free": "of them free",
-    "trace_seconds": "trace, CPU s",
-    "concatenate_seconds": "concatenate, CPU s",
-    "weights": "weights of the result, M",
-    "seconds_per_million": "s per M weights",
-    "memory_before": "memory with the parents, MB",
-    "memory_peak": "peak, MB",
-    "concatenate_error": "error of concatenate",
-    "permute_error": "permute",
-    "select_error": "select",
-    "load_error": "load",
-    "rounding": "rounding",
-    "half_parameters": "half of each space: parameters",
-    "spread": "spread of the logits",
-    "problem": "problem",
-}
-
 
 def build(name: str, seed: int, **options: object) -> "keras.Model":  # noqa: F821
     """A member with random weights and statistics.
@@ -290,12 +266,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     groups = {"all": list(MEMBERS), "small": list(SMALL)}
     chosen = [name for given in options.members for name in groups.get(given, [given])]
-    rows = _read(options.out)
+    rows = read(options.out)
     for name in dict.fromkeys(chosen):
         print(f"{name} ...", file=sys.stderr, flush=True)
         rows[name] = _in_process(name)
-        _write(options.out, rows)
-    print(_page({name: rows[name] for name in chosen}))
+        write(options.out, rows, MEMBERS)
+    print(page({name: rows[name] for name in chosen}, len(MEMBERS)))
     return int(any(rows[name].get("problem") for name in chosen))
 
 
@@ -308,92 +284,6 @@ def _in_process(name: str) -> dict:
     if done.returncode:
         return {"member": name, "problem": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]}
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def _read(folder: Path | None) -> dict[str, dict]:
-    if folder is None or not (folder / "zoo.csv").exists():
-        return {}
-    with open(folder / "zoo.csv", newline="") as file:
-        return {
-            row["member"]: {key: _number(text) for key, text in row.items() if text} for row in csv.DictReader(file)
-        }
-
-
-def _number(text: str) -> float | int | str:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text
-
-
-def _write(folder: Path | None, rows: dict[str, dict]) -> None:
-    if folder is None:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    ordered = {name: rows[name] for name in MEMBERS if name in rows}
-    with open(folder / "zoo.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(ordered.values())
-    (folder / "zoo.md").write_text(_page(ordered))
-
-
-def _page(rows: dict[str, dict]) -> str:
-    shown = [key for key in COLUMNS if any(row.get(key) not in (None, "") for row in rows.values())]
-    lines = ["| " + " | ".join(COLUMNS[key] for key in shown) + " |", "|" + "---|" * len(shown)]
-    lines += ["| " + " | ".join(_cell(key, row.get(key, "")) for key in shown) + " |" for row in rows.values()]
-    about = _about(sum(not row.get("problem") for row in rows.values()))
-    return "\n".join(["# The networks of `keras.applications`", "", about, "", *lines, "", _growth(rows), ""])
-
-
-def _cell(key: str, value: object) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    if key == "rounding" or key.endswith("_error") and value:
-        return f"{value:.1e}"
-    return f"{value:.0f}" if "memory" in key else f"{value:.3g}"
-
-
-def _about(count: int) -> str:
-    versions = ", ".join(f"{name} {version(name)}" for name in ("keras", "tensorflow", "numpy"))
-    hardware = f"{_processor()}, {os.cpu_count()} cores, no GPU; Python {platform.python_version()}, {versions}"
-    return (
-        f"{count} of {len(MEMBERS)} members, measured by `python -m benchmarks.zoo --members all --out docs`; page written on "
-        f"{date.today()}, {hardware}. "
-        "Two parents each, at the smallest input that the member takes, with random weights and statistics. "
-        "An error is max|difference| / max|reference| of the logits; *rounding* is that of the member itself when its "
-        "inputs change in their last bit, so that other errors cannot be expected below it. "
-        "Memory is the most that the whole process held, TensorFlow included."
-    )
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _growth(rows: dict[str, dict]) -> str:
-    """How seconds and memory grow with the number of weights: a straight line through all members."""
-    rows = [row for row in rows.values() if "weights" in row]
-    if len(rows) < 3:
-        return ""
-    weights = np.array([row["weights"] for row in rows])
-    seconds = np.array([row["concatenate_seconds"] for row in rows])
-    memory = np.array([row["memory_peak"] for row in rows])
-    design = np.stack([np.ones_like(weights), np.array([row["spaces"] for row in rows]), weights], axis=1)
-    parts = []
-    for what, values, unit in (("Seconds", seconds, "s"), ("Memory", memory, "MB")):
-        (start, each, slope), *_ = np.linalg.lstsq(design, values, rcond=None)
-        residual = values - design @ (start, each, slope)
-        explained = 1 - np.sum(residual**2) / np.sum((values - values.mean()) ** 2)
-        parts.append(f"{what} = {start:.3g} {unit} + {each:.3g} {unit} per space + {slope:.3g} {unit} per million weights "
-                     f"explains {explained:.1%} of the variance.")  # fmt: skip
-    return "`concatenate`, fitted over all members by spaces and weights of the result: " + " ".join(parts)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
     "magnitude"     L2 norm of its weights: kernels that make, carry or read it, scales
     "magnitude_l1"  L1 norm of the same
     "bn_scale"      mean |gamma| of the BatchNormalizations it passes
+    "fpgm"          how far the kernels that make it lie from those of the other units of its space
     "taylor"        how much the loss changes, to first order, if it goes
     "random"        uniform, from a seed
     "gates"         P(g > 0) of its gate in a gated model
@@ -20,13 +21,14 @@ import numpy as np
 from kmerge.channels import Trace, trace
 from kmerge.epoch_programs import PROGRAMS, build_state, loss_gradients
 from kmerge.errors import InvalidArgumentError
+from kmerge.labels import occurrences
 from kmerge.layout import weight_axes
 from kmerge.merge_records import read_merge
 from kmerge.rewriting import check_finite
 from kmerge.seeds import rng_of
 from kmerge.training_checks import arrays_of, check_data, is_array
 
-METHODS = ("magnitude", "magnitude_l1", "bn_scale", "taylor", "random", "gates")
+METHODS = ("magnitude", "magnitude_l1", "bn_scale", "fpgm", "taylor", "random", "gates")
 
 
 def unit_importance(
@@ -41,21 +43,24 @@ def unit_importance(
 
     Args:
         model: a Functional or Sequential model; compiled for "taylor", made by `merge` or `gate` for "gates".
-        method: "magnitude", "magnitude_l1", "bn_scale", "taylor", "random" or "gates".
+        method: "magnitude", "magnitude_l1", "bn_scale", "fpgm", "taylor", "random" or "gates".
         data: for "taylor" alone: `(x, y)` or `(x, y, sample_weight)`, arrays as for `kmerge.fit`.
         batch_size: for "taylor": examples per gradient.
         seed: for "random".
 
     Returns:
         An array of shape `(units,)` for each selectable space, by its name. With "bn_scale", spaces that pass no
-        BatchNormalization with a scale are missing.
+        BatchNormalization with a scale are missing; with "fpgm", those that no kernel makes.
 
     Raises:
         InvalidArgumentError: for an unknown method, a model without selectable spaces, missing or unusable data, a model
-            that is not compiled with a loss ("taylor"), has no BatchNormalization ("bn_scale") or no gates ("gates").
+            that is not compiled with a loss ("taylor"), or has no BatchNormalization ("bn_scale"), no kernels ("fpgm") or
+            no gates ("gates").
 
     Reference:
         Group norms: Fang et al., DepGraph, CVPR 2023, section 3.3. "bn_scale": Liu et al., Network Slimming, ICCV 2017.
+        "fpgm": He et al., Filter Pruning via Geometric Median, CVPR 2019, equation 6: the sum of a filter's distances to
+        the others; where several kernels make a unit, its filter is all of them.
         "taylor": Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019, equation 8 with a gate
         on every unit: the square of d loss / d gate at 1, mean over batches. The gradient is the sum of weight times
         gradient over all weights that read the unit.
@@ -75,6 +80,8 @@ def unit_importance(
         return {s.name: rng_of("importance", seed, s.name).uniform(size=s.size) for s in walked.spaces.selectable}
     if method == "bn_scale":
         return _scales(walked)
+    if method == "fpgm":
+        return _distances(walked)
     if method == "taylor":
         return _by_space(walked, _taylor(walked, data, batch_size))
     if method == "magnitude":
@@ -126,6 +133,41 @@ def _scales(walked: Trace) -> dict[str, np.ndarray]:
             "none. Use 'magnitude'."
         )
     return {space.name: totals[space.units] / counts[space.units] for space in scaled}
+
+
+def _distances(walked: Trace) -> dict[str, np.ndarray]:
+    """For each space, every unit's sum of distances to the others; no matrix is larger than units times units."""
+    squares: dict[str, np.ndarray] = {}
+    for path in walked.axes:
+        for weight, axes in _weights(walked, path):
+            number = next((i for i, axis in enumerate(axes) if axis is not None and axis.role == "produces"), None)
+            if number is None or len(axes) < 2:
+                continue  # a filter has no bias
+            filters = np.moveaxis(_array(weight), number, 0).reshape(weight.shape[number], -1)
+            units = axes[number].units
+            for space in walked.spaces.selectable:
+                at = np.flatnonzero(np.isin(units, space.units))
+                times, index = occurrences(units[at]), walked.index_of[units[at]]
+                for time in range(times.max(initial=-1) + 1):
+                    own = at[times == time][np.argsort(index[times == time])]  # one filter for each unit, in order
+                    squares[space.name] = squares.get(space.name, 0.0) + _square_distances(filters[own])
+    if not squares:
+        raise InvalidArgumentError(
+            f"Importance 'fpgm' needs units that a kernel makes; {walked.model.name!r} has none. Use 'magnitude'."
+        )
+    return {
+        space.name: np.sqrt(squares[space.name]).sum(axis=1)
+        for space in walked.spaces.selectable
+        if space.name in squares
+    }
+
+
+def _square_distances(rows: np.ndarray) -> np.ndarray:
+    rows = rows - rows.mean(axis=0)  # distances stay, rounding shrinks
+    norms = np.square(rows).sum(axis=1)
+    squares = np.maximum(norms[:, None] + norms[None, :] - 2 * rows @ rows.T, 0.0)
+    np.fill_diagonal(squares, 0.0)
+    return squares
 
 
 def _taylor(walked: Trace, data: tuple, batch_size: int) -> np.ndarray:

@@ -108,7 +108,7 @@ def choose_units(
         for name, values in scores.items()
     }
     chosen = widths_within(costs, budget, ladders, even=selection == "local")
-    keep = {name: _best(scores[name], width) for name, width in chosen.items()}
+    keep = {name: best_units(scores[name], width) for name, width in chosen.items()}
     spent = {name: (getattr(costs, name)({}), getattr(costs, name)(chosen), limit) for name, limit in limits.items()}
     return UnitChoice(keep, {name: len(scores[name]) for name in keep}, spent)
 
@@ -220,6 +220,6 @@ def _score_ladder(scores: np.ndarray, widths: Sequence[int]) -> Ladder:
     return [(width, float(np.mean(units))) for width, units in zip(widths, added, strict=True)]
 
 
-def _best(scores: np.ndarray, count: int) -> np.ndarray:
+def best_units(scores: np.ndarray, count: int) -> np.ndarray:
     """Ascending indices of the `count` highest scores; of equal ones, the first."""
     return np.sort(np.argsort(-scores, kind="stable")[:count])

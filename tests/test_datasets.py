@@ -93,7 +93,7 @@ def test_a_number_of_examples_that_is_not_there_is_refused(cache, examples):
 
 
 def test_unknown_data_set(cache):
-    with pytest.raises(ValueError, match="Unknown data set 'mnist'; there are cifar100, digits, fashion_mnist, sine"):
+    with pytest.raises(ValueError, match="Unknown data set 'mnist'; there are cifar10, cifar100, digits, fashion_mnist, sine"):
         datasets.load("mnist", None, cache, seed=0)
 
 
@@ -128,7 +128,7 @@ def test_a_cache_without_its_description_is_refused(tmp_path):
         datasets.load("digits", None, tmp_path, seed=0)
 
 
-@pytest.mark.parametrize("name", ["cifar100", "fashion_mnist"])
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion_mnist"])
 def test_missing_data_names_the_exact_command(tmp_path, name):
     pytest.importorskip("tensorflow_datasets")
     with pytest.raises(datasets.DataMissingError) as error:

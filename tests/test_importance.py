@@ -79,6 +79,37 @@ def test_bn_scale_is_the_mean_over_the_normalisations_of_a_unit():
     np.testing.assert_allclose(scores["stem"], np.abs(gammas).mean(axis=0))
 
 
+def test_fpgm_is_the_sum_of_distances_of_filters():
+    x = inputs = keras.Input((6, 6, 2))
+    first = keras.layers.Conv2D(4, 3, padding="same", name="first")(x)
+    second = keras.layers.Conv2D(4, 1, name="second")(x)
+    x = keras.layers.Flatten()(keras.layers.Add()([first, second]))
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    randomise(model, 5)
+    kernels = [keras.ops.convert_to_numpy(model.get_layer(n).kernel).reshape(-1, 4) for n in ("first", "second")]
+    filters = np.concatenate(kernels).T.astype("float64")  # a unit is made by both
+    expected = np.linalg.norm(filters[:, None] - filters[None], axis=-1).sum(axis=1)
+    np.testing.assert_allclose(kmerge.unit_importance(model, "fpgm")["first"], expected, rtol=1e-6)
+
+
+def test_fpgm_finds_the_unit_that_others_replace():
+    model, _ = two_layers()
+    kernel, *rest = model.get_weights()
+    kernel[:, 3] = kernel[:, :3].mean(axis=1)
+    model.set_weights([kernel, *rest])
+    assert np.argmin(kmerge.unit_importance(model, "fpgm")["hidden"]) == 3
+
+
+@every_model
+def test_fpgm_follows_the_units(entry):
+    model = entry(0)
+    orders = checks.random_orders(model, 0)
+    before, after = kmerge.unit_importance(model, "fpgm"), kmerge.unit_importance(kmerge.permute(model, orders), "fpgm")
+    assert list(before) == list(after) and set(before) <= set(orders)
+    for name in before:
+        np.testing.assert_allclose(after[name], before[name][orders[name]], rtol=1e-5, atol=1e-6)
+
+
 def loss_of(model, data) -> float:
     (prediction,) = checks.outputs(model, [data[0]])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -33,7 +33,7 @@ def edited(tmp_path, *changes, name="digits"):
 
 
 def test_the_suites_of_the_papers_are_there():
-    assert {"cifar100", "digits", "fashion_mnist", "sine"} <= set(SUITES)
+    assert {"cifar100", "cifar10_vgg11", "digits", "fashion_mnist", "sine"} <= set(SUITES)
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -151,7 +151,7 @@ def test_listing_imports_no_keras():
 
 
 def test_unknown_suite_names_the_known():
-    with pytest.raises(SuiteError, match=r"Unknown suite 'cifar'; there are cifar100, digits, fashion_mnist, sine"):
+    with pytest.raises(SuiteError, match=r"Unknown suite 'cifar'; there are cifar100, cifar10_vgg11, digits"):
         load_suite("cifar")
 
 
@@ -165,7 +165,7 @@ def test_a_suite_of_the_users_own(tmp_path):
     "old, new, message",
     [
         ('dataset = "digits"', "", r"missing keys \['dataset'\]"),
-        ('dataset = "digits"', 'dataset = "digit"', "dataset: unknown 'digit'; there are cifar100"),
+        ('dataset = "digits"', 'dataset = "digit"', "dataset: unknown 'digit'; there are cifar10, cifar100"),
         ("metric =", "metrik =", r"unknown keys \['metrik'\], missing keys \['metric'\]"),
         ('"one_model"', '"two_models"', "strategies: unknown 'two_models'; there are l0_merge"),
         ("seeds = [100, 109]", "seeds = [109, 100]", r"seeds: expected \[first, last\]"),

@@ -1,0 +1,199 @@
+"""Aligning two networks of one architecture: which unit of the second belongs in the place of which unit of the first.
+
+Two trained networks may compute much the same with their units in another order. Their plain mean then mixes units that
+have nothing to do with each other. With four channels,
+
+    order = match(model, other)             {"conv": [2 0 3 1]}: unit 2 of the other's `conv` belongs in place 0, ...
+    aligned = align(model, other, order)    computes what `other` computes
+    fused = average(model, aligned)         a plain model of the same architecture
+
+Everything is derived from the channel spaces: a space knows all axes of all weights along which its units lie, so biases,
+BatchNormalization, shared layers, nested models and residual streams need no code of their own.
+
+This file is no part of kmerge, which imports only NumPy and Keras: assignment is SciPy's.
+"""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+import kmerge
+from baselines.paired_weights import Pair
+from baselines.unit_correlation import correlations
+from kmerge import InvalidArgumentError
+from kmerge.graph import paired_layers
+from kmerge.seeds import rng_of
+
+METHODS = ("weights", "activations", "transport")
+
+
+def match(
+    model: keras.Model,
+    other: keras.Model,
+    method: str = "weights",
+    data: np.ndarray | Sequence[np.ndarray] | None = None,
+    *,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Finds the order of another network's units that fits a network best.
+
+    Args:
+        model: a Functional or Sequential model.
+        other: a model of the same architecture. Neither is changed.
+        method: "weights": coordinate descent on the inner product of all weights. "activations": the correlation of
+            units where layers read them, on data. "transport": one pass over the spaces in the order in which the
+            network makes them, on the weights that are already aligned.
+        data: for "activations" alone: inputs, as an array or a list with one for each input.
+        seed: for "weights": of the order in which spaces take turns.
+
+    Returns:
+        For each selectable space of `model` a permutation, as `kmerge.permute(other, ...)` takes it if spaces are
+        named alike, and `align` in any case: unit `order[i]` of `other` belongs in the place of unit i.
+
+    Raises:
+        ArchitectureMismatchError: names the first layer that differs.
+        InvalidArgumentError: for an unknown method, weights that are not finite, missing or unusable data.
+
+    Reference:
+        Ainsworth et al., Git Re-Basin: Merging Models modulo Permutation Symmetries, ICLR 2023, sections 3.1 and 3.2.
+        Singh and Jaggi, Model Fusion via Optimal Transport, NeurIPS 2020.
+    """
+    if method not in METHODS:
+        raise InvalidArgumentError(f"Expected method to be one of {METHODS}. Received: {method!r}.")
+    if (data is not None) != (method == "activations"):
+        what = "needs data" if data is None else "takes no data; only 'activations' does"
+        raise InvalidArgumentError(f"Matching by {method!r} {what}.")
+    pair = Pair(model, other)
+    if method == "activations":
+        _match_activations(pair, correlations(pair.walked, (model, other), data))
+        return pair.order
+    before = pair.score()
+    pair.settle()
+    if method == "transport":
+        return pair.order
+    if pair.score() < before:
+        pair = Pair(model, other)  # The networks were better aligned as they came.
+    pair.descend(rng_of("match", seed))
+    return pair.order
+
+
+def align(model: keras.Model, other: keras.Model, order: dict[str, np.ndarray]) -> keras.Model:
+    """The other network with its units in a new order; its outputs stay the same.
+
+    Args:
+        model: names the spaces.
+        other: a model of the same architecture, whose layers may have other names.
+        order: a permutation for each space, as `match` gives it.
+
+    Returns:
+        A new model.
+    """
+    names = dict(zip(kmerge.channel_spaces(model), kmerge.channel_spaces(other), strict=True))
+    return kmerge.permute(other, {names[space]: permutation for space, permutation in order.items()})
+
+
+def average(model: keras.Model, other: keras.Model) -> keras.Model:
+    """The mean of two networks, weight by weight.
+
+    Args:
+        model: gives structure and names.
+        other: a model of the same architecture.
+
+    Returns:
+        A new, uncompiled model.
+
+    Raises:
+        ArchitectureMismatchError: names the first layer that differs, also if it holds constants, one for each unit, that
+            were reordered with the units: constants cannot be averaged.
+        InvalidArgumentError: names a weight that no rule describes and in which the networks differ.
+    """
+    return kmerge.rewrite(model, [model, other], kmerge.Plan(2, {}))
+
+
+def match_score(model: keras.Model, other: keras.Model) -> float:
+    """How alike the weights of two networks are as they stand: the cosine between them, running statistics left out.
+
+    Args:
+        model: a network.
+        other: another one of the same architecture.
+
+    Returns:
+        A number from -1 to 1. Of all orders of `other`, the one of the highest score is nearest to `model`.
+    """
+    return Pair(model, other).cosine()
+
+
+def transport(model: keras.Model, other: keras.Model, regularisation: float) -> keras.Model:
+    """The other network, each of whose units is a weighted mean of its units: those that fit the place.
+
+    Spaces are taken in the order in which the network makes them. The cost between two units is the squared distance
+    of all weights that make or carry them and whose inputs are already transported; the plan between equal masses is
+    Sinkhorn's. Without regularisation it would be a permutation: `match(..., "transport")`.
+
+    Args:
+        model: gives the places.
+        other: a model of the same architecture.
+        regularisation: weight of the plan's entropy, as a share of the largest cost.
+
+    Returns:
+        A new model. Unlike `align`'s, it does not compute what `other` computes.
+
+    Reference:
+        Singh and Jaggi, Model Fusion via Optimal Transport, NeurIPS 2020, algorithm 1.
+    """
+    if not regularisation > 0:
+        raise InvalidArgumentError(f"Expected a positive regularisation. Received: {regularisation!r}.")
+    pair = Pair(model, other)
+    settled: set[str] = set()
+    for name in pair.uses:
+        costs = pair.costs(name, settled)
+        if costs.any():  # Otherwise nothing tells its units apart, and they stay.
+            pair.move(name, sinkhorn(costs, regularisation))
+        settled.add(name)
+    copy = kmerge.permute(other, {})
+    layers = paired_layers(model, copy)
+    for weight in pair.weights:
+        layers[weight.path].weights[weight.index].assign(weight.b)
+    for layer in layers.values():
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
+    return copy
+
+
+def sinkhorn(costs: np.ndarray, regularisation: float, iterations: int = 1000) -> np.ndarray:
+    """The entropic transport plan between equal masses, scaled so that every row sums to one.
+
+    Args:
+        costs: shape `(units, units)`, from 0.
+        regularisation: weight of the plan's entropy, as a share of the largest cost; .002 at least, below which its
+            exponentials underflow.
+        iterations: at most.
+
+    Returns:
+        An array of the shape of `costs`: row i says how much of each unit comes to place i.
+
+    Reference:
+        Cuturi, Sinkhorn Distances, NeurIPS 2013.
+    """
+    if not regularisation >= 0.002:
+        raise InvalidArgumentError(f"Expected a regularisation of .002 at least. Received: {regularisation!r}.")
+    kernel = np.exp(-costs / (regularisation * (costs.max() or 1.0)))
+    columns = np.ones(len(costs))
+    for _ in range(iterations):
+        rows = 1 / (kernel @ columns)
+        before, columns = columns, 1 / (rows @ kernel)
+        if np.max(np.abs(columns / before - 1)) < 1e-6:
+            break
+    plan = rows[:, None] * kernel * columns
+    return plan / plan.sum(axis=1, keepdims=True)
+
+
+def _match_activations(pair: Pair, found: dict[str, np.ndarray]) -> None:
+    for name, correlation in found.items():
+        # Units that never change are alike to all; the bonus leaves them where they are.
+        bonus = 1e-9 * np.eye(len(correlation))
+        pair.move(name, linear_sum_assignment(correlation + bonus, maximize=True)[1])
+    for name in [name for name in pair.uses if name not in found]:
+        pair.improve(name)  # Heads, which no tensor shows: by their weights, once all others are in their places.

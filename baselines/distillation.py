@@ -1,0 +1,91 @@
+"""Distillation: teachers are trained, then a student learns from their outputs, with the labels or without.
+
+References: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015; Souroulla et al., "Model
+compression for resource-constrained mobile robots": one big teacher, its outputs instead of the labels; Romero et al.,
+"FitNets", ICLR 2015: features.
+
+Budget: the teachers take the epochs of two teachers, the student those of gates and fine-tuning, under the schedule of
+the phase "single", as it starts from nothing. A teacher's forward pass is charged: a third of what a training step of it
+costs.
+
+What differs:
+- Hinton's teacher is an ensemble or a bigger network. Here it is two networks of the target architecture, the mean of
+  whose logits is the target (the mean of their outputs in regression), or one network of twice the width, trained as
+  long as those two, whose epochs cost about four times as much: rows say so in teacher epochs.
+- The robots paper states neither optimizer, epochs nor temperature. Temperature 3 and label weight 1/2 are the defaults
+  of Keras; the rest is the suite's. Its pairs, ResNet-18 to LeNet and the like, need a suite with two architectures.
+- The teachers see the batches as they are augmented for the student. How it is trained: `imitation`.
+- FitNets trains on hints first; here features are one more term, and those of the last hidden layer are taken.
+- Regression has no softmax: outputs are matched by their mean squared difference.
+"""
+
+from dataclasses import dataclass, replace
+
+import keras
+
+from baselines.budget import make_outcome, train_phase, train_teacher, training_flops
+from baselines.imitation import imitating, weights_of_student
+from baselines.strategy import Budget, Outcome, Stages, Task, TrainingRecord
+from kmerge.seeds import seed_of
+
+_TEMPERATURE = 3.0
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Teachers, then a student; a `Strategy`.
+
+    Attributes:
+        big_teacher: whether the teacher is one network of twice the width, instead of two of the target's.
+        label_weight: of the labels beside the teachers: from 0, teachers alone, to below 1.
+        feature_weight: how much features count beside outputs.
+    """
+
+    big_teacher: bool = False
+    label_weight: float = 0.5
+    feature_weight: float = 0.0
+
+    def __call__(self, task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
+        """See `Strategy`."""
+        student, records = self.distil(task, budget, budget.gates + budget.finetune, seed, stages)
+        extras = {"validation_teachers": [record.rows[-1]["val_metric"] for record in records[:-1]]}
+        return make_outcome(task, student, records[-1].best_weights, records, extras)
+
+    def distil(
+        self, task: Task, budget: Budget, epochs: int, seed: int, stages: Stages
+    ) -> tuple[keras.Model, list[TrainingRecord]]:
+        """A student.
+
+        Args:
+            task: what to learn.
+            budget: gives the epochs of the teachers.
+            epochs: of the student.
+            seed: of the replicate.
+            stages: what to train with.
+
+        Returns:
+            The student with the weights of its last epoch, and the records of the teachers and of the student.
+        """
+        student = task.build(seed_of("student", seed))
+        # What does not fit together is refused here, not after hours of teachers.
+        self._imitating(task, student, [task.build(seed, widen=2 if self.big_teacher else 1)])
+        if self.big_teacher:
+            trained = [train_teacher(task, replace(budget, teacher=2 * budget.teacher), seed, 0, stages, widen=2)]
+        else:
+            trained = [train_teacher(task, budget, seed, number, stages) for number in range(2)]
+        teachers, records = [model for model, _ in trained], [record for _, record in trained]
+        model = self._imitating(task, student, teachers)
+        record = train_phase(model, task, "single", epochs, seed, stages, label="distil")
+        # Of a teacher's training step, which `train_phase` counts, only the forward pass happens.
+        backward = sum(training_flops(teacher, task, len(record.rows)) for teacher in teachers) * 2 / 3
+        best = weights_of_student(model, student, record.best_weights)
+        return student, [*records, replace(record, flops=record.flops - backward, best_weights=best)]
+
+    def _imitating(self, task: Task, student: keras.Model, teachers: list[keras.Model]) -> keras.Model:
+        return imitating(
+            student,
+            teachers,
+            label_weight=self.label_weight,
+            temperature=_TEMPERATURE if task.metric == "accuracy" else None,
+            feature_weight=self.feature_weight,
+        )

@@ -1,0 +1,54 @@
+"""Distillation, then class-blind pruning of the student: the robots paper's own method.
+
+Reference: Souroulla et al., "Model compression for resource-constrained mobile robots", section 5.3: a student learns the
+outputs of a big teacher instead of the labels; then the smallest weights of the whole network go.
+
+Budget: a teacher of twice the width, as in `distillation`; the student takes the epochs of the gates, and fine-tuning its
+own. What differs is said in `distillation` and `weight_pruning`. Fine-tuning is on the labels, with the pruned weights
+held at zero; the paper does not state it.
+
+The paper's curve of accuracy against the percentage is `weight_pruning.pruning_curve` of the student of
+`Distillation.distil`.
+"""
+
+from dataclasses import dataclass
+
+from baselines.budget import make_outcome, validation_metric
+from baselines.distillation import Distillation
+from baselines.strategy import Budget, Outcome, Stages, Task
+from baselines.weight_pruning import check_pruning, prune_weights, tune
+from kmerge.seeds import seed_of
+
+_EXAMPLES = 64
+
+
+@dataclass(frozen=True)
+class DistilledPruning:
+    """A teacher, a student, pruned once and fine-tuned; a `Strategy`. It ends with the target's layers, some narrower.
+
+    Attributes:
+        method: of pruning, one of `weight_pruning.METHODS`.
+        percentage: of the student's connections that go.
+        distillation: how the student is made.
+    """
+
+    method: str = "class_blind"
+    percentage: float = 80
+    distillation: Distillation = Distillation(big_teacher=True, label_weight=0.0)
+
+    def __call__(self, task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
+        """See `Strategy`."""
+        check_pruning(self.percentage, self.method)
+        student, records = self.distillation.distil(task, budget, budget.gates, seed, stages)
+        examples = task.data.x_train[:_EXAMPLES]
+        pruned = prune_weights(student, self.percentage, self.method, examples, seed_of("pruning", seed))
+        extras = {
+            "percentage": float(self.percentage),
+            "validation_teachers": [record.rows[-1]["val_metric"] for record in records[:-1]],
+            "validation_before_cut": records[-1].rows[-1]["val_metric"],
+            "validation_pruned": validation_metric(task, pruned.sparse),
+            "validation_after_cut": validation_metric(task, pruned.model),
+            **{name: value for name, value in pruned.counts.items() if name not in ("parameters", "macs")},
+        }
+        tuned = tune(pruned, task, budget.finetune, seed, stages)
+        return make_outcome(task, pruned.model, tuned.best_weights, [*records, tuned], extras)

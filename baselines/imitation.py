@@ -1,0 +1,261 @@
+"""A student and its teachers as one network, in which the student is trained to imitate the teachers.
+
+    x -+- student ---------- logits -- Imitation -- logits     trained on the labels, as any network
+       +- teachers, frozen - mean ----/                        and by what Imitation adds to the loss
+
+The losses are those of `keras.distillation`. Its `Distiller` is not used: it leaves out what regularizers add to the
+loss, so that a student trains without its weight decay; for features it runs the student a second time, in training
+mode also on validation data, from which BatchNormalization then learns; it takes one teacher, and freezes that one in
+place. Here the teachers are copies, see the batch that the student sees, augmented as it is, and run in inference.
+"""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError
+from kmerge.graph import Graph
+
+_STUDENT = "student"
+
+
+class _Inference(keras.Model):
+    """A Functional model that always runs in inference.
+
+    A call with `training=False` in a graph is not enough: a model hands its own `training` to all that it calls.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        return super().call(inputs, training=False, mask=mask)
+
+
+def _softened(temperature: float) -> keras.distillation.DistillationLoss:
+    # By the name "kl_divergence", its default, Keras 3.15 finds a function, for which it leaves the softmax out.
+    return keras.distillation.LogitsDistillation(temperature, loss=keras.losses.KLDivergence())
+
+
+@keras.saving.register_keras_serializable("kmerge_baselines")
+class Imitation(keras.layers.Layer):
+    """Passes the student's outputs on, and adds to the loss, in training, how far they are from the teachers'.
+
+    Labels then count `label_weight`, imitation `1 - label_weight`: the gradient that comes from behind is scaled. So the
+    loss on validation data, and the labels' part of the loss in training, are those of any other network.
+
+    Args:
+        label_weight: of the labels beside the teachers: from 0, teachers alone, to below 1.
+        temperature: of the softmax of both outputs; None for regression, by the mean squared difference.
+        feature_weight: how much the mean squared difference of features counts beside that of the outputs.
+        **kwargs: for `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: outputs of the student and of the teachers, each `(batch, outputs)`; then, with a `feature_weight`,
+            features of both, of one shape.
+        training: whether to add to the loss.
+
+    Output shape:
+        That of the student's outputs.
+
+    Reference:
+        Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015.
+    """
+
+    def __init__(self, label_weight: float, temperature: float | None = None, feature_weight: float = 0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.label_weight, self.temperature, self.feature_weight = label_weight, temperature, feature_weight
+        squares = keras.distillation.FeatureDistillation("mse")
+        self.losses_of = [squares if temperature is None else _softened(temperature), squares]
+
+    def call(self, inputs, training=False):
+        student, teacher, *features = inputs
+        if not training:
+            return student
+        weights = [1 - self.label_weight, (1 - self.label_weight) * self.feature_weight]
+        pairs = [(teacher, student), features[::-1]] if features else [(teacher, student)]
+        for weight, loss, pair in zip(weights, self.losses_of, pairs, strict=False):
+            self.add_loss(weight * loss.compute_loss(*(ops.cast(value, "float32") for value in pair)))
+        return self.label_weight * student + (1 - self.label_weight) * ops.stop_gradient(student)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0]
+
+    def get_config(self) -> dict:
+        names = ("label_weight", "temperature", "feature_weight")
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+def imitating(
+    student: keras.Model,
+    teachers: Sequence[keras.Model],
+    *,
+    label_weight: float = 0.5,
+    temperature: float | None = None,
+    feature_weight: float = 0.0,
+) -> keras.Model:
+    """A network to train in place of the student, whose weights it shares.
+
+    The teachers' target is the mean of their outputs. Their features, with a `feature_weight`, are what their last layers
+    read, side by side; a linear layer that is trained along, and not kept, maps the student's to them (FitNets).
+
+    Args:
+        student: what is trained; its outputs are logits, or the values themselves in regression.
+        teachers: one or more, with the student's inputs and outputs; a final softmax is set aside. Not changed.
+        label_weight: of the labels beside the teachers: from 0, teachers alone, to below 1.
+        temperature: of the softmax of both outputs; None for regression.
+        feature_weight: how much features count beside outputs; 0 for not at all.
+
+    Returns:
+        An uncompiled Functional model; see `weights_of_student`.
+
+    Raises:
+        ArchitectureMismatchError: if inputs, outputs or the places of features of a teacher and the student differ.
+        InvalidArgumentError: without a teacher, for a number out of its range, or for a teacher or student whose final
+            activation cannot be set aside.
+
+    Reference:
+        Hinton, Vinyals and Dean 2015; Romero et al., FitNets: Hints for Thin Deep Nets, ICLR 2015.
+    """
+    _check_settings(teachers, label_weight, temperature, feature_weight)
+    if temperature is not None:
+        _refuse_activation(student)
+        teachers = [logits_model(teacher) for teacher in teachers]
+    for teacher in teachers:
+        _check_pair(teacher, student)
+    inputs = [keras.Input(x.shape[1:], dtype=x.dtype, name=f"input_{i}") for i, x in enumerate(student.inputs)]
+    outputs, features = _read(keras.Model, student, _STUDENT, inputs, feature_weight)
+    copies = [_frozen(teacher) for teacher in teachers]
+    read = [_read(_Inference, copy, f"teacher_{i}", inputs, feature_weight) for i, copy in enumerate(copies)]
+    target = read[0][0] if len(read) == 1 else keras.layers.Average(name="teachers")([first for first, _ in read])
+    tensors = [outputs, target]
+    if feature_weight:
+        tensors += _matched(features, [value for _, value in read])
+    layer = Imitation(label_weight, temperature, feature_weight, name="imitation")
+    return keras.Model(inputs if len(inputs) > 1 else inputs[0], layer(tensors), name=f"{student.name}_imitating")
+
+
+def weights_of_student(model: keras.Model, student: keras.Model, weights: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The student's part of the weights of its `imitating` model.
+
+    Args:
+        model: made by `imitating`.
+        student: what it trains.
+        weights: what `model.get_weights()` gave at any time.
+
+    Returns:
+        What `student.get_weights()` would have given then.
+    """
+    values = {id(variable): value for variable, value in zip(model.weights, weights, strict=True)}
+    return [values[id(variable)] for variable in student.weights]
+
+
+def logits_model(model: keras.Model) -> keras.Model:
+    """The model without its final softmax, if it has one.
+
+    Args:
+        model: a Functional or Sequential model with one output. Not changed.
+
+    Returns:
+        The model itself if it ends without an activation, else a copy that ends before it.
+
+    Raises:
+        InvalidArgumentError: if it ends with another activation, or with a layer that does not say what it does.
+    """
+    last, name = _last_call(model), _final_activation(model)
+    if name == "linear":
+        return model
+    if name != "softmax":
+        raise InvalidArgumentError(
+            f"Expected a teacher that puts out logits, or ends with a softmax that can be set aside. Received: "
+            f"{model.name!r}, which ends with {last.name!r} ({type(last.operation).__name__}, activation {name!r}). "
+            "Pass a model that ends before it; where that is no Dense layer or convolution, let it end with "
+            "keras.layers.Activation('linear')."
+        )
+    if isinstance(last.operation, keras.layers.Activation | keras.layers.Softmax):
+        return keras.Model(model.input, last.inputs[0], name=model.name)
+
+    def clone(layer):
+        changes = {"activation": "linear"} if layer is last.operation else {}
+        return type(layer).from_config(layer.get_config() | changes)
+
+    copy = keras.models.clone_model(model, clone_function=clone)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _last_call(model: keras.Model):
+    graph = Graph(model)
+    if len(graph.outputs) != 1:
+        raise InvalidArgumentError(
+            f"Expected a model with one output. Received: {model.name!r} with {len(graph.outputs)}."
+        )
+    return next(call for call in graph.calls if any(x is graph.outputs[0] for x in call.outputs))
+
+
+def _final_activation(model: keras.Model) -> str:
+    """The name of the activation of the last layer; "unknown" where the layer has no such thing."""
+    operation = _last_call(model).operation
+    if isinstance(operation, keras.layers.Softmax):
+        return "softmax"
+    activation = getattr(operation, "activation", None)
+    return "unknown" if activation is None else getattr(activation, "__name__", repr(activation))
+
+
+def _refuse_activation(student: keras.Model) -> None:
+    name = _final_activation(student)
+    if name != "linear":
+        raise InvalidArgumentError(
+            f"Expected a student that puts out logits, as its loss reads them. Received: {student.name!r}, which ends "
+            f"with the activation {name!r}. Leave the activation out and train with from_logits=True."
+        )
+
+
+def _check_settings(teachers, label_weight, temperature, feature_weight) -> None:
+    if not teachers:
+        raise InvalidArgumentError("Expected at least one teacher. Received: none.")
+    if not 0 <= label_weight < 1:
+        raise InvalidArgumentError(f"Expected label_weight from 0 to below 1. Received: {label_weight!r}.")
+    if temperature is not None and not 0 < temperature < float("inf"):
+        raise InvalidArgumentError(
+            f"Expected a positive temperature, or None in regression. Received: {temperature!r}."
+        )
+    if not 0 <= feature_weight < float("inf"):
+        raise InvalidArgumentError(f"Expected feature_weight from 0 on. Received: {feature_weight!r}.")
+
+
+def _check_pair(teacher: keras.Model, student: keras.Model) -> None:
+    for side in ("inputs", "outputs"):
+        theirs, own = ([(tuple(x.shape), x.dtype) for x in getattr(model, side)] for model in (teacher, student))
+        if theirs != own:
+            raise ArchitectureMismatchError(
+                f"A teacher and its student must have the same {side}: teacher {teacher.name!r} has {theirs}, student "
+                f"{student.name!r} has {own}. Choose a teacher that was trained on the student's task."
+            )
+
+
+def _frozen(model: keras.Model) -> keras.Model:
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    copy.trainable = False
+    return copy
+
+
+def _read(kind: type, model: keras.Model, name: str, inputs: list, feature_weight: float) -> tuple:
+    """Outputs of the model, called by that name on these inputs, and what its last layer reads, or None."""
+    features = [_last_call(model).inputs[0]] if feature_weight else []
+    named = kind(model.inputs, [*model.outputs, *features], name=name)
+    outputs, *features = keras.tree.flatten(named(inputs))
+    return outputs, features[0] if features else None
+
+
+def _matched(features, targets: list) -> list:
+    """The student's features, mapped to the teachers', and those."""
+    for target in targets:
+        if target.shape[:-1] != features.shape[:-1]:
+            raise ArchitectureMismatchError(
+                "Features of a teacher and its student may differ in channels only: what their last layers read has the "
+                f"shapes {tuple(target.shape)} and {tuple(features.shape)}. Distil outputs alone."
+            )
+    target = targets[0] if len(targets) == 1 else keras.layers.Concatenate(name="teacher_features")(targets)
+    start = keras.initializers.GlorotUniform(seed=1)
+    return [keras.layers.Dense(target.shape[-1], kernel_initializer=start, name="regressor")(features), target]

@@ -1,0 +1,75 @@
+"""Model fusion: put the units of two networks in one order, take the mean of their weights, fine-tune.
+
+What comes out has the size of one network without any choice among units, and costs no training before fine-tuning. How
+units are matched tells the methods apart; all of it is derived from channel spaces, for any network that kmerge follows.
+
+    matching         paper
+    None             plain averaging, of units as they stand
+    "weights"        Ainsworth et al., Git Re-Basin: Merging Models modulo Permutation Symmetries, ICLR 2023, section 3.2
+    "activations"    the same, section 3.1
+    "transport"      Singh and Jaggi, Model Fusion via Optimal Transport (OTFusion), NeurIPS 2020, exact transport
+    "sinkhorn"       the same, with entropy
+
+What differs. Git Re-Basin starts from the units as they stand, in random order; here one pass from the inputs on comes first,
+on weights whose other units are already in their places, because it finds what that start may miss. Scales and offsets of
+BatchNormalization are matched, running statistics are not. Activations are pooled over all layers that read a space.
+
+OTFusion aligns, layer by layer, the weights that come in. Its exact plan between equally many units of equal mass is a
+permutation, so it is found as an assignment. Costs are distances of all weights that make or carry a unit and are already
+aligned: also of biases and BatchNormalization, which the paper leaves out. In a residual stream the first layers that make
+it decide for all. Masses are equal; the entropy's weight, .01 of the largest cost, is our choice.
+
+Averaging makes variances collapse, so the statistics of BatchNormalization are measured anew before fine-tuning, in all rows
+alike (Jordan et al., REPAIR, ICLR 2023). Fine-tuning gets the epochs of both later phases. GAMF (graph matching) is left out.
+"""
+
+from dataclasses import dataclass
+
+import keras
+
+import kmerge
+from baselines import alignment
+from baselines.budget import make_outcome, train_phase, train_teacher, validation_metric
+from baselines.strategy import Budget, Outcome, Stages, Task
+from kmerge.seeds import seed_of
+
+# Training examples on which units are correlated, and on which statistics are measured anew.
+_EXAMPLES = 2_000
+# Weight of the entropy in Sinkhorn's transport, as a share of the largest cost.
+_REGULARISATION = 0.01
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """Two teachers, aligned and averaged; a `Strategy`.
+
+    Attributes:
+        matching: one of `alignment.METHODS`, "sinkhorn", or None for the units as they stand.
+    """
+
+    matching: str | None
+
+    def __call__(self, task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
+        """See `Strategy`."""
+        trained = [train_teacher(task, budget, seed, number, stages) for number in range(2)]
+        (model, other), records = [model for model, _ in trained], [record for _, record in trained]
+        aligned = self._aligned(task, model, other, seed)
+        fused = alignment.average(model, aligned)
+        student = kmerge.recalibrate(fused, task.data.x_train[:_EXAMPLES])
+        extras = {
+            "validation_teachers": [record.rows[-1]["val_metric"] for record in records],
+            "validation_fused": validation_metric(task, fused),
+            "validation_recalibrated": validation_metric(task, student),
+            "match_score": alignment.match_score(model, aligned),
+        }
+        tuning = train_phase(student, task, "finetune", budget.gates + budget.finetune, seed, stages)
+        return make_outcome(task, student, tuning.best_weights, [*records, tuning], extras)
+
+    def _aligned(self, task: Task, model: keras.Model, other: keras.Model, seed: int) -> keras.Model:
+        if self.matching is None:
+            return other
+        if self.matching == "sinkhorn":
+            return alignment.transport(model, other, _REGULARISATION)
+        data = task.data.x_train[:_EXAMPLES] if self.matching == "activations" else None
+        order = alignment.match(model, other, self.matching, data, seed=seed_of("matching", seed))
+        return alignment.align(model, other, order)

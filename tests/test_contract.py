@@ -1,0 +1,229 @@
+"""What every strategy promises, on tiny tasks: the budget, the final architecture, repeatability, untouched test data.
+
+A new strategy is tested here as soon as it has a name. One that does not end with the target architecture, or spends less
+than the whole budget, says so in a table below.
+"""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+import kmerge
+from baselines.budget import check_budget, stretch_of, validation_metric
+from baselines.channel_pruning import ChannelPruning
+from baselines.neuron_transplantation import MagnitudeMerge
+from baselines.strategy import Budget, Phase, Stages
+from baselines.weight_pruning import WeightPruning
+from benchmarks.strategies import STRATEGIES
+from benchmarks.suites import load_suite
+from tests.tiny_tasks import tiny_digits
+
+BUDGET = Budget(teacher=3, gates=2, finetune=2, single=10)
+SEED, EXAMPLES = 1, 96
+
+# Strategies that spend other epochs than merging does.
+EPOCHS = {
+    "best_of_three": 3 * BUDGET.teacher,
+    "best_of_three_big": 3 * BUDGET.teacher,
+    "ensemble": 2 * BUDGET.teacher,
+    "one_model_equal_compute": None,  # as many as merging computes
+    "greedy_merge": None,  # of single layers
+}
+# Strategies that end with another architecture than the target, and what they promise instead.
+WIDE, ENSEMBLE, SMALLER, NARROWER = "twice as wide", "two targets", "at most the target's parameters", "narrower"
+ENDS = {
+    "one_big_model": WIDE,
+    "best_of_three_big": WIDE,
+    "ensemble": ENSEMBLE,
+    "channel_pruning_global": SMALLER,
+    "weight_pruning_random": NARROWER,
+    "weight_pruning_uniform": NARROWER,
+    "weight_pruning_blind": NARROWER,
+    "distil_prune": NARROWER,
+}
+every_strategy = pytest.mark.parametrize("name", STRATEGIES)
+
+
+class Untouchable:
+    """Test data that nobody may look at."""
+
+    def __getattr__(self, name):
+        raise AssertionError(f"a strategy touches the test data: {name}")
+
+    __len__ = __getitem__ = __iter__ = __array__ = lambda self, *_: self.touched
+
+
+class Shelf(Stages):
+    """Keeps stages that strategies share, and counts the steps of what it trains, shared stages in full."""
+
+    def __init__(self, kept=None):
+        self.kept, self.steps = {} if kept is None else kept, 0
+
+    def run(self, key, build, train):
+        name = json.dumps(key, sort_keys=True)
+        if name in self.kept:
+            self.steps += self.kept[name][2]
+        else:
+            before, model = self.steps, build()
+            record = train(model)
+            self.kept[name] = model.get_weights(), record, self.steps - before
+        weights, record, _ = self.kept[name]
+        model = build()
+        model.set_weights(weights)
+        return model, record
+
+    def fit(self, model, x, y, **how):
+        super().fit(model, x, y, **how)
+        self.steps += int(model.optimizer.iterations)  # each phase has an optimizer of its own
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    task = tiny_digits(tmp_path_factory.mktemp("cache"), EXAMPLES)
+    return dataclasses.replace(task, data=dataclasses.replace(task.data, x_test=Untouchable(), y_test=Untouchable()))
+
+
+@pytest.fixture(scope="module")
+def kept():
+    return {}
+
+
+@pytest.fixture(scope="module")
+def done(task, kept):
+    """Runs a strategy, once for all tests."""
+    runs = {}
+
+    def run(name):
+        if name not in runs:
+            stages = Shelf(kept)
+            runs[name] = STRATEGIES[name](task, BUDGET, SEED, stages), stages
+        return runs[name]
+
+    return run
+
+
+@every_strategy
+def test_the_budget_is_kept(done, task, name):
+    outcome, stages = done(name)
+    expected = EPOCHS.get(name, BUDGET.merging)
+    if expected is not None:
+        assert outcome.epochs == expected <= BUDGET.merging
+    (batch_size,) = {phase.batch_size for phase in task.phases.values()}
+    assert stages.steps == outcome.epochs * math.ceil(EXAMPLES / batch_size)
+    assert len(outcome.history) == outcome.epochs
+    for phase in {row["phase"] for row in outcome.history}:
+        epochs = [row["epoch"] for row in outcome.history if row["phase"] == phase]
+        assert epochs == [*range(1, len(epochs) + 1)]
+    assert outcome.flops > 0 and math.isfinite(outcome.flops) and outcome.seconds > 0
+    target = task.build(SEED)
+    per_epoch = 6 * kmerge.multiply_accumulates(target) * len(task.data.x_train)
+    assert outcome.teacher_epoch_equivalents == pytest.approx(outcome.flops / per_epoch)
+
+
+@every_strategy
+def test_the_architecture_is_the_one_promised(done, task, name):
+    outcome, _ = done(name)
+    target = task.build(SEED)
+    for model in (outcome.model, outcome.best_model):
+        check_end(ENDS.get(name), model, target, task)
+        assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
+        assert np.isfinite(validation_metric(task, model))
+
+
+def check_end(promise, model, target, task):
+    shapes, expected = ([tuple(w.shape) for w in m.weights] for m in (model, target))
+    if promise is None:
+        assert shapes == expected
+    elif promise == WIDE:
+        assert shapes == [tuple(w.shape) for w in task.build(SEED, widen=2).weights] != expected
+    elif promise == ENSEMBLE:
+        assert shapes == 2 * expected
+        assert kmerge.multiply_accumulates(model) == 2 * kmerge.multiply_accumulates(target)
+    elif promise == SMALLER:
+        assert 0.8 * kmerge.parameters(target) < kmerge.parameters(model) <= kmerge.parameters(target)
+    else:
+        assert len(shapes) == len(expected)
+        assert all(a <= b for s, e in zip(shapes, expected, strict=True) for a, b in zip(s, e, strict=True))
+
+
+@every_strategy
+def test_a_seed_gives_one_result(done, task, kept, name):
+    outcome, _ = done(name)
+    again = STRATEGIES[name](task, BUDGET, SEED, Shelf(kept))
+    for a, b in zip(outcome.model.get_weights(), again.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert [row["val_metric"] for row in outcome.history] == [row["val_metric"] for row in again.history]
+    assert outcome.extras == again.extras
+    json.dumps([outcome.history, outcome.extras])
+
+
+@every_strategy
+def test_a_failure_is_reported(task, name):
+    class Failing(Stages):
+        def fit(self, model, x, y, **how):
+            raise MemoryError("the device is full")
+
+    with pytest.raises(MemoryError, match="the device is full"):
+        STRATEGIES[name](task, BUDGET, SEED, Failing())
+
+
+def test_the_guard_of_the_test_data_bites():
+    for touch in (len, np.asarray, lambda data: data[0], lambda data: data.shape, list):
+        with pytest.raises(AssertionError, match="touches the test data"):
+            touch(Untouchable())
+
+
+def test_tables_name_strategies():
+    assert set(EPOCHS) | set(ENDS) <= set(STRATEGIES)
+
+
+# Bad input: an error before anything is trained.
+
+
+@pytest.mark.parametrize(
+    "strategy, budget, match",
+    [
+        (ChannelPruning(), Budget(3, 1, 2, 9), r"at least 2 epochs for the gates.*received Budget\(teacher=3, gates=1"),
+        (MagnitudeMerge(networks=4), Budget(1, 1, 1, 4), "of 4 networks needs an epoch at least for each"),
+        (MagnitudeMerge(networks=4, hierarchical=True), Budget(2, 1, 1, 6), "for each of them and each cut"),
+        (MagnitudeMerge(networks=1), BUDGET, r"networks >= 2.*Received: MagnitudeMerge\(networks=1"),
+        (MagnitudeMerge(networks=4, wide=True), BUDGET, "wide only with 2"),
+        (MagnitudeMerge(importance="beauty"), BUDGET, "Expected importance to be one of .*Received: 'beauty'"),
+        (ChannelPruning("beauty"), BUDGET, "Expected importance to be one of .*Received: 'beauty'"),
+        (ChannelPruning("gates"), BUDGET, "Expected importance to be one of .*Received: 'gates'"),
+        (ChannelPruning(to="nothing"), BUDGET, "'target' or 'global'. Received: 'nothing'"),
+        (WeightPruning(percentage=101), BUDGET, "from 0 to below 100. Received: 101"),
+        (WeightPruning(percentage=-1), BUDGET, "from 0 to below 100. Received: -1"),
+        (WeightPruning(percentage=float("nan")), BUDGET, "from 0 to below 100. Received: nan"),
+        (WeightPruning("all"), BUDGET, "one of .*class_blind.*Received: 'all'"),
+    ],
+)
+def test_bad_input_is_refused_before_training(task, strategy, budget, match):
+    stages = Shelf()
+    with pytest.raises(kmerge.InvalidArgumentError, match=match):
+        strategy(task, budget, SEED, stages)
+    assert not stages.steps
+
+
+def test_an_importance_without_scores_is_refused_before_training():
+    stages = Shelf()
+    for strategy in (ChannelPruning("bn_scale"), MagnitudeMerge(importance="bn_scale")):
+        with pytest.raises(kmerge.InvalidArgumentError, match="needs units that pass a BatchNormalization"):
+            strategy(load_suite("sine").task(1, None, "unused", examples=20), BUDGET, SEED, stages)
+    assert not stages.steps
+
+
+def test_a_stretch_of_a_schedule_goes_on_where_it_is():
+    phase = Phase(0.1, 0.9, 32, drops=(0.5, 0.7))
+    assert stretch_of(phase, 0.0, 1.0) == phase
+    first, second = stretch_of(phase, 0.0, 0.5), stretch_of(phase, 0.5, 1.0)
+    assert (first.learning_rate, first.drops) == (0.1, ())
+    assert second.learning_rate == pytest.approx(0.01) and second.drops == pytest.approx((0.4,))
+    assert stretch_of(phase, 0.8, 1.0).learning_rate == pytest.approx(0.001)
+
+
+def test_a_budget_that_suffices_passes():
+    assert check_budget("Anything", True, "nothing", BUDGET) is None

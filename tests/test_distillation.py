@@ -1,0 +1,270 @@
+"""Distillation: the student alone is trained, by the teachers it was given, at the price it has."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+import kmerge
+from baselines.budget import train_phase, training_flops, validation_metric
+from baselines.imitation import imitating, logits_model, weights_of_student
+from baselines.strategy import Budget, Stages
+from benchmarks.strategies import STRATEGIES
+from benchmarks.suites import load_suite
+from tests.models import randomise
+
+BUDGET = Budget(teacher=2, gates=1, finetune=1, single=6)
+NAMES = [name for name in STRATEGIES if name.startswith("distil_") and name != "distil_prune"]
+
+
+class Shelf(Stages):
+    """A cache of stages in memory, with the networks as they were trained."""
+
+    def __init__(self):
+        self.kept = {}
+
+    def run(self, key, build, train):
+        name = (key["stage"], key["number"], key["widen"], key["epochs"])
+        if name not in self.kept:
+            model = build()
+            record = train(model)
+            self.kept[name] = (model.get_weights(), record)
+        weights, record = self.kept[name]
+        model = build()
+        model.set_weights(weights)
+        return model, record
+
+
+@pytest.fixture(scope="module")
+def sine():
+    task = load_suite("sine").task(1, None, "unused", examples=500)
+    return dataclasses.replace(task, data=dataclasses.replace(task.data, x_test=None, y_test=None))
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    task = load_suite("digits").task(1, None, tmp_path_factory.mktemp("cache"), examples=64)
+    return dataclasses.replace(task, data=dataclasses.replace(task.data, x_test=None, y_test=None))
+
+
+@pytest.fixture(scope="module")
+def outcomes(sine):
+    shelf = Shelf()
+    return {name: STRATEGIES[name](sine, BUDGET, 1, shelf) for name in NAMES}
+
+
+def classifier(seed, width=6, activation=None, dropout=0.0):
+    keras.utils.set_random_seed(seed)
+    x = inputs = keras.Input((5,))
+    x = keras.layers.Dense(width, kernel_regularizer=keras.regularizers.L2(0.1))(x)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    x = keras.layers.Dropout(dropout, seed=seed)(x)
+    model = keras.Model(inputs, keras.layers.Dense(3, activation=activation)(x))
+    randomise(model, seed)
+    return model
+
+
+def examples(n=16):
+    rng = np.random.default_rng(1)
+    return rng.normal(size=(n, 5)).astype("float32"), rng.integers(0, 3, n)
+
+
+def log_softmax(x):
+    x = np.asarray(x, "float64")
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+
+def sgd_fit(model, epochs=1, learning_rate=0.1, seed=1):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(learning_rate), loss, metrics=["accuracy"])
+    return kmerge.fit(model, *examples(), epochs=epochs, seed=seed, validation_data=examples(), verbose=0).history
+
+
+# The network that is trained
+
+
+@pytest.mark.parametrize("feature_weight", [0.0, 0.5])
+def test_outputs_are_the_students_and_only_the_student_learns(feature_weight):
+    student, teachers = classifier(1), [classifier(2, dropout=0.5), classifier(3, width=4)]
+    before = [teacher.get_weights() for teacher in teachers]
+    model = imitating(student, teachers, temperature=3.0, feature_weight=feature_weight)
+    x, _ = examples()
+    np.testing.assert_allclose(model(x), student(x), rtol=1e-6)
+    frozen = {id(w): np.asarray(w).copy() for w in model.non_trainable_variables}
+    old = student.get_weights()
+    history = sgd_fit(model)
+    for teacher, weights in zip(teachers, before, strict=True):
+        assert teacher.trainable
+        for a, b in zip(teacher.get_weights(), weights, strict=True):
+            np.testing.assert_array_equal(a, b)
+    own = {id(w) for w in student.weights}
+    kept = [w for w in model.non_trainable_variables if id(w) not in own and "seed" not in w.path]
+    assert kept and all(np.array_equal(frozen[id(w)], w) for w in kept)
+    changed = [not np.array_equal(a, b) for a, b in zip(old, student.get_weights(), strict=True)]
+    # The bias before BatchNormalization has no gradient.
+    assert [c for c, w in zip(changed, student.weights, strict=True) if w.name != "bias"] == [True] * 6 and changed[-1]
+    np.testing.assert_allclose(model(x), student(x), rtol=1e-6)
+    assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    for a, b in zip(weights_of_student(model, student, model.get_weights()), student.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_loss_is_that_of_labels_teachers_and_regularizers():
+    student, teachers = classifier(1), [classifier(2, dropout=0.5), classifier(3)]
+    model = imitating(student, teachers, label_weight=0.25, temperature=3.0)
+    x, y = examples()
+    expected_target = log_softmax(np.mean([np.asarray(t(x)) for t in teachers], axis=0) / 3)
+    # In training mode, as the step sees it: BatchNormalization uses the batch.
+    own = log_softmax(student(x, training=True))
+    own_soft = log_softmax(np.asarray(student(x, training=True)) / 3)
+    divergence = np.mean(np.sum(np.exp(expected_target) * (expected_target - own_soft), -1)) * 9
+    penalty = float(sum(student.losses))
+    labels = -np.mean(own[np.arange(len(y)), y])
+    history = sgd_fit(model, learning_rate=1e-9)
+    assert history["loss"][0] == pytest.approx(labels + 0.75 * divergence + penalty, rel=1e-4)
+    inference = -np.mean(log_softmax(student(x))[np.arange(len(y)), y])
+    assert history["val_loss"][0] == pytest.approx(inference + penalty, rel=1e-3)  # no imitation: as any network's
+
+
+def test_without_labels_labels_do_not_matter():
+    x, y = examples()
+    weights = []
+    for labels in (y, 2 - y):
+        student = classifier(1)
+        model = imitating(student, [classifier(2)], label_weight=0.0, temperature=1.0)
+        model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        kmerge.fit(model, x, labels, epochs=2, verbose=0)
+        weights.append(student.get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_teacher_of_ones_own_weights_teaches_nothing():
+    """Without labels and penalties a student at its teacher stays there; a student elsewhere comes closer."""
+    keras.utils.set_random_seed(1)
+    teacher = keras.Sequential([keras.Input((5,)), keras.layers.Dense(4, "relu"), keras.layers.Dense(3)])
+    student = keras.models.clone_model(teacher)
+    x, _ = examples()
+    far = np.abs(log_softmax(teacher(x)) - log_softmax(student(x))).max()
+    sgd_fit(imitating(student, [teacher], label_weight=0.0, temperature=2.0), epochs=150, learning_rate=0.5)
+    near = np.abs(log_softmax(teacher(x)) - log_softmax(student(x))).max()
+    assert near < 0.5 * far
+    student.set_weights(teacher.get_weights())
+    sgd_fit(imitating(student, [teacher], label_weight=0.0, temperature=2.0), epochs=3)
+    for a, b in zip(student.get_weights(), teacher.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("behind", ["in the layer", "Activation", "Softmax"])
+def test_a_final_softmax_is_set_aside(behind):
+    plain = classifier(1)
+    if behind == "in the layer":
+        teacher = classifier(1, activation="softmax")
+        teacher.set_weights(plain.get_weights())
+    else:
+        last = keras.layers.Softmax() if behind == "Softmax" else keras.layers.Activation("softmax")
+        teacher = keras.Model(plain.input, last(plain.outputs[0]))
+    x, _ = examples()
+    before = np.asarray(teacher(x))
+    np.testing.assert_allclose(logits_model(teacher)(x), plain(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(teacher(x), before)
+    assert logits_model(plain) is plain
+
+
+def test_refusals_name_what_to_do():
+    student, teacher = classifier(1), classifier(2)
+    averaged = keras.Model(teacher.inputs, keras.layers.Average()([teacher.outputs[0], teacher.outputs[0]]))
+    for wrong in (classifier(2, activation="sigmoid"), averaged):
+        with pytest.raises(kmerge.InvalidArgumentError, match=r"softmax that can be set aside.*Activation\('linear'\)"):
+            imitating(student, [wrong], temperature=3.0)
+    with pytest.raises(kmerge.InvalidArgumentError, match="student that puts out logits"):
+        imitating(classifier(1, activation="softmax"), [teacher], temperature=3.0)
+    other = keras.Sequential([keras.Input((5,)), keras.layers.Dense(4)], name="other")
+    with pytest.raises(kmerge.ArchitectureMismatchError, match=r"same outputs: teacher 'other' has .*4.*student"):
+        imitating(student, [other], temperature=3.0)
+    with pytest.raises(kmerge.InvalidArgumentError, match="at least one teacher"):
+        imitating(student, [])
+    for setting, value in (("label_weight", 1.0), ("temperature", 0.0), ("feature_weight", -1.0)):
+        with pytest.raises(kmerge.InvalidArgumentError, match=f"{setting}.*Received: {value}"):
+            imitating(student, [teacher], **{setting: value})
+
+
+def test_features_of_other_places_are_refused():
+    def convolutional(size):
+        inputs = keras.Input((6, 6, 1))
+        x = keras.layers.Conv2D(2, size, padding="same")(inputs)
+        x = x if size == 1 else keras.layers.MaxPooling2D(2)(x)
+        return keras.Model(inputs, keras.layers.Conv2D(3, 3, strides=2 if size == 1 else 1, padding="same")(x))
+
+    imitating(convolutional(1), [convolutional(3)], temperature=1.0)
+    with pytest.raises(kmerge.ArchitectureMismatchError, match="may differ in channels only"):
+        imitating(convolutional(1), [convolutional(3)], temperature=1.0, feature_weight=1.0)
+
+
+# The strategies
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_outcome_is_a_plain_network_of_the_target_architecture(sine, outcomes, name):
+    outcome = outcomes[name]
+    for model in (outcome.model, outcome.best_model):
+        assert [w.shape for w in model.weights] == [w.shape for w in sine.build(5).weights]
+        assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
+    rows = [row for row in outcome.history if row["phase"] == "distil"]
+    assert len(rows) == 2 and len(outcome.history) == outcome.epochs == 6
+    assert validation_metric(sine, outcome.model) == pytest.approx(rows[-1]["val_metric"], rel=1e-3)
+    best = min(row["val_metric"] for row in rows)
+    assert validation_metric(sine, outcome.best_model) == pytest.approx(best, rel=1e-3)
+
+
+def test_forward_passes_of_teachers_are_charged(sine, outcomes):
+    one = training_flops(sine.build(1), sine, 1)
+    # Two teachers of two epochs, then two epochs of the student with two forward passes at a third each.
+    assert outcomes["distil_two"].flops == pytest.approx((4 + 2 * (1 + 2 / 3)) * one)
+    assert outcomes["distil_two_outputs"].flops == outcomes["distil_two"].flops
+    # Twice the width is twice the weights in this net of one hidden layer.
+    assert outcomes["distil_big"].flops == pytest.approx((4 * 2 + 2 * (1 + 2 / 3)) * one)
+    assert outcomes["distil_two_features"].flops > outcomes["distil_two"].flops  # the regressor is trained, too
+
+
+def test_what_teaches_makes_a_difference(outcomes):
+    kernels = [outcome.model.get_weights()[0] for outcome in outcomes.values()]
+    assert all(not np.array_equal(a, b) for i, a in enumerate(kernels) for b in kernels[:i])
+
+
+def test_a_task_that_cannot_be_distilled_fails_before_training(digits):
+    class Untouched(Stages):
+        def run(self, key, build, train):
+            raise AssertionError("a teacher was asked for")
+
+    def build(seed, widen=1):
+        model = digits.build(seed, widen=widen)
+        return keras.Model(model.inputs, keras.layers.Softmax()(model.outputs[0]))
+
+    task = dataclasses.replace(digits, build=build)
+    with pytest.raises(kmerge.InvalidArgumentError, match="student that puts out logits"):
+        STRATEGIES["distil_two"](task, BUDGET, 1, Untouched())
+
+
+def test_a_phase_with_teachers_is_resumed_where_it_was(sine):
+    class Noting(Stages):
+        def __init__(self, state=None):
+            self.state, self.seen = state, []
+
+        def resume(self, key):
+            return self.state
+
+        def on_epoch(self, row, state):
+            self.seen.append(state())
+
+    def model():
+        return imitating(sine.build(1), [sine.build(2)])
+
+    whole, noting = model(), Noting()
+    train_phase(whole, sine, "single", 2, 1, noting)
+    rest = model()
+    record = train_phase(rest, sine, "single", 2, 1, Noting(noting.seen[0]))
+    assert len(record.rows) == 2
+    for a, b in zip(whole.get_weights(), rest.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -1,0 +1,126 @@
+"""Fusion as a strategy: what its rows report, on networks with and without BatchNormalization."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from baselines import alignment
+from baselines.budget import train_teacher, validation_metric
+from baselines.model_fusion import Fusion
+from baselines.strategy import Budget, Stages
+from benchmarks import datasets
+from benchmarks.strategies import STRATEGIES
+from benchmarks.suites import load_suite
+
+NAMES = [name for name in STRATEGIES if name.startswith("fusion_")]
+BUDGET = Budget(teacher=1, gates=1, finetune=1, single=4)
+
+
+class Shelf(Stages):
+    """Keeps the teachers that were trained."""
+
+    def __init__(self):
+        self.kept = {}
+
+    def run(self, key, build, train):
+        if str(key) not in self.kept:
+            model = build()
+            self.kept[str(key)] = (model, train(model))
+        return self.kept[str(key)]
+
+
+@pytest.fixture(scope="module")
+def shelf():
+    return Shelf()
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """Digits without test data: a strategy that reads it fails."""
+    task = load_suite("digits").task(1, None, tmp_path_factory.mktemp("cache"), examples=120)
+    return dataclasses.replace(task, data=dataclasses.replace(task.data, x_test=None, y_test=None))
+
+
+@pytest.fixture(scope="module")
+def small_cifar10(tmp_path_factory):
+    """The suite's own task, on a cache of few random images in the place of CIFAR-10."""
+    source = dataclasses.replace(datasets.IMAGES["cifar10"], train=96, test=8, validation=32)
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part in ("train", "test"):
+        count = getattr(source, part)
+        arrays[f"{part}_images"] = rng.integers(0, 256, (count, *source.shape), dtype=np.uint8)
+        arrays[f"{part}_labels"] = rng.integers(0, 10, count, dtype=np.int32)
+    folder = tmp_path_factory.mktemp("cache")
+    datasets._write_cache(folder / "cifar10", arrays)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(datasets.IMAGES, "cifar10", source)
+        yield load_suite("cifar10_vgg11").task(100, None, folder, scale=0.01)
+
+
+def assert_fused(task, outcome, budget):
+    target = task.build(1)
+    assert [w.shape for w in outcome.model.weights] == [w.shape for w in target.weights]
+    assert {type(layer).__module__.split(".")[0] for layer in outcome.model.layers} == {"keras"}
+    assert [row["phase"] for row in outcome.history] == [
+        *["teacher_0"] * budget.teacher,
+        *["teacher_1"] * budget.teacher,
+        *["finetune"] * (budget.gates + budget.finetune),
+    ]
+    assert all(np.isfinite(outcome.extras[key]) for key in ("validation_fused", "validation_recalibrated"))
+    assert len(outcome.extras["validation_teachers"]) == 2 and -1 <= outcome.extras["match_score"] <= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fusion_on_a_residual_network(digits, shelf, name):
+    outcome = STRATEGIES[name](digits, BUDGET, 1, shelf)
+    assert_fused(digits, outcome, BUDGET)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_suite_of_vgg11_runs(small_cifar10, shelf, name):
+    budget = load_suite("cifar10_vgg11").budget(0.001)
+    outcome = STRATEGIES[name](small_cifar10, budget, 100, shelf)
+    assert_fused(small_cifar10, outcome, budget)
+    # Without BatchNormalization there is nothing to measure anew.
+    assert outcome.extras["validation_recalibrated"] == pytest.approx(outcome.extras["validation_fused"])
+
+
+def test_extras_are_those_of_the_fused_network(digits, shelf):
+    (model, _), (other, _) = (train_teacher(digits, BUDGET, 1, number, shelf) for number in (0, 1))
+    extras = Fusion(None)(digits, BUDGET, 1, shelf).extras
+    assert extras["match_score"] == pytest.approx(alignment.match_score(model, other))
+    fused = alignment.average(model, other)
+    assert extras["validation_fused"] == pytest.approx(validation_metric(digits, fused))
+
+
+def test_matched_networks_are_more_alike(digits, shelf):
+    scores = {name: STRATEGIES[name](digits, BUDGET, 1, shelf).extras["match_score"] for name in NAMES}
+    assert scores["fusion_weight_matching"] >= scores["fusion_ot"] > scores["fusion_average"]
+    assert scores["fusion_activation_matching"] > scores["fusion_average"]
+
+
+def test_fusion_repeats_by_seed(digits, shelf):
+    first, again = (Fusion("weights")(digits, BUDGET, 1, shelf) for _ in range(2))
+    for a, b in zip(first.model.get_weights(), again.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_teachers_are_not_changed(digits, shelf):
+    model, _ = train_teacher(digits, BUDGET, 1, 0, shelf)
+    before = model.get_weights()
+    Fusion("activations")(digits, BUDGET, 1, shelf)
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_cifar10_vgg11_has_the_papers_network():
+    from benchmarks.architectures import vgg11
+
+    definition = load_suite("cifar10_vgg11").definition
+    model = vgg11((32, 32, 3), 10, 1, **{k: v for k, v in definition["architecture"].items() if k != "name"})
+    assert {weight.name for weight in model.weights} == {"kernel"}  # no biases, no BatchNormalization
+    assert model.count_params() == 9_222_848
+    normalised = vgg11((32, 32, 3), 10, 1, batch_norm=True)
+    assert {weight.name for weight in normalised.weights} > {"gamma", "beta", "moving_mean"}

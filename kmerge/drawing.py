@@ -26,7 +26,7 @@ from kmerge.walks import walk_calls
 _SIZE, _LINE = 11.0, 20.0  # of the text, and the height of a box
 _MARGIN, _GAP = 24.0, (28.0, 30.0)
 _CHIP = 24.0
-_LEGEND = 70  # characters of a line
+_LEGEND = 80  # characters of a line
 _INK, _GREY = "#1a1a1a", "#6b6b6b"
 # More spaces than these are only counted on a box; its hover text names them all.
 _MOST_CHIPS = 4

@@ -1,12 +1,14 @@
 """What the channel spaces of a model are, layer by layer: which layer does what to their units, and what a unit costs.
 
-In a residual network, `explain` says of the space that the addition ties:
+Of the space that the addition of a small residual network ties, `explain` says:
 
-    stem: 16 units, selectable, 2,627 parameters each
-        stem       makes     9     a kernel of 3 x 3 x 1 for each unit
-        stem_norm  carries   4     scale, offset, mean and variance
-        block      makes, mixes  ...
-        add        ties
+    stem: 4 units, selectable, 122 parameters each
+        stem    makes   10
+        down    mixes   54
+        up      makes   55
+        add     ties
+        pool    passes
+        logits  mixes    3
 """
 
 from collections.abc import Iterable, Iterator

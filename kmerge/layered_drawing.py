@@ -16,9 +16,11 @@ import numpy as np
 
 _SWEEPS = 13
 _WAYPOINT_WIDTH = 10.0
-# How hard an edge pulls at its ends, by whether each is a box: what runs from box to box, and the middle of a long edge,
-# is to be straight; where a long edge starts and ends it may bend.
-_PULL = {(True, True): 1000, (False, False): 1000, (True, False): 1, (False, True): 1}
+# How hard an edge pulls at its ends, by whether each is a box. What runs from box to box, and the middle of a long edge, is
+# to be straight; where a long edge starts and ends it may bend.
+_PULL = {(True, True): 2, (False, False): 2, (True, False): 1, (False, True): 1}
+# How much more the place of a node counts that such an edge holds, where nodes of a row contend for room.
+_HEFT = 1000
 
 
 @dataclass(frozen=True)
@@ -151,24 +153,28 @@ def _crossings(rows: list[list[_Node]]) -> int:
 
 
 def _spread(rows: list[list[_Node]], gap: float) -> None:
-    """Gives every node its x: near its neighbours above and below, at a distance from those beside it."""
+    """Gives every node its x: near its neighbours above and below, at a distance from those beside it.
+
+    Nodes that have a row to themselves stay in the middle: a deep network would wander off to one side.
+    """
     for row in rows:
         _settle(row, [(0.0, 1)] * len(row), gap)
     for sweep in range(_SWEEPS):
         down = sweep % 2 == 0
         for row in rows if down else reversed(rows):
-            _settle(row, [_wish(node, node.neighbours(down)) for node in row], gap)
+            if len(row) > 1:
+                _settle(row, [_wish(node, node.neighbours(down)) for node in row], gap)
 
 
 def _wish(node: _Node, neighbours: list[_Node]) -> tuple[float, int]:
-    """The weighted median of the neighbours' x, and the hardest pull."""
+    """The weighted median of the neighbours' x, and how much it counts."""
     if not neighbours:
         return node.x, 1
     ordered = sorted(neighbours, key=lambda n: n.x)
     pulls = [_PULL[node.is_box, n.is_box] for n in ordered]
     sums, half = np.cumsum(pulls), sum(pulls) / 2
     low, high = (int(np.searchsorted(sums, half, side=side)) for side in ("left", "right"))
-    return (ordered[low].x + ordered[high].x) / 2, max(pulls)
+    return (ordered[low].x + ordered[high].x) / 2, _HEFT if max(pulls) == 2 else 1
 
 
 def _settle(row: list[_Node], wishes: list[tuple[float, int]], gap: float) -> None:

@@ -161,3 +161,12 @@ def test_edges_that_need_not_cross_do_not():
     placed = place_boxes([(40, 20)] * 6, edges, (10, 30))
     left = [placed.boxes[a][0] < placed.boxes[b][0] for a, b in ((0, 1), (3, 2), (4, 5))]
     assert len(set(left)) == 1
+
+
+def test_a_deep_network_does_not_wander_off():
+    """Blocks with a branch on one side only: what all paths run through stays in the middle."""
+    edges = [(3 * block + a, 3 * block + b) for block in range(30) for a, b in ((0, 1), (1, 2), (2, 3), (0, 3))]
+    placed = place_boxes([(40, 20)] * 91, edges, (10, 30))
+    middle = [placed.boxes[i][0] for i in range(0, 91, 3)]
+    assert middle == pytest.approx([middle[0]] * 31)
+    assert placed.width < 3 * 40

@@ -164,9 +164,10 @@ def _result_cells(rows: Sequence[Row], write: Callable[[float], str]) -> list[li
     metric, unit = _done(rows)[0]["metric"], " (%)" if write(1.0) == "100.00" else ""
     numbers = ("min", "max", "median", "mean", "std")
     cells = [["strategy", f"test {metric}{unit} of", "n", *numbers, "epochs", "teacher-epoch equivalents", "seconds"]]
+    cells[0] += ["parameters", "MACs"]  # at inference: some strategies end with larger networks than others
     for row in summary_rows(rows):
         values = ["" if row[name] is None else write(row[name]) for name in numbers]
-        costs = ["" if row[name] is None else f"{row[name]:.0f}" for name in ("epochs", *_COSTS[1:3])]
+        costs = ["" if row[name] is None else f"{row[name]:.0f}" for name in _COSTS]
         cells.append([row["strategy"], f"{row['model']} epoch", str(row["n"]), *values, *costs])
     return cells
 

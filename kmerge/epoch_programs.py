@@ -118,10 +118,14 @@ def loss_gradients(model: keras.Model, variables: Sequence) -> Callable[[tuple],
         A function of `(x, y)` or `(x, y, sample_weight)` that returns one array per variable.
     """
 
+    asked = {id(variable) for variable in variables}
+    others = [variable for variable in model.variables if id(variable) not in asked]
+
     def loss_of(values, batch):
         x, y, sample_weight = (*batch, None, None)[:3]
-        # What the loss and its metrics assign stays in the scope.
-        with keras.StatelessScope(list(zip(variables, values, strict=True))):
+        # What the loss and its metrics assign stays in the scope. Penalties are read from the scope, so all are there.
+        known = [*zip(variables, values, strict=True), *((variable, variable.value) for variable in others)]
+        with keras.StatelessScope(known):
             loss = model.compute_loss(x, y, model(x, training=False), sample_weight, training=False)
             return loss - sum(model.losses)  # compute_loss adds the penalties of regularizers and layers
 

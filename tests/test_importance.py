@@ -177,8 +177,9 @@ def test_taylor_sees_the_loss_alone_and_frozen_layers_too():
 
     def build(penalty, trainable):
         inputs = keras.Input((3,))
-        x = keras.layers.Dense(4, "tanh", kernel_regularizer=penalty, name="hidden")(inputs)
-        x = keras.layers.Dense(4, "relu", kernel_regularizer=penalty, name="other")(keras.layers.Dropout(0.5)(x))
+        penalties = {"kernel_regularizer": penalty, "bias_regularizer": penalty}
+        x = keras.layers.Dense(4, "tanh", **penalties, name="hidden")(inputs)
+        x = keras.layers.Dense(4, "relu", **penalties, name="other")(keras.layers.Dropout(0.5)(x))
         model = keras.Model(inputs, keras.layers.Dense(2, trainable=trainable, name="head")(x))
         rng = np.random.default_rng(1)
         model.set_weights([rng.normal(size=w.shape) for w in model.weights])

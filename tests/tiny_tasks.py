@@ -14,7 +14,8 @@ def tiny_net(seed: int, widen: int = 1) -> keras.Model:
     x = inputs = keras.Input((8, 8, 1))
     for number, filters in enumerate((4, 6), 1):
         x = keras.layers.Conv2D(filters * widen, 3, use_bias=False, name=f"conv_{number}")(x)
-        x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
+        x = keras.layers.BatchNormalization(momentum=0.9, beta_regularizer=keras.regularizers.L2(1e-4))(x)
+        x = keras.layers.ReLU()(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
     model = keras.Model(inputs, keras.layers.Dense(10, name="logits")(x))
     for index, weight in enumerate(model.trainable_weights):

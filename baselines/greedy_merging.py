@@ -4,9 +4,10 @@ Reference: Pašen, master's thesis 2022, chapter 3.1. The thesis could not make 
 were missing: a rising weight of the penalty, and gates at the inputs of the layers that mix the units. Both are here.
 
 What differs, besides what `kmerge.greedy` says:
-- Budget: for each space the gates train for the epochs of the phase "gates", and all of these together cost about what
-  one gate phase of the big student costs. Mimicking takes half of the epochs of fine-tuning for each layer, the other
-  half fine-tunes the student: together they cost what fine-tuning costs. Teacher epochs tell, not the number of rows.
+- Budget: for each space the gates train for the epochs of the phase "gates"; all these problems together are about as much
+  work as one gate phase of the big student. Mimicking takes half of the epochs of fine-tuning for each layer, the other
+  half fine-tunes the student. To compute what layers read comes on top, once for each problem: little in a long budget,
+  a fifth of all in a short one. So neither steps nor operations are those of other strategies; rows tell them.
 - What a layer reads and puts out is computed once, without augmentation, for as many training examples as a gibibyte
   holds; `greedy_examples` says how many in the largest problem. The digits fit; of CIFAR-100, ResNet-20 reads 16,384 for
   an inside of its last stage and 897 for the stream of its first, which is few: memory is what the method lacks there.

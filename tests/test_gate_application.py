@@ -181,7 +181,8 @@ def test_a_shared_layer_is_gated_in_one_way(tmp_path):
 def test_a_layer_shared_with_a_nested_model_is_refused():
     x, y = keras.Input((6,)), keras.Input((6,))
     shared = layers.Dense(6, name="shared")
-    model = keras.Model(x, layers.Dense(2)(keras.Model(y, shared(y), name="inner")(shared(x))))
+    inner = keras.Model(y, shared(y), name="inner")
+    model = keras.Model(x, layers.Dense(2)(inner(shared(layers.Dense(6)(x)))))
     with pytest.raises(kmerge.UnsupportedLayerError, match="'shared'.*is shared between"):
         kmerge.merge(model, model)
 

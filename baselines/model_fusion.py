@@ -17,7 +17,8 @@ BatchNormalization are matched, running statistics are not. Activations are pool
 OTFusion aligns, layer by layer, the weights that come in. Its exact plan between equally many units of equal mass is a
 permutation, so it is found as an assignment. Costs are distances of all weights that make or carry a unit and are already
 aligned: also of biases and BatchNormalization, which the paper leaves out. In a residual stream the first layers that make
-it decide for all. Masses are equal; the entropy's weight, .01 of the largest cost, is our choice.
+it decide for all. Masses are equal; the entropy's weight, .01 of the largest cost, is our choice. Sinkhorn's iteration is our
+own; a test holds it against the POT library.
 
 Averaging makes variances collapse, so the statistics of BatchNormalization are measured anew before fine-tuning, in all rows
 alike (Jordan et al., REPAIR, ICLR 2023). Fine-tuning gets the epochs of both later phases. GAMF (graph matching) is left out.

@@ -29,14 +29,13 @@ import numpy as np
 import kmerge
 from baselines.budget import (
     check_budget,
-    check_importance,
     make_outcome,
-    score_units,
     stretch_of,
     train_phase,
     validation_metric,
 )
 from baselines.strategy import Budget, Outcome, Stages, Task
+from baselines.unit_scores import check_importance, score_units
 from kmerge.pruning import best_units
 from kmerge.seeds import seed_of
 

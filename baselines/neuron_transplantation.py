@@ -26,14 +26,13 @@ import keras
 import kmerge
 from baselines.budget import (
     check_budget,
-    check_importance,
     make_outcome,
-    score_units,
     train_phase,
     train_teacher,
     validation_metric,
 )
 from baselines.strategy import Budget, Outcome, Stages, Task
+from baselines.unit_scores import check_importance, score_units
 from kmerge.pruning import best_units
 from kmerge.seeds import seed_of
 

@@ -10,7 +10,6 @@ from keras import layers, ops
 
 import kmerge
 from kmerge.layer_rules import channel, consumes, produces
-from tests import checks
 from tests.attention_models import PatchEncoder, PositionEmbedding, TokenAndPositionEmbedding, block, text_encoder, vit
 from tests.models import Entry
 
@@ -158,13 +157,3 @@ def token_and_position():
 def patch_encoder():
     patches = keras.Input((4, 3))
     return keras.Model(patches, _sequence(block(PatchEncoder(4, 5)(patches), "batch")))
-
-
-@functools.cache
-def family(entry: Entry, k: int) -> list[keras.Model]:
-    return [entry(seed) for seed in range(k)]
-
-
-@functools.cache
-def concatenated(entry: Entry, k: int) -> keras.Model:
-    return checks.check_arguments_unchanged(family(entry, k), kmerge.concatenate)

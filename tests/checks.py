@@ -4,6 +4,7 @@ Errors are max|difference| / max|reference|. Logits are recomputed here from the
 to its constant; the log odds of a sigmoid), so that no check relies on the code it checks.
 """
 
+import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -98,6 +99,23 @@ def check_arguments_unchanged(models: Sequence[keras.Model], verb, *arguments) -
         assert all(np.array_equal(new, old) for new, old in zip(model.get_weights(), weights, strict=True))
         assert not {id(v) for v in model.variables} & {id(v) for v in result.variables}
     return result
+
+
+@functools.cache
+def parent(entry: Entry, seed: int) -> keras.Model:
+    """A network of the entry, built once."""
+    return entry(seed)
+
+
+def family(entry: Entry, k: int = 2) -> list[keras.Model]:
+    """`k` networks of the entry."""
+    return [parent(entry, seed) for seed in range(k)]
+
+
+@functools.cache
+def concatenated(entry: Entry, k: int = 2) -> keras.Model:
+    """The family side by side, made once, and the family left alone."""
+    return check_arguments_unchanged(family(entry, k), kmerge.concatenate)
 
 
 def check_concatenate(entry: Entry, parents: Sequence[keras.Model], big: keras.Model) -> None:

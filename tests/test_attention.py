@@ -13,7 +13,8 @@ from sklearn.datasets import load_digits
 
 import kmerge
 from tests import attention_models, checks
-from tests.attention_cases import CASES, concatenated, family
+from tests.attention_cases import CASES
+from tests.checks import concatenated, family
 from tests.models import example_inputs
 from tests.test_merging import assert_same_architecture, harden
 

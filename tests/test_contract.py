@@ -4,7 +4,6 @@ A new strategy is tested here as soon as it has a name. One that does not end wi
 than the whole budget, says so in a table below.
 """
 
-import dataclasses
 import json
 import math
 
@@ -19,7 +18,7 @@ from baselines.strategy import Budget, Phase, Stages
 from baselines.weight_pruning import WeightPruning
 from benchmarks.strategies import STRATEGIES
 from benchmarks.suites import load_suite
-from tests.tiny_tasks import tiny_digits
+from tests.tiny_tasks import Shelf, tiny_digits, with_test_data
 
 BUDGET = Budget(teacher=3, gates=2, finetune=2, single=10)
 SEED, EXAMPLES = 1, 96
@@ -62,34 +61,10 @@ class Untouchable:
     __len__ = __getitem__ = __iter__ = __array__ = lambda self, *_: self.touched
 
 
-class Shelf(Stages):
-    """Keeps stages that strategies share, and counts the steps of what it trains, shared stages in full."""
-
-    def __init__(self, kept=None):
-        self.kept, self.steps = {} if kept is None else kept, 0
-
-    def run(self, key, build, train):
-        name = json.dumps(key, sort_keys=True)
-        if name in self.kept:
-            self.steps += self.kept[name][2]
-        else:
-            before, model = self.steps, build()
-            record = train(model)
-            self.kept[name] = model.get_weights(), record, self.steps - before
-        weights, record, _ = self.kept[name]
-        model = build()
-        model.set_weights(weights)
-        return model, record
-
-    def fit(self, model, x, y, **how):
-        super().fit(model, x, y, **how)
-        self.steps += int(model.optimizer.iterations)  # each phase has an optimizer of its own
-
-
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
     task = tiny_digits(tmp_path_factory.mktemp("cache"), EXAMPLES)
-    return dataclasses.replace(task, data=dataclasses.replace(task.data, x_test=Untouchable(), y_test=Untouchable()))
+    return with_test_data(task, Untouchable())
 
 
 @pytest.fixture(scope="module")

@@ -13,39 +13,22 @@ from baselines.strategy import Budget, Stages
 from benchmarks.strategies import STRATEGIES
 from benchmarks.suites import load_suite
 from tests.models import randomise
+from tests.tiny_tasks import Shelf, with_test_data
 
 BUDGET = Budget(teacher=2, gates=1, finetune=1, single=6)
 NAMES = [name for name in STRATEGIES if name.startswith("distil_") and name != "distil_prune"]
 
 
-class Shelf(Stages):
-    """A cache of stages in memory, with the networks as they were trained."""
-
-    def __init__(self):
-        self.kept = {}
-
-    def run(self, key, build, train):
-        name = (key["stage"], key["number"], key["widen"], key["epochs"])
-        if name not in self.kept:
-            model = build()
-            record = train(model)
-            self.kept[name] = (model.get_weights(), record)
-        weights, record = self.kept[name]
-        model = build()
-        model.set_weights(weights)
-        return model, record
-
-
 @pytest.fixture(scope="module")
 def sine():
     task = load_suite("sine").task(1, None, "unused", examples=500)
-    return dataclasses.replace(task, data=dataclasses.replace(task.data, x_test=None, y_test=None))
+    return with_test_data(task, None)
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     task = load_suite("digits").task(1, None, tmp_path_factory.mktemp("cache"), examples=64)
-    return dataclasses.replace(task, data=dataclasses.replace(task.data, x_test=None, y_test=None))
+    return with_test_data(task, None)
 
 
 @pytest.fixture(scope="module")

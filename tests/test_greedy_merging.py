@@ -1,6 +1,5 @@
 """Greedy merging: the local problems say what the thesis says, and the strategy keeps what it promises."""
 
-import dataclasses
 
 import keras
 import numpy as np
@@ -14,6 +13,7 @@ from benchmarks.suites import load_suite
 from kmerge.greedy import identification, layers_to_mimic, mimicry, spaces_to_identify
 from tests.checks import relative_error
 from tests.models import randomise
+from tests.tiny_tasks import with_test_data
 
 BUDGET = Budget(teacher=2, gates=1, finetune=2, single=7)
 
@@ -132,7 +132,7 @@ def test_layers_in_nested_models_are_refused(sample):
 
 def test_strategy():
     task = load_suite("sine").task(1, None, "unused", examples=64)
-    task = dataclasses.replace(task, data=dataclasses.replace(task.data, x_test=None, y_test=None))
+    task = with_test_data(task, None)
     outcome = STRATEGIES["greedy_merge"](task, BUDGET, 1, Stages())
     assert [w.shape for w in outcome.model.weights] == [w.shape for w in task.build(1).weights]
     assert np.isfinite([row["loss"] for row in outcome.history]).all()

@@ -1,7 +1,6 @@
 """merge and compress: one gate per space, exact at open gates and at hard ones."""
 
 import contextlib
-import functools
 import json
 import subprocess
 import sys
@@ -13,17 +12,13 @@ import pytest
 import kmerge
 import tests.odd_models  # noqa: F401  (its models join the zoo)
 from tests import checks
+from tests.checks import family
 from tests.models import ZOO, Entry, example_inputs
 
 every_model = pytest.mark.parametrize("entry", ZOO.values(), ids=ZOO)
 
 # The others have one place for what each parent has its own of: there `merge` averages weights, and warns.
 SEPARATE = {name: entry for name, entry in ZOO.items() if not (entry.repeats_input or entry.leaves_others)}
-
-
-@functools.cache
-def family(entry: Entry, k: int) -> list[keras.Model]:
-    return [entry(seed) for seed in range(k)]
 
 
 def merged(entry: Entry, k: int = 2, **options) -> keras.Model:

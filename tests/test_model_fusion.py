@@ -12,6 +12,7 @@ from baselines.strategy import Budget, Stages
 from benchmarks import datasets
 from benchmarks.strategies import STRATEGIES
 from benchmarks.suites import load_suite
+from tests.tiny_tasks import with_test_data
 
 NAMES = [name for name in STRATEGIES if name.startswith("fusion_")]
 BUDGET = Budget(teacher=1, gates=1, finetune=1, single=4)
@@ -39,7 +40,7 @@ def shelf():
 def digits(tmp_path_factory):
     """Digits without test data: a strategy that reads it fails."""
     task = load_suite("digits").task(1, None, tmp_path_factory.mktemp("cache"), examples=120)
-    return dataclasses.replace(task, data=dataclasses.replace(task.data, x_test=None, y_test=None))
+    return with_test_data(task, None)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Layers that normalise over units: statistics per source in `concatenate`, jointly over open gates in `merge`."""
 
-import functools
 import subprocess
 import sys
 import warnings
@@ -13,6 +12,7 @@ from keras import layers, ops
 import kmerge
 from kmerge import gated_normalization
 from tests import checks
+from tests.checks import concatenated, family
 from tests.models import Entry, example_inputs, randomise
 from tests.test_merging import assert_same_architecture, harden
 
@@ -98,20 +98,6 @@ every_model = pytest.mark.parametrize("entry", NORMALISED.values(), ids=NORMALIS
 free = pytest.mark.parametrize(
     "entry", [e for e in NORMALISED.values() if not e.leaves_others], ids=lambda entry: entry.name
 )
-
-
-@functools.cache
-def parent(entry: Entry, seed: int) -> keras.Model:
-    return entry(seed)
-
-
-def family(entry: Entry, k: int = 2) -> list[keras.Model]:
-    return [parent(entry, seed) for seed in range(k)]
-
-
-@functools.cache
-def concatenated(entry: Entry, k: int = 2) -> keras.Model:
-    return checks.check_arguments_unchanged(family(entry, k), kmerge.concatenate)
 
 
 def merged(entry: Entry, **options) -> keras.Model:

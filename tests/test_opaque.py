@@ -1,6 +1,5 @@
 """Layers that run as they are: once for each model in `concatenate`, on channels that stay."""
 
-import functools
 
 import keras
 import numpy as np
@@ -9,6 +8,7 @@ from keras import layers, ops
 
 import kmerge
 from tests import checks
+from tests.checks import concatenated, family, parent
 from tests.models import Entry, example_inputs, randomise
 
 OPAQUE: dict[str, Entry] = {}
@@ -76,20 +76,6 @@ def recurrent_output():
 
 
 every_model = pytest.mark.parametrize("entry", OPAQUE.values(), ids=OPAQUE)
-
-
-@functools.cache
-def parent(entry: Entry, seed: int) -> keras.Model:
-    return entry(seed)
-
-
-def family(entry: Entry, k: int = 2) -> list[keras.Model]:
-    return [parent(entry, seed) for seed in range(k)]
-
-
-@functools.cache
-def concatenated(entry: Entry, k: int = 2) -> keras.Model:
-    return checks.check_arguments_unchanged(family(entry, k), kmerge.concatenate)
 
 
 @pytest.mark.parametrize("k", [2, 3])

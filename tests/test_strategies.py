@@ -12,6 +12,7 @@ from benchmarks.l0_merging import L0Merge
 from benchmarks.strategies import STRATEGIES
 from benchmarks.suites import load_suite
 from kmerge import costs
+from tests.tiny_tasks import Shelf, with_test_data
 
 BUDGET = Budget(teacher=4, gates=2, finetune=2, single=12)
 CONTROLLED = ["l0_merge_paper", "l0_merge_lagrangian", "l0_merge_fade", "l0_merge_paper_early"]  # under that control
@@ -19,27 +20,6 @@ GATED = ["l0_merge", "l0_merge_compensated", "l0_merge_batch", "l0_merge_early"]
 MERGING = [*GATED, "magnitude_merge"]
 FUSING = [name for name in STRATEGIES if name.startswith("fusion_")]
 NAMES = [*MERGING, *FUSING, "one_model", "one_model_equal_compute", "best_of_three"]
-
-
-class Shelf(Stages):
-    """A cache of stages in memory."""
-
-    def __init__(self):
-        self.kept, self.rows = {}, []
-
-    def run(self, key, build, train):
-        name = json.dumps(key, sort_keys=True)
-        if name not in self.kept:
-            model = build()
-            record = train(model)
-            self.kept[name] = (model.get_weights(), record)
-        weights, record = self.kept[name]
-        model = build()
-        model.set_weights(weights)
-        return model, record
-
-    def on_epoch(self, row, state):
-        self.rows.append(row)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +31,7 @@ def cache(tmp_path_factory):
 def sine():
     """The sine task without its test data: a strategy that reads it fails."""
     task = load_suite("sine").task(1, None, "unused", examples=500)
-    return dataclasses.replace(task, data=dataclasses.replace(task.data, x_test=None, y_test=None))
+    return with_test_data(task, None)
 
 
 @pytest.fixture(scope="module")

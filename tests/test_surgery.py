@@ -1,6 +1,5 @@
 """concatenate, select, permute and grow on every model of the zoo."""
 
-import functools
 
 import keras
 import numpy as np
@@ -10,27 +9,13 @@ from keras import layers
 import kmerge
 import tests.odd_models  # noqa: F401  (its models join the zoo)
 from tests import checks
-from tests.models import ZOO, Entry, example_inputs, randomise
+from tests.checks import concatenated, family, parent
+from tests.models import ZOO, example_inputs, randomise
 
 every_model = pytest.mark.parametrize("entry", ZOO.values(), ids=ZOO)
 
 # Models whose selectable spaces are all read by plain Dense and Conv layers, one space each.
 PLAIN = ["mlp", "lenet", "resnet20", "resnet18", "vgg11", "vgg11_bn", "sequential", "sigmoid_output"]
-
-
-@functools.cache
-def parent(entry: Entry, seed: int) -> keras.Model:
-    return entry(seed)
-
-
-@functools.cache
-def family(entry: Entry, k: int) -> list[keras.Model]:
-    return [parent(entry, seed) for seed in range(k)]
-
-
-@functools.cache
-def concatenated(entry: Entry, k: int) -> keras.Model:
-    return checks.check_arguments_unchanged(family(entry, k), kmerge.concatenate)
 
 
 @pytest.mark.parametrize("k", [2, 4])

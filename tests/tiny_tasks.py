@@ -1,12 +1,45 @@
-"""Tasks that train in seconds, for tests of strategies."""
+"""Tasks that train in seconds, for tests of strategies, and what strategies train with there."""
 
 import dataclasses
+import json
 
 import keras
 
-from baselines.strategy import Task
+from baselines.strategy import Stages, Task
 from benchmarks.suites import load_suite
 from kmerge.seeds import rng_of
+
+
+class Shelf(Stages):
+    """Keeps stages that strategies share; counts the steps of what it trains, shared stages in full, and hears of epochs."""
+
+    def __init__(self, kept=None):
+        self.kept, self.steps, self.rows = {} if kept is None else kept, 0, []
+
+    def run(self, key, build, train):
+        name = json.dumps(key, sort_keys=True)
+        if name in self.kept:
+            self.steps += self.kept[name][2]
+        else:
+            before, model = self.steps, build()
+            record = train(model)
+            self.kept[name] = model.get_weights(), record, self.steps - before
+        weights, record, _ = self.kept[name]
+        model = build()
+        model.set_weights(weights)
+        return model, record
+
+    def fit(self, model, x, y, **how):
+        super().fit(model, x, y, **how)
+        self.steps += int(model.optimizer.iterations)  # each phase has an optimizer of its own
+
+    def on_epoch(self, row, state):
+        self.rows.append(row)
+
+
+def with_test_data(task: Task, data: object) -> Task:
+    """The task with something else as its test data: with None, a strategy that reads it fails."""
+    return dataclasses.replace(task, data=dataclasses.replace(task.data, x_test=data, y_test=data))
 
 
 def tiny_net(seed: int, widen: int = 1) -> keras.Model:

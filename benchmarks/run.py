@@ -30,6 +30,7 @@ from benchmarks.datasets import IMAGES, check_examples
 from benchmarks.executors import LocalProcesses, cores, default_jobs, worker_environment
 from benchmarks.progress import progress
 from benchmarks.report import write_report
+from benchmarks.results import read_results
 from benchmarks.store import RunFolder, commit, is_disk_full, write_tables
 from benchmarks.strategies import STRATEGIES
 from benchmarks.suites import SUITES, Suite, load_suite
@@ -363,13 +364,14 @@ def _execute(batches: Sequence[Sequence[RunFolder]], processes: LocalProcesses) 
 def _write_results(folder: Path, order: Sequence[str], protocol: str | None = None) -> int:
     """Rebuild tables and figures from the folders; print what concerns a protocol, or all of it."""
     try:
-        rows, problems = write_tables(folder)
-        sections = write_report(folder, rows, list(dict.fromkeys(order)), problems)
+        write_tables(folder)
+        results = read_results(folder)
+        sections = write_report(results, list(dict.fromkeys(order)))
     except OSError as error:
         print(f"The tables of {folder} are not up to date: {error}. The runs' folders are.", file=sys.stderr)
         return FAILED
     shown = sections.values() if protocol is None else [sections[protocol]]
-    print("", *problems, *shown, sep="\n", end="\n\n")
+    print("", *results.problems, *shown, sep="\n", end="\n\n")
     return DONE
 
 

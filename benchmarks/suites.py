@@ -41,9 +41,10 @@ _KEYS = (
     "epochs",
     "phases",
     "gates",
+    "published",
 )
 # What no run depends on.
-_LAUNCH_KEYS = ("description", "seeds", "strategies", "runs_per_process")
+_LAUNCH_KEYS = ("description", "seeds", "strategies", "runs_per_process", "published")
 # Settings of gate controls that are added once an epoch.
 _PER_EPOCH = ("step", "eta")
 # The code that a trained network depends on.
@@ -76,6 +77,8 @@ class Suite:
         strategies: that run by default.
         seeds: that run by default.
         runs_per_process: how many runs share a process, where starting one takes longer than a run.
+        published: what papers report, for tables: each with a `strategy`, a `source`, and some of `min`, `max`, `median`,
+            `mean`, `std` and `n`, in the metric's unit, accuracies as shares.
         definition: the rest of the file's content: what a run depends on.
     """
 
@@ -86,6 +89,7 @@ class Suite:
     strategies: tuple[str, ...]
     seeds: tuple[int, ...]
     runs_per_process: int
+    published: tuple[Mapping[str, Any], ...]
     definition: Mapping[str, Any]
 
     @property
@@ -257,6 +261,7 @@ def load_suite(name_or_path: str | Path) -> Suite:
         strategies=tuple(content["strategies"]),
         seeds=tuple(range(first, last + 1)),
         runs_per_process=content["runs_per_process"],
+        published=tuple(content.get("published", ())),
         definition={key: content[key] for key in _KEYS if key not in _LAUNCH_KEYS},
     )
 
@@ -277,12 +282,13 @@ def _check_in(where: str, value: object, known) -> None:
 
 
 def _check(where: str, content: dict[str, Any]) -> None:
-    _check_keys(where, content, _KEYS)
+    _check_keys(where, content, _KEYS, required=[key for key in _KEYS if key != "published"])
     for key, known in (("dataset", datasets.NAMES), ("metric", METRICS), ("augmentation", AUGMENTATIONS)):
         _check_in(f"{where}, {key}", content[key], known)
     for strategy in content["strategies"]:
         _check_in(f"{where}, strategies", strategy, list(STRATEGIES))
     _check_launch(where, content["seeds"], content["runs_per_process"])
+    _check_published(f"{where}, [[published]]", content.get("published", []))
     if content["augmentation"] != "none" and content["dataset"] not in datasets.IMAGES:
         raise SuiteError(
             f"{where}: augmentation {content['augmentation']!r} is for images, not {content['dataset']!r}."
@@ -303,6 +309,15 @@ def _check_launch(where: str, seeds: object, runs_per_process: object) -> None:
         raise SuiteError(f"{where}, seeds: expected [first, last], integers from 0; received {seeds!r}.")
     if not isinstance(runs_per_process, int) or runs_per_process < 1:
         raise SuiteError(f"{where}, runs_per_process: expected a positive integer; received {runs_per_process!r}.")
+
+
+def _check_published(where: str, tables: object) -> None:
+    if not isinstance(tables, list):
+        raise SuiteError(f"{where}: expected a list of tables; received {tables!r}.")
+    for table in tables:
+        known = ("strategy", "source", "n", "min", "max", "median", "mean", "std")
+        _check_keys(where, table, known, required=("strategy", "source"))
+        _check_in(f"{where}, strategy", table["strategy"], list(STRATEGIES))
 
 
 def _check_phase(where: str, epochs: object, settings: dict[str, Any]) -> None:

@@ -163,7 +163,7 @@ def test_a_small_suite_runs_to_its_end(finished):
     assert {row["strategy"] for row in launches.table_of(folder / "summary.csv")} == strategies
     assert "6 done" in out and "| one_model" in out
     assert len(re.findall(r"^\[\d/6\] done ", out, re.MULTILINE)) == 6
-    assert list(folder.glob("boxplot-*.png"))
+    assert list(folder.glob("figures/boxplot-*.png"))
 
 
 def test_history_has_a_row_per_epoch(finished):
@@ -292,6 +292,6 @@ def test_a_machine_with_numpy_keras_and_jax_alone_runs_a_suite_from_cached_array
         assert row["together"] == "2" and row["precision"] == "float32" and float(row["compile_seconds"]) > 0
         assert json.loads(row["environment"])["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
         assert json.loads(row["programs"])["single"]["xla"] is True
-    assert "No box plot: matplotlib is not installed." in (folder / "summary.md").read_text()
+    assert "No figures: matplotlib is not installed." in (folder / "summary.md").read_text()
     status, _, err = launches.launch(*arguments, *chosen, "--backend", "tensorflow", "--together", "1", env=environment)
     assert status == run.USAGE and "pip install tensorflow" in err

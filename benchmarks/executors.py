@@ -164,6 +164,7 @@ class LocalProcesses:
                     yield event
                 continue
             self._workers.remove(worker)
+            worker.process.stdin.close()
             events, rest = self._last_words(worker)
             yield from events
             if rest:
@@ -211,6 +212,8 @@ class LocalProcesses:
             for worker in self._workers:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     worker.process.wait(GRACE_SECONDS)
+        for worker in self._workers:
+            worker.process.stdin.close()
         self._workers.clear()
 
     def _start(self, batch: Sequence[RunFolder]) -> None:

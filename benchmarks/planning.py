@@ -64,7 +64,7 @@ def named_suite(name: str) -> Suite:
     Raises:
         UsageError: if there is none, or its file is wrong.
     """
-    if name not in SUITES and not name.endswith(".toml"):
+    if name not in SUITES and not name.endswith((".toml", ".json")):
         raise unknown("suite", name, SUITES)
     try:
         return load_suite(name)

@@ -10,6 +10,7 @@ Exit status: 0, or 2 for a folder without results or a reference that has none.
 """
 
 import argparse
+import csv
 import itertools
 import sys
 from collections.abc import Sequence
@@ -96,7 +97,8 @@ def write_report(results: Results, order: Sequence[str], reference: str | None =
         sections[name] = "\n\n".join(_section(rows, compared[name], figures))
         tables += _latex(rows)
     head = [f"# Results of {folder.name}", *(f"**{problem}**" for problem in results.problems)]
-    write_atomically(folder / "summary.md", "\n\n".join([*head, *sections.values()]) + "\n")
+    parts = [*head, *sections.values(), *_tuning(folder)]
+    write_atomically(folder / "summary.md", "\n\n".join(parts) + "\n")
     write_atomically(folder / "tables.tex", document(f"Results of {folder.name}", tables))
     write_atomically(folder / "report.html", page(results, protocols, compared))
     return sections
@@ -146,6 +148,21 @@ def _section(rows: Sequence[Row], compared: Sequence[Comparison], figures: dict[
         "\n".join(f"- {source}" for source in sources),
         *(images or ["No figures: matplotlib is not installed."]),
     ]
+
+
+def _tuning(folder: Path) -> list[str]:
+    """What `benchmarks.tune` tried for this suite, and what it cost: none of that is in the rows above."""
+    tables = sorted((folder / "tuning").glob("*.csv"))
+    parts = ["## Tuning, on validation data, not charged to the runs above"] if tables else []
+    for path in tables:
+        try:
+            with open(path, newline="", encoding="utf-8") as file:
+                cells = list(csv.reader(file))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            parts.append(f"**{path} cannot be read: {error}**")
+            continue
+        parts += [f"{path.stem}:", _markdown(cells)]
+    return parts
 
 
 def _latex(rows: Sequence[Row]) -> list[str]:

@@ -50,8 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status; see the module.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parsed(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if options.list:
@@ -71,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return DONE
         return _launch(suite, runs, options, recorded_command(arguments))
     except UsageError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        print(f"python -m benchmarks.run: {error}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         print("\nInterrupted before a run began.", file=sys.stderr)
@@ -79,6 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output is gone; let the interpreter's last flush find no pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return INTERRUPTED
+
+
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options that a command line names."""
+    return _parser().parse_args(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -103,7 +103,7 @@ def test_shards_are_all_seeds_once():
 def test_a_plan_tells_how_long_it_takes_by_what_is_done(tmp_path):
     arguments = ("--suite", "sine", "--out", tmp_path, "--seeds", "100-103", "--strategy", "one_model", "l0_merge")
     assert "no run done here tells how long these take: l0_merge, one_model" in launches.launch(*arguments, "--dry-run")[1]
-    options = run._parser().parse_args([str(a) for a in arguments])
+    options = run.parsed([str(a) for a in arguments])
     suite = planning.named_suite("sine")
     for folder, scale in zip(planning.planned_runs(suite, options)[::2], (1.0, 0.5), strict=False):
         folder = store.RunFolder.of(tmp_path / "sine", {**folder.configuration, "scale": scale})

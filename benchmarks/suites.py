@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import json
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -41,9 +42,12 @@ _KEYS = (
     "epochs",
     "phases",
     "gates",
+    "published",
+    "tuning",
 )
+_OPTIONAL = ("published", "tuning")
 # What no run depends on.
-_LAUNCH_KEYS = ("description", "seeds", "strategies", "runs_per_process")
+_LAUNCH_KEYS = ("description", "seeds", "strategies", "runs_per_process", *_OPTIONAL)
 # Settings of gate controls that are added once an epoch.
 _PER_EPOCH = ("step", "eta")
 # The code that a trained network depends on.
@@ -76,6 +80,9 @@ class Suite:
         strategies: that run by default.
         seeds: that run by default.
         runs_per_process: how many runs share a process, where starting one takes longer than a run.
+        published: what papers report, for tables: each with a `strategy`, a `source`, and some of `min`, `max`, `median`,
+            `mean`, `std` and `n`, in the metric's unit, accuracies as shares.
+        tuning: by strategy, what to vary of this file to choose hyper-parameters; see `benchmarks.tune`.
         definition: the rest of the file's content: what a run depends on.
     """
 
@@ -86,6 +93,8 @@ class Suite:
     strategies: tuple[str, ...]
     seeds: tuple[int, ...]
     runs_per_process: int
+    published: tuple[Mapping[str, Any], ...]
+    tuning: Mapping[str, Mapping[str, Any]]
     definition: Mapping[str, Any]
 
     @property
@@ -226,11 +235,24 @@ def _code_digest() -> str:
     return digest.hexdigest()
 
 
+def suite_content(path: Path) -> dict[str, Any]:
+    """What a suite's file says, unchecked.
+
+    Raises:
+        SuiteError: if it cannot be read.
+    """
+    read = json.loads if path.suffix == ".json" else tomllib.loads
+    try:
+        return read(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise SuiteError(f"Suite file {path} cannot be read: {error}") from error
+
+
 def load_suite(name_or_path: str | Path) -> Suite:
     """A suite.
 
     Args:
-        name_or_path: one of `SUITES`, or the path of a TOML file.
+        name_or_path: one of `SUITES`, or the path of a TOML file, or of a JSON file with the same content.
 
     Returns:
         The suite.
@@ -239,14 +261,11 @@ def load_suite(name_or_path: str | Path) -> Suite:
         SuiteError: if there is no such suite, or its file lacks a key, has an unknown one or a wrong value.
     """
     path = Path(name_or_path)
-    if path.suffix != ".toml":
+    if path.suffix not in (".toml", ".json"):
         path = FOLDER / f"{name_or_path}.toml"
         if str(name_or_path) not in SUITES:
             raise SuiteError(f"Unknown suite {str(name_or_path)!r}; there are {', '.join(SUITES)}, and paths of files.")
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SuiteError(f"Suite file {path} cannot be read: {error}") from error
+    content = suite_content(path)
     _check(str(path), content)
     first, last = content["seeds"]
     return Suite(
@@ -257,6 +276,8 @@ def load_suite(name_or_path: str | Path) -> Suite:
         strategies=tuple(content["strategies"]),
         seeds=tuple(range(first, last + 1)),
         runs_per_process=content["runs_per_process"],
+        published=tuple(content.get("published", ())),
+        tuning=content.get("tuning", {}),
         definition={key: content[key] for key in _KEYS if key not in _LAUNCH_KEYS},
     )
 
@@ -277,12 +298,13 @@ def _check_in(where: str, value: object, known) -> None:
 
 
 def _check(where: str, content: dict[str, Any]) -> None:
-    _check_keys(where, content, _KEYS)
+    _check_keys(where, content, _KEYS, required=[key for key in _KEYS if key not in _OPTIONAL])
     for key, known in (("dataset", datasets.NAMES), ("metric", METRICS), ("augmentation", AUGMENTATIONS)):
         _check_in(f"{where}, {key}", content[key], known)
-    for strategy in content["strategies"]:
+    for strategy in (*content["strategies"], *content.get("tuning", {})):
         _check_in(f"{where}, strategies", strategy, list(STRATEGIES))
     _check_launch(where, content["seeds"], content["runs_per_process"])
+    _check_published(f"{where}, [[published]]", content.get("published", []))
     if content["augmentation"] != "none" and content["dataset"] not in datasets.IMAGES:
         raise SuiteError(
             f"{where}: augmentation {content['augmentation']!r} is for images, not {content['dataset']!r}."
@@ -303,6 +325,15 @@ def _check_launch(where: str, seeds: object, runs_per_process: object) -> None:
         raise SuiteError(f"{where}, seeds: expected [first, last], integers from 0; received {seeds!r}.")
     if not isinstance(runs_per_process, int) or runs_per_process < 1:
         raise SuiteError(f"{where}, runs_per_process: expected a positive integer; received {runs_per_process!r}.")
+
+
+def _check_published(where: str, tables: object) -> None:
+    if not isinstance(tables, list):
+        raise SuiteError(f"{where}: expected a list of tables; received {tables!r}.")
+    for table in tables:
+        known = ("strategy", "source", "n", "min", "max", "median", "mean", "std")
+        _check_keys(where, table, known, required=("strategy", "source"))
+        _check_in(f"{where}, strategy", table["strategy"], list(STRATEGIES))
 
 
 def _check_phase(where: str, epochs: object, settings: dict[str, Any]) -> None:

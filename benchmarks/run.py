@@ -99,6 +99,12 @@ def _parser() -> argparse.ArgumentParser:
         "--seeds", metavar="N|A-B", help="N: the first N seeds of the suite; A-B: seeds A to B (default: the suite's)"
     )
     parser.add_argument("--scale", metavar="F", type=_positive, default=1.0, help="multiply all epochs (default: 1)")
+    parser.add_argument(
+        "--match",
+        choices=("epochs", "compute"),
+        default="epochs",
+        help="strategies have equal epochs, or as many as make each spend what the suite's first one does (default: epochs)",
+    )
     parser.add_argument("--examples", metavar="N", type=_count, help="use N training examples (default: all)")
     parser.add_argument("--data-dir", metavar="D", type=Path, help="folder of tensorflow-datasets (default: its own)")
     parser.add_argument(

@@ -64,6 +64,8 @@ RUN_COLUMNS = (
     "wall_seconds",
     "together",
     "scale",
+    "match",
+    "factor",
     "examples",
     "backend",
     "precision",
@@ -167,7 +169,8 @@ class RunFolder:
 
     Attributes:
         path: of the folder.
-        configuration: what the run is: `suite`, `strategy`, `seed`, `scale`, `examples`, `backend`, `definition`.
+        configuration: what the run is: `suite`, `strategy`, `seed`, `scale`, `examples`, `backend`, `definition`; at
+            equal compute also `match`, which says whose, and `factor`, which its epochs are multiplied by besides `scale`.
     """
 
     path: Path
@@ -204,8 +207,9 @@ class RunFolder:
 
     @property
     def protocol(self) -> str:
-        """Hash of all but strategy and seed: runs of one protocol may be compared."""
-        return hash_of({k: v for k, v in self.configuration.items() if k not in ("strategy", "seed")})[:8]
+        """Hash of all but strategy, seed and the strategy's factor: runs of one protocol may be compared."""
+        own = ("strategy", "seed", "factor")
+        return hash_of({k: v for k, v in self.configuration.items() if k not in own})[:8]
 
     @property
     def name(self) -> str:
@@ -258,7 +262,7 @@ class RunFolder:
         row: dict[str, Any] = dict.fromkeys(RUN_COLUMNS)
         launch = self.launch
         row.update({k: launch.get(k) for k in ("commit", "command")})
-        known = ("suite", "strategy", "seed", "scale", "examples", "backend")
+        known = ("suite", "strategy", "seed", "scale", "match", "factor", "examples", "backend")
         row.update({k: self.configuration.get(k) for k in known})
         row.update(status=self.status, protocol=self.protocol, run=self.path.name)
         source = {"done": self.result, "failed": self.failure}.get(row["status"]) or {}

@@ -210,7 +210,7 @@ def train(run: RunFolder, stages: StageCache) -> tuple[dict[str, Any], list[dict
         )
     name, seed = configuration["strategy"], configuration["seed"]
     keras.utils.set_random_seed(seed_of("run", configuration["suite"], name, seed))
-    scale, launch = configuration["scale"], run.launch
+    scale, launch = configuration["scale"] * configuration.get("factor", 1.0), run.launch
     suite = _suite(run)
     task = suite.task(seed, launch["data_dir"], launch["cache_dir"], scale, configuration["examples"])
     outcome = STRATEGIES[name](task, suite.budget(scale), seed, stages)

@@ -174,7 +174,6 @@ def _rows(suite: Suite, seed: int, curve: str, options: argparse.Namespace, fold
     epochs = budget.finetune if options.finetune is None else options.finetune
     network, task, reference = _network(curve, options.network, task, budget, seed, stages)
     methods = ["class_blind"] if curve == "distilled" else options.methods
-    settings = {"methods": methods, "percentages": options.percentages, "epochs": epochs}
     about = {
         "suite": suite.name,
         "network": options.network,
@@ -187,10 +186,13 @@ def _rows(suite: Suite, seed: int, curve: str, options: argparse.Namespace, fold
         "hardware": hardware(),
         "commit": commit(),
     }
-    return [
-        {**about, **row, "compression": 100 * (1 - row["nonzero"] / reference)}
-        for row in pruning_curve(network, task, stages, seed=seed_of("pruning", seed), **settings)
-    ]
+    rows = []
+    for method, percentage in itertools.product(methods, options.percentages):
+        settings = {"methods": [method], "percentages": [percentage], "epochs": epochs}
+        (row,) = pruning_curve(network, task, stages, seed=seed_of("pruning", seed), **settings)
+        rows.append({**about, **row, "compression": 100 * (1 - row["nonzero"] / reference)})
+        keras.utils.clear_session()  # Or the programs of all points stay in memory.
+    return rows
 
 
 def _network(

@@ -230,7 +230,7 @@ def _groups(rows: Sequence[Row]) -> dict[str, dict[float, list[Row]]]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A Markdown table: accuracy without and with fine-tuning, and parameters that are left and not zero.
+    """A Markdown table: accuracy without and with fine-tuning, parameters that are not zero, and all that are left.
 
     Args:
         rows: of the curves, of all seeds.
@@ -246,6 +246,7 @@ def table(rows: Sequence[Row]) -> str:
             ("removed", "pruned", ".3f"),
             ("tuned", "and fine-tuned", ".3f"),
             ("nonzero", "parameters", ",.0f"),
+            ("parameters", "zeros, too", ",.0f"),
         ):
             cells = [_cell([row[key] for row in line.get(p, []) if key in row], form) for p in shown]
             if any(cells):
@@ -286,9 +287,7 @@ def draw(rows: Sequence[Row]) -> dict[str, bytes]:
     metric, seeds = rows[0]["metric"], len({row["seed"] for row in rows})
     accuracy.set(xlabel="connections pruned, %", ylabel=f"validation {metric}")
     left.set(xlabel="connections pruned, %", ylabel="parameters left (dotted: zeros, too)", yscale="log")
-    compressed.set(
-        xlabel="parameters gone, % of the network (distilled: of the teacher)", ylabel=f"validation {metric}"
-    )
+    compressed.set(xlabel="parameters gone, % (distilled: of the teacher)", ylabel=f"validation {metric}")
     accuracy.legend(fontsize="small", title="dashed: not fine-tuned", title_fontsize="small")
     for axes in (accuracy, left, compressed):
         axes.grid(alpha=0.3)
@@ -297,7 +296,7 @@ def draw(rows: Sequence[Row]) -> dict[str, bytes]:
     # Without the time of day, equal rows give equal files.
     for ending, metadata in (("png", None), ("pdf", {"CreationDate": None})):
         content = io.BytesIO()
-        figure.savefig(content, format=ending, dpi=150, metadata=metadata)
+        figure.savefig(content, format=ending, dpi=110, metadata=metadata)
         files[ending] = content.getvalue()
     return files
 

@@ -5,6 +5,9 @@ A suite's file says everything, with the source of each number beside it; a key 
 drops of the learning rate stand at fractions of a phase, and what the controls of the gates add per epoch grows as the
 epochs become fewer, so that it sums up to the same.
 
+A table [teacher] gives distillation a big teacher of another architecture, with epochs and a schedule of its own. It may be
+left out: then the big teacher has the target's architecture at twice the width.
+
 This file imports neither Keras nor data until `Suite.task` or `Suite.prepare` is called.
 """
 
@@ -20,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from baselines.strategy import Budget, GateSettings, Phase, Task
+from baselines.strategy import BigTeacher, Budget, GateSettings, Phase, Task
 from benchmarks import datasets
 from benchmarks.strategies import STRATEGIES
 
@@ -42,12 +45,14 @@ _KEYS = (
     "epochs",
     "phases",
     "gates",
+    "teacher",
     "published",
     "tuning",
 )
-_OPTIONAL = ("published", "tuning")
+_OPTIONAL = ("published", "tuning", "teacher")
+_TEACHER_KEYS = ("architecture", "epochs", "phase")
 # What no run depends on.
-_LAUNCH_KEYS = ("description", "seeds", "strategies", "runs_per_process", *_OPTIONAL)
+_LAUNCH_KEYS = ("description", "seeds", "strategies", "runs_per_process", "published", "tuning")
 # Settings of gate controls that are added once an epoch.
 _PER_EPOCH = ("step", "eta")
 # The code that a trained network depends on.
@@ -155,11 +160,11 @@ class Suite:
             dataset = datasets.load(self.dataset, data_dir, cache_dir, seed, examples)
         except ValueError as error:
             raise SuiteError(str(error)) from error
-        build = self._builder(dataset)
+        build = self._builder(dataset, "architecture", self.definition["architecture"])
         build(seed)  # Refuses a wrong size now.
         gates = self._gates(self.budget(scale))
         is_regression = self.metric == "mse"
-        return Task(
+        task = Task(
             name=self.name,
             data=dataset.data,
             build=build,
@@ -168,22 +173,36 @@ class Suite:
             else partial(keras.losses.SparseCategoricalCrossentropy, from_logits=True),
             metric=self.metric,
             augment=self._augmentation(dataset),
-            phases={phase: self._phase(phase) for phase in PHASES},
+            phases={phase: _phase(self.definition["phases"][phase], self.definition["epochs"][phase]) for phase in PHASES},
             gates=gates,
             identity=self._identity(dataset),
         )
+        return replace(task, big_teacher=self._big_teacher(task, dataset, seed, scale))
 
-    def _builder(self, dataset: datasets.Dataset) -> Callable:
+    def _big_teacher(self, task: Task, dataset: datasets.Dataset, seed: int, scale: float) -> BigTeacher | None:
+        settings = self.definition.get("teacher")
+        if settings is None:
+            return None
+        build = self._builder(dataset, "teacher.architecture", settings["architecture"])
+        build(seed)
+        phases = {**task.phases, "teacher": _phase(settings["phase"], settings["epochs"])}
+        identity = {**task.identity, "architecture": settings["architecture"]}
+        # Where it has the epochs of two teachers, it also has as many after rounding.
+        as_two = settings["epochs"] == 2 * self.definition["epochs"]["teacher"]
+        epochs = 2 * self.budget(scale).teacher if as_two else max(1, round(scale * settings["epochs"]))
+        return BigTeacher(replace(task, build=build, phases=phases, identity=identity), epochs)
+
+    def _builder(self, dataset: datasets.Dataset, where: str, architecture: Mapping[str, Any]) -> Callable:
         from benchmarks.architectures import ARCHITECTURES
 
-        options = dict(self.definition["architecture"])
+        options = dict(architecture)
         name = options.pop("name")
         if name not in ARCHITECTURES:
             raise SuiteError(f"Suite {self.name}: unknown architecture {name!r}; there are {', '.join(ARCHITECTURES)}.")
         named = inspect.signature(ARCHITECTURES[name]).parameters.values()
         # The suite says the target; strategies ask for wider networks.
         known = [p.name for p in named if p.kind is p.KEYWORD_ONLY and p.name != "widen"]
-        _check_keys(f"suite {self.name}, [architecture]", options, known, required=())
+        _check_keys(f"suite {self.name}, [{where}]", options, known, required=())
         shape = dataset.data.x_train.shape[1:]
         return partial(ARCHITECTURES[name], shape, dataset.outputs, **options)
 
@@ -201,11 +220,6 @@ class Suite:
             GatePressure(control=name, **control)
         HardConcreteGate(1, sampling=settings["sampling"])
         return GateSettings(**settings)
-
-    def _phase(self, name: str) -> Phase:
-        settings = self.definition["phases"][name]
-        epochs = self.definition["epochs"][name]
-        return Phase(**settings | {"drops": tuple(drop / epochs for drop in settings["drops"])})
 
     def _augmentation(self, dataset: datasets.Dataset) -> Callable | None:
         if self.definition["augmentation"] == "none":
@@ -226,6 +240,10 @@ class Suite:
             "precision": keras.config.dtype_policy().name,
             "devices": sorted({device.partition(":")[0] for device in keras.distribution.list_devices()}),
         }
+
+
+def _phase(settings: Mapping[str, Any], epochs: int) -> Phase:
+    return Phase(**settings | {"drops": tuple(drop / epochs for drop in settings["drops"])})
 
 
 def _code_digest() -> str:
@@ -278,7 +296,7 @@ def load_suite(name_or_path: str | Path) -> Suite:
         runs_per_process=content["runs_per_process"],
         published=tuple(content.get("published", ())),
         tuning=content.get("tuning", {}),
-        definition={key: content[key] for key in _KEYS if key not in _LAUNCH_KEYS},
+        definition={key: content[key] for key in _KEYS if key in content and key not in _LAUNCH_KEYS},
     )
 
 
@@ -309,14 +327,23 @@ def _check(where: str, content: dict[str, Any]) -> None:
         raise SuiteError(
             f"{where}: augmentation {content['augmentation']!r} is for images, not {content['dataset']!r}."
         )
-    if "name" not in content["architecture"]:
-        raise SuiteError(f"{where}, [architecture]: missing key name.")
+    _check_architecture(f"{where}, [architecture]", content["architecture"])
+    if "teacher" in content:
+        teacher = content["teacher"]
+        _check_keys(f"{where}, [teacher]", teacher, _TEACHER_KEYS)
+        _check_architecture(f"{where}, [teacher.architecture]", teacher["architecture"])
+        _check_phase(f"{where}, [teacher]", teacher["epochs"], teacher["phase"])
     _check_keys(f"{where}, [epochs]", content["epochs"], PHASES)
     _check_keys(f"{where}, [phases]", content["phases"], PHASES)
     for phase in PHASES:
         _check_phase(f"{where}, phase {phase}", content["epochs"][phase], content["phases"][phase])
     _check_keys(f"{where}, [gates]", content["gates"], [field.name for field in fields(GateSettings)])
     _check_in(f"{where}, gates.control", content["gates"]["control"], content["gates"]["controls"])
+
+
+def _check_architecture(where: str, table: object) -> None:
+    if not isinstance(table, dict) or "name" not in table:
+        raise SuiteError(f"{where}: expected a table with the key name; received {table!r}.")
 
 
 def _check_launch(where: str, seeds: object, runs_per_process: object) -> None:

@@ -293,14 +293,14 @@ def _provenance(run: RunFolder) -> dict[str, Any]:
         "backend": backend,
         "versions": " ".join(f"{name} {version}" for name, version in versions.items()),
         "precision": keras.config.dtype_policy().name,
-        "device": _device(),
+        "device": hardware(),
         "environment": {name: os.environ[name] for name in _DEVICE_SETTINGS if name in os.environ},
         "commit": launch.get("commit"),
         "command": launch.get("command"),
     }
 
 
-def _device() -> str:
+def hardware() -> str:
     """Name of the GPU or the processor, and how many threads it may use."""
     import keras
 

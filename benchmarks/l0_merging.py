@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import keras
 
 import kmerge
+from baselines.aligned_merging import aligned_big_student
 from baselines.budget import make_outcome, train_phase, train_teacher, training_flops, validation_metric
 from baselines.single_model import train_one
 from baselines.strategy import Budget, Outcome, Stages, Task
@@ -15,8 +16,8 @@ from benchmarks.gate_ablations import constant_pressure, relinked, unlinked, wit
 from kmerge.merge_records import read_merge
 from kmerge.seeds import seed_of
 
-# Examples whose activations the least-squares compensation sees.
-_COMPENSATION_EXAMPLES = 2_000
+# Examples whose activations the least-squares compensation sees, and by which units are matched and compared.
+_EXAMPLES = 2_000
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class L0Merge:
         constant: whether the pressure of the control "paper" is constant, at the mean of its rise.
         learned_beta: whether each gate layer learns its beta.
         unlinked: whether a space has a gate for each place at which it is read, instead of one.
+        merged_above: align the teachers first, and merge pairs of units of at least this concordance; None for a merge as
+            they come. See `baselines.aligned_merging`.
     """
 
     control: str | None = None
@@ -40,6 +43,7 @@ class L0Merge:
     constant: bool = False
     learned_beta: bool = False
     unlinked: bool = False
+    merged_above: float | None = None
 
     def __call__(self, task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
         """See `Strategy`."""
@@ -48,13 +52,13 @@ class L0Merge:
             task = replace(task, gates=constant_pressure(task.gates, budget.gates))
         trained = [train_teacher(task, budget, seed, number, stages) for number in range(2)]
         teachers, records = [model for model, _ in trained], [record for _, record in trained]
-        big = _big_student(task, teachers, seed, self.sampling)
+        big, aligned = self._big(task, teachers, seed)
         if self.learned_beta:
             big = with_learned_beta(big)
         gated = unlinked(big) if self.unlinked else big
         gating = train_phase(gated, task, "gates", budget.gates, seed, stages, control=control, patience=self.patience)
         big = relinked(gated, big) if self.unlinked else big
-        sample = task.data.x_train[:_COMPENSATION_EXAMPLES] if self.compensate else None
+        sample = task.data.x_train[:_EXAMPLES] if self.compensate else None
         student = kmerge.compress(big, data=sample)
         extras = {
             "control": control,
@@ -63,10 +67,19 @@ class L0Merge:
             "validation_before_cut": gating.rows[-1]["val_metric"],
             "validation_after_cut": validation_metric(task, student),
             "gates_undecided": gating.rows[-1]["gate_undecided"],
+            **aligned,
         }
         saved = budget.gates - len(gating.rows)
         tuning = train_phase(student, task, "finetune", budget.finetune + saved, seed, stages)
         return make_outcome(task, student, tuning.best_weights, [*records, gating, tuning], extras)
+
+    def _big(self, task: Task, teachers: list[keras.Model], seed: int) -> tuple[keras.Model, dict[str, float]]:
+        """The big student, and what its row says of how it was made."""
+        if self.merged_above is None:
+            return _big_student(task, teachers, seed, self.sampling), {}
+        sampling, gate_seed = self.sampling or task.gates.sampling, seed_of("gates", seed)
+        data = task.data.x_train[:_EXAMPLES]
+        return aligned_big_student(*teachers, data, self.merged_above, sampling, gate_seed)
 
 
 def _big_student(task: Task, teachers: list[keras.Model], seed: int, sampling: str | None = None) -> keras.Model:

@@ -47,6 +47,7 @@ STRATEGIES = _Strategies(
         "l0_merge_paper_constant": (*_L0_MERGE, {"control": "paper", "constant": True}),
         "l0_merge_paper_beta": (*_L0_MERGE, {"control": "paper", "learned_beta": True}),
         "l0_merge_paper_unlinked": (*_L0_MERGE, {"control": "paper", "sampling": "example", "unlinked": True}),
+        "aligned_merge": (*_L0_MERGE, {"merged_above": 0.5}),
         "greedy_merge": ("baselines.greedy_merging", "greedy_merge", {}),
         "no_gate_phase": ("benchmarks.l0_merging", "no_gate_phase", {}),
         "magnitude_merge": (*_TRANSPLANTATION, {}),

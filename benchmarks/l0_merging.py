@@ -12,7 +12,8 @@ from baselines.aligned_merging import aligned_big_student
 from baselines.budget import make_outcome, train_phase, train_teacher, training_flops, validation_metric
 from baselines.single_model import train_one
 from baselines.strategy import Budget, Outcome, Stages, Task
-from benchmarks.gate_ablations import constant_pressure, relinked, unlinked, with_learned_beta
+from benchmarks.gate_ablations import ARRANGEMENTS, check_normalised, constant_pressure, with_learned_beta
+from kmerge.channels import trace
 from kmerge.merge_records import read_merge
 from kmerge.seeds import seed_of
 
@@ -31,7 +32,8 @@ class L0Merge:
         patience: of `kmerge.GatePressure`. Epochs that it saves are added to fine-tuning.
         constant: whether the pressure of the control "paper" is constant, at the mean of its rise.
         learned_beta: whether each gate layer learns its beta.
-        unlinked: whether a space has a gate for each place at which it is read, instead of one.
+        arrangement: where gates stand, if not one for a space where it is read: "unlinked" for one at each place that reads
+            it, "before_norm" for one before BatchNormalization.
         merged_above: align the teachers first, and merge pairs of units of at least this concordance; None for a merge as
             they come. See `baselines.aligned_merging`.
     """
@@ -42,12 +44,14 @@ class L0Merge:
     patience: int | None = None
     constant: bool = False
     learned_beta: bool = False
-    unlinked: bool = False
+    arrangement: str | None = None
     merged_above: float | None = None
 
     def __call__(self, task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
         """See `Strategy`."""
         control = self.control or task.gates.control
+        if self.arrangement == "before_norm":
+            check_normalised(trace(task.build(seed_of("target"))))
         if self.constant:
             task = replace(task, gates=constant_pressure(task.gates, budget.gates))
         trained = [train_teacher(task, budget, seed, number, stages) for number in range(2)]
@@ -55,9 +59,10 @@ class L0Merge:
         big, aligned = self._big(task, teachers, seed)
         if self.learned_beta:
             big = with_learned_beta(big)
-        gated = unlinked(big) if self.unlinked else big
+        arrange, restore = ARRANGEMENTS.get(self.arrangement, (None, None))
+        gated = arrange(big) if arrange else big
         gating = train_phase(gated, task, "gates", budget.gates, seed, stages, control=control, patience=self.patience)
-        big = relinked(gated, big) if self.unlinked else big
+        big = restore(gated, big) if restore else big
         sample = task.data.x_train[:_EXAMPLES] if self.compensate else None
         student = kmerge.compress(big, data=sample)
         extras = {

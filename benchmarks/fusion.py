@@ -4,8 +4,8 @@
 
 trains two networks per seed and fuses them by each matching of `baselines.model_fusion`. It writes `runs.csv`, a row per
 seed and matching, and `summary.md`: test accuracy of the fused network as it is, after `kmerge.recalibrate` (where there
-is BatchNormalization), and after a short fine-tuning; and paired tests against plain averaging. A seed whose rows are
-there is not run again. Nothing is tuned to this table. The digits are enlarged four times, Fashion-MNIST is padded with
+is BatchNormalization), and after a short fine-tuning; and paired tests against plain averaging. What is in
+runs.csv is not run again. Nothing is tuned to this table. The digits are enlarged four times, Fashion-MNIST is padded with
 black: VGG-11 takes 32x32 images.
 """
 
@@ -68,6 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--examples", type=int, help="training examples; all by default")
     parser.add_argument("--epochs", type=int, default=8, help="of each parent")
     parser.add_argument("--tuning", type=int, default=1, help="epochs of fine-tuning")
+    choices = [name or "none" for name in NAMES]
+    parser.add_argument("--matchings", nargs="+", choices=choices, default=choices)
     options = parser.parse_args(arguments)
     first, _, last = options.seeds.partition("-")
     setting = Setting(*(getattr(options, name) for name in Setting.__dataclass_fields__))
@@ -75,8 +77,10 @@ def main(arguments: list[str] | None = None) -> int:
     path = options.out / "runs.csv"
     rows = _read(path)
     for seed in range(int(first), int(last or first) + 1):
-        if not any(int(row["seed"]) == seed for row in rows):
-            rows += list(_measure(setting, seed, options.data_dir))
+        done = {row["matching"] for row in rows if int(row["seed"]) == seed}
+        missing = [each for each in NAMES if (each or "none") in options.matchings and NAMES[each] not in done]
+        if missing:
+            rows += list(_measure(setting, seed, options.data_dir, missing))
             _write(path, rows)
     header = f"{setting}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     (options.out / "summary.md").write_text(f"{header}\n\n{table(rows)}\n\n{comparisons(rows)}\n")
@@ -155,14 +159,14 @@ def comparisons(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def _measure(setting: Setting, seed: int, data_dir: str | None):
+def _measure(setting: Setting, seed: int, data_dir: str | None, matchings: list):
     """Yields the rows of one seed."""
     from dataclasses import asdict, replace
 
     import kmerge
     from baselines import alignment
     from baselines.budget import train_phase, validation_metric
-    from baselines.model_fusion import MATCHINGS, aligned_by
+    from baselines.model_fusion import aligned_by
     from baselines.strategy import Stages
     from kmerge.seeds import seed_of
 
@@ -173,7 +177,7 @@ def _measure(setting: Setting, seed: int, data_dir: str | None):
     for number, parent in enumerate(parents):
         train_phase(parent, task, "teacher", setting.epochs, seed_of(seed, number), Stages())
     whole = [100 * validation_metric(tested, parent) for parent in parents]
-    for matching in MATCHINGS:
+    for matching in matchings:
         start = time.perf_counter()
         aligned = aligned_by(matching, *parents, data.x_train[:_EXAMPLES], seed)
         seconds = time.perf_counter() - start

@@ -15,10 +15,11 @@ Learning (GAMF), ICML 2022.
 
 What differs. The affinity of two edges is their product, so that a space's gradient is a product of weights, in pieces, as
 in `paired_weights`: nothing as large as the square of (units x units) is made, nor anything larger than a weight or
-the widest space squared. The paper's affinity decreases with the edges' distance; of permutations the sum of squared
-distances and the sum of products rank alike. Spaces take turns in the order in which the network makes them, where the paper
-updates all together, and the start is the uniform X, without noise. Biases, BatchNormalization's scales and offsets, and
-residual streams count too. What scores less than the units as they stand is not taken. Two networks, not several.
+the widest space squared. The paper's is exp(-distance), which has no such form. So the score here is that of weight matching
+in `alignment`; only the way to its maximum differs. Spaces take turns in the order in which the network makes them, from
+the uniform X; the authors' code updates all of them together, from a random start, cools more slowly, and goes on with the
+Hungarian method until nothing changes, which ours does not. Biases, BatchNormalization's scales and offsets, and residual
+streams count too. What scores less than the units as they stand is not taken. Two networks, not several.
 """
 
 import importlib.util

@@ -16,7 +16,7 @@ import platform
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from benchmarks.statistics import compare_all, summarise
@@ -30,7 +30,6 @@ NAMES = {
     "sinkhorn": "OT, Sinkhorn",
     "graphs": "GAMF",
 }
-COLUMNS = ("seed", "matching", "network", "data", "parent_0", "parent_1", "score", *STATES, "matching_seconds")
 # Examples on which units are correlated and statistics are measured anew, as `baselines.model_fusion` takes them.
 _EXAMPLES = 2_000
 
@@ -56,6 +55,10 @@ class Setting:
     tuning: int
 
 
+_OF_SETTING = tuple(field.name for field in fields(Setting))
+COLUMNS = (*_OF_SETTING, "seed", "matching", "parent_0", "parent_1", "score", *STATES, "matching_seconds")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fusion", description=__doc__.splitlines()[0])
@@ -72,10 +75,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--matchings", nargs="+", choices=choices, default=choices)
     options = parser.parse_args(arguments)
     first, _, last = options.seeds.partition("-")
-    setting = Setting(*(getattr(options, name) for name in Setting.__dataclass_fields__))
+    setting = Setting(*(getattr(options, name) for name in _OF_SETTING))
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "runs.csv"
     rows = _read(path)
+    expected = {name: "" if value is None else str(value) for name, value in asdict(setting).items()}
+    if other := next((row for row in rows if any(row[name] != expected[name] for name in _OF_SETTING)), None):
+        found = {name: other[name] for name in _OF_SETTING}
+        parser.error(f"{path} holds rows of another setting: expected {expected}, found {found}. Choose another --out.")
     for seed in range(int(first), int(last or first) + 1):
         done = {row["matching"] for row in rows if int(row["seed"]) == seed}
         missing = [each for each in NAMES if (each or "none") in options.matchings and NAMES[each] not in done]
@@ -161,7 +168,7 @@ def comparisons(rows: list[dict]) -> str:
 
 def _measure(setting: Setting, seed: int, data_dir: str | None, matchings: list):
     """Yields the rows of one seed."""
-    from dataclasses import asdict, replace
+    from dataclasses import replace
 
     import kmerge
     from baselines import alignment
@@ -196,8 +203,6 @@ def _measure(setting: Setting, seed: int, data_dir: str | None, matchings: list)
 
 def _task(setting: Setting, seed: int, data_dir: str | None):
     """The data, enlarged to 32x32, and how networks are trained on it."""
-    from dataclasses import fields
-
     import keras
     import numpy as np
 

@@ -54,6 +54,9 @@ def test_a_run_is_written_and_not_repeated(tmp_path, network):
     assert fusion.main(arguments) == 0
     assert (tmp_path / "runs.csv").stat().st_mtime_ns == written
     assert "| weight matching |" in (tmp_path / "summary.md").read_text()
+    with pytest.raises(SystemExit) as refused:
+        fusion.main([*arguments, "--tuning", "2"])  # the rows of two settings would stand in one table
+    assert refused.value.code == 2
 
 
 def test_the_command_line_needs_no_keras():

@@ -195,8 +195,8 @@ def before_norm(big: keras.Model) -> keras.Model:
     """A copy of a fresh big student whose gates stand before BatchNormalization, where a space passes one.
 
     There the statistics of a batch undo what a gate between 0 and 1 does, and a closed one leaves the constant that
-    BatchNormalization makes of zeros. Spaces that pass none are gated where they are read, as ever. What else reads a space that
-    passes one, as the shortcut of a pre-activation block does, reads it without gates.
+    BatchNormalization makes of zeros. Spaces that pass none are gated where they are read, as ever. What else
+    reads a space that passes one, as the shortcut of a pre-activation block does, reads it without gates.
 
     Args:
         big: made by `kmerge.merge`. Not changed.

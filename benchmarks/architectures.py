@@ -302,6 +302,7 @@ def vgg11(
     *,
     weight_decay: float = 0.0,
     batch_norm: bool = False,
+    width: int = 64,
     widen: int = 1,
 ) -> keras.Model:
     """VGG-11 for 32x32 images with one Dense layer; without biases, as OTFusion and the merging paper have it.
@@ -312,6 +313,7 @@ def vgg11(
         seed: every weight draws from a seed derived from it.
         weight_decay: coupled, as in PyTorch's SGD.
         batch_norm: whether each convolution is followed by BatchNormalization.
+        width: channels of the first stage; the others have 2, 4, 8 and 8 times as many.
         widen: factor on the width of every hidden layer.
 
     Returns:
@@ -329,10 +331,10 @@ def vgg11(
     torch = _TorchLayers(seed, weight_decay)
     x = inputs = keras.Input(input_shape, name="input")
     number = 0
-    for stage, widths in enumerate(((64,), (128,), (256, 256), (512, 512), (512, 512)), 1):
-        for filters in widths:
+    for stage, widths in enumerate(((1,), (2,), (4, 4), (8, 8), (8, 8)), 1):
+        for times in widths:
             number += 1
-            x = torch.conv(x, widen * filters, 3, f"conv_{number}", use_bias=False)
+            x = torch.conv(x, widen * times * width, 3, f"conv_{number}", use_bias=False)
             if batch_norm:
                 x = torch.norm(x, f"conv_{number}_bn")
             x = layers.Activation("relu", name=f"relu_{number}")(x)

@@ -10,6 +10,8 @@ The papers' code is PyTorch, and some of its results depend on PyTorch's default
   gradient of every parameter, before the momentum. Keras' decoupled `weight_decay` is another method.
 - Each weight draws from a seed of its layer's name: two layers of one shape never start equal.
 
+The networks of auto-sizing, whose code is TensorFlow, are in `self_normalizing`.
+
 All networks put out logits or, for regression, the values themselves. `widen=2` doubles the width of every hidden layer.
 """
 
@@ -18,6 +20,7 @@ from collections.abc import Callable
 import keras
 from keras import layers
 
+from benchmarks.self_normalizing import das_cnn, das_dense
 from kmerge.seeds import seed_of
 
 
@@ -256,4 +259,11 @@ def vgg11(
     return keras.Model(inputs, torch.dense(x, outputs, "logits", use_bias=False), name="vgg11")
 
 
-ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {"lenet": lenet, "mlp": mlp, "resnet": resnet, "vgg11": vgg11}
+ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
+    "das_cnn": das_cnn,
+    "das_dense": das_dense,
+    "lenet": lenet,
+    "mlp": mlp,
+    "resnet": resnet,
+    "vgg11": vgg11,
+}

@@ -54,8 +54,11 @@ _TRAINING_CODE = (
     "kmerge.training_checks",
     "kmerge.training",
     "baselines.budget",
+    "benchmarks.puzzles",
+    "benchmarks.splits",
     "benchmarks.datasets",
     "benchmarks.augmentation",
+    "benchmarks.self_normalizing",
     "benchmarks.architectures",
 )
 

@@ -32,7 +32,7 @@ from benchmarks.progress import progress
 from benchmarks.report import write_report
 from benchmarks.store import RunFolder, commit, is_disk_full, write_tables
 from benchmarks.strategies import STRATEGIES
-from benchmarks.suites import SUITES, Suite, load_suite
+from benchmarks.suites import PAPER, SUITES, Suite, load_suite
 
 DONE, FAILED, USAGE, DATA_MISSING, INTERRUPTED = 0, 1, 2, 3, 130
 BACKENDS = ("tensorflow", "jax")
@@ -175,7 +175,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
 
 
 def _suite(name: str) -> Suite:
-    if name not in SUITES and not name.endswith(".toml"):
+    plain = name.removesuffix(PAPER)
+    if plain not in SUITES and not plain.endswith(".toml"):
         raise unknown("suite", name, SUITES)
     try:
         return load_suite(name)
@@ -191,7 +192,11 @@ def _plan(suite: Suite, options: argparse.Namespace) -> list[RunFolder]:
         if name not in known:
             raise unknown("strategy", name, known)
     try:
-        check_examples(suite.dataset, options.examples)
+        own = {name: suite.settings_of(name) for name in strategies}
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    try:
+        check_examples(suite.dataset, options.examples, suite.folds)
     except ValueError as error:
         raise UsageError(f"--examples: {error}") from error
     backend = options.backend or os.environ.get("KERAS_BACKEND", "tensorflow")
@@ -209,7 +214,7 @@ def _plan(suite: Suite, options: argparse.Namespace) -> list[RunFolder]:
         "backend": backend,
     }
     return [
-        RunFolder.of(options.out / suite.name, {**common, "strategy": strategy, "seed": seed})
+        RunFolder.of(options.out / suite.name, {**common, **own[strategy], "strategy": strategy, "seed": seed})
         for seed in parse_seeds(options.seeds, suite.seeds)
         for strategy in strategies
     ]
@@ -268,7 +273,7 @@ def _launch(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace
     jobs = options.jobs or default_jobs()
     environment = worker_environment(runs[0].configuration["backend"])
     launch = {
-        "suite": options.suite if options.suite in SUITES else str(Path(options.suite).absolute()),
+        "suite": options.suite if options.suite.removesuffix(PAPER) in SUITES else str(Path(options.suite).absolute()),
         "command": command,
         "commit": commit(),
         **_data_places(options),

@@ -1,0 +1,323 @@
+"""Dynamic auto-sizing: a penalty decides, period by period, which units a network keeps, while new ones are offered.
+
+Reference: Cahlik, Kordik and Cepek, "Adapting the size of artificial neural networks using dynamic auto-sizing": Algorithm
+1, tables II and III; the method itself is `kmerge.AutoSizer`. The original auto-sizing, which prunes at the end and grows
+nothing, is Murray and Chiang's, arXiv:1508.05051.
+
+    |------ auto_sizing: grow, an epoch, prune ------|------ auto_sizing_static: no penalty, no change ------|
+
+Budget: the epochs of one network in one go ("single"), of which `SizingSettings.dynamic` are dynamic. An epoch is charged
+as the operations of the units that it trains, grown ones included; that a compiled program may hold a larger capacity,
+whose other units are zero, shows in `seconds`.
+
+What differs from the paper:
+- Adam's state is carried through growing and pruning. `auto_sizing_paper` restarts it as the authors' code does: zero
+  state with the old step counter, which makes steps of about three times the learning rate.
+- Rows of table III that start from "the sizes found" take those of the same seed, found by `auto_sizing` within the run's
+  own budget, and the search is charged; the paper took the mean sizes over its folds, and did not charge them.
+- "Best" is the best epoch on validation data among those of the final size; the paper chose on test data.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+
+import keras
+import numpy as np
+
+import kmerge
+from baselines.budget import Beginning, check_budget, is_better, make_outcome, metric_of, operations_of
+from baselines.strategy import Budget, Outcome, SizingSettings, Stages, Task, TrainingRecord, TrainingState
+from kmerge.budgets import WidthCosts
+from kmerge.channels import trace
+from kmerge.seeds import seed_of
+
+# The strategy whose sizes others take.
+SEARCH = "auto_sizing"
+
+
+@dataclass(frozen=True)
+class AutoSizing:
+    """A network that finds its own size, or one of the variants of table III; a `Strategy`.
+
+    Attributes:
+        name: of the strategy, which may have a learning rate of its own; labels its epochs.
+        penalty: of `kmerge.AutoSizer`.
+        start: "network", the suite's; or "found", one of the sizes that `auto_sizing` found for this seed.
+        grow: whether units are added.
+        prune: "period", "end" or "never".
+        finetune: whether the last epochs are without penalty and change of size.
+        optimizer_state: "carry" or "restart".
+        paper_net: whether to size the paper's own net, where the suite's is another.
+    """
+
+    name: str = SEARCH
+    penalty: str = "weighted_l1"
+    start: str = "network"
+    grow: bool = True
+    prune: str = "period"
+    finetune: bool = True
+    optimizer_state: str = "carry"
+    paper_net: bool = False
+
+    def __call__(self, task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
+        """See `Strategy`."""
+        settings = settings_of(task, self.name)
+        self._check(settings, budget)
+        if self.name == SEARCH:
+            network, record = found_network(task, budget, seed, stages)
+            records = [record]
+        else:
+            of = replace(task, build=settings.net) if self.paper_net else task
+            searched, sizes = [], None
+            if self.start == "found":
+                found, record = found_network(task, budget, seed, stages)
+                searched, sizes = [record], found.sizes
+            network = SizedNetwork(fresh_network(of, sizes, seed_of(self.name, seed)))
+            records = [*searched, self.train(network, of, budget, seed, stages)]
+        extras = sizing_extras(network.sizes, records, searched=len(records) > 1)
+        return make_outcome(task, network.model, records[-1].best_weights, records, extras)
+
+    def train(self, network: "SizedNetwork", task: Task, budget: Budget, seed: int, stages: Stages) -> TrainingRecord:
+        """Train a network, which ends with another size.
+
+        Args:
+            network: changed in place.
+            task: what to learn.
+            budget: gives the epochs.
+            seed: of the replicate.
+            stages: what to train with.
+
+        Returns:
+            The record; its best weights are those of an epoch of the final size.
+        """
+        settings, total = settings_of(task, self.name), budget.single
+        dynamic = min(total - 1, max(1, round(settings.dynamic * total))) if self.finetune else total
+        sizer = kmerge.AutoSizer(
+            network.model,
+            alpha=settings.alphas[self.penalty],
+            penalty=self.penalty,
+            growth=settings.growth,
+            min_growth=settings.min_growth,
+            threshold=settings.threshold,
+            grow=self.grow,
+            prune=self.prune,
+            optimizer_state=self.optimizer_state,
+            seed=seed_of("order", seed, self.name),
+        )
+        optimizer = keras.optimizers.Adam(settings.learning_rate_of(self.name))
+        sizer.compile(optimizer, loss=task.loss(), metrics=[metric_of(task)])
+        recorder = _SizingRecorder(sizer, task, self.name, dynamic, total, stages)
+        stages.resume(self.key(task, budget, seed))  # such a phase begins anew
+        stages.size(
+            sizer,
+            task.data.x_train,
+            task.data.y_train,
+            batch_size=settings.batch_size,
+            epochs=dynamic,
+            static_epochs=total - dynamic,
+            validation_data=(task.data.x_val, task.data.y_val),
+            callbacks=[Beginning(stages.before_epoch), recorder],
+        )
+        network.model = sizer.model
+        return recorder.finished()
+
+    def key(self, task: Task, budget: Budget, seed: int) -> dict:
+        """What a training depends on, as JSON can hold it.
+
+        Args:
+            task: what to learn.
+            budget: gives the epochs.
+            seed: of the replicate.
+        """
+        settings = {name: value for name, value in asdict(replace(task.sizing, net=None)).items() if name != "net"}
+        return {**task.identity, "stage": "sizing", "how": asdict(self), "sizing": settings} | {
+            "seed": seed,
+            "epochs": budget.single,
+        }
+
+    def _check(self, settings: SizingSettings, budget: Budget) -> None:
+        if self.penalty not in settings.alphas:
+            raise kmerge.InvalidArgumentError(
+                f"{self.name} needs the strength of {self.penalty!r}. Add it to [sizing.alphas], which has "
+                f"{', '.join(settings.alphas)}."
+            )
+        if self.paper_net and settings.net is None:
+            raise kmerge.InvalidArgumentError(f"{self.name} needs a table [sizing.net] in the suite; there is none.")
+        check_budget(self.name, budget.single > 1, "2 epochs at least, a dynamic and a static one", budget)
+
+
+def settings_of(task: Task, strategy: str) -> SizingSettings:
+    """The settings of auto-sizing.
+
+    Args:
+        task: what to learn.
+        strategy: who asks.
+
+    Raises:
+        InvalidArgumentError: if the task has none.
+    """
+    if task.sizing is None:
+        raise kmerge.InvalidArgumentError(f"{strategy} needs a table [sizing] in the suite {task.name}; there is none.")
+    return task.sizing
+
+
+class SizedNetwork:
+    """A network whose training may change its widths; for the cache of stages, its weights with its widths before them.
+
+    Args:
+        model: the network.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model = model
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Units of each selectable channel space."""
+        return {space.name: space.size for space in kmerge.channel_spaces(self.model).selectable}
+
+    def get_weights(self) -> list[np.ndarray]:
+        """The widths, then the weights."""
+        return [np.array(list(self.sizes.values())), *self.model.get_weights()]
+
+    def set_weights(self, weights: list[np.ndarray]) -> None:
+        """Take widths and weights from `get_weights` of a network that began as this one.
+
+        Args:
+            weights: the widths, then the weights.
+        """
+        widths, *weights = weights
+        self.model = resized(self.model, dict(zip(self.sizes, map(int, widths), strict=True)))
+        self.model.set_weights(weights)
+
+
+def resized(model: keras.Model, sizes: Mapping[str, int]) -> keras.Model:
+    """A network of the same architecture with other widths; its weights mean nothing.
+
+    Args:
+        model: the network.
+        sizes: units of its selectable channel spaces.
+    """
+    have = {space.name: space.size for space in kmerge.channel_spaces(model).selectable}
+    fewer = {name: np.arange(size) for name, size in sizes.items() if size < have[name]}
+    more = {name: size - have[name] for name, size in sizes.items() if size > have[name]}
+    model = kmerge.select(model, fewer) if fewer else model
+    return kmerge.grow(model, more) if more else model
+
+
+def fresh_network(task: Task, sizes: Mapping[str, int] | None, seed: int) -> keras.Model:
+    """The task's network with these widths, or with its own, as it starts: each weight is drawn anew.
+
+    Weights come from the network's own initializers, at the new widths, each with a seed of its layer's name.
+
+    Args:
+        task: gives the network.
+        sizes: units of its selectable channel spaces; None for its own.
+        seed: of the weights.
+    """
+    if sizes is None:
+        return task.build(seed)
+
+    def redrawn(layer: keras.Layer) -> keras.Layer:
+        config = layer.get_config()
+        for name, value in config.items():
+            if name.endswith("_initializer") and "seed" in (value or {}).get("config", {}):
+                value["config"]["seed"] = seed_of("init", seed, layer.name, name.removesuffix("_initializer"))
+        return type(layer).from_config(config)
+
+    return keras.models.clone_model(resized(task.build(seed), sizes), clone_function=redrawn)
+
+
+def found_network(task: Task, budget: Budget, seed: int, stages: Stages) -> tuple[SizedNetwork, TrainingRecord]:
+    """What `auto_sizing` makes of the task's network, trained now or taken from the cache.
+
+    Args:
+        task: what to learn.
+        budget: gives the epochs.
+        seed: of the replicate.
+        stages: what to train with.
+
+    Returns:
+        The network of the size found, with the weights of the last epoch, and the record of its training.
+    """
+    search = AutoSizing()
+    return stages.run(
+        search.key(task, budget, seed),
+        lambda: SizedNetwork(task.build(seed_of(SEARCH, seed))),
+        lambda network: search.train(network, task, budget, seed, stages),
+    )
+
+
+def sizing_extras(sizes: Mapping[str, int], records: list[TrainingRecord], searched: bool) -> dict:
+    """Columns that rows of auto-sizing have besides.
+
+    Args:
+        sizes: of the final network.
+        records: of all trainings.
+        searched: whether the first of them only found the sizes.
+    """
+    return {
+        "sizes": dict(sizes),
+        "units": sum(sizes.values()),
+        "search_charged": searched,
+        "search_flops": records[0].flops if searched else 0.0,
+    }
+
+
+class _SizingRecorder(keras.callbacks.Callback):
+    """Makes a row of each epoch with the sizes that it trained and those that it left; the last of the callbacks."""
+
+    def __init__(self, sizer, task: Task, label: str, dynamic: int, total: int, stages: Stages):
+        super().__init__()
+        self.sizer, self.task, self.label, self.dynamic, self.total = sizer, task, label, dynamic, total
+        self.hear = stages.on_epoch
+        self.costs = WidthCosts(trace(sizer.model))
+        self.record = TrainingRecord([], 0.0, 0.0, [])
+        self.best_value, self.best_sizes = None, None
+        self.begun = time.perf_counter()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch_begun = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        now, record = time.perf_counter(), self.record
+        logs = {name: float(value) for name, value in logs.items() if np.ndim(value) == 0}
+        metric, number = self.task.metric, len(record.rows)
+        is_static = number >= self.dynamic
+        trained, left = dict(self.sizer.trained_sizes), dict(self.sizer.sizes)
+        row = {
+            "phase": f"{self.label}_static" if is_static else self.label,
+            "epoch": number + 1 - (self.dynamic if is_static else 0),
+            "loss": logs.pop("loss"),
+            "train_metric": logs.pop(metric),
+            "val_loss": logs.pop("val_loss"),
+            "val_metric": logs.pop(f"val_{metric}"),
+            "learning_rate": float(self.sizer.optimizer.learning_rate),
+            "seconds": now - self.epoch_begun,
+            "trained_sizes": trained,
+            "sizes": left,
+            **logs,
+        }
+        record.rows.append(row)
+        record.flops += operations_of(self.costs.multiply_accumulates(trained), self.task)
+        record.seconds = now - self.begun
+        if is_static or self.dynamic == self.total:
+            self._keep_best(row["val_metric"], left)
+        rows, copy = list(record.rows), replace(record)
+        self.hear(row, lambda: TrainingState(replace(copy, rows=rows), []))
+
+    def _keep_best(self, value: float, sizes: dict) -> None:
+        """The best epoch counts among those with the sizes of the last."""
+        if sizes != self.best_sizes or is_better(value, self.best_value, self.task):
+            self.best_value, self.best_sizes = value, sizes
+            self.record.best_weights = self.sizer.model.get_weights()
+
+    def finished(self) -> TrainingRecord:
+        """The record of a training that is over."""
+        if self.best_sizes != dict(self.sizer.sizes):  # cut at the very end, after the last epoch
+            self.record.best_weights = self.sizer.model.get_weights()
+        seconds = getattr(self.sizer, "compile_seconds", 0.0)
+        self.record.program = {"program": "auto_sizer", "xla": False, "compile_seconds": seconds, "together": 1}
+        self.record.seconds -= seconds
+        return self.record

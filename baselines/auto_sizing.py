@@ -19,7 +19,7 @@ What differs from the paper:
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 
 import keras
@@ -30,6 +30,7 @@ from baselines.budget import Beginning, check_budget, is_better, make_outcome, m
 from baselines.strategy import Budget, Outcome, SizingSettings, Stages, Task, TrainingRecord, TrainingState
 from kmerge.budgets import WidthCosts
 from kmerge.channels import trace
+from kmerge.epoch_programs import choose_xla
 from kmerge.seeds import seed_of
 
 # The strategy whose sizes others take.
@@ -107,7 +108,8 @@ class AutoSizing:
         )
         optimizer = keras.optimizers.Adam(settings.learning_rate_of(self.name))
         sizer.compile(optimizer, loss=task.loss(), metrics=[metric_of(task)])
-        recorder = _SizingRecorder(sizer, task, self.name, dynamic, total, stages)
+        augment = task.augment(seed_of("augment", seed, self.name)) if task.augment else None
+        recorder = _SizingRecorder(sizer, task, self.name, dynamic, total, augment, stages.on_epoch)
         stages.resume(self.key(task, budget, seed))  # such a phase begins anew
         stages.size(
             sizer,
@@ -118,6 +120,7 @@ class AutoSizing:
             static_epochs=total - dynamic,
             validation_data=(task.data.x_val, task.data.y_val),
             callbacks=[Beginning(stages.before_epoch), recorder],
+            augment=augment,
         )
         network.model = sizer.model
         return recorder.finished()
@@ -268,11 +271,12 @@ def sizing_extras(sizes: Mapping[str, int], records: list[TrainingRecord], searc
 class _SizingRecorder(keras.callbacks.Callback):
     """Makes a row of each epoch with the sizes that it trained and those that it left; the last of the callbacks."""
 
-    def __init__(self, sizer, task: Task, label: str, dynamic: int, total: int, stages: Stages):
+    def __init__(self, sizer, task: Task, label: str, dynamic: int, total: int, augment, hear: Callable):
         super().__init__()
-        self.sizer, self.task, self.label, self.dynamic, self.total = sizer, task, label, dynamic, total
-        self.hear = stages.on_epoch
+        self.sizer, self.task, self.label, self.augment, self.hear = sizer, task, label, augment, hear
+        self.dynamic, self.is_tuned = dynamic, total > dynamic
         self.costs = WidthCosts(trace(sizer.model))
+        self.rate = task.sizing.learning_rate_of(label)
         self.record = TrainingRecord([], 0.0, 0.0, [])
         self.best_value, self.best_sizes = None, None
         self.begun = time.perf_counter()
@@ -281,43 +285,49 @@ class _SizingRecorder(keras.callbacks.Callback):
         self.epoch_begun = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        now, record = time.perf_counter(), self.record
-        logs = {name: float(value) for name, value in logs.items() if np.ndim(value) == 0}
-        metric, number = self.task.metric, len(record.rows)
-        is_static = number >= self.dynamic
-        trained, left = dict(self.sizer.trained_sizes), dict(self.sizer.sizes)
+        now, record, sizes = time.perf_counter(), self.record, self.sizer.sizes
+        is_static = epoch >= self.dynamic
+        trained = sizes if is_static else self.sizer.history_of_sizes[-1]["grown"]
+        logs = {name: float(value) for name, value in logs.items()}
+        metric = self.task.metric
         row = {
             "phase": f"{self.label}_static" if is_static else self.label,
-            "epoch": number + 1 - (self.dynamic if is_static else 0),
+            "epoch": epoch + 1 - (self.dynamic if is_static else 0),
             "loss": logs.pop("loss"),
             "train_metric": logs.pop(metric),
             "val_loss": logs.pop("val_loss"),
             "val_metric": logs.pop(f"val_{metric}"),
-            "learning_rate": float(self.sizer.optimizer.learning_rate),
+            "learning_rate": self.rate,
             "seconds": now - self.epoch_begun,
             "trained_sizes": trained,
-            "sizes": left,
+            "sizes": sizes,
             **logs,
         }
         record.rows.append(row)
         record.flops += operations_of(self.costs.multiply_accumulates(trained), self.task)
         record.seconds = now - self.begun
-        if is_static or self.dynamic == self.total:
-            self._keep_best(row["val_metric"], left)
-        rows, copy = list(record.rows), replace(record)
-        self.hear(row, lambda: TrainingState(replace(copy, rows=rows), []))
+        # Without static epochs, sizes may change up to the end; with them, the model that is trained is the plain one.
+        if is_static:
+            self._keep_best(row["val_metric"], sizes, self.model)
+        elif not self.is_tuned:
+            self._keep_best(row["val_metric"], sizes, self.sizer.model)
+        now_there = replace(record, rows=list(record.rows))
+        self.hear(row, lambda: TrainingState(now_there, []))
 
-    def _keep_best(self, value: float, sizes: dict) -> None:
+    def _keep_best(self, value: float, sizes: dict, model: keras.Model) -> None:
         """The best epoch counts among those with the sizes of the last."""
         if sizes != self.best_sizes or is_better(value, self.best_value, self.task):
             self.best_value, self.best_sizes = value, sizes
-            self.record.best_weights = self.sizer.model.get_weights()
+            self.record.best_weights = model.get_weights()
 
     def finished(self) -> TrainingRecord:
         """The record of a training that is over."""
-        if self.best_sizes != dict(self.sizer.sizes):  # cut at the very end, after the last epoch
-            self.record.best_weights = self.sizer.model.get_weights()
-        seconds = getattr(self.sizer, "compile_seconds", 0.0)
-        self.record.program = {"program": "auto_sizer", "xla": False, "compile_seconds": seconds, "together": 1}
-        self.record.seconds -= seconds
+        # Programs are compiled inside the epochs: what that takes is in their seconds.
+        self.record.program = {
+            "program": "auto_sizer",
+            "xla": choose_xla(self.model, self.augment),
+            "compile_seconds": 0.0,
+            "together": 1,
+            "compiles": self.sizer.compiles,
+        }
         return self.record

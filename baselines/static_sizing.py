@@ -55,8 +55,7 @@ def _static(name: str, task: Task, budget: Budget, seed: int, stages: Stages) ->
     model = fresh_network(task, sizes, seed_of(name, seed))
     restarts = round(settings.dynamic * budget.single) if name == "static_adam_restart" else 0
     phase = Phase(settings.learning_rate_of(name), _BETA_1, settings.batch_size, optimizer="adam")
-    # Nothing is augmented: the search sees the data as they are, too.
-    there = replace(task, phases={"static": phase}, augment=None)
+    there = replace(task, phases={"static": phase})
     callbacks = [AdamRestart(restarts)] if restarts else []
     record = train_phase(model, there, "static", budget.single, seed, stages, label=name, callbacks=callbacks)
     records = [search, record]

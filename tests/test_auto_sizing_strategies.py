@@ -1,15 +1,19 @@
 """Strategies of auto-sizing and the static networks that they are held against."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 
 import kmerge
-from baselines.auto_sizing import SizedNetwork, fresh_network, resized
+from baselines.auto_sizing import AutoSizing, SizedNetwork, fresh_network, resized
+from baselines.budget import training_flops
 from baselines.static_sizing import AdamRestart, equal_widths
+from baselines.strategy import Budget
 from benchmarks.architectures import das_cnn, das_dense, resnet
 from kmerge.channels import trace
-from tests.tiny_tasks import tiny_digits
+from tests.tiny_tasks import Shelf, tiny_digits
 
 
 def sizes_of(model):
@@ -51,8 +55,6 @@ def task(tmp_path_factory):
 
 
 def with_build(task, build):
-    import dataclasses
-
     return dataclasses.replace(task, build=build)
 
 
@@ -110,3 +112,24 @@ def test_a_restarted_adam_forgets_its_state_but_not_its_steps():
 
     kmerge.fit(model, x, y, batch_size=4, epochs=4, callbacks=[AdamRestart(3), Look()], verbose=0)
     assert seen == [(0, False), (2, False), (4, False), (6, True)]
+
+
+def test_an_epoch_is_charged_at_the_sizes_that_it_trains(task):
+    sizing = dataclasses.replace(task.sizing, dynamic=0.5, growth=1.0, min_growth=3, alphas={"weighted_l1": 0.05})
+    stages = Shelf()
+    outcome = AutoSizing()(dataclasses.replace(task, sizing=sizing), Budget(0, 0, 0, 4), 1, stages)
+    rows = outcome.history
+    assert [(row["phase"], row["epoch"]) for row in rows] == [
+        ("auto_sizing", 1),
+        ("auto_sizing", 2),
+        ("auto_sizing_static", 1),
+        ("auto_sizing_static", 2),
+    ]
+    before = sizes_of(task.build(1))
+    for row in rows[:2]:
+        assert row["trained_sizes"] == {name: size + max(size, 3) for name, size in before.items()}
+        before = row["sizes"]
+    assert rows[2]["trained_sizes"] == rows[3]["sizes"] == before == outcome.extras["sizes"] == sizes_of(outcome.model)
+    spent = sum(training_flops(resized(task.build(1), row["trained_sizes"]), task, 1) for row in rows)
+    assert outcome.flops == pytest.approx(spent)
+    assert stages.rows == rows and outcome.programs["auto_sizing"]["compiles"] >= 2

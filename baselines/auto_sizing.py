@@ -262,7 +262,7 @@ def sizing_extras(sizes: Mapping[str, int], records: list[TrainingRecord], searc
     """
     return {
         "sizes": dict(sizes),
-        "units": sum(sizes.values()),
+        "units": float(sum(sizes.values())),
         "search_charged": searched,
         "search_flops": records[0].flops if searched else 0.0,
     }

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import keras
+import numpy as np
 
 from baselines.auto_sizing import found_network, fresh_network, settings_of, sizing_extras
 from baselines.budget import check_budget, make_outcome, train_phase
@@ -107,4 +108,4 @@ class AdamRestart(keras.callbacks.Callback):
         if 0 < epoch < self.epochs:
             for variable in self.model.optimizer.variables:
                 if variable.name not in _NO_STATE:
-                    variable.assign(keras.ops.zeros_like(variable))
+                    variable.assign(np.zeros(variable.shape, variable.dtype))

@@ -74,7 +74,9 @@ class UnitPaths:
         self.meetings: set[Meeting] = set()
         nothing = Meeting(frozenset())
         walk_calls(Graph(walked.model), [nothing] * len(walked.inputs), self._visit)
-        self.paths = sorted({p for meeting in self.meetings for p in meeting.paths()}, key=lambda p: (p.maker, p.passes))
+        self.paths = sorted(
+            {p for meeting in self.meetings for p in meeting.paths()}, key=lambda p: (p.maker, p.passes)
+        )
 
     def _visit(self, key, path, call, values, end) -> list:
         axes = self.walked.axes[path]

@@ -53,7 +53,7 @@ def fold_constants(
     readers = [
         record
         for record in walked.records.values()
-        if isinstance(record.call.operation, KERNEL_LAYERS) and constant[record.inputs[0].units].any()
+        if _mixes(record.call.operation) and constant[record.inputs[0].units].any()
     ]
     values = _read(walked.model, [record.call.inputs[0] for record in readers], examples)
     for record in readers:
@@ -76,6 +76,11 @@ def fold_constants(
         if reason:
             why[record.path] = reason
     return why
+
+
+def _mixes(layer: object) -> bool:
+    # A grouped convolution passes its units on.
+    return isinstance(layer, KERNEL_LAYERS) and getattr(layer, "groups", 1) == 1
 
 
 def _lost(layer: keras.Layer, positions: np.ndarray) -> np.ndarray:

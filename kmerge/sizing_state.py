@@ -103,16 +103,17 @@ class SizingState:
             if stays.sum() < min_units:
                 stays[np.argsort(-values, kind="stable")[:min_units]] = True
             keep[name] = np.flatnonzero(stays)
-        self.not_exact, self.change = {}, 0.0
+        self.not_exact, self.change, before = {}, 0.0, None
         gone = {
             name: np.setdiff1d(np.arange(n), keep[name]) for name, n in self.sizes.items() if name in self._constant
         }
         if any(map(len, gone.values())):
             before = self._outputs()
             self.weights, self.not_exact = self._carried(gone, 1.0)
+        self.weights = self.weights.resized({name: len(units) for name, units in keep.items()}, keep)
+        if before is not None:
             self.refill()
             self.change = _difference(before, self._outputs())
-        self.weights = self.weights.resized({name: len(units) for name, units in keep.items()}, keep)
         return keep
 
     # What constant units give ----------------------------------------------------------------------------------------

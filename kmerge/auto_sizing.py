@@ -63,7 +63,6 @@ class AutoSizer:
 
     Attributes:
         left: the spaces that keep their size, with the reason.
-        exact: the spaces that need a new program at each change, as idle units there are not zero.
         epochs_done: how many epochs were trained.
         history_of_sizes: for each dynamic epoch `{"epoch", "grown", "sizes", "room"}`: the sizes it was trained with, the
             sizes after it, and the sizes of the program.
@@ -102,16 +101,18 @@ class AutoSizer:
         self.grow, self.prune, self.optimizer_state = bool(grow), prune, optimizer_state
         self._paths = UnitPaths(trace(model))
         self._names, self.left = sizable_spaces(self._paths, spaces)
-        self.exact: list[str] = []
         self.epochs_done = 0
         self.history_of_sizes: list[dict] = []
         self._state: SizingState | None = None
-        self._tried = False
         if model.compiled:
             self.compile(**compile_arguments(model))
 
     def compile(
-        self, optimizer: str | keras.optimizers.Optimizer = "adam", loss: object = None, metrics: object = None, **arguments
+        self,
+        optimizer: str | keras.optimizers.Optimizer = "adam",
+        loss: object = None,
+        metrics: object = None,
+        **arguments,
     ) -> None:
         """Sets how the model is trained, as `keras.Model.compile` does. Once training began, it starts the optimizer anew.
 
@@ -127,6 +128,14 @@ class AutoSizer:
         if self._state is not None:
             state.continue_from(self._state)
         self._state = state
+        if self.exact:
+            warnings.warn(
+                f"Idle units of {', '.join(self.exact)} are not zero where they are read, as an activation with f(0) != 0 "
+                "follows. A dropped unit leaves a constant, so pruning changes the outputs where that cannot be carried into "
+                "a bias; and each change of size compiles a new program. Activations with f(0) = 0, as relu, avoid both.",
+                SizingWarning,
+                stacklevel=2,
+            )
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -185,24 +194,15 @@ class AutoSizer:
             InvalidArgumentError: as `kmerge.fit`, and if the sizer was not compiled.
         """
         state = self._compiled_state()
-        if not self._tried:
-            self._try_idle(state, x)
+        state.examples = _first_examples(x)
         schedule = Schedule(epochs, static_epochs, initial_epoch, self.period, self.grow, self.prune)
         data = dict(x=x, y=y, batch_size=batch_size, validation_data=validation_data, shuffle=shuffle, augment=augment)
         return run_epochs(self, state, schedule, {**data, "seed": self.seed}, list(callbacks), verbose)
 
-    def _try_idle(self, state: SizingState, x: Arrays) -> None:
-        """Finds out on two examples where idle units are not zero, and says what else is not as one may expect."""
-        self.exact = state.find_exact(_first_examples(x))
-        self._tried = True
-        if self.exact:
-            warnings.warn(
-                f"Idle units of {', '.join(self.exact)} are not zero, as an activation with f(0) != 0 follows: what a dropped "
-                "unit gave is a constant, so pruning changes the outputs where it cannot be carried into a bias, and each "
-                "change of size compiles a new program. An activation with f(0) = 0, such as relu or tanh, avoids both.",
-                SizingWarning,
-                stacklevel=3,
-            )
+    @property
+    def exact(self) -> list[str]:
+        """The spaces that need a new program at each change of size, as idle units there are not zero."""
+        return list(self._state.rooms.exact) if self._state else []
 
     def alpha_at(self, epoch: int) -> float:
         """The strength of the penalty in an epoch."""

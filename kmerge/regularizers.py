@@ -107,11 +107,16 @@ class WeightedL1(UnitRegularizer):
         return np.asarray((self.f if callable(self.f) else _GROWTHS[self.f])(np.asarray(ranks, "float64")))
 
     def norms(self, *parts):
-        return _sum(ops.sum(ops.abs(part), axis=0) for part in parts)
+        return _sum(ops.sum(_absolute(part), axis=0) for part in parts)
 
     def get_config(self):
         f = keras.saving.serialize_keras_object(self.f) if callable(self.f) else self.f
         return {**super().get_config(), "f": f}
+
+
+def _absolute(x):
+    # Its gradient at 0 is 0 on every backend; that of ops.abs is 1 under JAX, and would wake units that are zero.
+    return x * ops.stop_gradient(ops.sign(x))
 
 
 def _sum(values: Iterable) -> keras.KerasTensor:
@@ -173,7 +178,7 @@ class LInf1(UnitRegularizer):
         super().__init__(alpha)
 
     def norms(self, *parts):
-        return functools.reduce(ops.maximum, (ops.max(ops.abs(part), axis=0) for part in parts))
+        return functools.reduce(ops.maximum, (ops.max(_absolute(part), axis=0) for part in parts))
 
 
 PENALTIES = {

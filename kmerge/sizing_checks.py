@@ -33,7 +33,9 @@ def check_options(
 ) -> None:
     """Raises if an option is out of its range."""
     if not is_number(threshold) or threshold <= 0:
-        _refuse("threshold (tau)", "a positive number: units below it are dropped, and new units have its size", threshold)
+        _refuse(
+            "threshold (tau)", "a positive number: units below it are dropped, and new units have its size", threshold
+        )
     if not is_number(growth) or growth < 0:
         _refuse("growth", "a share of the units, 0 or more", growth)
     for name, value, least in (("min_growth", min_growth, 0), ("period", period, 1), ("min_units", min_units, 1)):

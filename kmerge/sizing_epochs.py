@@ -155,23 +155,22 @@ class _Run:
 
     def train(self, epoch: int) -> dict:
         """Trains one epoch and drops units; returns the logs."""
-        self._open = self.schedule.is_dynamic(epoch)
-        inside = [_Inside(lambda: self._finish(epoch))] if self._open else []
+        dynamic = self._open = self.schedule.is_dynamic(epoch)
+        inside = [_Inside(lambda: self._finish(epoch))] if dynamic else []
         inside += [_Batches(self.relayed)] if self.relayed else []
-        history = fit(
-            self.state.working.trained,
-            **self.data,
-            initial_epoch=epoch,
-            epochs=epoch + 1,
-            callbacks=inside,
-            verbose=0,
-        )
+        while True:
+            model = self.state.working.trained
+            history = fit(model, **self.data, initial_epoch=epoch, epochs=epoch + 1, callbacks=inside, verbose=0)
+            if not self._open:
+                break
+            # Idle units were not idle. The weights from before the epoch are still there: once more, without room.
+            self.state.load(self.sizer.alpha_at(epoch))
         self.sizer.epochs_done = epoch + 1
         return {name: values[-1] for name, values in history.history.items()}
 
     def _finish(self, epoch: int) -> None:
         """After the steps of a dynamic epoch: reads the weights, and drops units if it is time."""
-        if not self._open:
+        if not self._open or self.state.woken():
             return
         self._open = False
         self.state.pull()
@@ -179,6 +178,7 @@ class _Run:
             self.state.prune(self.sizer.min_units)
             self._restart()
             self.state.refill()
+            self._record |= {"change": self.state.change, "not_exact": self.state.not_exact}
         self.sizer.history_of_sizes.append({**self._record, "sizes": self.state.sizes})
 
     def _restart(self) -> None:

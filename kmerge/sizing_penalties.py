@@ -146,7 +146,9 @@ class Terms:
         gamma, _, ids = self._axis(path, "gamma", "channel")
         layer, norms = self._layers[path], self._regularizer.norms
         beta, moving = find_weight(layer, "beta"), find_weight(layer, "moving_variance")
-        sources = [self._of_maker(maker, name, ids) for maker in makers for name in self._paths.kernels(maker, "produces")]
+        sources = [
+            self._of_maker(maker, name, ids) for maker in makers for name in self._paths.kernels(maker, "produces")
+        ]
 
         def parts():
             kernels = 0.0

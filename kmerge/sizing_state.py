@@ -11,10 +11,12 @@ import numpy as np
 
 from kmerge.budgets import WidthCosts
 from kmerge.channels import Trace
+from kmerge.constants import fold_constants
 from kmerge.graph import find_weight
-from kmerge.new_units import Fresh
+from kmerge.idle_units import spaces_with_a_constant
+from kmerge.new_units import QuickFresh
 from kmerge.optimizer_slots import find_slots
-from kmerge.padded_models import Rooms, WorkingModel, idle_is_zero, stray_variables
+from kmerge.padded_models import Rooms, WorkingModel, stray_variables
 from kmerge.regularizers import UnitRegularizer
 from kmerge.seeds import seed_of
 from kmerge.sized_weights import Geometry, Key, SizedWeights, array_of
@@ -37,6 +39,9 @@ class SizingState:
         working: the model that is trained, or None.
         compiles: how many models were compiled to be trained.
         grown: how often units were added.
+        examples: two inputs, on which constants are read.
+        not_exact, change: of the last pruning: where constants could not be carried exactly and why, and the largest
+            change of an output on the examples, over the largest output.
     """
 
     def __init__(
@@ -50,10 +55,14 @@ class SizingState:
     ):
         self.paths, self.regularizer, self.threshold = paths, regularizer, threshold
         self.geometry = Geometry(paths.walked, names)
+        self.examples: object = None
+        self.not_exact: dict[str, str] = {}
+        self.change = 0.0
         self.arguments, self.seed = dict(arguments), seed
         self.working: WorkingModel | None = None
         self.compiles = self.grown = 0
-        self.rooms = Rooms(WidthCosts(paths.walked))
+        self._new: dict[str, np.ndarray] = {}  # units whose constants are still to be taken from what reads them
+        self.rooms = Rooms(WidthCosts(paths.walked), [n for n in spaces_with_a_constant(paths) if n in names])
         self.slots: list = []
         self.others: list | None = None
         self.weights = _weights_of(paths.walked, self.geometry)
@@ -63,27 +72,16 @@ class SizingState:
         """By space, the units alive."""
         return dict(self.weights.sizes)
 
-    # Exactness -------------------------------------------------------------------------------------------------------
-
-    def find_exact(self, x: object) -> list[str]:
-        """Finds, by trying, the spaces whose idle units are not zero; they get no room."""
-        room = {name: n + 1 for name, n in self.sizes.items()}
-        probe = WorkingModel(self.geometry, room, None, {})
-        probe.write(self.weights, [], None)
-        names = self.geometry.names
-        if not idle_is_zero(probe, self.weights, names, x, self.seed):
-            self.rooms.exact = [n for n in names if not idle_is_zero(probe, self.weights, [n], x, self.seed)]
-        return self.rooms.exact
-
     # Between epochs --------------------------------------------------------------------------------------------------
 
     def grow(self, new_sizes: Mapping[str, int]) -> None:
         """Adds units, with small weights of a seed of their own, behind those that are there."""
         before = self.sizes
-        fresh = Fresh(self.paths.walked, 1.0, seed_of("sizing", self.seed, self.grown))
+        fresh = QuickFresh(self.paths.walked, 1.0, seed_of("sizing", self.seed, self.grown))
         self.weights = self.weights.resized(new_sizes)
         self.weights.drawn(before, lambda key, shape: fresh.draw(*key, shape), self._scale)
         self.grown += 1
+        self._new = {n: np.arange(before[n], new_sizes[n]) for n in self.rooms.exact}
 
     def _scale(self, key: Key, role: str) -> float:
         """The factor on the fresh weights that new units have along an axis of a weight."""
@@ -105,8 +103,65 @@ class SizingState:
             if stays.sum() < min_units:
                 stays[np.argsort(-values, kind="stable")[:min_units]] = True
             keep[name] = np.flatnonzero(stays)
+        self.not_exact, self.change, before = {}, 0.0, None
+        gone = {
+            name: np.setdiff1d(np.arange(n), keep[name]) for name, n in self.sizes.items() if name in self._constant
+        }
+        if any(map(len, gone.values())):
+            before = self._outputs()
+            self.weights, self.not_exact = self._carried(gone, 1.0)
         self.weights = self.weights.resized({name: len(units) for name, units in keep.items()}, keep)
+        if before is not None:
+            self.refill()
+            self.change = _difference(before, self._outputs())
         return keep
+
+    # What constant units give ----------------------------------------------------------------------------------------
+
+    @property
+    def _constant(self) -> set[str]:
+        """The spaces whose units can give a constant once their weights are zero."""
+        passed = {p.maker for p in self.paths.paths if p.passes}
+        spaces = self.paths.walked.spaces
+        return {n for n in self.geometry.names if n in self.rooms.exact or passed & {*spaces[n].owners}}
+
+    def _carried(self, units: Mapping[str, np.ndarray], sign: float) -> tuple[SizedWeights, dict[str, str]]:
+        """The weights once what units give without their inputs is added to what reads them; and where it is not exact.
+
+        Args:
+            units: by space, the ranks of the units.
+            sign: 1 if they go, -1 if they come.
+        """
+        model, chosen = self.working, np.zeros(len(self.working.walked.space_of), bool)
+        for name, ranks in units.items():
+            chosen[model.walked.spaces[name].units[ranks]] = True
+        silent = SizedWeights(
+            self.geometry, self.sizes, {k: list(v) for k, v in self.weights.arrays.items()}, self.weights.starts
+        )
+        for key, axes in silent.axes.items():
+            if not self._feeds(key):
+                continue
+            for at, axis in enumerate(axes):
+                if axis is not None and axis.role != "consumes":
+                    ranks = [np.isin(self.geometry.ranks(axis.units, name), ranks) for name, ranks in units.items()]
+                    silent.arrays[key][0] = silent.value(key).copy()
+                    silent.arrays[key][0][(slice(None),) * at + (np.any(ranks, axis=0),)] = 0.0
+        model.write(silent, [], None)
+        why = fold_constants(model.walked.layers, model.walked, chosen, chosen, self.examples, sign)
+        changed, _ = model.read(self.sizes, [])
+        for key, values in silent.arrays.items():
+            values[0] = self.weights.value(key) if self._feeds(key) else changed.value(key)
+        return silent, why
+
+    def _feeds(self, key: Key) -> bool:
+        """Whether a weight is a kernel that makes units, or the scale of a normalisation."""
+        path, index = key
+        layer = self.paths.walked.layers[path]
+        return len(layer.weights[index].shape) > 1 or layer.weights[index] is find_weight(layer, "gamma")
+
+    def _outputs(self) -> list[np.ndarray]:
+        found = self.working.plain(self.examples, training=False)
+        return [array_of(y).astype("float64") for y in keras.tree.flatten(found)]
 
     # Models ----------------------------------------------------------------------------------------------------------
 
@@ -119,6 +174,10 @@ class SizingState:
             self.working = self._built(room, plain)
             self.compiles += 1
         self._write(self.working)
+        if self._new and any(map(len, self._new.values())):
+            self.weights, _ = self._carried(self._new, -1.0)
+            self._write(self.working)
+        self._new = {}
         if not plain:
             self.set_alpha(alpha)
         return self.working
@@ -135,6 +194,12 @@ class SizingState:
     def refill(self) -> None:
         """Fills the model that is trained anew, after units went."""
         self._write(self.working)
+
+    def woken(self) -> list[str]:
+        """The spaces whose idle units have not stayed idle in training; from now on they get no room."""
+        found = self.working.woken(self.sizes)
+        self.rooms.exact = [*self.rooms.exact, *found]
+        return found
 
     def pull(self) -> None:
         """Reads the weights of the units alive from the model that is trained."""
@@ -170,7 +235,9 @@ class SizingState:
         carried = given is not None and given.built and type(given) is type(optimizer)
         numbers = _numbers(template) if carried else {}
         own = find_slots(given, self.paths.walked.model.trainable_variables) if carried else []
-        waiting = {key: [array_of(given.variables[s.variable]) for s in own if s.weight == n] for key, n in numbers.items()}
+        waiting = {
+            key: [array_of(given.variables[s.variable]) for s in own if s.weight == n] for key, n in numbers.items()
+        }
         for slot in self.slots:
             key = model.owner(slot.weight)
             values = waiting.get(key) or [np.full_like(self.weights.value(key), slot.start)]
@@ -180,6 +247,11 @@ class SizingState:
         kept = [v for i, v in enumerate((given if carried else optimizer).variables) if i not in taken]
         layers = [template.layers[path] for path in model.layers]
         self.others = [array_of(v) for layer in layers for v in stray_variables(layer)] + [array_of(v) for v in kept]
+
+
+def _difference(before: list[np.ndarray], after: list[np.ndarray]) -> float:
+    changes = [np.max(np.abs(a - b)) / (np.max(np.abs(a)) or 1.0) for a, b in zip(before, after, strict=True)]
+    return float(max(changes))
 
 
 def _numbers(walked: Trace) -> dict[Key, int]:

@@ -8,6 +8,7 @@ goes from a layer that makes the unit to one that mixes it, and passes layers th
 paths meet in an addition a unit is as large as on the largest of them, in a product as on the smallest.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -74,7 +75,9 @@ class UnitPaths:
         self.meetings: set[Meeting] = set()
         nothing = Meeting(frozenset())
         walk_calls(Graph(walked.model), [nothing] * len(walked.inputs), self._visit)
-        self.paths = sorted({p for meeting in self.meetings for p in meeting.paths()}, key=lambda p: (p.maker, p.passes))
+        self.paths = sorted(
+            {p for meeting in self.meetings for p in meeting.paths()}, key=lambda p: (p.maker, p.passes)
+        )
 
     def _visit(self, key, path, call, values, end) -> list:
         axes = self.walked.axes[path]
@@ -166,14 +169,17 @@ class EffectiveWeights:
 
     def sizes(self) -> dict[str, np.ndarray]:
         """By space, the effective weight of each unit; the bias counts where no normalisation follows."""
-        total = np.zeros(self._count)
+        total = np.full(self._count, np.nan)
         for meeting in self._paths.meetings:
-            total = np.maximum(total, self._of_meeting(meeting))
+            total = np.fmax(total, self._of_meeting(meeting))
+        # Of a unit that comes by no path that is known, nothing says that it is small.
+        total[np.isnan(total)] = np.inf
         return self._weights.geometry.by_space(total, self._weights.sizes)
 
     def _of_meeting(self, meeting: Meeting) -> np.ndarray:
+        """NaN for units that no part of it makes; such a part says nothing in a product."""
         values = [self._of_meeting(p) if isinstance(p, Meeting) else self._of_path(p) for p in meeting.parts]
-        return np.min(values, axis=0) if meeting.product else np.max(values, axis=0)
+        return functools.reduce(np.fmin if meeting.product else np.fmax, values)
 
     def _of_path(self, path: UnitPath) -> np.ndarray:
         scaled = self._paths.scale_of(path) is not None
@@ -182,28 +188,28 @@ class EffectiveWeights:
             if self._paths.is_normalisation(layer):
                 value = value * self.scales(layer)
             else:
-                value = value * np.maximum(self.largest(layer, "channel"), 0.0)
+                value = value * self.largest(layer, "channel")
         return value
 
     def largest(self, path: str, role: str, with_bias: bool = False) -> np.ndarray:
-        """The largest |weight| of each unit in a layer's kernels."""
-        result = np.zeros(self._count)
+        """The largest |weight| of each unit in a layer's kernels; NaN for units that it has none of."""
+        result = np.full(self._count, np.nan)
         names = [(name, role) for name in self._paths.kernels(path, role)]
         names += [(name, "produces") for name in self._biases(path)] if with_bias else []
         for name, of_role in names:
             values, units = self._rows(path, name, of_role)
-            np.maximum.at(result, units, np.abs(values).max(axis=1, initial=0.0))
+            np.fmax.at(result, units, np.abs(values).max(axis=1, initial=0.0))
         return result
 
     def scales(self, path: str) -> np.ndarray:
         """By how much a normalisation multiplies each unit: |gamma| / std."""
-        layer, result = self._paths.walked.layers[path], np.zeros(self._count)
+        layer, result = self._paths.walked.layers[path], np.full(self._count, np.nan)
         values, units = self._rows(path, "gamma", "channel")
         scale = np.abs(values[:, 0])
         if isinstance(layer, keras.layers.BatchNormalization):
             variance, _ = self._rows(path, "moving_variance", "channel")
             scale = scale / np.sqrt(variance[:, 0] + layer.epsilon)
-        np.maximum.at(result, units, scale)
+        np.fmax.at(result, units, scale)
         return result
 
     def _biases(self, path: str) -> list[str]:

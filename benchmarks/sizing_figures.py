@@ -17,6 +17,7 @@ Validation data is watched, test data is not touched.
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -250,6 +251,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: of the command line; None for the process' own.
     """
     options = _parser().parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         suite = load_suite(options.suite)
         suite.settings_of("auto_sizing")

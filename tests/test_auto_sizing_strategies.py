@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 import kmerge
-from baselines.auto_sizing import AutoSizing, SizedNetwork, fresh_network, resized
+from baselines.auto_sizing import AutoSizing, SizedNetwork, found_network, fresh_network, resized
 from baselines.budget import training_flops
 from baselines.static_sizing import AdamRestart, equal_widths
 from baselines.strategy import Budget
 from benchmarks.architectures import das_cnn, das_dense, resnet
+from benchmarks.stages import StageCache
+from benchmarks.stopping import Stop, Stopped
 from kmerge.channels import trace
 from tests.tiny_tasks import Shelf, tiny_digits
 
@@ -133,3 +135,27 @@ def test_an_epoch_is_charged_at_the_sizes_that_it_trains(task):
     spent = sum(training_flops(resized(task.build(1), row["trained_sizes"]), task, 1) for row in rows)
     assert outcome.flops == pytest.approx(spent)
     assert stages.rows == rows and outcome.programs["auto_sizing"]["compiles"] >= 2
+
+
+class _AfterOneEpoch(Stop):
+    """Asks the process to end before the second epoch."""
+
+    checks = 0
+
+    def check(self):
+        self.checks += 1
+        if self.checks == 2:
+            raise Stopped
+
+
+def test_a_sizing_that_was_stopped_begins_anew_and_ends_the_same(task, tmp_path):
+    budget = Budget(0, 0, 0, 3)
+    with pytest.raises(Stopped):
+        found_network(task, budget, 1, StageCache(tmp_path, stop=_AfterOneEpoch()))
+    resumed, record = found_network(task, budget, 1, StageCache(tmp_path))
+    whole, expected = found_network(task, budget, 1, Shelf())
+    assert resumed.sizes == whole.sizes
+    for a, b in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(record.rows, expected.rows, strict=True):
+        assert a | {"seconds": 0} == b | {"seconds": 0}

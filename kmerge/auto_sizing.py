@@ -18,6 +18,7 @@ Reference: Cahlik, Kordik, Cepek, Adapting the Size of Artificial Neural Network
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -25,12 +26,17 @@ import numpy as np
 from kmerge.channels import trace
 from kmerge.errors import InvalidArgumentError
 from kmerge.graph import compile_arguments
+from kmerge.optimizer_slots import find_slots
 from kmerge.regularizers import PENALTIES, UnitRegularizer
 from kmerge.sizing_checks import check_alpha, check_options, sizable_spaces
 from kmerge.sizing_epochs import Schedule, run_epochs
+from kmerge.sizing_files import read_sizer, restore, write_sizer
 from kmerge.sizing_state import SizingState, grown_sizes
 from kmerge.training import Arrays
 from kmerge.unit_paths import UnitPaths
+
+# What `save` writes as it is.
+_OPTIONS = ("growth", "min_growth", "threshold", "period", "min_units", "grow", "prune", "optimizer_state", "seed")
 
 
 class SizingWarning(UserWarning):
@@ -128,6 +134,13 @@ class AutoSizer:
         if self._state is not None:
             state.continue_from(self._state)
         self._state = state
+        if self.grow and not find_slots(optimizer, [keras.Variable(np.zeros(1))]):
+            warnings.warn(
+                f"Optimizer {type(optimizer).__name__} keeps no state for each weight. It steps by the gradient alone, which "
+                "hardly moves units of the size of the threshold, so few new units will stay. Take Adam, or RMSprop.",
+                SizingWarning,
+                stacklevel=2,
+            )
         if self.exact:
             warnings.warn(
                 f"Idle units of {', '.join(self.exact)} are not zero where they are read, as an activation with f(0) != 0 "
@@ -203,6 +216,45 @@ class AutoSizer:
     def exact(self) -> list[str]:
         """The spaces that need a new program at each change of size, as idle units there are not zero."""
         return list(self._state.rooms.exact) if self._state else []
+
+    def save(self, path: str | Path) -> None:
+        """Writes the sizer to a file, from which `load` goes on as if it had never stopped.
+
+        Call it between epochs: after `fit`, or from a callback at the end of an epoch.
+
+        Args:
+            path: of the file.
+        """
+        state = self._compiled_state()
+        state.settle()
+        options = {name: getattr(self, name) for name in _OPTIONS}
+        options["alpha"] = None if callable(self.alpha) else float(self.alpha)
+        options["penalty"] = keras.saving.serialize_keras_object(self.penalty)
+        done = {"epochs_done": self.epochs_done, "history_of_sizes": self.history_of_sizes}
+        write_sizer(path, self._paths.walked.model, {"options": {**options, "spaces": self._names}, **done}, state)
+
+    @classmethod
+    def load(cls, path: str | Path, alpha: float | Callable[[int], float] | None = None) -> "AutoSizer":
+        """Reads a sizer that `save` wrote; go on with `fit(..., initial_epoch=sizer.epochs_done)`.
+
+        Args:
+            path: of the file.
+            alpha: strength of the penalty from now on; needed where it is a function, which no file holds.
+
+        Raises:
+            InvalidArgumentError: for a file of something else, or a missing alpha.
+        """
+        model, saved, compiled, rest = read_sizer(path)
+        options = saved["options"]
+        options["alpha"] = options["alpha"] if alpha is None else alpha
+        if options["alpha"] is None:
+            raise InvalidArgumentError(f"{path}: alpha was a function, which no file holds: give it as load(path, alpha=...).")
+        options["penalty"] = keras.saving.deserialize_keras_object(options["penalty"])
+        sizer = cls(model, **options)
+        sizer.compile(**compiled)
+        restore(sizer._state, rest)
+        sizer.epochs_done, sizer.history_of_sizes = saved["epochs_done"], saved["history_of_sizes"]
+        return sizer
 
     def alpha_at(self, epoch: int) -> float:
         """The strength of the penalty in an epoch."""

@@ -37,6 +37,7 @@ class SizingState:
     Attributes:
         weights: of the units alive, with their slots.
         working: the model that is trained, or None.
+        room: the room of the last dynamic epoch, or None.
         compiles: how many models were compiled to be trained.
         grown: how often units were added.
         examples: two inputs, on which constants are read.
@@ -61,6 +62,7 @@ class SizingState:
         self.arguments, self.seed = dict(arguments), seed
         self.working: WorkingModel | None = None
         self.compiles = self.grown = 0
+        self.room: dict[str, int] | None = None
         self._new: dict[str, np.ndarray] = {}  # units whose constants are still to be taken from what reads them
         self.rooms = Rooms(WidthCosts(paths.walked), [n for n in spaces_with_a_constant(paths) if n in names])
         self.slots: list = []
@@ -168,11 +170,11 @@ class SizingState:
     def load(self, alpha: float | None) -> WorkingModel:
         """Fills a model to train with the weights: with room and a penalty of this strength, or of the exact sizes."""
         plain = alpha is None
-        now = self.working if self.working is not None and plain == (self.working.penalty is None) else None
-        room = self.sizes if plain else self.rooms.next(self.sizes, now and now.room)
-        if now is None or room != now.room:
+        room = self.sizes if plain else self.rooms.next(self.sizes, self.room)
+        if self.working is None or plain != (self.working.penalty is None) or room != self.working.room:
             self.working = self._built(room, plain)
             self.compiles += 1
+        self.room = None if plain else room
         self._write(self.working)
         if self._new and any(map(len, self._new.values())):
             self.weights, _ = self._carried(self._new, -1.0)
@@ -212,8 +214,14 @@ class SizingState:
         self.weights = SizedWeights(self.geometry, weights.sizes, arrays, starts)
         self.compiles, self.grown, self.rooms = other.compiles, other.grown, other.rooms
 
+    def settle(self) -> None:
+        """Reads the weights of static epochs, which change no sizes."""
+        if self.working is not None and self.working.penalty is None:
+            self.pull()
+
     def plain_model(self) -> keras.Model:
         """A plain model of the sizes of now, compiled, with the state of the optimizer."""
+        self.settle()
         model = self._built(self.sizes, plain=True)
         self._write(model)
         return model.plain

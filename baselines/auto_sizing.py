@@ -18,9 +18,11 @@ What differs from the paper:
 - "Best" is the best epoch on validation data among those of the final size; the paper chose on test data.
 """
 
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -35,6 +37,8 @@ from kmerge.seeds import seed_of
 
 # The strategy whose sizes others take.
 SEARCH = "auto_sizing"
+# A run that is cut off loses as much.
+SECONDS_BETWEEN_STATES = 5.0
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,33 @@ class AutoSizing:
         """
         settings, total = settings_of(task, self.name), budget.single
         dynamic = min(total - 1, max(1, round(settings.dynamic * total))) if self.finetune else total
+        augment = task.augment(seed_of("augment", seed, self.name)) if task.augment else None
+        state = stages.resume(self.key(task, budget, seed))
+        known = state is not None and bool(state.record.rows)
+        sizer = _loaded(state, augment) if known else self._sizer(network.model, task, seed)
+        recorder = _SizingRecorder(sizer, task, self.name, dynamic, total, augment, stages.on_epoch)
+        if known:
+            recorder.restore(state.record)
+        if len(recorder.record.rows) < total:
+            stages.size(
+                sizer,
+                task.data.x_train,
+                task.data.y_train,
+                batch_size=settings.batch_size,
+                epochs=dynamic,
+                static_epochs=total - dynamic,
+                initial_epoch=len(recorder.record.rows),
+                validation_data=(task.data.x_val, task.data.y_val),
+                callbacks=[Beginning(stages.before_epoch), recorder],
+                augment=augment,
+            )
+        network.model = sizer.model
+        return recorder.record
+
+    def _sizer(self, model: keras.Model, task: Task, seed: int) -> kmerge.AutoSizer:
+        settings = task.sizing
         sizer = kmerge.AutoSizer(
-            network.model,
+            model,
             alpha=settings.alphas[self.penalty],
             penalty=self.penalty,
             growth=settings.growth,
@@ -108,22 +137,7 @@ class AutoSizing:
         )
         optimizer = keras.optimizers.Adam(settings.learning_rate_of(self.name))
         sizer.compile(optimizer, loss=task.loss(), metrics=[metric_of(task)])
-        augment = task.augment(seed_of("augment", seed, self.name)) if task.augment else None
-        recorder = _SizingRecorder(sizer, task, self.name, dynamic, total, augment, stages.on_epoch)
-        stages.resume(self.key(task, budget, seed))  # such a phase begins anew
-        stages.size(
-            sizer,
-            task.data.x_train,
-            task.data.y_train,
-            batch_size=settings.batch_size,
-            epochs=dynamic,
-            static_epochs=total - dynamic,
-            validation_data=(task.data.x_val, task.data.y_val),
-            callbacks=[Beginning(stages.before_epoch), recorder],
-            augment=augment,
-        )
-        network.model = sizer.model
-        return recorder.finished()
+        return sizer
 
     def key(self, task: Task, budget: Budget, seed: int) -> dict:
         """What a training depends on, as JSON can hold it.
@@ -268,6 +282,26 @@ def sizing_extras(sizes: Mapping[str, int], records: list[TrainingRecord], searc
     }
 
 
+def _saved(sizer: kmerge.AutoSizer, augment: keras.Layer | None, record: TrainingRecord) -> TrainingState:
+    """A state to go on from: the sizer's file as bytes, and the state of the augmentation."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "sizer"
+        sizer.save(path)
+        file = np.frombuffer(path.read_bytes(), "uint8")
+    record = replace(record, rows=list(record.rows), program=dict(record.program))
+    return TrainingState(record, [file, *(np.array(v) for v in (augment.variables if augment is not None else ()))])
+
+
+def _loaded(state: TrainingState, augment: keras.Layer | None) -> kmerge.AutoSizer:
+    file, *values = state.variables
+    for variable, value in zip(augment.variables if augment is not None else (), values, strict=True):
+        variable.assign(value)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "sizer"
+        path.write_bytes(file.tobytes())
+        return kmerge.AutoSizer.load(path)
+
+
 class _SizingRecorder(keras.callbacks.Callback):
     """Makes a row of each epoch with the sizes that it trained and those that it left; the last of the callbacks."""
 
@@ -277,9 +311,19 @@ class _SizingRecorder(keras.callbacks.Callback):
         self.dynamic, self.is_tuned = dynamic, total > dynamic
         self.costs = WidthCosts(trace(sizer.model))
         self.rate = task.sizing.learning_rate_of(label)
-        self.record = TrainingRecord([], 0.0, 0.0, [])
+        # Programs are compiled inside the epochs: what that takes is in their seconds.
+        program = {"program": "auto_sizer", "compile_seconds": 0.0, "together": 1}
+        self.record = TrainingRecord([], 0.0, 0.0, [], program)
         self.best_value, self.best_sizes = None, None
-        self.begun = time.perf_counter()
+        self.before, self.begun = 0.0, time.perf_counter()
+        self.state, self.kept_at = TrainingState(TrainingRecord([], 0.0, 0.0, []), []), self.begun
+
+    def restore(self, record: TrainingRecord) -> None:
+        """Go on from a record."""
+        self.record = replace(record, rows=list(record.rows), program=dict(record.program))
+        self.before = record.seconds
+        for epoch, row in enumerate(record.rows):
+            self._is_best(epoch, row)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch_begun = time.perf_counter()
@@ -305,29 +349,26 @@ class _SizingRecorder(keras.callbacks.Callback):
         }
         record.rows.append(row)
         record.flops += operations_of(self.costs.multiply_accumulates(trained), self.task)
-        record.seconds = now - self.begun
-        # Without static epochs, sizes may change up to the end; with them, the model that is trained is the plain one.
-        if is_static:
-            self._keep_best(row["val_metric"], sizes, self.model)
-        elif not self.is_tuned:
-            self._keep_best(row["val_metric"], sizes, self.sizer.model)
-        now_there = replace(record, rows=list(record.rows))
-        self.hear(row, lambda: TrainingState(now_there, []))
+        record.seconds = self.before + now - self.begun
+        record.program |= {"xla": choose_xla(self.model, self.augment), "compiles": self.sizer.compiles}
+        if self._is_best(epoch, row):
+            # In static epochs the model that is trained is the plain one.
+            record.best_weights = (self.model if is_static else self.sizer.model).get_weights()
+        self.hear(row, self._state())
 
-    def _keep_best(self, value: float, sizes: dict, model: keras.Model) -> None:
-        """The best epoch counts among those with the sizes of the last."""
-        if sizes != self.best_sizes or is_better(value, self.best_value, self.task):
-            self.best_value, self.best_sizes = value, sizes
-            self.record.best_weights = model.get_weights()
+    def _is_best(self, epoch: int, row: Mapping) -> bool:
+        """The best epoch is among those of the final size: static ones, or, without such, those with the last sizes."""
+        if epoch < self.dynamic and self.is_tuned:
+            return False
+        is_best = row["sizes"] != self.best_sizes or is_better(row["val_metric"], self.best_value, self.task)
+        if is_best:
+            self.best_value, self.best_sizes = row["val_metric"], row["sizes"]
+        return is_best
 
-    def finished(self) -> TrainingRecord:
-        """The record of a training that is over."""
-        # Programs are compiled inside the epochs: what that takes is in their seconds.
-        self.record.program = {
-            "program": "auto_sizer",
-            "xla": choose_xla(self.model, self.augment),
-            "compile_seconds": 0.0,
-            "together": 1,
-            "compiles": self.sizer.compiles,
-        }
-        return self.record
+    def _state(self) -> Callable[[], TrainingState]:
+        """A sizer is saved now or not at all, as the next epoch grows it before anyone can ask: now and then."""
+        if time.perf_counter() - self.kept_at >= SECONDS_BETWEEN_STATES:
+            self.state = _saved(self.sizer, self.augment, self.record)
+            self.kept_at = time.perf_counter()
+        state = self.state
+        return lambda: state

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import kmerge
+from baselines import auto_sizing
 from baselines.auto_sizing import AutoSizing, SizedNetwork, found_network, fresh_network, resized
 from baselines.budget import training_flops
 from baselines.static_sizing import AdamRestart, equal_widths
@@ -137,25 +138,33 @@ def test_an_epoch_is_charged_at_the_sizes_that_it_trains(task):
     assert stages.rows == rows and outcome.programs["auto_sizing"]["compiles"] >= 2
 
 
-class _AfterOneEpoch(Stop):
-    """Asks the process to end before the second epoch."""
+class _Before(Stop):
+    """Asks the process to end before an epoch, counted from 1 and from where it began."""
 
-    checks = 0
+    def __init__(self, epoch):
+        super().__init__()
+        self.left = epoch
 
     def check(self):
-        self.checks += 1
-        if self.checks == 2:
+        self.left -= 1
+        if not self.left:
             raise Stopped
 
 
-def test_a_sizing_that_was_stopped_begins_anew_and_ends_the_same(task, tmp_path):
-    budget = Budget(0, 0, 0, 3)
-    with pytest.raises(Stopped):
-        found_network(task, budget, 1, StageCache(tmp_path, stop=_AfterOneEpoch()))
-    resumed, record = found_network(task, budget, 1, StageCache(tmp_path))
+def test_a_sizing_that_was_stopped_goes_on_and_ends_the_same(task, tmp_path, monkeypatch):
+    monkeypatch.setattr(auto_sizing, "SECONDS_BETWEEN_STATES", 0.0)
+    task = with_build(task, lambda seed, **options: das_cnn((8, 8, 1), 10, seed, hidden=(3, 4, 3, 4, 5), **options))
+    budget, heard = Budget(0, 0, 0, 4), []
+    for epoch in (2, 3):  # a dynamic and, one epoch later, a static one
+        with pytest.raises(Stopped):
+            found_network(task, budget, 1, StageCache(tmp_path, heard.append, stop=_Before(epoch)))
+    resumed, record = found_network(task, budget, 1, StageCache(tmp_path, heard.append))
+    assert len(heard) == 4  # no epoch twice
     whole, expected = found_network(task, budget, 1, Shelf())
     assert resumed.sizes == whole.sizes
-    for a, b in zip(resumed.get_weights(), whole.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+    for first, second in ((resumed.get_weights(), whole.get_weights()), (record.best_weights, expected.best_weights)):
+        for a, b in zip(first, second, strict=True):
+            np.testing.assert_array_equal(a, b)
     for a, b in zip(record.rows, expected.rows, strict=True):
         assert a | {"seconds": 0} == b | {"seconds": 0}
+    assert record.flops == expected.flops

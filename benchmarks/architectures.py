@@ -10,6 +10,8 @@ The papers' code is PyTorch, and some of its results depend on PyTorch's default
   gradient of every parameter, before the momentum. Keras' decoupled `weight_decay` is another method.
 - Each weight draws from a seed of its layer's name: two layers of one shape never start equal.
 
+The networks of auto-sizing, whose code is TensorFlow, are in `self_normalizing`.
+
 All networks put out logits or, for regression, the values themselves. `widen=2` doubles the width of every hidden layer.
 """
 
@@ -18,6 +20,7 @@ from collections.abc import Callable
 import keras
 from keras import layers
 
+from benchmarks.self_normalizing import das_cnn, das_dense
 from kmerge.seeds import seed_of
 
 
@@ -344,6 +347,8 @@ def vgg11(
 
 
 ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
+    "das_cnn": das_cnn,
+    "das_dense": das_dense,
     "deep_resnet": deep_resnet,
     "lenet": lenet,
     "mlp": mlp,

@@ -16,7 +16,7 @@ from benchmarks.datasets import check_examples
 from benchmarks.results import Row, is_number
 from benchmarks.store import RunFolder, read_runs
 from benchmarks.strategies import STRATEGIES
-from benchmarks.suites import SUITES, Suite, load_suite
+from benchmarks.suites import PAPER, SUITES, Suite, load_suite
 from benchmarks.summaries import mean
 
 BACKENDS = ("tensorflow", "jax")
@@ -64,7 +64,8 @@ def named_suite(name: str) -> Suite:
     Raises:
         UsageError: if there is none, or its file is wrong.
     """
-    if name not in SUITES and not name.endswith((".toml", ".json")):
+    plain = name.removesuffix(PAPER)
+    if plain not in SUITES and not plain.endswith((".toml", ".json")):
         raise unknown("suite", name, SUITES)
     try:
         return load_suite(name)
@@ -84,7 +85,11 @@ def planned_runs(suite: Suite, options: argparse.Namespace) -> list[RunFolder]:
         if name not in known:
             raise unknown("strategy", name, known)
     try:
-        check_examples(suite.dataset, options.examples)
+        own = {name: suite.settings_of(name) for name in strategies}
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    try:
+        check_examples(suite.dataset, options.examples, suite.folds)
     except ValueError as error:
         raise UsageError(f"--examples: {error}") from error
     backend = options.backend or os.environ.get("KERAS_BACKEND", "tensorflow")
@@ -102,9 +107,9 @@ def planned_runs(suite: Suite, options: argparse.Namespace) -> list[RunFolder]:
         "examples": options.examples,
         "backend": backend,
     }
-    own = {strategy: {} for strategy in strategies}
     if options.match == "compute":
-        own = _factors(options.out / suite.name, common, suite.strategies[0], strategies)
+        factors = _factors(options.out / suite.name, common, suite.strategies[0], strategies)
+        own = {name: {**own[name], **factors[name]} for name in strategies}
     runs = [
         RunFolder.of(options.out / suite.name, {**common, "strategy": strategy, "seed": seed, **own[strategy]})
         for seed in seeds

@@ -284,3 +284,8 @@ def frozen_as(old: keras.Model, new: keras.Model) -> keras.Model:
     if not old.trainable:
         new.trainable = False
     return new
+
+
+def compile_arguments(model: keras.Model) -> dict:
+    """The arguments with which a model was compiled, as they were given; none for a model that is not."""
+    return dict(model._compile_config.config) if model.compiled else {}

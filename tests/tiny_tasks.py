@@ -39,6 +39,10 @@ class Shelf(Stages):
         super().fit(model, x, y, **how)
         self.steps += int(model.optimizer.iterations)  # each phase has an optimizer of its own
 
+    def size(self, sizer, x, y, **how):
+        super().size(sizer, x, y, **how)
+        self.steps += int(sizer.model.optimizer.iterations)
+
     def on_epoch(self, row, state):
         self.rows.append(row)
 
@@ -64,5 +68,6 @@ def tiny_net(seed: int, widen: int = 1) -> keras.Model:
 
 
 def tiny_digits(cache, examples: int) -> Task:
-    """The suite "digits" with a few of its examples and `tiny_net`."""
-    return dataclasses.replace(load_suite("digits").task(1, None, cache, examples=examples), build=tiny_net)
+    """The suite "digits" with a few of its examples and `tiny_net`, also in the place of the net that auto-sizing brings."""
+    task = load_suite("digits").task(1, None, cache, examples=examples)
+    return dataclasses.replace(task, build=tiny_net, sizing=dataclasses.replace(task.sizing, net=tiny_net))

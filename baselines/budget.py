@@ -32,6 +32,7 @@ def train_phase(
     label: str | None = None,
     control: str | None = None,
     patience: int | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> TrainingRecord:
     """Train a network in place for one phase, on the task's training data, watching its validation data.
 
@@ -47,6 +48,7 @@ def train_phase(
         label: what rows call the phase, if the phase happens more than once; its name by default.
         control: for a model with gates: name of the control in `task.gates.controls`. None for a model without.
         patience: of `kmerge.GatePressure`, which may end the phase early. Such a phase is not resumed but begun anew.
+        callbacks: more of them, without state of their own; what they do is told by the label.
 
     Returns:
         The record of the phase.
@@ -61,7 +63,7 @@ def train_phase(
             optimizer, gate_learning_rate=gates.learning_rate, gate_momentum=gates.momentum
         )
         pressure = [kmerge.GatePressure(control, patience, **gates.controls[control])]
-    model.compile(optimizer, loss=task.loss(), metrics=[_metric(task)])
+    model.compile(optimizer, loss=task.loss(), metrics=[metric_of(task)])
     augment = task.augment(seed_of("augment", seed, label)) if task.augment else None
     progress = _Progress(model, task, label, epochs, schedule, augment)
     recorder = _Recorder(progress, settings.batch_size, stages.on_epoch)
@@ -77,7 +79,7 @@ def train_phase(
             epochs=epochs,
             initial_epoch=len(progress.record.rows),
             validation_data=(task.data.x_val, task.data.y_val),
-            callbacks=[_Beginning(stages.before_epoch), *pressure, recorder],
+            callbacks=[Beginning(stages.before_epoch), *pressure, *callbacks, recorder],
             seed=seed_of("order", seed, label),
             augment=augment,
         )
@@ -92,7 +94,7 @@ def _key(task: Task, phase: str, label: str, epochs: int, seed: int, control: st
 
 
 def _optimizer(phase: Phase, epochs: int, examples: int) -> tuple[keras.optimizers.Optimizer, Callable[[int], float]]:
-    """SGD of a phase, and its learning rate by step."""
+    """The optimizer of a phase, and its learning rate by step."""
     steps = epochs * -(-examples // phase.batch_size)
     # PiecewiseConstantDecay keeps the old rate at the boundary itself: the step after it is the first of the new.
     boundaries = [max(0, round(drop * steps) - 1) for drop in phase.drops]
@@ -102,10 +104,13 @@ def _optimizer(phase: Phase, epochs: int, examples: int) -> tuple[keras.optimize
     def rate_at(step: int) -> float:
         return values[sum(step > boundary for boundary in boundaries)]
 
+    if phase.optimizer == "adam":
+        return keras.optimizers.Adam(rate, beta_1=phase.momentum), rate_at
     return keras.optimizers.SGD(rate, momentum=phase.momentum, nesterov=phase.nesterov), rate_at
 
 
-def _metric(task: Task) -> keras.metrics.Metric:
+def metric_of(task: Task) -> keras.metrics.Metric:
+    """A new Keras object for the task's metric, of its name."""
     if task.metric == "accuracy":
         return keras.metrics.SparseCategoricalAccuracy(name="accuracy")
     return keras.metrics.MeanSquaredError(name=task.metric)
@@ -155,8 +160,12 @@ class _Progress:
             self._is_best(row)
 
 
-class _Beginning(keras.callbacks.Callback):
-    """Tells that an epoch begins, before other callbacks change anything."""
+class Beginning(keras.callbacks.Callback):
+    """Tells that an epoch begins, before other callbacks change anything.
+
+    Args:
+        tell: is called.
+    """
 
     def __init__(self, tell: Callable[[], None]):
         super().__init__()
@@ -222,7 +231,12 @@ def is_better(value: float, other: float, task: Task) -> bool:
 
 def training_flops(model: keras.Model, task: Task, epochs: int) -> float:
     """Floating-point operations of training a network on the task's training data."""
-    return float(_OPERATIONS_PER_MAC * costs.multiply_accumulates(model) * len(task.data.x_train) * epochs)
+    return operations_of(costs.multiply_accumulates(model), task) * epochs
+
+
+def operations_of(multiply_accumulates: int, task: Task) -> float:
+    """Floating-point operations of an epoch, from the multiply-accumulates of one example."""
+    return float(_OPERATIONS_PER_MAC * multiply_accumulates * len(task.data.x_train))
 
 
 def train_teacher(
@@ -294,7 +308,7 @@ def check_budget(name: str, needed: bool, what: str, budget: Budget) -> None:
 
 def validation_metric(task: Task, *models: keras.Model) -> float:
     """The task's metric on the validation data of a network, or of the mean of the outputs of several."""
-    metric = _metric(task)
+    metric = metric_of(task)
     for start in range(0, len(task.data.x_val), _VALIDATION_BATCH):
         part = slice(start, start + _VALIDATION_BATCH)
         # Not `predict`: to compile a network for one pass takes longer than the pass.

@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # The command line lists suites and strategies without import
     import keras
     import numpy as np
 
+    import kmerge
+
 
 @dataclass(frozen=True)
 class Data:
@@ -41,15 +43,16 @@ class Data:
 
 @dataclass(frozen=True)
 class Phase:
-    """How the weights are trained in one phase: SGD whose learning rate drops in steps.
+    """How the weights are trained in one phase: SGD or Adam, whose learning rate drops in steps.
 
     Attributes:
         learning_rate: at the start of the phase.
-        momentum: of SGD.
-        nesterov: whether the momentum is Nesterov's.
+        momentum: of SGD; of Adam, the decay of the mean of gradients.
+        nesterov: whether the momentum of SGD is Nesterov's.
         batch_size: in examples.
         drops: where the learning rate is multiplied by `drop_factor`, as fractions of the phase, from 0 to 1.
         drop_factor: what each drop multiplies by.
+        optimizer: "sgd" or "adam".
     """
 
     learning_rate: float
@@ -58,6 +61,40 @@ class Phase:
     nesterov: bool = False
     drops: tuple[float, ...] = ()
     drop_factor: float = 0.1
+    optimizer: str = "sgd"
+
+
+@dataclass(frozen=True)
+class SizingSettings:
+    """How networks find their own size, and how those of a fixed size are trained that are held against them.
+
+    Attributes:
+        learning_rate: of Adam, constant.
+        batch_size: in examples.
+        dynamic: share of the epochs in which sizes change; in the rest the network is fine-tuned without a penalty.
+        growth: new units of a layer at each period, as a share of those it has.
+        min_growth: the least of new units.
+        threshold: a unit goes when no weight of it is as large.
+        alphas: strengths of the penalty, by its name.
+        learning_rates: by the names of strategies, where theirs is another.
+        net: another network to size, from a seed as `Task.build`: that of the paper, where the suite's is not; or None.
+        code: a hash of the code that the result depends on.
+    """
+
+    learning_rate: float
+    batch_size: int
+    dynamic: float
+    growth: float
+    min_growth: int
+    threshold: float
+    alphas: Mapping[str, float]
+    learning_rates: Mapping[str, float] = field(default_factory=dict)
+    net: Callable[..., keras.Model] | None = None
+    code: str = ""
+
+    def learning_rate_of(self, strategy: str) -> float:
+        """The learning rate of a strategy."""
+        return self.learning_rates.get(strategy, self.learning_rate)
 
 
 @dataclass(frozen=True)
@@ -90,11 +127,15 @@ class Task:
         loss: makes a new Keras loss object, for logits where the task is classification.
         metric: "accuracy" or "mse".
         augment: from a seed to a layer that augments training inputs, or None.
-        phases: "teacher", "gates", "finetune" and "single" to how the weights are trained there.
-        gates: how gates are trained.
+        phases: "teacher", "gates", "finetune" and "single" to how the weights are trained there; empty where a suite
+            has strategies of auto-sizing alone.
+        gates: how gates are trained, or None likewise.
         identity: everything of this task that a trained network depends on (data, architecture, scale, versions of
             the code and of what it runs on; the phases are not in it), as JSON can hold it; the start of each key of
             the stage cache.
+        big_teacher: the teacher of another architecture that the suite names for distillation; None where the suite
+            names none, and twice the target's width is taken.
+        sizing: how networks find their own size, or None where the suite does not say.
     """
 
     name: str
@@ -104,8 +145,10 @@ class Task:
     metric: str
     augment: Callable[[int], keras.Layer] | None
     phases: Mapping[str, Phase]
-    gates: GateSettings
+    gates: GateSettings | None
     identity: Mapping[str, Any]
+    big_teacher: BigTeacher | None = None
+    sizing: SizingSettings | None = None
 
     @property
     def higher_is_better(self) -> bool:
@@ -114,8 +157,24 @@ class Task:
 
 
 @dataclass(frozen=True)
+class BigTeacher:
+    """A teacher of another architecture than the target's.
+
+    Attributes:
+        task: the same task, but for the architecture that it builds and the phase "teacher", which are the teacher's.
+        epochs: of its training, after scaling.
+    """
+
+    task: Task
+    epochs: int
+
+
+@dataclass(frozen=True)
 class Budget:
-    """Epochs of each phase, after scaling: `teacher` for each teacher, `gates`, `finetune`, `single` in one go."""
+    """Epochs of each phase, after scaling: `teacher` for each teacher, `gates`, `finetune`, `single` in one go.
+
+    Where a suite has strategies of auto-sizing alone, only `single` is not zero.
+    """
 
     teacher: int
     gates: int
@@ -244,6 +303,17 @@ class Stages:
         import kmerge
 
         kmerge.fit(model, x, y, verbose=0, **how)
+
+    def size(self, sizer: kmerge.AutoSizer, x: np.ndarray, y: np.ndarray, **how: Any) -> None:
+        """Let a compiled sizer train its network and find its size.
+
+        Args:
+            sizer: the sizer.
+            x: inputs.
+            y: targets.
+            **how: as for `kmerge.AutoSizer.fit`.
+        """
+        sizer.fit(x, y, verbose=0, **how)
 
     def before_epoch(self) -> None:
         """Called before each epoch. An exception raised here ends the training where it can be resumed."""

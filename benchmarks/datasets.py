@@ -6,10 +6,17 @@ them into memory. Where that folder is copied to, neither TensorFlow nor tensorf
 The protocol, for images: the official test split is the test part (digits, which has none, gives 600 images). The
 validation part is cut from the training split by the hash of each image's pixels: it depends on no seed, and equal
 images never stand on both sides. All choices are made on it. Pixels are standardised by the mean and standard
-deviation per channel of the training part. For sine, each seed has a data set of its own, with the same sizes.
+deviation per channel of the training part, or per pixel position if a suite says so. For sine, each seed has a data set
+of its own, with the same sizes. The puzzles are searched in a moment and split by the hash of each board.
+
+Cross-validation, for images, is the protocol of the auto-sizing paper: training and test split together are cut into
+folds, again by the hash of the pixels. The fold of a seed is the test part, *and* the validation part: choices made on it
+are made on test data, as the paper's were. It is there for comparison with the paper's numbers.
 """
 
+import functools
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -20,6 +27,8 @@ from pathlib import Path
 import numpy as np
 
 from baselines.strategy import Data
+from benchmarks.puzzles import DEPTHS, boards_from_goal, one_hot
+from benchmarks.splits import hash_order, split
 
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -47,6 +56,8 @@ class ImageSource:
         train: images in the training split.
         test: images in the test split.
         validation: how many images of the training split make the validation part.
+        test_split: what tensorflow-datasets calls the test part.
+        module: of ours that adds the builder to tensorflow-datasets when it is imported, where it has none of its own.
     """
 
     builder: str | None
@@ -55,6 +66,8 @@ class ImageSource:
     train: int
     test: int
     validation: int
+    test_split: str = "test"
+    module: str | None = None
 
 
 IMAGES = {
@@ -62,8 +75,24 @@ IMAGES = {
     "cifar100": ImageSource("cifar100:3.0.2", (32, 32, 3), 100, 50_000, 10_000, validation=5_000),
     "digits": ImageSource(None, (8, 8, 1), 10, 1_197, 600, validation=297),
     "fashion_mnist": ImageSource("fashion_mnist:3.0.1", (28, 28, 1), 10, 60_000, 10_000, validation=5_000),
+    "mnist": ImageSource("mnist:3.0.1", (28, 28, 1), 10, 60_000, 10_000, validation=5_000),
+    "svhn_cropped": ImageSource("svhn_cropped:3.1.0", (32, 32, 3), 10, 73_257, 26_032, validation=7_257),
+    "tiny_imagenet": ImageSource(
+        "tiny_imagenet:1.0.0",
+        (64, 64, 3),
+        200,
+        100_000,
+        10_000,
+        validation=10_000,
+        test_split="validation",  # the labels of the official test split are secret
+        module="benchmarks.tfds_builders.tiny_imagenet",
+    ),
 }
-NAMES = (*sorted(IMAGES), "sine")
+NAMES = tuple(sorted((*IMAGES, *DEPTHS, "sine")))
+# What pixels are standardised by.
+STANDARDISATIONS = ("channel", "pixel")
+# Boards of a puzzle in the training part, of ten; validation and test part have one each.
+_TRAINING_TENTHS = 8
 
 
 @dataclass(frozen=True)
@@ -89,6 +118,9 @@ def load(
     cache_dir: str | Path,
     seed: int,
     examples: int | None = None,
+    *,
+    standardise_by: str = "channel",
+    folds: int | None = None,
 ) -> Dataset:
     """A data set by name.
 
@@ -96,8 +128,10 @@ def load(
         name: one of `NAMES`.
         data_dir: folder of tensorflow-datasets; None for its default. Only read if the cache lacks the data set.
         cache_dir: folder of the decoded arrays.
-        seed: of the replicate; only sine depends on it.
+        seed: of the replicate; sine depends on it, and the fold of cross-validation.
         examples: use this many training examples, and no more than that for validation; None for all.
+        standardise_by: "channel" or "pixel": what images share a mean and a deviation by.
+        folds: cross-validate images with so many folds, of which seed modulo folds is held out; None for the protocol.
 
     Returns:
         The data set; inputs are float32, labels int32. Arrays of images are read-only, as all callers share them.
@@ -105,17 +139,35 @@ def load(
     Raises:
         DataMissingError: if the data is neither in the cache nor in `data_dir`; nothing is downloaded.
         DataCorruptError: if it is there and cannot be read.
-        ValueError: if `name` is unknown, or there are fewer than `examples` training examples.
+        ValueError: if `name` is unknown, there are fewer than `examples` training examples, or folds or pixels are asked
+            of data that are no images.
     """
     _check_name(name)
-    if name == "sine":
-        return _sine(seed, examples)
-    prepare(name, data_dir, cache_dir)
-    arrays, digest = _open_cache(name, Path(cache_dir) / name)
-    key = (name, digest, examples)
+    fold = None if folds is None else (seed % folds, folds)
+    if name not in IMAGES:
+        if standardise_by != "channel" or folds is not None:
+            raise ValueError(f"Folds and standardisation by pixel are for images; {name} has none.")
+        if name == "sine":
+            return _sine(seed, examples)
+        key, read = (name, examples), lambda: _puzzle(name, examples)
+    else:
+        prepare(name, data_dir, cache_dir)
+        arrays, digest = _open_cache(name, Path(cache_dir) / name)
+        key = (name, digest, examples, standardise_by, fold)
+
+        def read() -> Dataset:
+            train = check_examples(name, examples, folds)
+            data, black = split(arrays, IMAGES[name].validation, train, standardise_by, fold)
+            identity = {"name": name, "sha256": digest, "examples": train}
+            if standardise_by != "channel":
+                identity["standardise_by"] = standardise_by
+            if fold is not None:
+                identity["fold"] = list(fold)
+            return Dataset(data, IMAGES[name].classes, black, identity)
+
     if key not in _loaded:
         _loaded.clear()
-        _loaded[key] = _split(name, arrays, digest, examples)
+        _loaded[key] = read()
     return _loaded[key]
 
 
@@ -136,7 +188,7 @@ def prepare(name: str, data_dir: str | Path | None, cache_dir: str | Path) -> No
     """
     _check_name(name)
     folder = Path(cache_dir) / name
-    if name == "sine" or (folder / "info.json").exists():
+    if name not in IMAGES or (folder / "info.json").exists():
         return
     if folder.exists():
         raise DataCorruptError(f"The cached folder {folder} lacks info.json. Delete the folder and run again.")
@@ -149,12 +201,13 @@ def prepare(name: str, data_dir: str | Path | None, cache_dir: str | Path) -> No
     _write_cache(folder, arrays)
 
 
-def check_examples(name: str, examples: int | None) -> int:
+def check_examples(name: str, examples: int | None, folds: int | None = None) -> int:
     """How many training examples are used where `examples` are asked for.
 
     Args:
         name: one of `NAMES`.
         examples: how many; None for all.
+        folds: of cross-validation; the smallest number of examples outside a fold counts.
 
     Returns:
         The number.
@@ -163,12 +216,22 @@ def check_examples(name: str, examples: int | None) -> int:
         ValueError: if there are fewer.
     """
     _check_name(name)
-    available = 10_000 if name == "sine" else IMAGES[name].train - IMAGES[name].validation
+    available = _available(name, folds)
     if examples is None:
         return available
     if not 1 <= examples <= available:
         raise ValueError(f"{name} has {available} training examples; asked for {examples}. Ask for 1 to {available}.")
     return examples
+
+
+def _available(name: str, folds: int | None) -> int:
+    if name == "sine":
+        return 10_000
+    if name in DEPTHS:
+        return len(_searched(name)[0]) * _TRAINING_TENTHS // 10
+    source = IMAGES[name]
+    whole = source.train + source.test
+    return source.train - source.validation if folds is None else whole - -(-whole // folds)
 
 
 def _check_name(name: str) -> None:
@@ -192,6 +255,26 @@ def _sine(seed: int, examples: int | None) -> Dataset:
     return Dataset(data, 1, (), {"name": "sine", "seed": seed, "examples": train})
 
 
+@functools.cache
+def _searched(name: str) -> tuple[np.ndarray, np.ndarray]:
+    return boards_from_goal(*DEPTHS[name])
+
+
+def _puzzle(name: str, examples: int | None) -> Dataset:
+    boards, moves = _searched(name)
+    order = hash_order(boards)
+    available, train = _available(name, None), check_examples(name, examples)
+    tenth = (len(boards) - available) // 2
+    validation, test = order[available : available + tenth][:train], order[available + tenth :]
+    parts = []
+    for rows in (order[:train], validation, test):
+        parts += [one_hot(boards[rows]).astype("float32"), moves[rows, None].astype("float32")]
+    for part in parts:
+        part.flags.writeable = False
+    side, depth = DEPTHS[name]
+    return Dataset(Data(*parts), 1, (), {"name": name, "side": side, "depth": depth, "examples": train})
+
+
 def _read_digits() -> dict[str, np.ndarray]:
     try:
         from sklearn.datasets import load_digits
@@ -202,7 +285,7 @@ def _read_digits() -> dict[str, np.ndarray]:
         ) from error
     digits = load_digits()
     images = digits.images.astype("uint8")[..., None]
-    order = _hash_order(images)
+    order = hash_order(images)
     test, train = np.sort(order[: IMAGES["digits"].test]), np.sort(order[IMAGES["digits"].test :])
     labels = digits.target.astype("int32")
     return dict(zip(PARTS, (images[train], labels[train], images[test], labels[test]), strict=True))
@@ -210,7 +293,9 @@ def _read_digits() -> dict[str, np.ndarray]:
 
 def _get(name: str, data_dir: str | Path | None = None) -> str:
     folder = "" if data_dir is None else f", data_dir={str(data_dir)!r}"
-    code = f'"import tensorflow_datasets as tfds; tfds.load({IMAGES[name].builder!r}{folder})"'
+    source = IMAGES[name]
+    ours = "" if source.module is None else f"import {source.module}; "
+    code = f'"{ours}import tensorflow_datasets as tfds; tfds.load({source.builder!r}{folder})"'
     return f"To get it, run: python -c {code}"
 
 
@@ -223,10 +308,13 @@ def _read_tfds(name: str, data_dir: str | Path | None) -> dict[str, np.ndarray]:
             f"{name} is not in the cache, and tensorflow-datasets is not installed to read it from {where}. Run:"
             f" pip install 'kmerge[benchmarks]' (or copy the folder {name} of another machine's cache here)."
         ) from error
+    source = IMAGES[name]
+    if source.module is not None:
+        importlib.import_module(source.module)
     try:
         splits = tfds.load(
-            IMAGES[name].builder,
-            split=["train", "test"],
+            source.builder,
+            split=["train", source.test_split],
             data_dir=data_dir,
             download=False,
             batch_size=-1,
@@ -279,46 +367,3 @@ def _open_cache(name: str, folder: Path) -> tuple[dict[str, np.ndarray], str]:
             f"The cached file {path} cannot be read: {error} Delete the folder {folder} and run again."
         ) from error
     return arrays, digest
-
-
-def _hash_order(images: np.ndarray) -> np.ndarray:
-    """Indices of the images, sorted by the hash of their pixels: a shuffle that no seed and no file order changes."""
-    return np.argsort([hashlib.sha256(image.tobytes()).digest() for image in images], kind="stable")
-
-
-def _channel_statistics(images: np.ndarray, levels: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """Exact mean and standard deviation per channel of uint8 images, from counts: no copy in floating point."""
-    counts = np.stack([np.bincount(images[..., c].ravel(), minlength=levels) for c in range(images.shape[-1])])
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    mean = shares @ np.arange(levels)
-    return mean, np.sqrt(shares @ np.arange(levels) ** 2 - mean**2)
-
-
-def _split(name: str, arrays: dict[str, np.ndarray], digest: str, examples: int | None) -> Dataset:
-    source = IMAGES[name]
-    train = check_examples(name, examples)
-    order = _hash_order(arrays["train_images"])
-    validation = np.sort(order[: source.validation][:train])
-    whole_training_part = np.sort(order[source.validation :])
-    training = np.sort(order[source.validation :][:train])
-    mean, deviation = _channel_statistics(arrays["train_images"][whole_training_part])
-
-    def ready(images: np.ndarray) -> np.ndarray:
-        scaled = images.astype("float32")
-        scaled -= mean.astype("float32")
-        scaled /= deviation.astype("float32")
-        return scaled
-
-    images, labels = arrays["train_images"], np.asarray(arrays["train_labels"])
-    data = Data(
-        ready(images[training]),
-        labels[training],
-        ready(images[validation]),
-        labels[validation],
-        ready(arrays["test_images"]),
-        np.asarray(arrays["test_labels"]),
-    )
-    for part in vars(data).values():
-        part.flags.writeable = False
-    black = tuple(float(value) for value in -mean / deviation)
-    return Dataset(data, source.classes, black, {"name": name, "sha256": digest, "examples": train})

@@ -24,6 +24,8 @@ from benchmarks.store import hash_of, json_text, locked, pause, read_json, write
 if TYPE_CHECKING:
     import keras
 
+    import kmerge
+
 
 class Alone:
     """Trains a run's networks one after the other, in the main thread."""
@@ -123,6 +125,11 @@ class StageCache(Stages):
         """Train a compiled network in place; see `baselines.strategy.Stages.fit`."""
         with self._stop.deferred():
             self._trainer.fit(self._phases, model, x, y, **how)
+
+    def size(self, sizer: "kmerge.AutoSizer", x: np.ndarray, y: np.ndarray, **how: Any) -> None:
+        """Let a sizer train its network, alone: no two runs have the same sizes; see `baselines.strategy.Stages.size`."""
+        with self._stop.deferred():
+            super().size(sizer, x, y, **how)
 
     def before_epoch(self) -> None:
         """End here if the process was asked to."""

@@ -64,6 +64,8 @@ RUN_COLUMNS = (
     "wall_seconds",
     "together",
     "scale",
+    "match",
+    "factor",
     "examples",
     "backend",
     "precision",
@@ -167,7 +169,9 @@ class RunFolder:
 
     Attributes:
         path: of the folder.
-        configuration: what the run is: `suite`, `strategy`, `seed`, `scale`, `examples`, `backend`, `definition`.
+        configuration: what the run is: `suite`, `strategy`, `seed`, `scale`, `examples`, `backend`, `definition`; and
+            `sizing`, for strategies of auto-sizing where others do not depend on it; at equal compute also `match`, which
+            says whose, and `factor`, which its epochs are multiplied by besides `scale`.
     """
 
     path: Path
@@ -204,8 +208,9 @@ class RunFolder:
 
     @property
     def protocol(self) -> str:
-        """Hash of all but strategy and seed: runs of one protocol may be compared."""
-        return hash_of({k: v for k, v in self.configuration.items() if k not in ("strategy", "seed")})[:8]
+        """Hash of all but strategy and its own settings and seed: runs of one protocol may be compared."""
+        own = ("strategy", "seed", "factor", "sizing")
+        return hash_of({k: v for k, v in self.configuration.items() if k not in own})[:8]
 
     @property
     def name(self) -> str:
@@ -258,7 +263,7 @@ class RunFolder:
         row: dict[str, Any] = dict.fromkeys(RUN_COLUMNS)
         launch = self.launch
         row.update({k: launch.get(k) for k in ("commit", "command")})
-        known = ("suite", "strategy", "seed", "scale", "examples", "backend")
+        known = ("suite", "strategy", "seed", "scale", "match", "factor", "examples", "backend")
         row.update({k: self.configuration.get(k) for k in known})
         row.update(status=self.status, protocol=self.protocol, run=self.path.name)
         source = {"done": self.result, "failed": self.failure}.get(row["status"]) or {}
@@ -287,7 +292,14 @@ def read_runs(suite_folder: Path) -> tuple[list[RunFolder], list[str]]:
         except ValueError as error:
             problems.append(str(error))
     runs.sort(key=lambda run: (run.protocol, str(run.configuration["strategy"]), run.configuration["seed"]))
-    return runs, problems
+    # Settings of auto-sizing are not in the protocol: of two runs that differ in them alone, the later launch counts.
+    newest: dict[tuple, RunFolder] = {}
+    for run in sorted(runs, key=lambda run: (run.path / "config.json").stat().st_mtime):
+        key = (run.protocol, run.configuration["strategy"], run.configuration["seed"])
+        if key in newest:
+            problems.append(f"{newest[key].path} is left out: {run.path.name} is the same run with newer [sizing].")
+        newest[key] = run
+    return [run for run in runs if run in newest.values()], problems
 
 
 def write_csv(path: Path, columns: tuple[str, ...], rows: list[Mapping[str, Any]]) -> None:

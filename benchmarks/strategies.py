@@ -33,6 +33,29 @@ _TRANSPLANTATION = ("baselines.neuron_transplantation", "MagnitudeMerge")
 _CHANNEL_PRUNING = ("baselines.channel_pruning", "ChannelPruning")
 _WEIGHT_PRUNING = ("baselines.weight_pruning", "WeightPruning")
 _FUSION = ("baselines.model_fusion", "Fusion")
+_AUTO_SIZING = ("baselines.auto_sizing", "AutoSizing")
+_FOUND = {"start": "found"}
+_FIXED = {**_FOUND, "grow": False, "prune": "never"}
+
+# Rows of the auto-sizing paper and our variants; all need the settings of auto-sizing.
+_VARIANTS = {
+    "auto_sizing": {},
+    "auto_sizing_paper": {"optimizer_state": "restart"},
+    "auto_sizing_paper_net": {"paper_net": True},
+    "auto_sizing_l21": {"penalty": "l21"},
+    "auto_sizing_linf1": {"penalty": "linf1"},
+    "auto_sizing_prune_at_end": {"penalty": "l21", "grow": False, "prune": "end"},
+    "auto_sizing_no_growth": {**_FOUND, "grow": False},
+    "auto_sizing_no_growth_no_finetuning": {**_FOUND, "grow": False, "finetune": False},
+    "static_weighted_l1_finetuned": _FIXED,
+    "static_weighted_l1": {**_FIXED, "finetune": False},
+    "static_l1": {**_FIXED, "penalty": "l1", "finetune": False},
+}
+_SIZING = {
+    **{name: (*_AUTO_SIZING, {"name": name, **settings}) for name, settings in _VARIANTS.items()},
+    **{name: ("baselines.static_sizing", name, {}) for name in ("static_a", "static_b", "static_adam_restart")},
+}
+SIZING = frozenset(_SIZING)
 
 STRATEGIES = _Strategies(
     {
@@ -46,7 +69,9 @@ STRATEGIES = _Strategies(
         "l0_merge_compensated": (*_L0_MERGE, {"compensate": True}),
         "l0_merge_paper_constant": (*_L0_MERGE, {"control": "paper", "constant": True}),
         "l0_merge_paper_beta": (*_L0_MERGE, {"control": "paper", "learned_beta": True}),
-        "l0_merge_paper_unlinked": (*_L0_MERGE, {"control": "paper", "sampling": "example", "unlinked": True}),
+        "l0_merge_paper_unlinked": (*_L0_MERGE, {"control": "paper", "sampling": "example", "arrangement": "unlinked"}),
+        "l0_merge_paper_before_norm": (*_L0_MERGE, {"control": "paper", "arrangement": "before_norm"}),
+        "aligned_merge": (*_L0_MERGE, {"merged_above": 0.5}),
         "greedy_merge": ("baselines.greedy_merging", "greedy_merge", {}),
         "no_gate_phase": ("benchmarks.l0_merging", "no_gate_phase", {}),
         "magnitude_merge": (*_TRANSPLANTATION, {}),
@@ -60,6 +85,7 @@ STRATEGIES = _Strategies(
         "fusion_activation_matching": (*_FUSION, {"matching": "activations"}),
         "fusion_ot": (*_FUSION, {"matching": "transport"}),
         "fusion_ot_sinkhorn": (*_FUSION, {"matching": "sinkhorn"}),
+        "fusion_gamf": (*_FUSION, {"matching": "graphs"}),
         "one_model": ("baselines.single_model", "one_model", {}),
         "one_model_equal_compute": ("benchmarks.l0_merging", "one_model_equal_compute", {}),
         "best_of_three": ("baselines.single_model", "best_of_three", {}),
@@ -81,5 +107,6 @@ STRATEGIES = _Strategies(
         "distil_big": (*_DISTILLATION, {"big_teacher": True}),
         "distil_big_outputs": (*_DISTILLATION, {"big_teacher": True, "label_weight": 0.0}),
         "distil_prune": ("baselines.distilled_pruning", "DistilledPruning", {}),
+        **_SIZING,
     }
 )

@@ -5,49 +5,33 @@ A suite's file says everything, with the source of each number beside it; a key 
 drops of the learning rate stand at fractions of a phase, and what the controls of the gates add per epoch grows as the
 epochs become fewer, so that it sums up to the same.
 
+A table [teacher] gives distillation a big teacher of another architecture, with epochs and a schedule of its own. It may be
+left out: then the big teacher has the target's architecture at twice the width.
+
 This file imports neither Keras nor data until `Suite.task` or `Suite.prepare` is called.
 """
 
 import hashlib
 import importlib
 import importlib.util
-import inspect
 import json
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from baselines.strategy import Budget, GateSettings, Phase, Task
+from baselines.strategy import BigTeacher, Budget, GateSettings, Phase, SizingSettings, Task
 from benchmarks import datasets
-from benchmarks.strategies import STRATEGIES
+from benchmarks.strategies import SIZING
+from benchmarks.suite_checks import KEYS, LAUNCH_KEYS, PHASES, SuiteError, check_architecture, check_content
 
 FOLDER = Path(__file__).parent / "suites"
+# Ends the name of a suite under the cross-validation of the auto-sizing paper: das_mnist:paper.
+PAPER = ":paper"
 # Names of the suites that come with the benchmark.
 SUITES = tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
-METRICS = ("accuracy", "mse")
-AUGMENTATIONS = ("none", "shift_and_flip")
-PHASES = tuple(field.name for field in fields(Budget))
-_KEYS = (
-    "description",
-    "dataset",
-    "metric",
-    "augmentation",
-    "seeds",
-    "strategies",
-    "runs_per_process",
-    "architecture",
-    "epochs",
-    "phases",
-    "gates",
-    "published",
-    "tuning",
-)
-_OPTIONAL = ("published", "tuning")
-# What no run depends on.
-_LAUNCH_KEYS = ("description", "seeds", "strategies", "runs_per_process", *_OPTIONAL)
 # Settings of gate controls that are added once an epoch.
 _PER_EPOCH = ("step", "eta")
 # The code that a trained network depends on.
@@ -58,14 +42,13 @@ _TRAINING_CODE = (
     "kmerge.training_checks",
     "kmerge.training",
     "baselines.budget",
+    "benchmarks.puzzles",
+    "benchmarks.splits",
     "benchmarks.datasets",
     "benchmarks.augmentation",
+    "benchmarks.self_normalizing",
     "benchmarks.architectures",
 )
-
-
-class SuiteError(ValueError):
-    """A suite that does not exist, or whose file is wrong."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +66,10 @@ class Suite:
         published: what papers report, for tables: each with a `strategy`, a `source`, and some of `min`, `max`, `median`,
             `mean`, `std` and `n`, in the metric's unit, accuracies as shares.
         tuning: by strategy, what to vary of this file to choose hyper-parameters; see `benchmarks.tune`.
-        definition: the rest of the file's content: what a run depends on.
+        definition: the rest of the file's content: what a run depends on, but for `sizing` beside other strategies.
+        sizing: settings of the strategies of auto-sizing, or None. Beside strategies of another kind they are no part of
+            the definition: what those runs are does not depend on them.
+        folds: of the paper's cross-validation, which the runs are under; None for the protocol of `benchmarks.datasets`.
     """
 
     name: str
@@ -96,6 +82,8 @@ class Suite:
     published: tuple[Mapping[str, Any], ...]
     tuning: Mapping[str, Mapping[str, Any]]
     definition: Mapping[str, Any]
+    sizing: Mapping[str, Any] | None = None
+    folds: int | None = None
 
     @property
     def higher_is_better(self) -> bool:
@@ -117,9 +105,32 @@ class Suite:
         """
         if not 0 < scale < float("inf"):
             raise SuiteError(f"The scale multiplies epochs, so it must be a positive number; received {scale}.")
-        whole = Budget(**self.definition["epochs"])
-        scaled = Budget(**{phase: max(1, round(scale * epochs)) for phase, epochs in asdict(whole).items()})
+        whole = Budget(**dict.fromkeys(PHASES, 0) | self.definition["epochs"])
+        scaled = Budget(**{p: max(1, round(scale * epochs)) if epochs else 0 for p, epochs in asdict(whole).items()})
         return replace(scaled, single=scaled.merging) if whole.single == whole.merging else scaled
+
+    def settings_of(self, strategy: str) -> dict[str, Any]:
+        """What the runs of a strategy depend on beside the definition.
+
+        Args:
+            strategy: its name.
+
+        Returns:
+            Further entries of the run's configuration.
+
+        Raises:
+            SuiteError: if the suite lacks what the strategy needs.
+        """
+        if strategy in SIZING:
+            if self.sizing is None:
+                raise SuiteError(f"{strategy} needs a table [sizing], which suite {self.name} has not.")
+            return {} if "sizing" in self.definition else {"sizing": self.sizing}
+        if "phases" not in self.definition:
+            raise SuiteError(
+                f"{strategy} needs the tables [phases] and [gates], which suite {self.name} has not. It is for "
+                f"{', '.join(sorted(SIZING))}."
+            )
+        return {}
 
     def prepare(self, data_dir: str | Path | None, cache_dir: str | Path) -> None:
         """Decode the data into the cache, once per machine; see `benchmarks.datasets.prepare`."""
@@ -152,14 +163,23 @@ class Suite:
         import keras  # Here, as command lines that only list suites do without.
 
         try:
-            dataset = datasets.load(self.dataset, data_dir, cache_dir, seed, examples)
+            dataset = datasets.load(
+                self.dataset,
+                data_dir,
+                cache_dir,
+                seed,
+                examples,
+                standardise_by=self.definition.get("standardise_by", "channel"),
+                folds=self.folds,
+            )
         except ValueError as error:
             raise SuiteError(str(error)) from error
-        build = self._builder(dataset)
+        build = self._builder(dataset, "architecture", self.definition["architecture"])
         build(seed)  # Refuses a wrong size now.
-        gates = self._gates(self.budget(scale))
+        merges = "phases" in self.definition
         is_regression = self.metric == "mse"
-        return Task(
+        phases = {p: _phase(self.definition["phases"][p], self.definition["epochs"][p]) for p in PHASES} if merges else {}
+        task = Task(
             name=self.name,
             data=dataset.data,
             build=build,
@@ -168,24 +188,42 @@ class Suite:
             else partial(keras.losses.SparseCategoricalCrossentropy, from_logits=True),
             metric=self.metric,
             augment=self._augmentation(dataset),
-            phases={phase: self._phase(phase) for phase in PHASES},
-            gates=gates,
+            phases=phases,
+            gates=self._gates(self.budget(scale)) if merges else None,
             identity=self._identity(dataset),
+            sizing=self._sizing(dataset, seed),
         )
+        return replace(task, big_teacher=self._big_teacher(task, dataset, seed, scale))
 
-    def _builder(self, dataset: datasets.Dataset) -> Callable:
+    def _big_teacher(self, task: Task, dataset: datasets.Dataset, seed: int, scale: float) -> BigTeacher | None:
+        settings = self.definition.get("teacher")
+        if settings is None:
+            return None
+        build = self._builder(dataset, "teacher.architecture", settings["architecture"])
+        build(seed)
+        phases = {**task.phases, "teacher": _phase(settings["phase"], settings["epochs"])}
+        identity = {**task.identity, "architecture": settings["architecture"]}
+        # Where it has the epochs of two teachers, it also has as many after rounding.
+        as_two = settings["epochs"] == 2 * self.definition["epochs"]["teacher"]
+        epochs = 2 * self.budget(scale).teacher if as_two else max(1, round(scale * settings["epochs"]))
+        return BigTeacher(replace(task, build=build, phases=phases, identity=identity), epochs)
+
+    def _builder(self, dataset: datasets.Dataset, where: str, architecture: Mapping[str, Any]) -> Callable:
         from benchmarks.architectures import ARCHITECTURES
 
-        options = dict(self.definition["architecture"])
-        name = options.pop("name")
-        if name not in ARCHITECTURES:
-            raise SuiteError(f"Suite {self.name}: unknown architecture {name!r}; there are {', '.join(ARCHITECTURES)}.")
-        named = inspect.signature(ARCHITECTURES[name]).parameters.values()
-        # The suite says the target; strategies ask for wider networks.
-        known = [p.name for p in named if p.kind is p.KEYWORD_ONLY and p.name != "widen"]
-        _check_keys(f"suite {self.name}, [architecture]", options, known, required=())
-        shape = dataset.data.x_train.shape[1:]
-        return partial(ARCHITECTURES[name], shape, dataset.outputs, **options)
+        name = check_architecture(f"suite {self.name}, [{where}]", architecture, ARCHITECTURES)
+        options = {key: value for key, value in architecture.items() if key != "name"}
+        return partial(ARCHITECTURES[name], dataset.data.x_train.shape[1:], dataset.outputs, **options)
+
+    def _sizing(self, dataset: datasets.Dataset, seed: int) -> SizingSettings | None:
+        if self.sizing is None:
+            return None
+        settings = dict(self.sizing)
+        net = settings.pop("net", None)
+        if net is not None:
+            net = self._builder(dataset, "sizing.net", net)
+            net(seed)
+        return SizingSettings(**settings, net=net, code=_sizing_digest())
 
     def _gates(self, budget: Budget) -> GateSettings:
         from kmerge import GatePressure, HardConcreteGate
@@ -201,11 +239,6 @@ class Suite:
             GatePressure(control=name, **control)
         HardConcreteGate(1, sampling=settings["sampling"])
         return GateSettings(**settings)
-
-    def _phase(self, name: str) -> Phase:
-        settings = self.definition["phases"][name]
-        epochs = self.definition["epochs"][name]
-        return Phase(**settings | {"drops": tuple(drop / epochs for drop in settings["drops"])})
 
     def _augmentation(self, dataset: datasets.Dataset) -> Callable | None:
         if self.definition["augmentation"] == "none":
@@ -226,6 +259,19 @@ class Suite:
             "precision": keras.config.dtype_policy().name,
             "devices": sorted({device.partition(":")[0] for device in keras.distribution.list_devices()}),
         }
+
+
+def _phase(settings: Mapping[str, Any], epochs: int) -> Phase:
+    return Phase(**settings | {"drops": tuple(drop / epochs for drop in settings["drops"])})
+
+
+def _sizing_digest() -> str:
+    """A hash of all that auto-sizing may use: it rewrites networks, so all of kmerge."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent.parent
+    for path in (*sorted((root / "kmerge").glob("*.py")), *sorted((root / "baselines").glob("*siz*.py"))):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _code_digest() -> str:
@@ -252,7 +298,8 @@ def load_suite(name_or_path: str | Path) -> Suite:
     """A suite.
 
     Args:
-        name_or_path: one of `SUITES`, or the path of a TOML file, or of a JSON file with the same content.
+        name_or_path: one of `SUITES`, or the path of a TOML file, or of a JSON file with the same content. With `:paper` at
+            its end, the suite under the cross-validation of the auto-sizing paper, where the file gives the number of folds.
 
     Returns:
         The suite.
@@ -260,17 +307,24 @@ def load_suite(name_or_path: str | Path) -> Suite:
     Raises:
         SuiteError: if there is no such suite, or its file lacks a key, has an unknown one or a wrong value.
     """
-    path = Path(name_or_path)
+    plain = str(name_or_path).removesuffix(PAPER)
+    is_paper, path = plain != str(name_or_path), Path(plain)
     if path.suffix not in (".toml", ".json"):
-        path = FOLDER / f"{name_or_path}.toml"
-        if str(name_or_path) not in SUITES:
-            raise SuiteError(f"Unknown suite {str(name_or_path)!r}; there are {', '.join(SUITES)}, and paths of files.")
+        path = FOLDER / f"{plain}.toml"
+        if plain not in SUITES:
+            raise SuiteError(f"Unknown suite {plain!r}; there are {', '.join(SUITES)}, and paths of files.")
     content = suite_content(path)
-    _check(str(path), content)
+    check_content(str(path), content)
+    folds = content.get("folds") if is_paper else None
+    if is_paper and folds is None:
+        raise SuiteError(f"{path} gives no folds, so it has no cross-validation. Leave out {PAPER}.")
+    definition = {key: content[key] for key in KEYS if key in content and key not in (*LAUNCH_KEYS, "sizing", "folds")}
+    definition |= {} if "phases" in content else {"sizing": content["sizing"]}
+    definition |= {"folds": folds} if folds else {}
     first, last = content["seeds"]
     return Suite(
-        name=path.stem,
-        description=content["description"],
+        name=path.stem + (PAPER.replace(":", "_") if is_paper else ""),
+        description=content["description"] + (f" (the paper's {folds} folds, chosen on test data)" if is_paper else ""),
         dataset=content["dataset"],
         metric=content["metric"],
         strategies=tuple(content["strategies"]),
@@ -278,73 +332,7 @@ def load_suite(name_or_path: str | Path) -> Suite:
         runs_per_process=content["runs_per_process"],
         published=tuple(content.get("published", ())),
         tuning=content.get("tuning", {}),
-        definition={key: content[key] for key in _KEYS if key not in _LAUNCH_KEYS},
+        definition=definition,
+        sizing=content.get("sizing"),
+        folds=folds,
     )
-
-
-def _check_keys(where: str, table: object, known: tuple | list, required: tuple | list | None = None) -> None:
-    if not isinstance(table, dict):
-        raise SuiteError(f"{where}: expected a table; received {table!r}.")
-    required = known if required is None else required
-    unknown = [key for key in table if key not in known]
-    missing = [key for key in required if key not in table]
-    if unknown or missing:
-        raise SuiteError(f"{where}: unknown keys {unknown}, missing keys {missing}; expected {', '.join(known)}.")
-
-
-def _check_in(where: str, value: object, known) -> None:
-    if value not in known:
-        raise SuiteError(f"{where}: unknown {value!r}; there are {', '.join(known)}.")
-
-
-def _check(where: str, content: dict[str, Any]) -> None:
-    _check_keys(where, content, _KEYS, required=[key for key in _KEYS if key not in _OPTIONAL])
-    for key, known in (("dataset", datasets.NAMES), ("metric", METRICS), ("augmentation", AUGMENTATIONS)):
-        _check_in(f"{where}, {key}", content[key], known)
-    for strategy in (*content["strategies"], *content.get("tuning", {})):
-        _check_in(f"{where}, strategies", strategy, list(STRATEGIES))
-    _check_launch(where, content["seeds"], content["runs_per_process"])
-    _check_published(f"{where}, [[published]]", content.get("published", []))
-    if content["augmentation"] != "none" and content["dataset"] not in datasets.IMAGES:
-        raise SuiteError(
-            f"{where}: augmentation {content['augmentation']!r} is for images, not {content['dataset']!r}."
-        )
-    if "name" not in content["architecture"]:
-        raise SuiteError(f"{where}, [architecture]: missing key name.")
-    _check_keys(f"{where}, [epochs]", content["epochs"], PHASES)
-    _check_keys(f"{where}, [phases]", content["phases"], PHASES)
-    for phase in PHASES:
-        _check_phase(f"{where}, phase {phase}", content["epochs"][phase], content["phases"][phase])
-    _check_keys(f"{where}, [gates]", content["gates"], [field.name for field in fields(GateSettings)])
-    _check_in(f"{where}, gates.control", content["gates"]["control"], content["gates"]["controls"])
-
-
-def _check_launch(where: str, seeds: object, runs_per_process: object) -> None:
-    two = isinstance(seeds, list) and len(seeds) == 2 and all(isinstance(seed, int) for seed in seeds)
-    if not (two and 0 <= seeds[0] <= seeds[1]):
-        raise SuiteError(f"{where}, seeds: expected [first, last], integers from 0; received {seeds!r}.")
-    if not isinstance(runs_per_process, int) or runs_per_process < 1:
-        raise SuiteError(f"{where}, runs_per_process: expected a positive integer; received {runs_per_process!r}.")
-
-
-def _check_published(where: str, tables: object) -> None:
-    if not isinstance(tables, list):
-        raise SuiteError(f"{where}: expected a list of tables; received {tables!r}.")
-    for table in tables:
-        known = ("strategy", "source", "n", "min", "max", "median", "mean", "std")
-        _check_keys(where, table, known, required=("strategy", "source"))
-        _check_in(f"{where}, strategy", table["strategy"], list(STRATEGIES))
-
-
-def _check_phase(where: str, epochs: object, settings: dict[str, Any]) -> None:
-    _check_keys(where, settings, [field.name for field in fields(Phase)])
-    if not isinstance(epochs, int) or epochs < 1:
-        raise SuiteError(f"{where}: expected a positive whole number of epochs; received {epochs!r}.")
-    drops = settings["drops"]
-    if drops != sorted(drops) or not all(0 < drop < epochs for drop in drops):
-        raise SuiteError(f"{where}: expected drops at rising epochs between 0 and {epochs}; received {drops}.")
-    if not settings["learning_rate"] > 0 or not 0 <= settings["momentum"] < 1 or settings["batch_size"] < 1:
-        raise SuiteError(
-            f"{where}: expected a positive learning_rate and batch_size, and a momentum from 0 to below 1; received "
-            f"{settings['learning_rate']}, {settings['batch_size']} and {settings['momentum']}."
-        )

@@ -210,7 +210,7 @@ def train(run: RunFolder, stages: StageCache) -> tuple[dict[str, Any], list[dict
         )
     name, seed = configuration["strategy"], configuration["seed"]
     keras.utils.set_random_seed(seed_of("run", configuration["suite"], name, seed))
-    scale, launch = configuration["scale"], run.launch
+    scale, launch = configuration["scale"] * configuration.get("factor", 1.0), run.launch
     suite = _suite(run)
     task = suite.task(seed, launch["data_dir"], launch["cache_dir"], scale, configuration["examples"])
     outcome = STRATEGIES[name](task, suite.budget(scale), seed, stages)
@@ -243,7 +243,9 @@ def evaluate(model: "keras.Model", x: "np.ndarray", y: "np.ndarray", metric: str
 
 def _suite(run: RunFolder) -> Suite:
     suite = load_suite(run.launch["suite"])
-    if hash_of({"definition": suite.definition}) != hash_of({"definition": run.configuration["definition"]}):
+    planned = {key: run.configuration[key] for key in ("definition", "sizing") if key in run.configuration}
+    now = {"definition": suite.definition, **suite.settings_of(run.configuration["strategy"])}
+    if hash_of(now) != hash_of(planned):
         raise ValueError(f"The suite {run.launch['suite']} was changed after this run was planned. Launch again.")
     return suite
 
@@ -293,14 +295,14 @@ def _provenance(run: RunFolder) -> dict[str, Any]:
         "backend": backend,
         "versions": " ".join(f"{name} {version}" for name, version in versions.items()),
         "precision": keras.config.dtype_policy().name,
-        "device": _device(),
+        "device": hardware(),
         "environment": {name: os.environ[name] for name in _DEVICE_SETTINGS if name in os.environ},
         "commit": launch.get("commit"),
         "command": launch.get("command"),
     }
 
 
-def _device() -> str:
+def hardware() -> str:
     """Name of the GPU or the processor, and how many threads it may use."""
     import keras
 

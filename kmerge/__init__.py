@@ -1,5 +1,7 @@
 """kmerge: merge, prune and resize the channels of Keras models."""
 
+from kmerge import regularizers
+from kmerge.auto_sizing import AutoSizer, SizingWarning
 from kmerge.budgets import Budget
 from kmerge.channels import ChannelSpace, ChannelSpaces, channel_spaces
 from kmerge.costs import latency, multiply_accumulates, parameters, saved_bytes
@@ -25,6 +27,7 @@ from kmerge.training import fit, fit_many
 __all__ = [
     "ApplyGates",
     "ArchitectureMismatchError",
+    "AutoSizer",
     "Budget",
     "ChannelSpace",
     "ChannelSpaces",
@@ -42,6 +45,7 @@ __all__ = [
     "Plan",
     "Rule",
     "SpaceExplanation",
+    "SizingWarning",
     "UnitChoice",
     "UnsupportedLayerError",
     "channel_spaces",
@@ -66,6 +70,7 @@ __all__ = [
     "prune",
     "recalibrate",
     "register_rule",
+    "regularizers",
     "rewrite",
     "saved_bytes",
     "select",

@@ -222,7 +222,8 @@ def _configuration(call: Call) -> str:
     constants = keras.tree.map_structure(
         lambda x: "tensor" if isinstance(x, keras.KerasTensor) else repr(x), (call.args, call.kwargs)
     )
-    return repr((_without_names(call.operation.get_config()), constants))
+    # In what was loaded from a file, tuples of arguments are lists.
+    return repr((_without_names(call.operation.get_config()), _without_names(constants)))
 
 
 def _without_names(config):
@@ -283,3 +284,8 @@ def frozen_as(old: keras.Model, new: keras.Model) -> keras.Model:
     if not old.trainable:
         new.trainable = False
     return new
+
+
+def compile_arguments(model: keras.Model) -> dict:
+    """The arguments with which a model was compiled, as they were given; none for a model that is not."""
+    return dict(model._compile_config.config) if model.compiled else {}

@@ -1,12 +1,17 @@
 """Weights of units that no source has: drawn from the initializers of their layers, with a seed of their own."""
 
+import math
+
 import keras
 import numpy as np
 
 from kmerge.attention_rules import einsum_letters
 from kmerge.channels import Trace
 from kmerge.graph import holder_of
-from kmerge.seeds import seed_of
+from kmerge.seeds import rng_of, seed_of
+
+# Of a standard normal variable that is cut off at two deviations.
+_TRUNCATED_DEVIATION = 0.87962566103423978
 
 
 class Fresh:
@@ -40,7 +45,39 @@ class Fresh:
             _, letters, out = einsum_letters(part, part.input_spec.ndim)
             config["input_axes"] = [i for i, c in enumerate(letters) if c not in out]
             config["output_axes"] = [i for i, c in enumerate(letters) if c in out]
+        return self.sample(initializer, config, shape)
+
+    def sample(self, initializer: keras.initializers.Initializer, config: dict, shape: tuple) -> np.ndarray:
+        """What an initializer with this configuration draws."""
         return keras.ops.convert_to_numpy(type(initializer).from_config(config)(shape))
+
+
+class QuickFresh(Fresh):
+    """Draws on the host what the usual initializers would draw: backends compile a program for every new shape."""
+
+    def sample(self, initializer, config, shape):
+        for kind, value in ((keras.initializers.Zeros, 0.0), (keras.initializers.Ones, 1.0)):
+            if isinstance(initializer, kind):
+                return np.full(shape, value, "float32")
+        if not isinstance(initializer, keras.initializers.VarianceScaling) or config.get("input_axes") is not None:
+            return super().sample(initializer, config, shape)
+        rng = rng_of("host draw", config["seed"])
+        if initializer.distribution == "uniform":
+            limit = np.sqrt(3.0 * _variance(initializer, shape))
+            return rng.uniform(-limit, limit, shape).astype("float32")
+        values = rng.normal(size=shape)
+        if initializer.distribution == "truncated_normal":
+            while (far := np.abs(values) > 2.0).any():
+                values[far] = rng.normal(size=far.sum())
+            values /= _TRUNCATED_DEVIATION
+        return (values * np.sqrt(_variance(initializer, shape))).astype("float32")
+
+
+def _variance(initializer: keras.initializers.VarianceScaling, shape: tuple) -> float:
+    places = math.prod(shape[:-2])
+    fan_in, fan_out = (shape[0], shape[0]) if len(shape) == 1 else (shape[-2] * places, shape[-1] * places)
+    fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2.0}[initializer.mode]
+    return initializer.scale / max(1.0, fan)
 
 
 def _initializer(layer: keras.Layer, part: keras.Layer, name: str) -> keras.initializers.Initializer | None:

@@ -5,15 +5,29 @@ import numpy as np
 import pytest
 from keras.ops import convert_to_numpy as numpy
 
+import kmerge
 from benchmarks.architectures import ARCHITECTURES
 from benchmarks.augmentation import ShiftAndFlip
+from benchmarks.suites import load_suite
 from kmerge import costs
 
 CASES = {
+    "das_cnn": ((32, 32, 3), 100, {"hidden": (66, 20, 30, 64, 194)}),
+    "das_dense": ((81,), 1, {}),
     "mlp": ((1,), 1, {"hidden": (100,)}),
     "lenet": ((28, 28, 1), 10, {"activation": "relu"}),
+    "deep_resnet": ((32, 32, 3), 10, {"width": 4}),
     "resnet": ((32, 32, 3), 100, {"depth": 20, "width": 16}),
     "vgg11": ((32, 32, 3), 10, {}),
+}
+
+SIZES = {
+    "das_cnn": 850_840,  # the auto-sizing paper's table I: 851K
+    "das_dense": 50 * 82 + 4 * 50 * 51 + 51,
+    "mlp": 301,
+    "lenet": 61_706,
+    "resnet": 278_324,
+    "vgg11": 9_222_848,
 }
 
 
@@ -30,9 +44,45 @@ def test_every_architecture_is_tested():
     assert CASES.keys() == ARCHITECTURES.keys()
 
 
-@pytest.mark.parametrize("name, expected", [("mlp", 301), ("lenet", 61_706), ("resnet", 278_324), ("vgg11", 9_222_848)])
+@pytest.mark.parametrize("name, expected", [*SIZES.items()])
 def test_trainable_parameters(name, expected):
     assert trainable(build(name)) == expected
+
+
+@pytest.mark.parametrize(
+    "depth, stem, shape, classes, expected",
+    [
+        (18, "imagenet", (224, 224, 3), 1000, 11_689_512),  # torchvision's
+        (18, "cifar", (32, 32, 3), 10, 11_173_962),
+        (101, "imagenet", (224, 224, 3), 1000, 44_549_160),  # torchvision's
+    ],
+)
+def test_deep_resnets_have_published_sizes(depth, stem, shape, classes, expected):
+    model = ARCHITECTURES["deep_resnet"](shape, classes, 1, depth=depth, stem=stem)
+    assert trainable(model) == expected
+    first = model.get_layer("stage_1_block_1_add").output.shape
+    assert first[1:3] == ((56, 56) if stem == "imagenet" else (32, 32))
+    assert model.get_layer("pool").input.shape[1:3] == ((7, 7) if stem == "imagenet" else (4, 4))
+
+
+def test_the_pooling_of_the_stem_pads_all_sides_alike():
+    model = ARCHITECTURES["deep_resnet"]((16, 16, 1), 3, 1, width=2, stem="imagenet")
+    rng = np.random.default_rng(1)
+    images = np.abs(rng.normal(size=(1, 8, 8, 2))).astype("float32")
+    pooled = numpy(model.get_layer("stem_pool")(model.get_layer("stem_pool_pad")(images)))
+    np.testing.assert_array_equal(pooled[0, 0, 0], images[0, :2, :2].max(axis=(0, 1)))
+    np.testing.assert_array_equal(pooled[0, 1, 1], images[0, 1:4, 1:4].max(axis=(0, 1)))
+
+
+def test_the_lenet_of_the_robots_paper_is_lenet_5_and_wider():
+    suite = load_suite("robots_lenet")
+    options = {key: value for key, value in suite.definition["architecture"].items() if key != "name"}
+    model = ARCHITECTURES["lenet"]((32, 32, 3), 10, 1, **options)
+    widths = [6, 16, 120, 84]
+    assert [*options["filters"], *options["units"]] == [round(2.41 * width) for width in widths]
+    assert trainable(model) == 357_427
+    assert trainable(ARCHITECTURES["lenet"]((32, 32, 3), 10, 1)) == 62_006
+    assert model.get_layer("flatten").input.shape[1:3] == (5, 5)
 
 
 def test_resnet20_costs_as_published():
@@ -87,7 +137,7 @@ def test_strided_convolutions_pad_all_sides_alike():
     np.testing.assert_allclose(output[0, 1, 1], kernel[0, 0].sum(axis=0), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if not name.startswith("das_")])
 def test_weight_decay_is_a_penalty_on_every_trainable_weight(name):
     model = build(name, weight_decay=0.01)
     expected = 0.005 * sum(float((w.astype("float64") ** 2).sum()) for w in map(numpy, model.trainable_weights))
@@ -108,8 +158,13 @@ def test_weight_decay_moves_weights_as_pytorch_sgd_does():
 
 
 def test_wrong_sizes_are_refused():
-    with pytest.raises(ValueError, match=r"28x28 images.*\(32, 32, 3\)"):
-        ARCHITECTURES["lenet"]((32, 32, 3), 10, 1)
+    with pytest.raises(ValueError, match=r"28x28 or 32x32 images.*\(30, 30, 3\)"):
+        ARCHITECTURES["lenet"]((30, 30, 3), 10, 1)
+    with pytest.raises(ValueError, match=r"two filters and two units; received \(6,\) and \(120, 84\)"):
+        ARCHITECTURES["lenet"]((32, 32, 3), 10, 1, filters=(6,))
+    for wrong, received in (({"depth": 20}, "20 and 'cifar'"), ({"stem": "large"}, "18 and 'large'")):
+        with pytest.raises(ValueError, match=f"18, 34, 50, 101, 152.*cifar, imagenet; received {received}"):
+            ARCHITECTURES["deep_resnet"]((32, 32, 3), 10, 1, **wrong)
     with pytest.raises(ValueError, match="8, 14, 20, 26, ...; received 21"):
         ARCHITECTURES["resnet"]((32, 32, 3), 10, 1, depth=21)
     with pytest.raises(ValueError, match=r"32x32 images.*\(28, 28, 1\)"):
@@ -168,3 +223,34 @@ def test_augmentation_trains_in_a_compiled_program():
     model.compile("sgd", "mse")
     history = model.fit(one_pixel(20), np.ones((20, 1)), batch_size=8, verbose=0).history
     assert np.isfinite(history["loss"][0])
+
+
+def test_auto_sizing_nets_have_the_papers_start_and_widths():
+    model = ARCHITECTURES["das_cnn"]((28, 28, 1), 10, 1, hidden=(19, 14, 18, 34, 93))
+    assert trainable(model) == 166_397  # table I: 166K
+    kernel = numpy(model.get_layer("dense_1").kernel)
+    assert kernel.std() == pytest.approx((49 * 34) ** -0.5, rel=0.02)  # LeCun's, of 7 x 7 x 34 inputs
+    assert np.abs(numpy(model.get_layer("logits").kernel)).max() <= (6 / (93 + 10)) ** 0.5  # Glorot's bound
+    assert all(not np.any(layer.bias) for layer in model.layers if getattr(layer, "bias", None) is not None)
+    spaces = kmerge.channel_spaces(model)
+    assert {s.name: s.size for s in spaces.selectable} == {
+        "conv_1": 19,
+        "conv_2": 14,
+        "conv_3": 18,
+        "conv_4": 34,
+        "dense_1": 93,
+    }
+    assert [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)] == [0.2, 0.5]
+
+
+def test_pixels_shown_twice_make_the_digits_16x16():
+    model = ARCHITECTURES["das_cnn"]((8, 8, 1), 10, 1, hidden=(4, 4, 4, 4, 4), repeat=2)
+    assert model.get_layer("conv_1").output.shape[1:3] == (16, 16)
+    assert trainable(model) == sum(9 * a * 4 + 4 for a in (1, 4, 4, 4)) + 4 * (16 * 4 + 1) + 10 * 5
+
+
+@pytest.mark.parametrize("hidden", [(3, 3), (3, 3, 3, 3, 0), (3, 3, 3, 3, 2.5)])
+@pytest.mark.parametrize("name", ["das_cnn", "das_dense"])
+def test_auto_sizing_nets_take_five_widths(name, hidden):
+    with pytest.raises(ValueError, match=f"{name} expects 5 widths"):
+        ARCHITECTURES[name](CASES[name][0], 2, 1, hidden=hidden)

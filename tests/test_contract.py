@@ -11,16 +11,23 @@ import numpy as np
 import pytest
 
 import kmerge
+from baselines.auto_sizing import AutoSizing
 from baselines.budget import check_budget, stretch_of, validation_metric
 from baselines.channel_pruning import ChannelPruning
 from baselines.neuron_transplantation import MagnitudeMerge
 from baselines.strategy import Budget, Phase, Stages
 from baselines.weight_pruning import WeightPruning
-from benchmarks.strategies import STRATEGIES
+from benchmarks.strategies import SIZING, STRATEGIES
 from benchmarks.suites import load_suite
-from tests.tiny_tasks import Shelf, tiny_digits, with_test_data
+from tests.tiny_tasks import RUNNABLE, Shelf, tiny_digits, with_test_data
 
 BUDGET = Budget(teacher=3, gates=2, finetune=2, single=10)
+
+
+def takes_sizes(strategy):
+    return not isinstance(strategy, AutoSizing) or strategy.start == "found"
+
+
 SEED, EXAMPLES = 1, 96
 
 # Strategies that spend other epochs than merging does.
@@ -31,8 +38,12 @@ EPOCHS = {
     "one_model_equal_compute": None,  # as many as merging computes
     "greedy_merge": None,  # of single layers
 }
+# Strategies that take the sizes which another found, whose epochs they are charged as well.
+SEARCHING = {name for name, strategy in ((name, STRATEGIES[name]) for name in SIZING) if takes_sizes(strategy)}
+EPOCHS |= dict.fromkeys(SEARCHING, 2 * BUDGET.single)
 # Strategies that end with another architecture than the target, and what they promise instead.
 WIDE, ENSEMBLE, SMALLER, NARROWER = "twice as wide", "two targets", "at most the target's parameters", "narrower"
+SIZED = "the sizes in its row"
 ENDS = {
     "one_big_model": WIDE,
     "best_of_three_big": WIDE,
@@ -42,14 +53,16 @@ ENDS = {
     "weight_pruning_uniform": NARROWER,
     "weight_pruning_blind": NARROWER,
     "distil_prune": NARROWER,
+    **dict.fromkeys(SIZING, SIZED),
 }
 # Other settings of a strategy that is trained twice here; what differs between them draws nothing.
 ALIKE = {
     *(f"l0_merge_{name}" for name in ("paper", "lagrangian", "fade", "early", "paper_early")),
     *(f"channel_pruning_{name}" for name in ("global", "l1", "bn", "fpgm")),
     *(f"weight_pruning_{name}" for name in ("uniform", "blind")),
+    *SIZING - {"auto_sizing", "static_adam_restart", "static_weighted_l1"},
 }
-every_strategy = pytest.mark.parametrize("name", STRATEGIES)
+every_strategy = pytest.mark.parametrize("name", RUNNABLE)
 
 
 class Untouchable:
@@ -91,7 +104,7 @@ def test_the_budget_is_kept(done, task, name):
     outcome, stages = done(name)
     expected = EPOCHS.get(name, BUDGET.merging)
     if expected is not None:
-        assert outcome.epochs == expected <= BUDGET.merging
+        assert outcome.epochs == expected <= BUDGET.merging * (1 + (name in SEARCHING))
     (batch_size,) = {phase.batch_size for phase in task.phases.values()}
     assert stages.steps == outcome.epochs * math.ceil(EXAMPLES / batch_size)
     assert len(outcome.history) == outcome.epochs
@@ -109,7 +122,11 @@ def test_the_architecture_is_the_one_promised(done, task, name):
     outcome, _ = done(name)
     target = task.build(SEED)
     for model in (outcome.model, outcome.best_model):
-        check_end(ENDS.get(name), model, target, task)
+        if ENDS.get(name) == SIZED:
+            sizes = {space.name: space.size for space in kmerge.channel_spaces(model).selectable}
+            assert sizes == outcome.extras["sizes"] == json.loads(json.dumps(sizes))
+        else:
+            check_end(ENDS.get(name), model, target, task)
         assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
         assert np.isfinite(validation_metric(task, model))
 
@@ -130,7 +147,7 @@ def check_end(promise, model, target, task):
         assert all(a <= b for s, e in zip(shapes, expected, strict=True) for a, b in zip(s, e, strict=True))
 
 
-@pytest.mark.parametrize("name", [name for name in STRATEGIES if name not in ALIKE])
+@pytest.mark.parametrize("name", [name for name in RUNNABLE if name not in ALIKE])
 def test_a_seed_gives_one_result(done, task, kept, name):
     outcome, _ = done(name)
     again = STRATEGIES[name](task, BUDGET, SEED, Shelf(kept))
@@ -146,6 +163,8 @@ def test_a_failure_is_reported(task, name):
     class Failing(Stages):
         def fit(self, model, x, y, **how):
             raise MemoryError("the device is full")
+
+        size = fit
 
     with pytest.raises(MemoryError, match="the device is full"):
         STRATEGIES[name](task, BUDGET, SEED, Failing())
@@ -180,6 +199,9 @@ def test_tables_name_strategies():
         (WeightPruning(percentage=-1), BUDGET, "from 0 to below 100. Received: -1"),
         (WeightPruning(percentage=float("nan")), BUDGET, "from 0 to below 100. Received: nan"),
         (WeightPruning("all"), BUDGET, "one of .*class_blind.*Received: 'all'"),
+        (AutoSizing(), Budget(0, 0, 0, 1), "auto_sizing needs 2 epochs at least.*single=1"),
+        (STRATEGIES["static_a"], Budget(0, 0, 0, 1), "static_a needs 2 epochs at least.*single=1"),
+        (AutoSizing(penalty="l0"), BUDGET, "the strength of 'l0'. Add it to .sizing.alphas., which has weighted_l1"),
     ],
 )
 def test_bad_input_is_refused_before_training(task, strategy, budget, match):
@@ -194,6 +216,14 @@ def test_an_importance_without_scores_is_refused_before_training():
     for strategy in (ChannelPruning("bn_scale"), MagnitudeMerge(importance="bn_scale")):
         with pytest.raises(kmerge.InvalidArgumentError, match="needs units that pass a BatchNormalization"):
             strategy(load_suite("sine").task(1, None, "unused", examples=20), BUDGET, SEED, stages)
+    assert not stages.steps
+
+
+@pytest.mark.parametrize("name", sorted(SIZING))
+def test_auto_sizing_without_settings_is_refused_before_training(name):
+    stages = Shelf()
+    with pytest.raises(kmerge.InvalidArgumentError, match=rf"{name} needs a table \[sizing\] in the suite sine"):
+        STRATEGIES[name](load_suite("sine").task(1, None, "unused", examples=20), BUDGET, SEED, stages)
     assert not stages.steps
 
 

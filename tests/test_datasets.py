@@ -93,8 +93,33 @@ def test_a_number_of_examples_that_is_not_there_is_refused(cache, examples):
 
 
 def test_unknown_data_set(cache):
-    with pytest.raises(ValueError, match="Unknown data set 'mnist'; there are cifar10, cifar100, digits, fashion_mnist, sine"):
-        datasets.load("mnist", None, cache, seed=0)
+    with pytest.raises(ValueError, match="Unknown data set 'imagenet'; there are cifar10, cifar100, digits, fashion_mnist"):
+        datasets.load("imagenet", None, cache, seed=0)
+
+
+def test_folds_hold_out_every_image_once(cache):
+    held_out = []
+    for seed in range(3):
+        dataset = datasets.load("digits", None, cache, seed, folds=3)
+        data = dataset.data
+        assert [len(x) for x, _ in parts(data)] == [1198, 599, 599] and dataset.identity["fold"] == [seed, 3]
+        np.testing.assert_allclose(data.x_train.mean(), 0, atol=1e-5)
+        assert {image.tobytes() for image in data.x_test} == {image.tobytes() for image in data.x_val}
+        pixels = data.x_test - dataset.black[0]  # in deviations of this fold; the largest is 16
+        held_out.append({image.tobytes() for image in np.rint(pixels * 16 / pixels.max()).astype("uint8")})
+    assert datasets.load("digits", None, cache, 3, folds=3).identity["fold"] == [0, 3]
+    with pytest.raises(ValueError, match="digits has 1198 training examples; asked for 1199"):
+        datasets.load("digits", None, cache, 0, examples=1199, folds=3)
+    assert sum(map(len, held_out)) == len(set.union(*held_out)) == 1797
+
+
+def test_pixels_are_standardised_each_for_itself(cache):
+    dataset = datasets.load("digits", None, cache, seed=0, standardise_by="pixel")
+    x = dataset.data.x_train
+    np.testing.assert_allclose(x.mean(axis=0), 0, atol=1e-5)
+    deviation = x.std(axis=0)
+    np.testing.assert_allclose(deviation[deviation > 0], 1, rtol=1e-5)  # some pixels are always black
+    assert dataset.black == () and dataset.identity["standardise_by"] == "pixel"
 
 
 def test_cached_arrays_are_mapped_bytes(cache):
@@ -128,7 +153,7 @@ def test_a_cache_without_its_description_is_refused(tmp_path):
         datasets.load("digits", None, tmp_path, seed=0)
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion_mnist"])
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion_mnist", "mnist", "svhn_cropped"])
 def test_missing_data_names_the_exact_command(tmp_path, name):
     pytest.importorskip("tensorflow_datasets")
     with pytest.raises(datasets.DataMissingError) as error:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import suites
-from benchmarks.strategies import STRATEGIES
+from benchmarks.strategies import SIZING, STRATEGIES
 from benchmarks.suites import PHASES, SUITES, SuiteError, load_suite
 
 
@@ -34,9 +34,22 @@ def edited(tmp_path, *changes, name="digits"):
 
 def test_the_suites_of_the_papers_are_there():
     assert {"cifar100", "cifar10_vgg11", "digits", "fashion_mnist", "sine"} <= set(SUITES)
+    assert {"robots_lenet", "robots_lenet_resnet101", "robots_resnet18"} <= set(SUITES)
 
 
-@pytest.mark.parametrize("name", SUITES)
+# Suites for auto-sizing alone have no other phase than "single".
+MERGING = [name for name in SUITES if "phases" in load_suite(name).definition]
+
+
+def test_suites_of_auto_sizing_alone_have_one_phase():
+    alone = set(SUITES) - set(MERGING)
+    assert alone == {name for name in SUITES if name.startswith("das_")} and {"das_mnist", "das_ablation"} <= alone
+    for name in alone:
+        assert vars(load_suite(name).budget(0.1)) | {"single": 0} == dict.fromkeys(PHASES, 0)
+        assert load_suite(name).budget().single in (26, 40) and set(load_suite(name).strategies) <= SIZING
+
+
+@pytest.mark.parametrize("name", MERGING)
 def test_budgets_of_strategies_are_equal(name):
     budget = load_suite(name).budget()
     assert 2 * budget.teacher + budget.gates + budget.finetune == 3 * budget.teacher == budget.single
@@ -76,7 +89,7 @@ def test_scale_multiplies_epochs_and_keeps_one_each():
 
 @pytest.mark.parametrize("scale", [0.001, 0.007, 0.013, 0.3, 1.0])
 def test_one_network_has_the_epochs_of_merging_at_every_scale(scale):
-    for name in SUITES:
+    for name in MERGING:
         budget = load_suite(name).budget(scale)
         assert budget.single == 2 * budget.teacher + budget.gates + budget.finetune
 
@@ -151,7 +164,7 @@ def test_listing_imports_no_keras():
 
 
 def test_unknown_suite_names_the_known():
-    with pytest.raises(SuiteError, match=r"Unknown suite 'cifar'; there are cifar100, cifar10_vgg11, digits"):
+    with pytest.raises(SuiteError, match=r"Unknown suite 'cifar'; there are cifar100, cifar10_vgg11, das_ablation"):
         load_suite("cifar")
 
 
@@ -178,6 +191,14 @@ def test_a_suite_of_the_users_own(tmp_path):
         ('control = "paper"', 'control = "none"', "gates.control: unknown 'none'; there are paper"),
         ('sampling = "example"', "", r"\[gates\]: unknown keys \[\], missing keys \['sampling'\]"),
         ("[gates]", "[gates", "cannot be read"),
+        ("dynamic = 0.5", "dynamic = 1.0", "dynamic: expected a share of the epochs between 0 and 1; received 1.0"),
+        ("growth = 0.2", "growths = 0.2", r"\[sizing\]: unknown keys \['growths'\], missing keys \['growth'\]"),
+        ("threshold = 1e-3", "threshold = 0.0", "threshold: expected a positive number; received 0.0"),
+        ("weighted_l1 = 1e-4", "weighted_l1 = -1e-4", "weighted_l1: expected a positive number; received -0.0001"),
+        ("linf1 = 0.004", "linf = 0.004", r"alphas: unknown keys \['linf'\]"),
+        ("[sizing.alphas]", "[sizing.learning_rates]\nauto = 1.0\n[sizing.alphas]", r"unknown keys \['auto'\]"),
+        ('metric = "accuracy"', 'metric = "accuracy"\nstandardise_by = "image"', "unknown 'image'; there are channel, pixel"),
+        ('metric = "accuracy"', 'metric = "accuracy"\nfolds = 1', "folds: expected a whole number from 2; received 1"),
     ],
 )
 def test_a_wrong_file_is_refused_by_key(tmp_path, old, new, message):
@@ -188,7 +209,7 @@ def test_a_wrong_file_is_refused_by_key(tmp_path, old, new, message):
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        ('name = "resnet"', 'name = "resnets"', "unknown architecture 'resnets'; there are lenet"),
+        ('name = "resnet"', 'name = "resnets"', "unknown architecture 'resnets'; there are das_cnn, das_dense, deep_resnet"),
         ("width = 8", "hidden = 8", r"unknown keys \['hidden'\].*expected weight_decay, depth, width"),
         ("depth = 8", "depth = 9", "8, 14, 20, 26, ...; received 9"),
         ("[gates.controls.paper]", "[gates.controls.paper]\nspeed = 1", "speed"),
@@ -213,3 +234,66 @@ def test_phases_of_a_task_are_those_of_a_budget(cache):
 def test_every_default_strategy_is_registered():
     for name in SUITES:
         assert set(load_suite(name).strategies) <= set(STRATEGIES)
+
+
+def test_settings_of_auto_sizing_move_no_other_run(tmp_path):
+    digits = load_suite("digits")
+    other = load_suite(edited(tmp_path, ("dynamic = 0.5", "dynamic = 0.6")))
+    assert digits.definition == other.definition and digits.settings_of("l0_merge") == other.settings_of("l0_merge") == {}
+    assert digits.settings_of("auto_sizing") == {"sizing": digits.sizing} != other.settings_of("auto_sizing")
+    alone = load_suite("das_digits")
+    assert alone.settings_of("auto_sizing") == {} and alone.definition["sizing"] == alone.sizing
+
+
+def test_a_suite_says_what_a_strategy_lacks():
+    with pytest.raises(SuiteError, match=r"l0_merge needs the tables \[phases\] and \[gates\], which suite das_mnist"):
+        load_suite("das_mnist").settings_of("l0_merge")
+    with pytest.raises(SuiteError, match=r"static_a needs a table \[sizing\], which suite sine has not"):
+        load_suite("sine").settings_of("static_a")
+
+
+def test_auto_sizing_has_the_papers_numbers():
+    sizing = load_suite("das_cifar10").sizing
+    assert [sizing[name] for name in ("learning_rate", "batch_size", "dynamic", "growth", "min_growth", "threshold")] == [
+        4e-4,
+        128,
+        0.5,
+        0.2,
+        20,
+        1e-3,
+    ]
+    assert sizing["alphas"]["weighted_l1"] == 2e-5 and sizing["alphas"]["l21"] == 0.0085
+    assert sizing["learning_rates"] | {"auto_sizing_linf1": 0, "auto_sizing_prune_at_end": 0} == {
+        "static_a": 1.6e-3,
+        "static_b": 8e-4,
+        "static_adam_restart": 1.6e-3,
+        "auto_sizing_l21": 1e-4,
+        "auto_sizing_linf1": 0,
+        "auto_sizing_prune_at_end": 0,
+    }
+    images = [name for name in SUITES if name.startswith("das_") and "puzzle" not in name]
+    folds = {name.removeprefix("das_"): load_suite(f"{name}:paper").folds for name in images}
+    assert folds == {"mnist": 7, "fashion_mnist": 7, "svhn": 4, "cifar10": 6, "cifar100": 6, "tiny_imagenet": 11} | {
+        "ablation": 6,
+        "digits": 3,
+    }
+
+
+def test_the_papers_cross_validation_is_another_protocol(cache):
+    suite, paper = load_suite("das_digits"), load_suite("das_digits:paper")
+    assert paper.name == "das_digits_paper" and "3 folds, chosen on test data" in paper.description
+    assert paper.definition == suite.definition | {"folds": 3}
+    task = paper.task(100, None, cache)
+    assert task.identity["data"]["fold"] == [1, 3] and len(task.data.x_train) == 1198
+    with pytest.raises(SuiteError, match="digits.toml gives no folds"):
+        load_suite("digits:paper")
+
+
+def test_a_task_of_auto_sizing(cache):
+    task = load_suite("das_digits").task(100, None, cache)
+    assert task.phases == {} and task.gates is None and task.sizing.net is None
+    assert task.sizing.learning_rate_of("auto_sizing") == 4e-4 and len(task.sizing.code) == 64
+    assert task.build(1).get_layer("conv_1").output.shape == (None, 16, 16, 100)
+    assert load_suite("digits").task(100, None, cache).sizing.net(1).name == "das_cnn"
+    puzzle = load_suite("das_puzzle15").task(100, None, cache, examples=50)
+    assert puzzle.build(1).input_shape == (None, 256) and puzzle.metric == "mse"

@@ -1,13 +1,19 @@
 """Tasks that train in seconds, for tests of strategies, and what strategies train with there."""
 
 import dataclasses
+import importlib.util
 import json
 
 import keras
 
 from baselines.strategy import Stages, Task
+from benchmarks.strategies import STRATEGIES
 from benchmarks.suites import load_suite
 from kmerge.seeds import rng_of
+
+# The strategies that can run here: the solver of one is an optional package.
+HAS_SOLVER = importlib.util.find_spec("pygmtools") is not None
+RUNNABLE = [name for name in STRATEGIES if HAS_SOLVER or name != "fusion_gamf"]
 
 
 class Shelf(Stages):
@@ -32,6 +38,10 @@ class Shelf(Stages):
     def fit(self, model, x, y, **how):
         super().fit(model, x, y, **how)
         self.steps += int(model.optimizer.iterations)  # each phase has an optimizer of its own
+
+    def size(self, sizer, x, y, **how):
+        super().size(sizer, x, y, **how)
+        self.steps += int(sizer.model.optimizer.iterations)
 
     def on_epoch(self, row, state):
         self.rows.append(row)
@@ -58,5 +68,6 @@ def tiny_net(seed: int, widen: int = 1) -> keras.Model:
 
 
 def tiny_digits(cache, examples: int) -> Task:
-    """The suite "digits" with a few of its examples and `tiny_net`."""
-    return dataclasses.replace(load_suite("digits").task(1, None, cache, examples=examples), build=tiny_net)
+    """The suite "digits" with a few of its examples and `tiny_net`, also in the place of the net that auto-sizing brings."""
+    task = load_suite("digits").task(1, None, cache, examples=examples)
+    return dataclasses.replace(task, build=tiny_net, sizing=dataclasses.replace(task.sizing, net=tiny_net))

@@ -1,0 +1,300 @@
+"""Figures of auto-sizing: how the sizes that a network finds depend on what it is given.
+
+    python -m benchmarks.sizing_figures --suite das_puzzle             # all three
+    python -m benchmarks.sizing_figures starts --suite das_cifar100 --starts 25 50 75 100 150 --data-dir DATA
+
+- `alpha`: sizes of the layers for several strengths of the penalty; figure 1 of Cahlik, Kordik and Cepek, "Adapting the
+  size of artificial neural networks using dynamic auto-sizing".
+- `starts`: sizes over the epochs for several sizes at the start; their figure 2.
+- `drift`: a task that becomes harder and then easy again, which the paper only speaks of. Images: the first classes, all of
+  them, and the first again. Puzzles: boards near the goal, all, and those near again. The easy examples are repeated,
+  so that all epochs have as many steps.
+
+Each writes a CSV with every number drawn, a PNG and a PDF. Nothing is fine-tuned: all epochs are dynamic, as in the
+paper's figures. Trainings are kept in the output folder: the same command again trains what is missing and draws.
+Validation data is watched, test data is not touched.
+"""
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.datasets import DataMissingError
+from benchmarks.stages import StageCache
+from benchmarks.store import write_atomically, write_csv
+from benchmarks.suites import Suite, load_suite
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from baselines.strategy import Data, Task, TrainingRecord
+
+FIGURES = ("alpha", "starts", "drift")
+COLUMNS = ("figure", "suite", "examples", "seed", "value", "epoch", "space", "trained", "units", "val_metric", "loss")
+# Of the suite's alpha; about the puzzle's, the four of the paper's figure.
+ALPHA_FACTORS = (0.1, 1.0, 10.0, 100.0)
+STARTS = (25, 50, 100, 150)
+_PARTS = ("easy", "hard", "easy again")
+_EASY_CLASSES, _EASY_DISTANCE = 0.3, 0.5
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """Trains networks that find their sizes, and keeps them.
+
+    Attributes:
+        suite: with a table [sizing].
+        epochs: dynamic ones, of each training and of each part of a drift.
+        examples: for training; None for all.
+        data_dir, cache_dir: as for `benchmarks.run`.
+        folder: where trainings are kept.
+    """
+
+    suite: Suite
+    epochs: int
+    examples: int | None
+    data_dir: Path | None
+    cache_dir: Path
+    folder: Path
+
+    def task(self, seed: int, alpha: float | None = None, start: int | None = None) -> "Task":
+        """The suite's task, with another strength of the penalty or other widths at the start."""
+        definition, sizing = dict(self.suite.definition), dict(self.suite.sizing)
+        if alpha is not None:
+            sizing["alphas"] = {**sizing["alphas"], "weighted_l1": alpha}
+        if start is not None:
+            architecture = definition["architecture"]
+            if "hidden" not in architecture:
+                raise SystemExit(f"{architecture['name']} of suite {self.suite.name} has no widths `hidden` to start from.")
+            widths = [start] * len(architecture["hidden"])
+            definition["architecture"] = {**architecture, "hidden": widths}
+        suite = replace(self.suite, definition=definition, sizing=sizing)
+        return suite.task(seed, self.data_dir, self.cache_dir, examples=self.examples)
+
+    def train(self, parts: "Sequence[Task]", seed: int) -> "TrainingRecord":
+        """A network that sizes itself on tasks of one network, one after the other; its epochs are numbered through."""
+        from baselines.auto_sizing import AutoSizing, SizedNetwork
+        from baselines.strategy import Budget
+        from kmerge.seeds import seed_of
+
+        how, budget = AutoSizing(finetune=False), Budget(0, 0, 0, self.epochs)
+        stages = StageCache(self.folder / "stages")
+        seeds = [seed_of("figure", seed, number) for number in range(len(parts))]
+
+        def train(network: SizedNetwork) -> "TrainingRecord":
+            records = [how.train(network, task, budget, s, stages) for task, s in zip(parts, seeds, strict=True)]
+            rows = [row for record in records for row in record.rows]
+            seconds, flops = (sum(getattr(record, name) for record in records) for name in ("seconds", "flops"))
+            return replace(records[-1], rows=rows, seconds=seconds, flops=flops)
+
+        keys = [how.key(task, budget, s) for task, s in zip(parts, seeds, strict=True)]
+        key = {"stage": "figure", "parts": keys, "validation": [len(task.data.x_val) for task in parts]}
+        build = parts[0].build
+        return stages.run(key, lambda: SizedNetwork(build(seed_of("figure", seed))), train)[1]
+
+    def rows(self, figure: str, seed: int, value: object, record: "TrainingRecord") -> Iterator[Row]:
+        """What is drawn of a training: for each epoch and space its units."""
+        head = {"figure": figure, "suite": self.suite.name, "examples": self.examples, "seed": seed, "value": value}
+        for epoch, row in enumerate(record.rows, 1):
+            tail = {name: row[name] for name in ("val_metric", "loss")}
+            for space, units in row["sizes"].items():
+                yield {**head, "epoch": epoch, "space": space, "trained": row["trained_sizes"][space], "units": units, **tail}
+
+
+def easy_part(data: "Data", metric: str) -> "Data":
+    """The easier part of a task, with as many training examples, repeated.
+
+    Args:
+        data: all of it.
+        metric: "accuracy", whose labels are classes: three tenths of them, the first, are the easier task, but at least
+            two; or "mse", with distances from a goal: the nearer half is.
+
+    Returns:
+        Those examples of the training and of the validation part; no test part.
+    """
+    import numpy as np
+
+    top = float(np.max(data.y_train))
+    limit = max(1, round(_EASY_CLASSES * (top + 1)) - 1) if metric == "accuracy" else _EASY_DISTANCE * top
+    train, val = (np.flatnonzero(np.ravel(y) <= limit) for y in (data.y_train, data.y_val))
+    train = np.resize(train, len(data.y_train))
+    return replace(
+        data,
+        x_train=data.x_train[train],
+        y_train=data.y_train[train],
+        x_val=data.x_val[val],
+        y_val=data.y_val[val],
+        x_test=None,
+        y_test=None,
+    )
+
+
+def measure(figure: str, sizing: Sizing, seeds: Sequence[int], values: Sequence[float]) -> list[Row]:
+    """Trains what a figure shows.
+
+    Args:
+        figure: one of `FIGURES`.
+        sizing: what trains.
+        seeds: of the trainings.
+        values: alphas or widths at the start; for "drift" not used.
+
+    Returns:
+        The rows of its CSV.
+    """
+    rows: list[Row] = []
+    for seed in seeds:
+        if figure == "drift":
+            task = sizing.task(seed)
+            easy = replace(task, data=easy_part(task.data, task.metric))
+            rows += sizing.rows(figure, seed, "drift", sizing.train([easy, task, easy], seed))
+        for value in values if figure != "drift" else ():
+            task = sizing.task(seed, **{{"alpha": "alpha", "starts": "start"}[figure]: value})
+            rows += sizing.rows(figure, seed, value, sizing.train([task], seed))
+            print(f"{figure} {value:g}, seed {seed}: {_last(rows)}", flush=True)
+    return rows
+
+
+def _last(rows: Sequence[Row]) -> dict[str, int]:
+    names = list(dict.fromkeys(row["space"] for row in rows))
+    return {row["space"]: row["units"] for row in rows[-len(names) :]}
+
+
+def draw(figure: str, rows: Sequence[Row], epochs: int, metric: str) -> "dict[str, bytes]":
+    """Draws a figure.
+
+    Args:
+        figure: one of `FIGURES`.
+        rows: of its CSV.
+        epochs: of each part of a drift.
+        metric: of the validation data.
+
+    Returns:
+        The content of the file by its ending, "png" and "pdf".
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(drawing)
+    seeds = sorted({row["seed"] for row in rows})
+    axes = drawing.subplots()
+    {"alpha": _draw_alpha, "starts": _draw_starts, "drift": _draw_drift}[figure](axes, rows, epochs, metric)
+    axes.set_title(f"{rows[0]['suite']}, seeds {', '.join(map(str, seeds))}", fontsize="medium")
+    axes.grid(alpha=0.3)
+    files = {}
+    for kind in ("png", "pdf"):
+        buffer = io.BytesIO()
+        # No date in it: the same rows give the same file.
+        drawing.savefig(buffer, format=kind, dpi=150, metadata={"CreationDate": None} if kind == "pdf" else {})
+        files[kind] = buffer.getvalue()
+    return files
+
+
+def _draw_alpha(axes: "Axes", rows: Sequence[Row], epochs: int, metric: str) -> None:
+    spaces = list(dict.fromkeys(row["space"] for row in rows))
+    last = max(row["epoch"] for row in rows)
+    for number, value in enumerate(_unique(rows, "value")):
+        for seed in _unique(rows, "seed"):
+            found = {r["space"]: r["units"] for r in rows if (r["value"], r["seed"], r["epoch"]) == (value, seed, last)}
+            label = f"alpha = {value:g}" if seed == _unique(rows, "seed")[0] else None
+            axes.plot(spaces, [found[space] for space in spaces], "o-", color=f"C{number}", alpha=0.7, label=label)
+    axes.set_ylabel(f"units after {last} epochs")
+    axes.tick_params(axis="x", labelrotation=30 if len(spaces) > 5 else 0)
+    axes.legend()
+
+
+def _draw_starts(axes: "Axes", rows: Sequence[Row], epochs: int, metric: str) -> None:
+    """The last convolution, as in the paper, or else the last hidden layer."""
+    spaces = _unique(rows, "space")
+    space = next((name for name in reversed(spaces) if "conv" in name), spaces[-1])
+    for number, value in enumerate(_unique(rows, "value")):
+        for seed in _unique(rows, "seed"):
+            of = [r for r in rows if (r["space"], r["value"], r["seed"]) == (space, value, seed)]
+            label = f"{value:g} at the start" if seed == _unique(rows, "seed")[0] else None
+            units = [value, *(r["units"] for r in of)]
+            axes.plot(range(len(units)), units, color=f"C{number}", alpha=0.7, label=label)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(f"units of {space}")
+    axes.legend()
+
+
+def _draw_drift(axes: "Axes", rows: Sequence[Row], epochs: int, metric: str) -> None:
+    for number, space in enumerate(_unique(rows, "space")):
+        for seed in _unique(rows, "seed"):
+            of = [r for r in rows if (r["space"], r["seed"]) == (space, seed)]
+            label = space if seed == _unique(rows, "seed")[0] else None
+            axes.plot([r["epoch"] for r in of], [r["units"] for r in of], color=f"C{number}", alpha=0.7, label=label)
+    for number, part in enumerate(_PARTS):
+        if number:
+            axes.axvline(number * epochs + 0.5, color="black", linewidth=0.8)
+        axes.text((number + 0.5) / len(_PARTS), 1.0, part, transform=axes.transAxes, ha="center", va="top")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("units")
+    axes.legend(loc="center left", fontsize="small")
+
+
+def _unique(rows: Sequence[Row], name: str) -> list:
+    return list(dict.fromkeys(row[name] for row in rows))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status, 3 where data is missing.
+
+    Args:
+        arguments: of the command line; None for the process' own.
+    """
+    options = _parser().parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        suite = load_suite(options.suite)
+        suite.settings_of("auto_sizing")
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    values = {
+        "alpha": options.alphas or [factor * suite.sizing["alphas"]["weighted_l1"] for factor in ALPHA_FACTORS],
+        "starts": options.starts,
+        "drift": [],
+    }
+    epochs = options.epochs or round(suite.budget().single * suite.sizing["dynamic"])
+    folder = options.out / suite.name
+    sizing = Sizing(suite, epochs, options.examples, options.data_dir, options.cache_dir, folder)
+    try:
+        for figure in options.figures or FIGURES:
+            rows = measure(figure, sizing, suite.seeds[: options.seeds], values[figure])
+            write_csv(folder / f"{figure}.csv", COLUMNS, rows)
+            for kind, content in draw(figure, rows, epochs, suite.metric).items():
+                write_atomically(folder / f"{figure}.{kind}", content)
+            print(f"{folder / figure}.csv, .png and .pdf: {len(rows)} rows")
+    except DataMissingError as error:
+        print(error, file=sys.stderr)
+        return 3
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sizing_figures", description=__doc__.splitlines()[0])
+    parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"of {', '.join(FIGURES)} (default: all)")
+    parser.add_argument("--suite", default="das_puzzle", help="a suite with [sizing] (default: das_puzzle)")
+    parser.add_argument("--alphas", type=float, nargs="+", help="(default: .1, 1, 10 and 100 times the suite's)")
+    parser.add_argument("--starts", type=int, nargs="+", default=list(STARTS), help="widths (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, help="dynamic epochs of a training (default: the suite's)")
+    parser.add_argument("--examples", type=int, help="use so many training examples (default: all)")
+    parser.add_argument("--seeds", type=int, default=1, help="so many of the suite's seeds (default: 1)")
+    parser.add_argument("--data-dir", type=Path, help="folder of tensorflow-datasets (default: its own)")
+    parser.add_argument(
+        "--cache-dir", type=Path, default=Path("~/.cache/kmerge").expanduser(), help="(default: ~/.cache/kmerge)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("results/sizing"), help="(default: results/sizing)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""How images are split and standardised: by their pixels alone, so that no seed and no file order moves anything."""
+
+import hashlib
+
+import numpy as np
+
+from baselines.strategy import Data
+
+
+def hash_order(images: np.ndarray) -> np.ndarray:
+    """Indices of the images, sorted by the hash of their pixels: a shuffle that no seed and no file order changes."""
+    return np.argsort([hashlib.sha256(image.tobytes()).digest() for image in images], kind="stable")
+
+
+def _channel_statistics(images: np.ndarray, levels: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """Exact mean and standard deviation per channel of uint8 images, from counts: no copy in floating point."""
+    counts = np.stack([np.bincount(images[..., c].ravel(), minlength=levels) for c in range(images.shape[-1])])
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    mean = shares @ np.arange(levels)
+    return mean, np.sqrt(shares @ np.arange(levels) ** 2 - mean**2)
+
+
+def _pixel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each pixel position; a pixel that never changes gets the deviation 1."""
+    total, squares = (np.zeros(images.shape[1:]) for _ in range(2))
+    for start in range(0, len(images), 1_000):
+        part = images[start : start + 1_000].astype("float64")
+        total += part.sum(axis=0)
+        squares += (part**2).sum(axis=0)
+    mean = total / len(images)
+    variance = np.maximum(squares / len(images) - mean**2, 0)
+    return mean, np.sqrt(np.where(variance < 1e-9, 1.0, variance))
+
+
+def split(
+    arrays: dict[str, np.ndarray],
+    validation: int,
+    examples: int,
+    standardise_by: str,
+    fold: tuple[int, int] | None,
+) -> tuple[Data, tuple[float, ...]]:
+    """The three parts of a data set of images, standardised by the statistics of the whole training part.
+
+    Args:
+        arrays: `train_images`, `train_labels`, `test_images` and `test_labels`.
+        validation: how many images of the training split make the validation part.
+        examples: how many training examples are used, and at most for validation.
+        standardise_by: "channel" or "pixel".
+        fold: which fold of how many is held out of both splits together; None for the official test split.
+
+    Returns:
+        The parts, read-only, and the standardised value of a black pixel per channel, empty if there is none.
+    """
+    images, labels = arrays["train_images"], np.asarray(arrays["train_labels"])
+    test_images, test_labels = arrays["test_images"], np.asarray(arrays["test_labels"])
+    if fold is not None:
+        images, labels = np.concatenate([images, test_images]), np.concatenate([labels, test_labels])
+    order = hash_order(images)
+    held_out = order[:validation] if fold is None else order[fold[0] :: fold[1]]
+    rest = order[validation:] if fold is None else np.delete(order, np.s_[fold[0] :: fold[1]])
+    if fold is not None:
+        test_images, test_labels = images[held_out], labels[held_out]
+    mean, deviation = _STATISTICS[standardise_by](images[np.sort(rest)])
+
+    def ready(images: np.ndarray) -> np.ndarray:
+        scaled = images.astype("float32")
+        scaled -= mean.astype("float32")
+        scaled /= deviation.astype("float32")
+        return scaled
+
+    parts = []
+    for rows in (np.sort(rest[:examples]), np.sort(held_out[:examples])):
+        parts += [ready(images[rows]), labels[rows]]
+    parts += [ready(test_images), test_labels]
+    for part in parts:
+        part.flags.writeable = False
+    black = tuple(float(value) for value in -mean / deviation) if standardise_by == "channel" else ()
+    return Data(*parts), black
+
+
+_STATISTICS = {"channel": _channel_statistics, "pixel": _pixel_statistics}

@@ -1,0 +1,287 @@
+"""Dynamic auto-sizing: layers that find their own width while they train.
+
+Every period the sizer adds units to each channel space, small ones that change nothing, trains under a penalty that is
+dearer for every further unit, and drops the units that have come to nothing. Sizes settle where what is added is
+dropped again. A space of 4 units, with a growth of 2 and two units that are worth their price:
+
+    4 -> grow 6 -> train -> prune 3 -> grow 5 -> train -> prune 2 -> grow 4 -> train -> prune 2 ...
+
+    sizer = kmerge.AutoSizer(model, alpha=2e-5)
+    sizer.compile("adam", loss, metrics=["accuracy"])
+    history = sizer.fit(x, y, epochs=20, static_epochs=20)
+    sizer.model                                            # a plain keras.Model of the sizes found
+
+Sizes change without a new program: see `padded_models`.
+
+Reference: Cahlik, Kordik, Cepek, Adapting the Size of Artificial Neural Networks Using Dynamic Auto-Sizing, 2022.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kmerge.channels import trace
+from kmerge.errors import InvalidArgumentError
+from kmerge.graph import compile_arguments
+from kmerge.optimizer_slots import find_slots
+from kmerge.regularizers import PENALTIES, UnitRegularizer
+from kmerge.sizing_checks import check_alpha, check_options, sizable_spaces
+from kmerge.sizing_epochs import Schedule, run_epochs
+from kmerge.sizing_files import read_sizer, restore, write_sizer
+from kmerge.sizing_state import SizingState, grown_sizes
+from kmerge.training import Arrays
+from kmerge.unit_paths import UnitPaths
+
+# What `save` writes as it is.
+_OPTIONS = ("growth", "min_growth", "threshold", "period", "min_units", "grow", "prune", "optimizer_state", "seed")
+
+
+class SizingWarning(UserWarning):
+    """Sizing works, but not as well as one may expect; the message says why."""
+
+
+class AutoSizer:
+    """Trains a model whose channel spaces find their own sizes (Algorithm 1 of the paper).
+
+    The model given is never changed. `model` is a plain one of the sizes of now; `sizes` are these.
+
+    Args:
+        model: a Functional or Sequential model, compiled or not. A compiled one hands on its optimizer's state.
+        alpha: strength of the penalty: a number, or a function of the epoch. The attribute may be set at any time.
+        penalty: "weighted_l1" (the paper's), "l1", "l21", "linf1", or an instance of a class of `kmerge.regularizers`, of
+            which all but its alpha is used.
+        growth: share of its units that each space gains per period, rounded down.
+        min_growth: but at least so many.
+        threshold: tau: a unit stays if its largest weight, bias included, is at least so large. Behind a normalisation
+            its effective weight counts, and not the bias. New units have fresh weights times tau.
+        period: epochs from one growth to the next.
+        min_units: what every space keeps.
+        grow: whether units are added.
+        prune: when units are dropped: "period" (the end of each), "end" (of the dynamic epochs; original auto-sizing), or
+            "never".
+        optimizer_state: "carry" keeps the state of the optimizer with each unit. "restart" is the paper's: at every
+            change weights with units start anew, but the number of steps goes on.
+        spaces: names of the spaces to size, or of layers that make them; by default all that can be.
+        seed: of new units, and of the order of the data.
+
+    Attributes:
+        left: the spaces that keep their size, with the reason.
+        epochs_done: how many epochs were trained.
+        history_of_sizes: for each dynamic epoch `{"epoch", "grown", "sizes", "room"}`: the sizes it was trained with, the
+            sizes after it, and the sizes of the program.
+
+    Raises:
+        InvalidArgumentError: for an argument out of its range, or a model without a space that can be sized.
+        UnsupportedLayerError: names a layer whose channels cannot be followed.
+
+    Reference:
+        Cahlik et al. 2022, Algorithm 1 and equation 1.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        alpha: float | Callable[[int], float] = 2e-5,
+        penalty: str | UnitRegularizer = "weighted_l1",
+        *,
+        growth: float = 0.2,
+        min_growth: int = 20,
+        threshold: float = 1e-3,
+        period: int = 1,
+        min_units: int = 1,
+        grow: bool = True,
+        prune: str = "period",
+        optimizer_state: str = "carry",
+        spaces: Sequence[str] | None = None,
+        seed: int = 0,
+    ):
+        check_alpha(alpha(0) if callable(alpha) else alpha)
+        check_options(growth, min_growth, threshold, period, min_units, prune, optimizer_state)
+        self.alpha = alpha
+        self.penalty = penalty if isinstance(penalty, UnitRegularizer) else _penalty(penalty)
+        self.growth, self.min_growth, self.threshold = float(growth), int(min_growth), float(threshold)
+        self.period, self.min_units, self.seed = int(period), int(min_units), int(seed)
+        self.grow, self.prune, self.optimizer_state = bool(grow), prune, optimizer_state
+        self._paths = UnitPaths(trace(model))
+        self._names, self.left = sizable_spaces(self._paths, spaces)
+        self.epochs_done = 0
+        self.history_of_sizes: list[dict] = []
+        self._state: SizingState | None = None
+        if model.compiled:
+            self.compile(**compile_arguments(model))
+
+    def compile(
+        self,
+        optimizer: str | keras.optimizers.Optimizer = "adam",
+        loss: object = None,
+        metrics: object = None,
+        **arguments,
+    ) -> None:
+        """Sets how the model is trained, as `keras.Model.compile` does. Once training began, it starts the optimizer anew.
+
+        Args:
+            optimizer: its configuration is used; the object is not changed.
+            loss: as in `keras.Model.compile`.
+            metrics: likewise.
+            **arguments: others of `keras.Model.compile`.
+        """
+        optimizer = keras.optimizers.get(optimizer)
+        arguments = {**arguments, "optimizer": optimizer, "loss": loss, "metrics": metrics}
+        state = SizingState(self._paths, self._names, self.penalty, self.threshold, arguments, self.seed)
+        if self._state is not None:
+            state.continue_from(self._state)
+        self._state = state
+        if self.grow and not find_slots(optimizer, [keras.Variable(np.zeros(1))]):
+            warnings.warn(
+                f"Optimizer {type(optimizer).__name__} keeps no state for each weight. It steps by the gradient alone, which "
+                "hardly moves units of the size of the threshold, so few new units will stay. Take Adam, or RMSprop.",
+                SizingWarning,
+                stacklevel=2,
+            )
+        if self.exact:
+            warnings.warn(
+                f"Idle units of {', '.join(self.exact)} are not zero where they are read, as an activation with f(0) != 0 "
+                "follows. A dropped unit leaves a constant, so pruning changes the outputs where that cannot be carried into "
+                "a bias; and each change of size compiles a new program. Activations with f(0) = 0, as relu, avoid both.",
+                SizingWarning,
+                stacklevel=2,
+            )
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The units of each space that is sized."""
+        return self._state.sizes if self._state else {n: self._paths.walked.spaces[n].size for n in self._names}
+
+    @property
+    def compiles(self) -> int:
+        """How many models were built and compiled to be trained."""
+        return self._state.compiles if self._state else 0
+
+    @property
+    def model(self) -> keras.Model:
+        """A plain `keras.Model` of the sizes of now, compiled, with the state of its optimizer."""
+        return self._compiled_state().plain_model()
+
+    def fit(
+        self,
+        x: Arrays,
+        y: Arrays | None = None,
+        *,
+        batch_size: int = 32,
+        epochs: int = 20,
+        static_epochs: int = 20,
+        initial_epoch: int = 0,
+        validation_data: tuple | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        shuffle: bool = True,
+        augment: keras.Layer | None = None,
+        verbose: str | int = "auto",
+    ) -> keras.callbacks.History:
+        """Trains: dynamic epochs, then static ones at the sizes found, without a penalty.
+
+        A second call goes on with the sizes there are, so it follows data that changes. Callbacks see, in dynamic epochs,
+        a model with room for units and a penalty; `sizer.model` is the one to save. Validation, and callbacks at the end of
+        an epoch, come after units were dropped.
+
+        Args:
+            x: as in `kmerge.fit`.
+            y: likewise.
+            batch_size: examples per step.
+            epochs: number of dynamic epochs.
+            static_epochs: number of epochs after them.
+            initial_epoch: number of the first epoch, counted from 0 over both; with a sizer that was loaded, its
+                `epochs_done`.
+            validation_data: as in `kmerge.fit`.
+            callbacks: Keras callbacks.
+            shuffle: as in `kmerge.fit`.
+            augment: as in `kmerge.fit`.
+            verbose: 0 is silent; else each epoch prints a line with the sizes.
+
+        Returns:
+            The history, as that of `model.fit`. Its "units" are, for each epoch, the sizes after it.
+
+        Raises:
+            InvalidArgumentError: as `kmerge.fit`, and if the sizer was not compiled.
+        """
+        state = self._compiled_state()
+        state.examples = _first_examples(x)
+        schedule = Schedule(epochs, static_epochs, initial_epoch, self.period, self.grow, self.prune)
+        data = dict(x=x, y=y, batch_size=batch_size, validation_data=validation_data, shuffle=shuffle, augment=augment)
+        return run_epochs(self, state, schedule, {**data, "seed": self.seed}, list(callbacks), verbose)
+
+    @property
+    def exact(self) -> list[str]:
+        """The spaces that need a new program at each change of size, as idle units there are not zero."""
+        return list(self._state.rooms.exact) if self._state else []
+
+    def save(self, path: str | Path) -> None:
+        """Writes the sizer to a file, from which `load` goes on as if it had never stopped.
+
+        Call it between epochs: after `fit`, or from a callback at the end of an epoch.
+
+        Args:
+            path: of the file.
+        """
+        state = self._compiled_state()
+        state.settle()
+        options = {name: getattr(self, name) for name in _OPTIONS}
+        options["alpha"] = None if callable(self.alpha) else float(self.alpha)
+        options["penalty"] = keras.saving.serialize_keras_object(self.penalty)
+        done = {"epochs_done": self.epochs_done, "history_of_sizes": self.history_of_sizes}
+        write_sizer(path, self._paths.walked.model, {"options": {**options, "spaces": self._names}, **done}, state)
+
+    @classmethod
+    def load(cls, path: str | Path, alpha: float | Callable[[int], float] | None = None) -> "AutoSizer":
+        """Reads a sizer that `save` wrote; go on with `fit(..., initial_epoch=sizer.epochs_done)`.
+
+        Args:
+            path: of the file.
+            alpha: strength of the penalty from now on; needed where it is a function, which no file holds.
+
+        Raises:
+            InvalidArgumentError: for a file of something else, or a missing alpha.
+        """
+        model, saved, compiled, rest = read_sizer(path)
+        options = saved["options"]
+        options["alpha"] = options["alpha"] if alpha is None else alpha
+        if options["alpha"] is None:
+            raise InvalidArgumentError(f"{path}: alpha was a function, which no file holds: give it as load(path, alpha=...).")
+        options["penalty"] = keras.saving.deserialize_keras_object(options["penalty"])
+        sizer = cls(model, **options)
+        sizer.compile(**compiled)
+        restore(sizer._state, rest)
+        sizer.epochs_done, sizer.history_of_sizes = saved["epochs_done"], saved["history_of_sizes"]
+        return sizer
+
+    def alpha_at(self, epoch: int) -> float:
+        """The strength of the penalty in an epoch."""
+        alpha = self.alpha(epoch) if callable(self.alpha) else self.alpha
+        check_alpha(alpha)
+        return float(alpha)
+
+    def larger(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """The sizes with which a period starts that finds these."""
+        return grown_sizes(sizes, self.growth, self.min_growth)
+
+    def _compiled_state(self) -> SizingState:
+        if self._state is None:
+            raise InvalidArgumentError(
+                "The model given to AutoSizer was not compiled: call sizer.compile(optimizer, loss, metrics) first."
+            )
+        return self._state
+
+
+def _penalty(name: str) -> UnitRegularizer:
+    if name not in PENALTIES:
+        raise InvalidArgumentError(
+            f"AutoSizer: penalty must be one of {list(PENALTIES)} or an instance of a class of kmerge.regularizers, received "
+            f"{name!r}."
+        )
+    return PENALTIES[name](1.0)
+
+
+def _first_examples(x: Arrays) -> object | None:
+    return keras.tree.map_structure(lambda array: np.asarray(array[:2]), x)

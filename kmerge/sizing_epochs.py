@@ -1,0 +1,194 @@
+"""The epochs of an `AutoSizer`: when units come and go, and what callbacks see."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import keras
+
+from kmerge.sizing_state import SizingState
+from kmerge.training import fit
+
+_BATCH_HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What happens in which epoch, counted from 0.
+
+    Attributes:
+        dynamic: number of dynamic epochs.
+        static: number of those after them.
+        start: the first to run.
+        period: dynamic epochs from one growth to the next.
+        growing: whether units are added.
+        pruning: "period", "end" or "never".
+    """
+
+    dynamic: int
+    static: int
+    start: int
+    period: int
+    growing: bool
+    pruning: str
+
+    def is_dynamic(self, epoch: int) -> bool:
+        """Whether units may come and go."""
+        return epoch < self.dynamic
+
+    def grows(self, epoch: int) -> bool:
+        """Whether units are added before it."""
+        return self.is_dynamic(epoch) and self.growing and epoch % self.period == 0
+
+    def prunes(self, epoch: int) -> bool:
+        """Whether units are dropped after it."""
+        last = epoch == self.dynamic - 1
+        ends = self.pruning == "period" and (epoch + 1) % self.period == 0
+        return self.is_dynamic(epoch) and (ends or last and self.pruning != "never")
+
+
+class _Inside(keras.callbacks.Callback):
+    """Runs inside `fit`: prunes before the model is validated."""
+
+    def __init__(self, finish: Callable[[], None]):
+        super().__init__()
+        self._finish = finish
+
+    def on_test_begin(self, logs=None):
+        self._finish()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._finish()
+
+
+class _Batches(keras.callbacks.Callback):
+    """Hands the hooks of single batches on to the callbacks that have them."""
+
+    def __init__(self, callbacks: list):
+        super().__init__()
+        self._callbacks = callbacks
+
+    def on_train_batch_begin(self, batch, logs=None):
+        for callback in self._callbacks:
+            callback.on_train_batch_begin(batch, logs)
+
+    def on_train_batch_end(self, batch, logs=None):
+        for callback in self._callbacks:
+            callback.on_train_batch_end(batch, logs)
+
+
+def run_epochs(
+    sizer: object, state: SizingState, schedule: Schedule, data: Mapping, callbacks: Sequence, verbose: str | int
+) -> keras.callbacks.History:
+    """Runs the epochs of a schedule.
+
+    Args:
+        sizer: the `AutoSizer`, for its options.
+        state: its weights and models.
+        schedule: what happens when.
+        data: arguments of `fit`.
+        callbacks: of the user.
+        verbose: 0 is silent.
+
+    Returns:
+        The history.
+    """
+    run = _Run(sizer, state, schedule, data, verbose)
+    total = schedule.dynamic + schedule.static
+    history = keras.callbacks.History()
+    hooks = keras.callbacks.CallbackList(
+        [*callbacks, history], add_history=False, model=None, epochs=total, verbose=verbose
+    )
+    run.relayed = [c for c in callbacks if _has_batch_hooks(c)]
+    units, logs, started = [], {}, False
+    for epoch in range(schedule.start, total):
+        model = run.begin(epoch)
+        if getattr(hooks, "model", None) is not model:
+            hooks.set_model(model)
+        if not started:
+            hooks.on_train_begin()
+            started = True
+        hooks.on_epoch_begin(epoch)
+        logs = run.train(epoch)
+        units.append(state.sizes)
+        hooks.on_epoch_end(epoch, logs)
+        run.tell(epoch, total, logs)
+        if model.stop_training:
+            break
+    if started:
+        hooks.on_train_end(logs)
+        state.pull()
+    history.history["units"] = units
+    return history
+
+
+def _has_batch_hooks(callback: keras.callbacks.Callback) -> bool:
+    base = keras.callbacks.Callback
+    return any(getattr(type(callback), hook) is not getattr(base, hook) for hook in _BATCH_HOOKS)
+
+
+class _Run:
+    def __init__(self, sizer, state: SizingState, schedule: Schedule, data: Mapping, verbose):
+        self.sizer, self.state, self.schedule, self.data, self.verbose = sizer, state, schedule, dict(data), verbose
+        self.relayed: list = []
+        self._open = False  # whether the sizes of this epoch are still to be found
+        self._record: dict = {}
+        self._ready = False  # whether the model that is trained holds the weights
+
+    def begin(self, epoch: int) -> keras.Model:
+        """Adds units, and returns the model to train."""
+        sizer, state, schedule = self.sizer, self.state, self.schedule
+        if not schedule.is_dynamic(epoch):
+            if not self._ready or state.working.penalty is not None:
+                state.load(None)
+                self._ready = True
+            return state.working.trained
+        if schedule.grows(epoch):
+            state.grow(sizer.larger(state.sizes))
+            self._restart()
+            self._ready = False
+        if not self._ready:
+            state.load(sizer.alpha_at(epoch))
+            self._ready = True
+        state.set_alpha(sizer.alpha_at(epoch))
+        self._record = {"epoch": epoch, "grown": state.sizes, "room": dict(state.working.room)}
+        return state.working.trained
+
+    def train(self, epoch: int) -> dict:
+        """Trains one epoch and drops units; returns the logs."""
+        dynamic = self._open = self.schedule.is_dynamic(epoch)
+        inside = [_Inside(lambda: self._finish(epoch))] if dynamic else []
+        inside += [_Batches(self.relayed)] if self.relayed else []
+        while True:
+            model = self.state.working.trained
+            history = fit(model, **self.data, initial_epoch=epoch, epochs=epoch + 1, callbacks=inside, verbose=0)
+            if not self._open:
+                break
+            # Idle units were not idle. The weights from before the epoch are still there: once more, without room.
+            self.state.load(self.sizer.alpha_at(epoch))
+        self.sizer.epochs_done = epoch + 1
+        return {name: values[-1] for name, values in history.history.items()}
+
+    def _finish(self, epoch: int) -> None:
+        """After the steps of a dynamic epoch: reads the weights, and drops units if it is time."""
+        if not self._open or self.state.woken():
+            return
+        self._open = False
+        self.state.pull()
+        if self.schedule.prunes(epoch):
+            self.state.prune(self.sizer.min_units)
+            self._restart()
+            self.state.refill()
+            self._record |= {"change": self.state.change, "not_exact": self.state.not_exact}
+        self.sizer.history_of_sizes.append({**self._record, "sizes": self.state.sizes})
+
+    def _restart(self) -> None:
+        if self.sizer.optimizer_state == "restart":
+            self.state.weights.restart_slots()
+
+    def tell(self, epoch: int, total: int, logs: Mapping) -> None:
+        """Prints a line on an epoch."""
+        if self.verbose:
+            sizes = " ".join(f"{name} {n}" for name, n in self.state.sizes.items())
+            kind = "dynamic" if self.schedule.is_dynamic(epoch) else "static"
+            values = " ".join(f"{name} {value:.4g}" for name, value in logs.items())
+            print(f"Epoch {epoch + 1}/{total} {kind}: units {sizes}; {values}", flush=True)

@@ -1,0 +1,185 @@
+"""The penalty on units inside a model that is being sized: a layer whose factors change without a new program.
+
+A unit whose scale is set by no normalisation pays for its weights and its bias. One that is normalised pays for its
+effective weights, `gamma * w / std`, and for beta: their gradient goes to gamma and beta only, as the scale of w is divided
+out. So the penalty is that of the network with its normalisations folded in.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+
+from kmerge.graph import find_weight
+from kmerge.labels import positions_of
+from kmerge.regularizers import UnitRegularizer
+from kmerge.sized_weights import Geometry
+from kmerge.unit_paths import UnitPaths, unit_axis, weight_index
+
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Term:
+    """Some weights of units.
+
+    Attributes:
+        parts: gives arrays that each hold weights of all units, of the shape (weights of a unit, positions).
+        units: for each position, the place of its unit among those of all spaces; the place behind the last for none.
+    """
+
+    parts: Callable[[], list]
+    units: np.ndarray
+
+
+class SizingPenalty(keras.layers.Layer):
+    """Hands its input on, and adds the penalty on units to the loss of every training step.
+
+    Args:
+        terms: gives the terms; a function, as the weights belong to other layers.
+        regularizer: its norms are taken.
+        units: number of units.
+        **kwargs: for `keras.layers.Layer`.
+    """
+
+    def __init__(self, terms: Callable[[], list[Term]], regularizer: UnitRegularizer, units: int, **kwargs):
+        super().__init__(autocast=False, dtype="float32", **kwargs)
+        self._terms, self._norms, self._units = terms, regularizer.norms, units
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        # A variable of the model: whatever else a program reads, JAX takes for a constant.
+        self.factors = self.add_weight(
+            name="factors", shape=(self._units + 1,), initializer="zeros", trainable=False, dtype="float32"
+        )
+
+    def call(self, x, training=False):
+        if training:
+            self.add_loss(self.penalty())
+        return x
+
+    def penalty(self):
+        """The penalty, a float32 scalar."""
+        factors = ops.convert_to_tensor(self.factors)
+        parts = [ops.sum(ops.take(factors, term.units) * self._norms(*term.parts())) for term in self._terms()]
+        return sum(parts[1:], parts[0])
+
+    def set_factors(self, factors: np.ndarray) -> None:
+        """Sets the factor on the norm of each unit, shape (units,)."""
+        self.factors.assign(np.append(factors, 0.0).astype("float32"))
+
+
+class Terms:
+    """The terms of a model's units.
+
+    Args:
+        paths: the paths of its units.
+        geometry: the labels of its weights.
+        sizes: its sizes.
+        layers: its layers by path.
+        regularizer: its norms are taken.
+    """
+
+    def __init__(
+        self,
+        paths: UnitPaths,
+        geometry: Geometry,
+        sizes: Mapping[str, int],
+        layers: Mapping[str, keras.Layer],
+        regularizer: UnitRegularizer,
+    ):
+        self._paths, self._geometry, self._sizes = paths, geometry, sizes
+        self._layers, self._regularizer = layers, regularizer
+
+    def all(self) -> list[Term]:
+        """Every term: those of layers whose scale counts, then those of normalisations."""
+        direct: dict[tuple, None] = {}
+        scaled: dict[str, dict] = {}
+        for path in self._paths.paths:
+            scale = self._paths.scale_of(path)
+            if scale is None:
+                direct[path.maker, "produces"] = None
+            else:
+                scaled.setdefault(scale, {})[path.maker] = None
+            after = path.passes if scale is None else path.passes[path.passes.index(scale) + 1 :]
+            direct.update(dict.fromkeys((p, "channel") for p in after if self._paths.holds_kernel(p)))
+        terms = [term for path, role in direct for term in self._direct(path, role)]
+        terms += [self._scaled(path, list(makers)) for path, makers in scaled.items()]
+        return [term for term in terms if np.any(term.units < self._count)]
+
+    @property
+    def _count(self) -> int:
+        return sum(self._sizes.values())
+
+    def _axis(self, path: str, name: str, role: str) -> tuple:
+        """A weight of the model, the number of its axis of units, and the ids along it."""
+        index = weight_index(self._paths.walked.layers[path], name)
+        if index is None:
+            return None, 0, np.zeros(0, int)
+        at, axis = unit_axis(self._geometry.axes(self._sizes)[path, index], role)
+        return self._layers[path].weights[index], at, axis.units
+
+    def _units(self, ids: np.ndarray) -> np.ndarray:
+        places = self._geometry.places(ids, self._sizes)
+        return np.where(places < 0, self._count, places).astype("int32")
+
+    def _direct(self, path: str, role: str) -> list[Term]:
+        """A layer's kernels and, with the first that has the same units along it, each bias."""
+        groups: list[tuple] = []
+        names = [(name, role) for name in self._paths.kernels(path, role)]
+        for name, axes in self._paths.walked.axes[path].items():
+            if len(axes) == 1 and name != "gamma":
+                names.append((name, axes[0].role))
+        for name, of_role in names:
+            variable, at, ids = self._axis(path, name, of_role)
+            if variable is None:
+                continue
+            same = next((members for known, members in groups if np.array_equal(known, ids)), None)
+            if same is None:
+                groups.append((ids, same := []))
+            same.append((variable, at))
+        return [Term(_parts_of(members), self._units(ids)) for ids, members in groups]
+
+    def _scaled(self, path: str, makers: list[str]) -> Term:
+        gamma, _, ids = self._axis(path, "gamma", "channel")
+        layer, norms = self._layers[path], self._regularizer.norms
+        beta, moving = find_weight(layer, "beta"), find_weight(layer, "moving_variance")
+        sources = [
+            self._of_maker(maker, name, ids) for maker in makers for name in self._paths.kernels(maker, "produces")
+        ]
+
+        def parts():
+            kernels = 0.0
+            for kernel, positions, here in sources:
+                norm = norms(*kernel())
+                if moving is None:  # a group norm: its standard deviation is not kept, but goes with the weights
+                    norm = norm / (ops.sqrt(ops.sum(ops.square(kernel()[0]), axis=0)) + _TINY)
+                kernels = kernels + ops.take(norm, positions) * here
+            if moving is not None:
+                kernels = kernels / ops.sqrt(ops.convert_to_tensor(moving) + layer.epsilon)
+            found = [ops.convert_to_tensor(gamma) * ops.stop_gradient(kernels)]
+            found += [] if beta is None else [ops.convert_to_tensor(beta)]
+            return [ops.expand_dims(values, 0) for values in found]
+
+        return Term(parts, self._units(ids))
+
+    def _of_maker(self, maker: str, name: str, wanted: np.ndarray) -> tuple:
+        """The parts of a kernel, where the units `wanted` stand in it, and 1 for each that it makes, else 0."""
+        variable, at, ids = self._axis(maker, name, "produces")
+        first = positions_of(np.unique(wanted), ids)
+        found = first[np.searchsorted(np.unique(wanted), wanted)]
+        return _parts_of([(variable, at)]), np.maximum(found, 0).astype("int32"), (found >= 0).astype("float32")
+
+
+def _parts_of(members: list[tuple]) -> Callable[[], list]:
+    def parts():
+        found = []
+        for variable, at in members:
+            value = ops.convert_to_tensor(variable)
+            value = value if at == len(variable.shape) - 1 else ops.moveaxis(value, at, -1)
+            found.append(ops.reshape(value, (-1, variable.shape[at])))
+        return found
+
+    return parts

@@ -1,0 +1,283 @@
+"""What an `AutoSizer` does to a model between epochs: grow, prune, hand weights and slots on.
+
+Nothing here trains. The weights of the units alive are kept as arrays without room; a `WorkingModel` with room is filled
+from them before an epoch and read after it. So no result depends on how much room there is.
+"""
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from kmerge.budgets import WidthCosts
+from kmerge.channels import Trace
+from kmerge.constants import fold_constants
+from kmerge.graph import find_weight
+from kmerge.idle_units import spaces_with_a_constant
+from kmerge.new_units import QuickFresh
+from kmerge.optimizer_slots import find_slots
+from kmerge.padded_models import Rooms, WorkingModel, stray_variables
+from kmerge.regularizers import UnitRegularizer
+from kmerge.seeds import seed_of
+from kmerge.sized_weights import Geometry, Key, SizedWeights, array_of
+from kmerge.unit_paths import EffectiveWeights, UnitPaths
+
+
+class SizingState:
+    """A model whose spaces change their sizes, between two epochs.
+
+    Args:
+        paths: the paths of its units.
+        names: the spaces that change.
+        regularizer: the penalty.
+        threshold: units below it go; new units are of this size.
+        arguments: of `compile`.
+        seed: of new units.
+
+    Attributes:
+        weights: of the units alive, with their slots.
+        working: the model that is trained, or None.
+        room: the room of the last dynamic epoch, or None.
+        compiles: how many models were compiled to be trained.
+        grown: how often units were added.
+        examples: two inputs, on which constants are read.
+        not_exact, change: of the last pruning: where constants could not be carried exactly and why, and the largest
+            change of an output on the examples, over the largest output.
+    """
+
+    def __init__(
+        self,
+        paths: UnitPaths,
+        names: list[str],
+        regularizer: UnitRegularizer,
+        threshold: float,
+        arguments: Mapping,
+        seed: int,
+    ):
+        self.paths, self.regularizer, self.threshold = paths, regularizer, threshold
+        self.geometry = Geometry(paths.walked, names)
+        self.examples: object = None
+        self.not_exact: dict[str, str] = {}
+        self.change = 0.0
+        self.arguments, self.seed = dict(arguments), seed
+        self.working: WorkingModel | None = None
+        self.compiles = self.grown = 0
+        self.room: dict[str, int] | None = None
+        self._new: dict[str, np.ndarray] = {}  # units whose constants are still to be taken from what reads them
+        self.rooms = Rooms(WidthCosts(paths.walked), [n for n in spaces_with_a_constant(paths) if n in names])
+        self.slots: list = []
+        self.others: list | None = None
+        self.weights = _weights_of(paths.walked, self.geometry)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """By space, the units alive."""
+        return dict(self.weights.sizes)
+
+    # Between epochs --------------------------------------------------------------------------------------------------
+
+    def grow(self, new_sizes: Mapping[str, int]) -> None:
+        """Adds units, with small weights of a seed of their own, behind those that are there."""
+        before = self.sizes
+        fresh = QuickFresh(self.paths.walked, 1.0, seed_of("sizing", self.seed, self.grown))
+        self.weights = self.weights.resized(new_sizes)
+        self.weights.drawn(before, lambda key, shape: fresh.draw(*key, shape), self._scale)
+        self.grown += 1
+        self._new = {n: np.arange(before[n], new_sizes[n]) for n in self.rooms.exact}
+
+    def _scale(self, key: Key, role: str) -> float:
+        """The factor on the fresh weights that new units have along an axis of a weight."""
+        path, index = key
+        layer = self.paths.walked.layers[path]
+        scales = {self.paths.scale_of(p) for p in self.paths.paths}
+        if role == "consumes":
+            return self.threshold
+        if role == "channel":
+            return self.threshold if path in scales and layer.weights[index] is find_weight(layer, "gamma") else 1.0
+        normalised = [self.paths.scale_of(p) is not None for p in self.paths.paths if p.maker == path]
+        return 1.0 if normalised and all(normalised) else self.threshold
+
+    def prune(self, min_units: int) -> dict[str, np.ndarray]:
+        """Drops the units below the threshold; the largest stay where too few would. Returns what is kept."""
+        keep = {}
+        for name, values in EffectiveWeights(self.paths, self.weights).sizes().items():
+            stays = values >= self.threshold
+            if stays.sum() < min_units:
+                stays[np.argsort(-values, kind="stable")[:min_units]] = True
+            keep[name] = np.flatnonzero(stays)
+        self.not_exact, self.change, before = {}, 0.0, None
+        gone = {
+            name: np.setdiff1d(np.arange(n), keep[name]) for name, n in self.sizes.items() if name in self._constant
+        }
+        if any(map(len, gone.values())):
+            before = self._outputs()
+            self.weights, self.not_exact = self._carried(gone, 1.0)
+        self.weights = self.weights.resized({name: len(units) for name, units in keep.items()}, keep)
+        if before is not None:
+            self.refill()
+            self.change = _difference(before, self._outputs())
+        return keep
+
+    # What constant units give ----------------------------------------------------------------------------------------
+
+    @property
+    def _constant(self) -> set[str]:
+        """The spaces whose units can give a constant once their weights are zero."""
+        passed = {p.maker for p in self.paths.paths if p.passes}
+        spaces = self.paths.walked.spaces
+        return {n for n in self.geometry.names if n in self.rooms.exact or passed & {*spaces[n].owners}}
+
+    def _carried(self, units: Mapping[str, np.ndarray], sign: float) -> tuple[SizedWeights, dict[str, str]]:
+        """The weights once what units give without their inputs is added to what reads them; and where it is not exact.
+
+        Args:
+            units: by space, the ranks of the units.
+            sign: 1 if they go, -1 if they come.
+        """
+        model, chosen = self.working, np.zeros(len(self.working.walked.space_of), bool)
+        for name, ranks in units.items():
+            chosen[model.walked.spaces[name].units[ranks]] = True
+        silent = SizedWeights(
+            self.geometry, self.sizes, {k: list(v) for k, v in self.weights.arrays.items()}, self.weights.starts
+        )
+        for key, axes in silent.axes.items():
+            if not self._feeds(key):
+                continue
+            for at, axis in enumerate(axes):
+                if axis is not None and axis.role != "consumes":
+                    ranks = [np.isin(self.geometry.ranks(axis.units, name), ranks) for name, ranks in units.items()]
+                    silent.arrays[key][0] = silent.value(key).copy()
+                    silent.arrays[key][0][(slice(None),) * at + (np.any(ranks, axis=0),)] = 0.0
+        model.write(silent, [], None)
+        why = fold_constants(model.walked.layers, model.walked, chosen, chosen, self.examples, sign)
+        changed, _ = model.read(self.sizes, [])
+        for key, values in silent.arrays.items():
+            values[0] = self.weights.value(key) if self._feeds(key) else changed.value(key)
+        return silent, why
+
+    def _feeds(self, key: Key) -> bool:
+        """Whether a weight is a kernel that makes units, or the scale of a normalisation."""
+        path, index = key
+        layer = self.paths.walked.layers[path]
+        return len(layer.weights[index].shape) > 1 or layer.weights[index] is find_weight(layer, "gamma")
+
+    def _outputs(self) -> list[np.ndarray]:
+        found = self.working.plain(self.examples, training=False)
+        return [array_of(y).astype("float64") for y in keras.tree.flatten(found)]
+
+    # Models ----------------------------------------------------------------------------------------------------------
+
+    def load(self, alpha: float | None) -> WorkingModel:
+        """Fills a model to train with the weights: with room and a penalty of this strength, or of the exact sizes."""
+        plain = alpha is None
+        room = self.sizes if plain else self.rooms.next(self.sizes, self.room)
+        if self.working is None or plain != (self.working.penalty is None) or room != self.working.room:
+            self.working = self._built(room, plain)
+            self.compiles += 1
+        self.room = None if plain else room
+        self._write(self.working)
+        if self._new and any(map(len, self._new.values())):
+            self.weights, _ = self._carried(self._new, -1.0)
+            self._write(self.working)
+        self._new = {}
+        if not plain:
+            self.set_alpha(alpha)
+        return self.working
+
+    def set_alpha(self, alpha: float) -> None:
+        """Sets the factors of the units alive."""
+        factors = []
+        for name in self.geometry.names:
+            ranks = np.arange(1, 1 + self.working.room[name])
+            ranks[self.sizes[name] :] = 0
+            factors.append(self.regularizer.coefficients(ranks, alpha))
+        self.working.penalty.set_factors(np.concatenate(factors))
+
+    def refill(self) -> None:
+        """Fills the model that is trained anew, after units went."""
+        self._write(self.working)
+
+    def woken(self) -> list[str]:
+        """The spaces whose idle units have not stayed idle in training; from now on they get no room."""
+        found = self.working.woken(self.sizes)
+        self.rooms.exact = [*self.rooms.exact, *found]
+        return found
+
+    def pull(self) -> None:
+        """Reads the weights of the units alive from the model that is trained."""
+        self.weights, self.others = self.working.read(self.sizes, self.slots)
+
+    def continue_from(self, other: "SizingState") -> None:
+        """Takes over the sizes and weights of another state, but not of its optimizer."""
+        weights = other.weights
+        arrays, starts = {k: v[:1] for k, v in weights.arrays.items()}, {k: v[:1] for k, v in weights.starts.items()}
+        self.weights = SizedWeights(self.geometry, weights.sizes, arrays, starts)
+        self.compiles, self.grown, self.rooms = other.compiles, other.grown, other.rooms
+
+    def settle(self) -> None:
+        """Reads the weights of static epochs, which change no sizes."""
+        if self.working is not None and self.working.penalty is None:
+            self.pull()
+
+    def plain_model(self) -> keras.Model:
+        """A plain model of the sizes of now, compiled, with the state of the optimizer."""
+        self.settle()
+        model = self._built(self.sizes, plain=True)
+        self._write(model)
+        return model.plain
+
+    def _built(self, room: Mapping[str, int], plain: bool) -> WorkingModel:
+        model = WorkingModel(self.geometry, room, None if plain else (self.paths, self.regularizer), self.arguments)
+        if self.others is None:
+            self._adopt(model)
+        return model
+
+    def _write(self, model: WorkingModel) -> None:
+        model.write(self.weights, self.slots, self.others)
+
+    def _adopt(self, model: WorkingModel) -> None:
+        """Starts the slots, and takes over what no unit has a part in, from the model given and its optimizer."""
+        template, optimizer = self.paths.walked, model.trained.optimizer
+        self.slots = find_slots(optimizer, model.trained.trainable_variables)
+        given = self.paths.walked.model.optimizer if self.paths.walked.model.compiled else None
+        carried = given is not None and given.built and type(given) is type(optimizer)
+        numbers = _numbers(template) if carried else {}
+        own = find_slots(given, self.paths.walked.model.trainable_variables) if carried else []
+        waiting = {
+            key: [array_of(given.variables[s.variable]) for s in own if s.weight == n] for key, n in numbers.items()
+        }
+        for slot in self.slots:
+            key = model.owner(slot.weight)
+            values = waiting.get(key) or [np.full_like(self.weights.value(key), slot.start)]
+            self.weights.arrays[key].append(values.pop(0))
+            self.weights.starts[key].append(slot.start)
+        taken = {s.variable for s in (own if carried else self.slots)}
+        kept = [v for i, v in enumerate((given if carried else optimizer).variables) if i not in taken]
+        layers = [template.layers[path] for path in model.layers]
+        self.others = [array_of(v) for layer in layers for v in stray_variables(layer)] + [array_of(v) for v in kept]
+
+
+def _difference(before: list[np.ndarray], after: list[np.ndarray]) -> float:
+    changes = [np.max(np.abs(a - b)) / (np.max(np.abs(a)) or 1.0) for a, b in zip(before, after, strict=True)]
+    return float(max(changes))
+
+
+def _numbers(walked: Trace) -> dict[Key, int]:
+    keys = {id(w): (path, i) for path, layer in walked.layers.items() for i, w in enumerate(_weights(layer))}
+    return {keys[id(w)]: n for n, w in enumerate(walked.model.trainable_variables)}
+
+
+def _weights(layer: object) -> list:
+    return getattr(layer, "weights", [])
+
+
+def _weights_of(walked: Trace, geometry: Geometry) -> SizedWeights:
+    keys = [(path, i) for path, layer in walked.layers.items() for i in range(len(_weights(layer)))]
+    arrays = {(path, i): [array_of(walked.layers[path].weights[i])] for path, i in keys}
+    sizes = {name: walked.spaces[name].size for name in geometry.names}
+    return SizedWeights(geometry, sizes, arrays, {key: [0.0] for key in keys})
+
+
+def grown_sizes(sizes: Mapping[str, int], growth: float, min_growth: int) -> dict[str, int]:
+    """The sizes after units are added: a share of each, rounded down, but at least so many."""
+    return {name: n + max(int(n * growth), min_growth) for name, n in sizes.items()}

@@ -1,0 +1,227 @@
+"""How a unit's weights reach the layers that mix it: by themselves, or through a normalisation that sets their scale.
+
+    Conv2D -> ReLU -> Conv2D                          the kernel and the bias say how large the unit is
+    Conv2D -> BatchNormalization -> ReLU -> Conv2D    the kernel's scale is divided out, gamma says how large it is
+
+The *effective weight* of a unit is what its weights would be with normalisations folded in: `gamma * w / std`. A path
+goes from a layer that makes the unit to one that mixes it, and passes layers that hold a weight for each unit. Where
+paths meet in an addition a unit is as large as on the largest of them, in a product as on the smallest.
+"""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from kmerge.channels import Trace
+from kmerge.graph import Graph, find_weight
+from kmerge.labels import Axis
+from kmerge.sized_weights import Key, SizedWeights
+from kmerge.walks import walk_calls
+
+_NORMALISATIONS = (keras.layers.BatchNormalization, keras.layers.GroupNormalization)
+_PRODUCTS = ("Multiply",)
+
+
+@dataclass(frozen=True)
+class UnitPath:
+    """A path of units.
+
+    Attributes:
+        maker: path of the layer that makes them.
+        passes: paths of the layers on the way that hold weights for each unit.
+    """
+
+    maker: str
+    passes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Where paths meet: `parts` are paths or other meetings; in a product if not in an addition."""
+
+    parts: frozenset
+    product: bool = False
+
+    def then(self, layer: str) -> "Meeting":
+        """The same with one more layer passed."""
+        parts = (p.then(layer) if isinstance(p, Meeting) else UnitPath(p.maker, (*p.passes, layer)) for p in self.parts)
+        return Meeting(frozenset(parts), self.product)
+
+    def paths(self) -> Iterator[UnitPath]:
+        """All paths in it."""
+        for part in self.parts:
+            if isinstance(part, Meeting):
+                yield from part.paths()
+            else:
+                yield part
+
+
+class UnitPaths:
+    """The paths of all units of a model.
+
+    Args:
+        walked: the walk of the model.
+
+    Attributes:
+        meetings: what reaches the layers that mix units, one for each call of such a layer.
+        paths: all paths in these.
+    """
+
+    def __init__(self, walked: Trace):
+        self.walked = walked
+        self.meetings: set[Meeting] = set()
+        nothing = Meeting(frozenset())
+        walk_calls(Graph(walked.model), [nothing] * len(walked.inputs), self._visit)
+        self.paths = sorted(
+            {p for meeting in self.meetings for p in meeting.paths()}, key=lambda p: (p.maker, p.passes)
+        )
+
+    def _visit(self, key, path, call, values, end) -> list:
+        axes = self.walked.axes[path]
+        roles = {axis.role for of_weight in axes.values() for axis in of_weight if axis is not None}
+        if "consumes" in roles:
+            self.meetings.update(v for v in values if v.parts)
+        if self.makes(path):
+            return [Meeting(frozenset([UnitPath(path)]))] * len(call.outputs)
+        values = [v for v in values if v.parts]
+        product = type(call.operation).__name__ in _PRODUCTS and len(values) > 1
+        if product:
+            merged = Meeting(frozenset(values), product=True)
+        else:
+            sums = frozenset(p for v in values if not v.product for p in v.parts)
+            merged = Meeting(sums | frozenset(v for v in values if v.product))
+        if self.is_normalisation(path) or self.holds_kernel(path):
+            merged = merged.then(path)
+        return [merged] * len(call.outputs)
+
+    def makes(self, path: str) -> bool:
+        """Whether a layer makes units of its own, and does not only pass those it reads."""
+        return any(
+            axis is not None and axis.role == "produces"
+            for name, axes in self.walked.axes[path].items()
+            if len(axes) > 1
+            for axis in axes
+        )
+
+    def is_normalisation(self, path: str) -> bool:
+        """Whether a layer sets the scale of units."""
+        return isinstance(self.walked.layers[path], _NORMALISATIONS)
+
+    def holds_kernel(self, path: str) -> bool:
+        """Whether a layer passes units and multiplies each by weights, as a depthwise convolution does."""
+        return not self.is_normalisation(path) and bool(self.kernels(path, "channel"))
+
+    def scale_of(self, path: UnitPath) -> str | None:
+        """The last normalisation on a path, which says how large its units are; None if there is none."""
+        return next((p for p in reversed(path.passes) if self.is_normalisation(p)), None)
+
+    def kernels(self, path: str, role: str) -> list[str]:
+        """The names of a layer's weights, of more than one axis or named gamma, with an axis of this role."""
+        found = []
+        for name, axes in self.walked.axes[path].items():
+            has = any(axis is not None and axis.role == role for axis in axes)
+            if has and (len(axes) > 1 or name == "gamma") and name != "alpha":
+                found.append(name)
+        return found
+
+    def not_sizable(self, space: str) -> str | None:
+        """Why the sizes of a space cannot be learned, or None."""
+        found = self.walked.spaces[space]
+        if not found.selectable:
+            return found.reason
+        if "normalised" in found.facts:
+            return "its units are normalised together, so that each changes all others"
+        makers = [p for p in self.paths if p.maker in found.owners]
+        if not makers:
+            return "no kernel makes its units for another layer to read"
+        for p in makers:
+            scale = self.scale_of(p)
+            if scale is not None and find_weight(self.walked.layers[scale], "gamma") is None:
+                return f"{scale} normalises its units and has no scale (scale=False) that could shrink"
+        return None
+
+
+def weight_index(layer: keras.layers.Layer, name: str) -> int | None:
+    """The index of a named weight in `layer.weights`; None where the layer has none of that name."""
+    wanted = find_weight(layer, name)
+    return next((i for i, w in enumerate(layer.weights) if w is wanted), None)
+
+
+def unit_axis(axes: tuple, role: str) -> tuple[int, Axis]:
+    """The number of the axis of a role, and the axis."""
+    return next((i, axis) for i, axis in enumerate(axes) if axis is not None and axis.role == role)
+
+
+class EffectiveWeights:
+    """How large units are: the largest effective weight of each.
+
+    Args:
+        paths: the paths of the model.
+        weights: its weights at some sizes.
+    """
+
+    def __init__(self, paths: UnitPaths, weights: SizedWeights):
+        self._paths, self._weights = paths, weights
+        self._count = sum(weights.sizes.values())
+
+    def sizes(self) -> dict[str, np.ndarray]:
+        """By space, the effective weight of each unit; the bias counts where no normalisation follows."""
+        total = np.full(self._count, np.nan)
+        for meeting in self._paths.meetings:
+            total = np.fmax(total, self._of_meeting(meeting))
+        # Of a unit that comes by no path that is known, nothing says that it is small.
+        total[np.isnan(total)] = np.inf
+        return self._weights.geometry.by_space(total, self._weights.sizes)
+
+    def _of_meeting(self, meeting: Meeting) -> np.ndarray:
+        """NaN for units that no part of it makes; such a part says nothing in a product."""
+        values = [self._of_meeting(p) if isinstance(p, Meeting) else self._of_path(p) for p in meeting.parts]
+        return functools.reduce(np.fmin if meeting.product else np.fmax, values)
+
+    def _of_path(self, path: UnitPath) -> np.ndarray:
+        scaled = self._paths.scale_of(path) is not None
+        value = self.largest(path.maker, "produces", with_bias=not scaled)
+        for layer in path.passes:
+            if self._paths.is_normalisation(layer):
+                value = value * self.scales(layer)
+            else:
+                value = value * self.largest(layer, "channel")
+        return value
+
+    def largest(self, path: str, role: str, with_bias: bool = False) -> np.ndarray:
+        """The largest |weight| of each unit in a layer's kernels; NaN for units that it has none of."""
+        result = np.full(self._count, np.nan)
+        names = [(name, role) for name in self._paths.kernels(path, role)]
+        names += [(name, "produces") for name in self._biases(path)] if with_bias else []
+        for name, of_role in names:
+            values, units = self._rows(path, name, of_role)
+            np.fmax.at(result, units, np.abs(values).max(axis=1, initial=0.0))
+        return result
+
+    def scales(self, path: str) -> np.ndarray:
+        """By how much a normalisation multiplies each unit: |gamma| / std."""
+        layer, result = self._paths.walked.layers[path], np.full(self._count, np.nan)
+        values, units = self._rows(path, "gamma", "channel")
+        scale = np.abs(values[:, 0])
+        if isinstance(layer, keras.layers.BatchNormalization):
+            variance, _ = self._rows(path, "moving_variance", "channel")
+            scale = scale / np.sqrt(variance[:, 0] + layer.epsilon)
+        np.fmax.at(result, units, scale)
+        return result
+
+    def _biases(self, path: str) -> list[str]:
+        return [name for name, axes in self._paths.walked.axes[path].items() if len(axes) == 1 and axes[0] is not None]
+
+    def _rows(self, path: str, name: str, role: str) -> tuple[np.ndarray, np.ndarray]:
+        """A weight as (positions, weights of each), and where the units of the positions stand; only of sized spaces."""
+        index = weight_index(self._paths.walked.layers[path], name)
+        if index is None:
+            return np.zeros((0, 1)), np.zeros(0, int)
+        key: Key = (path, index)
+        at, axis = unit_axis(self._weights.axes[key], role)
+        places = self._weights.geometry.places(axis.units, self._weights.sizes)
+        value = np.moveaxis(self._weights.value(key), at, 0)
+        return value.reshape(len(value), -1)[places >= 0], places[places >= 0]

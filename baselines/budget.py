@@ -288,6 +288,35 @@ def stretch_of(phase: Phase, start: float, stop: float) -> Phase:
     return replace(phase, learning_rate=phase.learning_rate * phase.drop_factor**passed, drops=inside)
 
 
+def shared_among(name: str, budget: Budget, networks: int, cuts: int) -> tuple[Budget, list[int], list[int]]:
+    """The epochs of merging two networks, shared among more of them.
+
+    Args:
+        name: of the method, for errors.
+        budget: for two networks.
+        networks: how many there are.
+        cuts: how often some of them become one.
+
+    Returns:
+        The budget in which each network has an equal part of two teachers' epochs; and for each cut, its epochs of gates
+        and of fine-tuning. The last cut gets what does not divide evenly, and what the teachers leave.
+
+    Raises:
+        InvalidArgumentError: if a network or a cut would be left without an epoch.
+    """
+    each, over = divmod(2 * budget.teacher, networks)
+    need = f"an epoch at least for each of {networks} networks, and of gates and fine-tuning for each of {cuts} cuts"
+    enough = each > 0 and budget.gates >= cuts and budget.finetune + over >= cuts
+    check_budget(name, enough, need, budget)
+    return replace(budget, teacher=each), parted(budget.gates, cuts), parted(budget.finetune + over, cuts)
+
+
+def parted(epochs: int, parts: int) -> list[int]:
+    """Epochs in equal parts; the last gets what is left over."""
+    part = epochs // parts
+    return [part] * (parts - 1) + [epochs - part * (parts - 1)]
+
+
 def check_budget(name: str, needed: bool, what: str, budget: Budget) -> None:
     """Refuses, before anything is trained, a budget that a method cannot be spent on.
 

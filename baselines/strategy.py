@@ -147,6 +147,7 @@ class Task:
             the stage cache.
         big_teacher: the teacher of another architecture that the suite names for distillation; None where the suite
             names none, and twice the target's width is taken.
+        teacher_parts: into how many disjoint parts the training data are cut for teachers, one part for each in turn.
         sizing: how networks find their own size, or None where the suite does not say.
     """
 
@@ -160,6 +161,7 @@ class Task:
     gates: GateSettings | None
     identity: Mapping[str, Any]
     big_teacher: BigTeacher | None = None
+    teacher_parts: int = 1
     sizing: SizingSettings | None = None
 
     @property

@@ -27,7 +27,7 @@ from typing import Any
 from baselines.strategy import BigTeacher, Budget, GateSettings, Phase, SizingSettings, Task
 from benchmarks import datasets
 from benchmarks.strategies import SIZING
-from benchmarks.suite_checks import KEYS, LAUNCH_KEYS, PHASES, SuiteError, check_architecture, check_content
+from benchmarks.suite_checks import KEYS, LAUNCH_KEYS, PHASES, TEACHER_PARTS, SuiteError, check_architecture, check_content
 
 FOLDER = Path(__file__).parent / "suites"
 # Ends the name of a suite under the cross-validation of the auto-sizing paper: das_mnist:paper.
@@ -194,6 +194,7 @@ class Suite:
             gates=self._gates(self.budget(scale)) if merges else None,
             identity=self._identity(dataset),
             sizing=self._sizing(dataset, seed),
+            teacher_parts=TEACHER_PARTS[self.definition.get("teacher_data", "all")],
         )
         return replace(task, big_teacher=self._big_teacher(task, dataset, seed, scale))
 

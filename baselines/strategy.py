@@ -119,7 +119,7 @@ class GateSettings:
     control: str
     controls: Mapping[str, Mapping[str, Any]]
 
-    def stretched(self, factor: float) -> "GateSettings":
+    def stretched(self, factor: float) -> GateSettings:
         """The same for a phase of fewer epochs, or more: what controls add once an epoch, multiplied by the factor."""
         controls = {
             name: {key: value * factor if key in _PER_EPOCH else value for key, value in control.items()}

@@ -27,7 +27,15 @@ from typing import Any
 from baselines.strategy import BigTeacher, Budget, GateSettings, Phase, SizingSettings, Task
 from benchmarks import datasets
 from benchmarks.strategies import SIZING
-from benchmarks.suite_checks import KEYS, LAUNCH_KEYS, PHASES, TEACHER_PARTS, SuiteError, check_architecture, check_content
+from benchmarks.suite_checks import (
+    KEYS,
+    LAUNCH_KEYS,
+    PHASES,
+    TEACHER_PARTS,
+    SuiteError,
+    check_architecture,
+    check_content,
+)
 
 FOLDER = Path(__file__).parent / "suites"
 # Ends the name of a suite under the cross-validation of the auto-sizing paper: das_mnist:paper.

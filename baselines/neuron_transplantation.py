@@ -27,6 +27,7 @@ import kmerge
 from baselines.budget import (
     check_budget,
     make_outcome,
+    parted,
     train_phase,
     train_teacher,
     validation_metric,
@@ -85,8 +86,7 @@ class MagnitudeMerge:
         tuning = budget.finetune + over + (0 if self.wide else budget.gates)
         name, need = f"Transplantation of {self.networks} networks", "an epoch at least for each of them and each cut"
         check_budget(name, each > 0 and tuning >= cuts, need, budget)
-        part = tuning // cuts
-        return replace(budget, teacher=each), [part] * (cuts - 1) + [tuning - part * (cuts - 1)]
+        return replace(budget, teacher=each), parted(tuning, cuts)
 
     def _cut(self, big: keras.Model, networks: int, task: Task, seed: int) -> tuple[keras.Model, float]:
         """The network of the best units, and the operations that choosing them cost."""

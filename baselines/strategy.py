@@ -19,7 +19,7 @@ The teachers number 0, 1 and 2 of a seed are the same networks in every strategy
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:  # The command line lists suites and strategies without importing Keras.
@@ -97,6 +97,10 @@ class SizingSettings:
         return self.learning_rates.get(strategy, self.learning_rate)
 
 
+# Settings of gate controls that are added once an epoch.
+_PER_EPOCH = ("step", "eta")
+
+
 @dataclass(frozen=True)
 class GateSettings:
     """How the gates of a big student are trained.
@@ -114,6 +118,14 @@ class GateSettings:
     sampling: str
     control: str
     controls: Mapping[str, Mapping[str, Any]]
+
+    def stretched(self, factor: float) -> GateSettings:
+        """The same for a phase of fewer epochs, or more: what controls add once an epoch, multiplied by the factor."""
+        controls = {
+            name: {key: value * factor if key in _PER_EPOCH else value for key, value in control.items()}
+            for name, control in self.controls.items()
+        }
+        return replace(self, controls=controls)
 
 
 @dataclass(frozen=True)
@@ -135,6 +147,7 @@ class Task:
             the stage cache.
         big_teacher: the teacher of another architecture that the suite names for distillation; None where the suite
             names none, and twice the target's width is taken.
+        teacher_parts: into how many disjoint parts the training data are cut for teachers, one part for each in turn.
         sizing: how networks find their own size, or None where the suite does not say.
     """
 
@@ -148,6 +161,7 @@ class Task:
     gates: GateSettings | None
     identity: Mapping[str, Any]
     big_teacher: BigTeacher | None = None
+    teacher_parts: int = 1
     sizing: SizingSettings | None = None
 
     @property

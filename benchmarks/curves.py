@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.datasets import DataMissingError
-from benchmarks.run import DATA_MISSING, DONE, USAGE, UsageError, parse_seeds
+from benchmarks.planning import UsageError, parse_seeds
+from benchmarks.run import DATA_MISSING, DONE, USAGE
 from benchmarks.stages import StageCache
 from benchmarks.store import commit, hash_of, json_text, read_json, write_atomically, write_csv
 from benchmarks.suites import Suite, SuiteError, load_suite

@@ -67,9 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", choices=["digits", "fashion_mnist"], default="digits")
     parser.add_argument("--data-dir", default=os.environ.get("KMERGE_DATA_DIR"), help="folder of tensorflow-datasets")
     parser.add_argument("--network", choices=["vgg11_bn", "vgg11"], default="vgg11_bn")
-    parser.add_argument("--width", type=int, default=16, help="channels of the first stage; 64 is the published network")
+    parser.add_argument("--width", type=int, default=8, help="channels of the first stage; 64 is the published network")
     parser.add_argument("--examples", type=int, help="training examples; all by default")
-    parser.add_argument("--epochs", type=int, default=8, help="of each parent")
+    parser.add_argument("--epochs", type=int, default=6, help="of each parent")
     parser.add_argument("--tuning", type=int, default=1, help="epochs of fine-tuning")
     choices = [name or "none" for name in NAMES]
     parser.add_argument("--matchings", nargs="+", choices=choices, default=choices)

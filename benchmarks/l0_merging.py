@@ -9,7 +9,7 @@ import keras
 
 import kmerge
 from baselines.aligned_merging import aligned_big_student
-from baselines.budget import make_outcome, train_phase, train_teacher, training_flops, validation_metric
+from baselines.budget import make_outcome, shared_among, train_phase, train_teacher, training_flops, validation_metric
 from baselines.single_model import train_one
 from baselines.strategy import Budget, Outcome, Stages, Task
 from benchmarks.gate_ablations import ARRANGEMENTS, check_normalised, constant_pressure, with_learned_beta
@@ -85,6 +85,43 @@ class L0Merge:
         sampling, gate_seed = self.sampling or task.gates.sampling, seed_of("gates", seed)
         data = task.data.x_train[:_EXAMPLES]
         return aligned_big_student(*teachers, data, self.merged_above, sampling, gate_seed)
+
+
+@dataclass(frozen=True)
+class L0MergeMany:
+    """More than two teachers, which share the epochs of two, merged by gates; a `Strategy`.
+
+    Attributes:
+        networks: how many, from 2.
+        hierarchical: whether they are merged two at a time, each time with gates and fine-tuning, or all at once.
+        control: of the gates' budget; None for the suite's own choice.
+    """
+
+    networks: int
+    hierarchical: bool = False
+    control: str | None = None
+
+    def __call__(self, task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
+        """See `Strategy`."""
+        cuts = self.networks - 1 if self.hierarchical else 1
+        own, gates, tuning = shared_among(f"Merging of {self.networks} networks", budget, self.networks, cuts)
+        trained = [train_teacher(task, own, seed, number, stages) for number in range(self.networks)]
+        left, records = [model for model, _ in trained], [record for _, record in trained]
+        control = self.control or task.gates.control
+        extras = {"control": control, "validation_teachers": [record.rows[-1]["val_metric"] for record in records]}
+        size = 2 if self.hierarchical else self.networks
+        for cut in range(cuts):
+            behind = "" if cut == cuts - 1 else f"_{cut + 1}"
+            there = replace(task, gates=task.gates.stretched(budget.gates / gates[cut]))
+            big = kmerge.merge(*left[:size], sampling=task.gates.sampling, seed=seed_of("gates", seed, cut))
+            gating = train_phase(big, there, "gates", gates[cut], seed, stages, label=f"gates{behind}", control=control)
+            student = kmerge.compress(big)
+            extras["validation_before_cut"] = gating.rows[-1]["val_metric"]
+            extras["validation_after_cut"] = validation_metric(task, student)
+            tuned = train_phase(student, task, "finetune", tuning[cut], seed, stages, label=f"finetune{behind}")
+            records += [gating, tuned]
+            left = [*left[size:], student]  # neighbours first, then what came of them
+        return make_outcome(task, left[0], tuned.best_weights, records, extras)
 
 
 def _big_student(task: Task, teachers: list[keras.Model], seed: int, sampling: str | None = None) -> keras.Model:

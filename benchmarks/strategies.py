@@ -28,6 +28,7 @@ class _Strategies(Mapping[str, Strategy]):
 
 
 _L0_MERGE = ("benchmarks.l0_merging", "L0Merge")
+_L0_MANY = ("benchmarks.l0_merging", "L0MergeMany")
 _DISTILLATION = ("baselines.distillation", "Distillation")
 _TRANSPLANTATION = ("baselines.neuron_transplantation", "MagnitudeMerge")
 _CHANNEL_PRUNING = ("baselines.channel_pruning", "ChannelPruning")
@@ -60,6 +61,9 @@ SIZING = frozenset(_SIZING)
 STRATEGIES = _Strategies(
     {
         "l0_merge": (*_L0_MERGE, {}),
+        "l0_merge_three": (*_L0_MANY, {"networks": 3}),
+        "l0_merge_four": (*_L0_MANY, {"networks": 4}),
+        "l0_merge_four_hierarchical": (*_L0_MANY, {"networks": 4, "hierarchical": True}),
         "l0_merge_paper": (*_L0_MERGE, {"control": "paper"}),
         "l0_merge_lagrangian": (*_L0_MERGE, {"control": "lagrangian"}),
         "l0_merge_fade": (*_L0_MERGE, {"control": "fade"}),

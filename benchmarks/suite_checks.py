@@ -32,14 +32,17 @@ KEYS = (
     "gates",
     "sizing",
     "teacher",
+    "teacher_data",
     "published",
     "tuning",
 )
 # What no run depends on.
 LAUNCH_KEYS = ("description", "seeds", "strategies", "runs_per_process", "published", "tuning")
 _FOR_IMAGES = ("standardise_by", "folds")
-_OPTIONAL = (*_FOR_IMAGES, "sizing", "teacher", "published", "tuning")
+_OPTIONAL = (*_FOR_IMAGES, "sizing", "teacher", "teacher_data", "published", "tuning")
 _TEACHER_KEYS = ("architecture", "epochs", "phase")
+# Into how many parts training data are cut for teachers.
+TEACHER_PARTS = {"all": 1, "halves": 2}
 _PENALTIES = ("weighted_l1", "l21", "linf1", "l1")
 
 
@@ -108,6 +111,7 @@ def check_content(where: str, content: dict[str, Any]) -> None:
             f"{where}: augmentation {content['augmentation']!r} is for images, not {content['dataset']!r}."
         )
     _check_in(f"{where}, standardise_by", content.get("standardise_by", "channel"), datasets.STANDARDISATIONS)
+    _check_in(f"{where}, teacher_data", content.get("teacher_data", "all"), TEACHER_PARTS)
     _check_folds(where, content)
     _check_named(f"{where}, [architecture]", content["architecture"])
     if "teacher" in content:

@@ -8,6 +8,8 @@ epochs become fewer, so that it sums up to the same.
 A table [teacher] gives distillation a big teacher of another architecture, with epochs and a schedule of its own. It may be
 left out: then the big teacher has the target's architecture at twice the width.
 
+With `based_on` a file says only what differs from another suite.
+
 This file imports neither Keras nor data until `Suite.task` or `Suite.prepare` is called.
 """
 
@@ -25,15 +27,23 @@ from typing import Any
 from baselines.strategy import BigTeacher, Budget, GateSettings, Phase, SizingSettings, Task
 from benchmarks import datasets
 from benchmarks.strategies import SIZING
-from benchmarks.suite_checks import KEYS, LAUNCH_KEYS, PHASES, SuiteError, check_architecture, check_content
+from benchmarks.suite_checks import (
+    KEYS,
+    LAUNCH_KEYS,
+    PHASES,
+    TEACHER_PARTS,
+    SuiteError,
+    check_architecture,
+    check_content,
+)
 
 FOLDER = Path(__file__).parent / "suites"
 # Ends the name of a suite under the cross-validation of the auto-sizing paper: das_mnist:paper.
 PAPER = ":paper"
+# What a suite does not take from the one that it is based on: it is about other runs.
+_NOT_INHERITED = ("published", "tuning")
 # Names of the suites that come with the benchmark.
 SUITES = tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
-# Settings of gate controls that are added once an epoch.
-_PER_EPOCH = ("step", "eta")
 # The code that a trained network depends on.
 _TRAINING_CODE = (
     "kmerge.seeds",
@@ -192,6 +202,7 @@ class Suite:
             gates=self._gates(self.budget(scale)) if merges else None,
             identity=self._identity(dataset),
             sizing=self._sizing(dataset, seed),
+            teacher_parts=TEACHER_PARTS[self.definition.get("teacher_data", "all")],
         )
         return replace(task, big_teacher=self._big_teacher(task, dataset, seed, scale))
 
@@ -228,17 +239,13 @@ class Suite:
     def _gates(self, budget: Budget) -> GateSettings:
         from kmerge import GatePressure, HardConcreteGate
 
-        stretch = self.definition["epochs"]["gates"] / budget.gates
-        settings = dict(self.definition["gates"])
-        settings["controls"] = {
-            name: {key: value * stretch if key in _PER_EPOCH else value for key, value in control.items()}
-            for name, control in settings["controls"].items()
-        }
+        settings = GateSettings(**self.definition["gates"])
+        settings = settings.stretched(self.definition["epochs"]["gates"] / budget.gates)
         # What these do not know they refuse here, not after hours of teachers.
-        for name, control in settings["controls"].items():
+        for name, control in settings.controls.items():
             GatePressure(control=name, **control)
-        HardConcreteGate(1, sampling=settings["sampling"])
-        return GateSettings(**settings)
+        HardConcreteGate(1, sampling=settings.sampling)
+        return settings
 
     def _augmentation(self, dataset: datasets.Dataset) -> Callable | None:
         if self.definition["augmentation"] == "none":
@@ -282,16 +289,29 @@ def _code_digest() -> str:
 
 
 def suite_content(path: Path) -> dict[str, Any]:
-    """What a suite's file says, unchecked.
+    """What a suite's file says, and where it is `based_on` another suite, what that one says besides; unchecked.
 
     Raises:
         SuiteError: if it cannot be read.
     """
     read = json.loads if path.suffix == ".json" else tomllib.loads
     try:
-        return read(path.read_text(encoding="utf-8"))
+        content = read(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
         raise SuiteError(f"Suite file {path} cannot be read: {error}") from error
+    base = content.pop("based_on", None)
+    if base is None:
+        return content
+    if base not in SUITES or base == path.stem:
+        raise SuiteError(f"{path}, based_on: expected another suite of {', '.join(SUITES)}; received {base!r}.")
+    below = suite_content(FOLDER / f"{base}.toml")
+    return _laid_over({key: value for key, value in below.items() if key not in _NOT_INHERITED}, content)
+
+
+def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """One table over another: tables in both are merged, of other values the upper one counts."""
+    tables = [key for key in above if isinstance(above[key], dict) and isinstance(below.get(key), dict)]
+    return {**below, **above, **{key: _laid_over(below[key], above[key]) for key in tables}}
 
 
 def load_suite(name_or_path: str | Path) -> Suite:

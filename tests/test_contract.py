@@ -21,7 +21,7 @@ from benchmarks.strategies import SIZING, STRATEGIES
 from benchmarks.suites import load_suite
 from tests.tiny_tasks import RUNNABLE, Shelf, tiny_digits, with_test_data
 
-BUDGET = Budget(teacher=3, gates=2, finetune=2, single=10)
+BUDGET = Budget(teacher=3, gates=3, finetune=2, single=11)
 
 
 def takes_sizes(strategy):

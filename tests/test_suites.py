@@ -11,9 +11,12 @@ import keras
 import numpy as np
 import pytest
 
+from baselines.budget import train_teacher
+from baselines.strategy import Budget
 from benchmarks import suites
 from benchmarks.strategies import SIZING, STRATEGIES
 from benchmarks.suites import PHASES, SUITES, SuiteError, load_suite
+from tests.tiny_tasks import Shelf
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +167,7 @@ def test_listing_imports_no_keras():
 
 
 def test_unknown_suite_names_the_known():
-    with pytest.raises(SuiteError, match=r"Unknown suite 'cifar'; there are cifar100, cifar10_vgg11, das_ablation"):
+    with pytest.raises(SuiteError, match=r"Unknown suite 'cifar'; there are cifar100, cifar100_900, cifar10_vgg11"):
         load_suite("cifar")
 
 
@@ -243,6 +246,41 @@ def test_settings_of_auto_sizing_move_no_other_run(tmp_path):
     assert digits.settings_of("auto_sizing") == {"sizing": digits.sizing} != other.settings_of("auto_sizing")
     alone = load_suite("das_digits")
     assert alone.settings_of("auto_sizing") == {} and alone.definition["sizing"] == alone.sizing
+
+
+def test_a_suite_takes_from_another_what_it_does_not_say(tmp_path):
+    base, more = load_suite("cifar100"), load_suite("cifar100_900")
+    assert more.budget() == Budget(300, 150, 150, 900) and base.published and not more.published
+    assert more.definition["phases"]["teacher"] == {**base.definition["phases"]["teacher"], "drops": [150, 225]}
+    step = base.definition["gates"]["controls"]["paper"]["step"]
+    assert more.definition["gates"]["controls"]["paper"]["step"] * 150 == pytest.approx(step * 100, rel=1e-3)
+    assert more.definition["architecture"] == base.definition["architecture"]
+    path = tmp_path / "mine.toml"
+    path.write_text('based_on = "cifar"')
+    with pytest.raises(SuiteError, match="based_on: expected another suite of .*received 'cifar'"):
+        load_suite(path)
+    path.write_text('based_on = "digits"\nspeed = 1')
+    with pytest.raises(SuiteError, match=r"unknown keys \['speed'\]"):
+        load_suite(path)
+
+
+def test_teachers_of_halves_have_all_examples_between_them_and_as_many_steps(tmp_path, cache):
+    path = tmp_path / "halves.toml"
+    path.write_text('based_on = "digits"\nteacher_data = "halves"')
+    task = load_suite(path).task(100, None, cache, examples=101)
+    assert task.teacher_parts == 2
+    seen, steps = [], []
+
+    class Looking(Shelf):
+        def fit(self, model, x, y, **how):
+            seen.append({row.tobytes() for row in x})
+            steps.append(len(x) * how["epochs"])
+            super().fit(model, x, y, **how)
+
+    for number in range(3):
+        train_teacher(task, Budget(1, 1, 1, 1), 7, number, Looking())
+    assert seen[0] | seen[1] == {row.tobytes() for row in task.data.x_train} and seen[0] == seen[2] != seen[1]
+    assert steps == [102, 100, 102] and len(seen[0]) == 51
 
 
 def test_a_suite_says_what_a_strategy_lacks():

@@ -113,6 +113,7 @@ class LocalProcesses:
         together: how many seeds a worker trains in one program.
         timeout: seconds that a run may take; None for any time.
         retries: how often a run is tried again whose worker was killed from outside.
+        module: what a worker runs.
     """
 
     def __init__(
@@ -122,12 +123,14 @@ class LocalProcesses:
         together: int = 1,
         timeout: float | None = None,
         retries: int = 0,
+        module: str = "benchmarks.worker",
     ) -> None:
         self.jobs = jobs
         self.together = together
         self.environment = environment
         self.timeout = timeout
         self.retries = retries
+        self.module = module
         self._tries: Counter[Path] = Counter()
         self._workers: list[_Worker] = []
         self._messages: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
@@ -219,7 +222,7 @@ class LocalProcesses:
     def _start(self, batch: Sequence[RunFolder]) -> None:
         # A session of its own, or Ctrl-C on the terminal would reach the workers before us. They notice our death,
         # however it comes, by the end of their standard input.
-        command = [sys.executable, "-m", "benchmarks.worker", "--attached", "--together", str(self.together)]
+        command = [sys.executable, "-m", self.module, "--attached", "--together", str(self.together)]
         command += [str(run.path) for run in batch]
         with open(batch[0].path / "log.txt", "wb") as log:
             process = subprocess.Popen(

@@ -111,7 +111,7 @@ class AutoSizer:
         self.history_of_sizes: list[dict] = []
         self._state: SizingState | None = None
         if model.compiled:
-            self.compile(**compile_arguments(model))
+            self.compile(**{**compile_arguments(model), "optimizer": model.optimizer})
 
     def compile(
         self,
@@ -248,7 +248,9 @@ class AutoSizer:
         options = saved["options"]
         options["alpha"] = options["alpha"] if alpha is None else alpha
         if options["alpha"] is None:
-            raise InvalidArgumentError(f"{path}: alpha was a function, which no file holds: give it as load(path, alpha=...).")
+            raise InvalidArgumentError(
+                f"{path}: alpha was a function, which no file holds: give it as load(path, alpha=...)."
+            )
         options["penalty"] = keras.saving.deserialize_keras_object(options["penalty"])
         sizer = cls(model, **options)
         sizer.compile(**compiled)

@@ -40,7 +40,7 @@ def digits(seed: int = 0) -> tuple:
     return (images[train], labels[train]), (images[rest], labels[rest])
 
 
-def paper_net(units: dict | None = None):
+def paper_net(units: dict | None = None) -> "keras.Model":  # noqa: F821
     """The paper's convolutional net; 100 units in each hidden layer, or those given by the layer's name."""
     import keras
 
@@ -138,7 +138,7 @@ def _resident() -> float:
 PARTS = {"run": run, "static": static_seconds, "memory": memory}
 
 
-def elsewhere(backend: str, part: str, *arguments) -> object:
+def elsewhere(backend: str, part: str, *arguments: object) -> object:
     """What a part gives in a process of its own, on a backend."""
     command = [sys.executable, "-m", "benchmarks.sizing", "--part", part, json.dumps(arguments)]
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}

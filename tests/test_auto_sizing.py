@@ -234,7 +234,7 @@ def test_alpha_may_change_while_it_trains():
 
 @pytest.mark.parametrize("penalty", ["l1", "l21", "linf1", kmerge.regularizers.WeightedL1(1.0, "sqrt")])
 def test_other_penalties_size_too(penalty):
-    sizer, history = fitted(plain_net(), penalty=penalty, alpha=0.5, epochs=2, static=0)
+    sizer, history = fitted(plain_net(), penalty=penalty, alpha=0.5, threshold=0.2, epochs=2, static=0)
     assert sum(sizer.sizes.values()) < sum(sizer.history_of_sizes[-1]["grown"].values())
     assert np.isfinite(history.history["loss"]).all()
 
@@ -251,6 +251,21 @@ def test_schedules():
     grown = [record["grown"] for record in sizer.history_of_sizes]
     assert grown[0] == grown[1] and grown[2] == grown[3] == sizer.larger(sizer.history_of_sizes[1]["sizes"])
     assert min(sizer.sizes.values()) >= 7
+
+
+def test_a_period_of_steps():
+    model = plain_net()
+    sizer, history = fitted(model, epochs=2, static=1, period_steps=3)
+    assert [record["epoch"] for record in sizer.history_of_sizes] == [0, 0, 0, 1, 1, 1]
+    for before, after in zip(sizer.history_of_sizes, sizer.history_of_sizes[1:], strict=False):
+        assert after["grown"] == sizer.larger(before["sizes"])
+    assert len(history.history["units"]) == 3 == len(history.history["val_loss"])
+    assert int(sizer.model.optimizer.iterations) == 3 * 8
+    # In one period an epoch sees the same batches in the same order as without parts.
+    whole, parts = (
+        fitted(model, epochs=1, static=0, grow=False, prune="never", **o)[0] for o in ({}, {"period_steps": 3})
+    )
+    assert_close(weights_of(parts.model), weights_of(whole.model), 1e-4)
 
 
 def test_callbacks_of_batches_and_epochs_see_the_training():
@@ -295,6 +310,7 @@ def test_spaces_can_be_chosen_and_the_others_say_why():
         (dict(growth=-0.1), "growth must be a share.*received -0.1"),
         (dict(min_units=0), "min_units must be a whole number of at least 1, received 0"),
         (dict(period=1.5), "period must be a whole number of at least 1, received 1.5"),
+        (dict(period_steps=0), "period_steps must be a whole number of at least 1, or None, received 0"),
         (dict(prune="always"), "prune must be one of .*received 'always'"),
         (dict(optimizer_state="new"), "optimizer_state must be one of .*received 'new'"),
         (dict(penalty="l3"), "penalty must be one of .*received 'l3'"),

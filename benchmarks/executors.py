@@ -2,7 +2,8 @@
 
 A worker gets a few run folders, works through them in order and reports on its standard output, one JSON object a
 line. What it reports is for the progress display; what counts is what stands in the folders. A worker that dies takes
-only the run it was at with it: that run fails, and the rest of its batch goes to a new worker.
+only the run it was at with it: that run fails, and the rest of its batch goes to a new worker. One that was killed from
+outside is no fault of its run, which is tried again, from its last epoch on, as often as retries are allowed.
 """
 
 import contextlib
@@ -13,24 +14,42 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from benchmarks.store import RunFolder
 
 # From being asked to end to being killed: more than checkpoints are apart, so that what ends in time loses nothing.
 GRACE_SECONDS = 10.0
+# What a process ends by when a machine runs out of memory, is shut down or asked to give way. A crash of its own code,
+# as by SIGSEGV or SIGABRT, would come again.
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGBUS)
 
 
 @dataclass(frozen=True)
 class Event:
-    """What happened to a run: `kind` is "start", "epoch", "done" or "failed"; `detail` depends on it."""
+    """What happened to a run: `kind` is "start", "epoch", "retry", "done" or "failed"; `detail` depends on it."""
 
     kind: str
     run: RunFolder
     detail: dict[str, Any] = field(default_factory=dict)
+
+
+class Executor(Protocol):
+    """Works through batches of runs; a context manager, which stops what still runs when it is left."""
+
+    jobs: int
+
+    def __enter__(self) -> "Executor": ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def run(self, batches: Sequence[Sequence[RunFolder]]) -> Iterator[Event]:
+        """Work through all batches; what happens is told as it happens, and each run ends in one "done" or "failed"."""
 
 
 def cores() -> int:
@@ -41,6 +60,13 @@ def cores() -> int:
 def default_jobs() -> int:
     """How many workers run at a time unless told otherwise: one on a GPU, else one per core, at most four."""
     return 1 if Path("/dev/nvidiactl").exists() else min(4, cores())
+
+
+def next_batch(waiting: Sequence[Sequence[RunFolder]], running: Sequence[Sequence[RunFolder]]) -> int:
+    """Index of the batch to start: one whose seeds nobody is at, lest it wait for a stage that another trains."""
+    busy = {run.configuration["seed"] for batch in running for run in batch}
+    free = (i for i, batch in enumerate(waiting) if not busy & {run.configuration["seed"] for run in batch})
+    return next(free, 0)
 
 
 def worker_environment(backend: str) -> dict[str, str]:
@@ -72,10 +98,8 @@ class _Worker:
     process: subprocess.Popen
     batch: Sequence[RunFolder]
     reported: set[Path] = field(default_factory=set)
-
-    @property
-    def seeds(self) -> set[int]:
-        return {run.configuration["seed"] for run in self.batch}
+    started: dict[Path, float] = field(default_factory=dict)
+    late: RunFolder | None = None
 
 
 class LocalProcesses:
@@ -87,14 +111,29 @@ class LocalProcesses:
         jobs: how many workers at a time.
         environment: of the workers; see `worker_environment`.
         together: how many seeds a worker trains in one program.
+        timeout: seconds that a run may take; None for any time.
+        retries: how often a run is tried again whose worker was killed from outside.
     """
 
-    def __init__(self, jobs: int, environment: dict[str, str], together: int = 1) -> None:
+    def __init__(
+        self,
+        jobs: int,
+        environment: dict[str, str],
+        together: int = 1,
+        timeout: float | None = None,
+        retries: int = 0,
+    ) -> None:
         self.jobs = jobs
         self.together = together
         self.environment = environment
+        self.timeout = timeout
+        self.retries = retries
+        self._tries: Counter[Path] = Counter()
         self._workers: list[_Worker] = []
         self._messages: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
+
+    def __str__(self) -> str:
+        return f"{self.jobs} at a time on {cores()} cores"
 
     def __enter__(self) -> "LocalProcesses":
         return self
@@ -114,18 +153,55 @@ class LocalProcesses:
         waiting = list(batches)
         while waiting or self._workers:
             while waiting and len(self._workers) < self.jobs:
-                self._start(waiting.pop(self._next(waiting)))
-            worker, message = self._messages.get()
+                self._start(waiting.pop(next_batch(waiting, [worker.batch for worker in self._workers])))
+            try:
+                worker, message = self._messages.get(timeout=self._stop_late_ones())
+            except queue.Empty:
+                continue
             if message is not None:
                 event = _event(worker, message)
                 if event is not None:
                     yield event
                 continue
             self._workers.remove(worker)
-            events, rest = _last_words(worker)
+            worker.process.stdin.close()
+            events, rest = self._last_words(worker)
             yield from events
             if rest:
                 waiting.insert(0, rest)
+
+    def _stop_late_ones(self) -> float | None:
+        """Kill workers whose run takes too long; seconds until the next look, None where there is no limit."""
+        if self.timeout is None:
+            return None
+        now = time.monotonic()
+        for worker in self._workers:
+            for run in worker.batch:
+                began = worker.started.get(run.path, now)
+                if worker.late is None and run.path not in worker.reported and now - began > self.timeout:
+                    worker.late = run
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        os.killpg(worker.process.pid, signal.SIGKILL)
+        return 0.2
+
+    def _last_words(self, worker: _Worker) -> tuple[list[Event], list[RunFolder]]:
+        """What is to be told of a worker's runs that it did not report itself, and those that are still to be done."""
+        open_runs = [run for run in worker.batch if run.path not in worker.reported]
+        events = [Event("done", run, run.result) for run in open_runs if run.status == "done"]
+        open_runs = [run for run in open_runs if run.status != "done"]
+        if not open_runs:
+            return events, []
+        run = open_runs[0] if worker.late is None else worker.late
+        error = _reason(worker.process.returncode)
+        if worker.late is not None:
+            error = f"it took longer than the limit of {self.timeout:g} seconds"
+        elif -worker.process.returncode in _FROM_OUTSIDE and self._tries[run.path] < self.retries:
+            self._tries[run.path] += 1
+            return [*events, Event("retry", run, {"error": error})], open_runs
+        log = _tail(worker.batch[0].path / "log.txt")
+        run.fail(error, log)
+        events.append(Event("failed", run, {"error": error, "traceback": log}))
+        return events, [other for other in open_runs if other is not run]
 
     def stop(self) -> None:
         """Stop all workers: asked first, killed if they do not go."""
@@ -136,13 +212,9 @@ class LocalProcesses:
             for worker in self._workers:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     worker.process.wait(GRACE_SECONDS)
+        for worker in self._workers:
+            worker.process.stdin.close()
         self._workers.clear()
-
-    def _next(self, waiting: Sequence[Sequence[RunFolder]]) -> int:
-        """Index of the batch to start: one whose seeds nobody is at, lest it wait for a stage that another trains."""
-        busy = set().union(*(worker.seeds for worker in self._workers))
-        free = (i for i, batch in enumerate(waiting) if not busy & {run.configuration["seed"] for run in batch})
-        return next(free, 0)
 
     def _start(self, batch: Sequence[RunFolder]) -> None:
         # A session of its own, or Ctrl-C on the terminal would reach the workers before us. They notice our death,
@@ -176,24 +248,11 @@ def _event(worker: _Worker, message: dict[str, Any]) -> Event | None:
     run = next((run for run in worker.batch if str(run.path) == folder), None)
     if run is None or run.path in worker.reported:
         return None
+    if kind == "start":
+        worker.started[run.path] = time.monotonic()
     if kind in ("done", "failed"):
         worker.reported.add(run.path)
     return Event(kind, run, message)
-
-
-def _last_words(worker: _Worker) -> tuple[list[Event], list[RunFolder]]:
-    """What is to be told of a worker's runs that it did not report itself, and those that it did not come to."""
-    open_runs = [run for run in worker.batch if run.path not in worker.reported]
-    events = [Event("done", run, run.result) for run in open_runs if run.status == "done"]
-    open_runs = [run for run in open_runs if run.status != "done"]
-    if not open_runs:
-        return events, []
-    run, *rest = open_runs
-    log = _tail(run.path / "log.txt")
-    error = _reason(worker.process.returncode)
-    run.fail(error, log)
-    events.append(Event("failed", run, {"error": error, "traceback": log}))
-    return events, rest
 
 
 def _reason(status: int) -> str:

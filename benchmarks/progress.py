@@ -25,11 +25,13 @@ class _Lines:
         self.began = time.monotonic()
 
     def show(self, event: Event) -> None:
-        if event.kind in ("done", "failed"):
+        if event.kind in ("retry", "done", "failed"):
             print(self.line(event), flush=True)
 
     def line(self, event: Event) -> str:
-        """Count the run and describe how it ended."""
+        """Count the run, if it ended, and describe what became of it."""
+        if event.kind == "retry":
+            return f"again {event.run.name}: {event.detail['error']}"
         self.finished += 1
         width = len(str(self.total))
         left = self.total - self.finished
@@ -55,10 +57,12 @@ class _Live(_Lines):
             self.tasks[event.run.path] = self.view.add_task(event.run.name, total=None, note="starts")
         elif event.kind == "epoch" and event.run.path in self.tasks:
             self.view.update(self.tasks[event.run.path], note=_epoch(event.detail))
-        elif event.kind in ("done", "failed"):
+        elif event.kind in ("retry", "done", "failed"):
             if event.run.path in self.tasks:
                 self.view.remove_task(self.tasks.pop(event.run.path))
             self.view.console.print(self.line(event), highlight=False, markup=False)
+            if event.kind == "retry":
+                return
             left = f"{duration(self.seconds_left())} left" if self.finished < self.total else ""
             self.view.update(self.bar, completed=self.finished, note=left)
 

@@ -13,9 +13,6 @@ This module and what it imports do without Keras, so help, lists and plans come 
 """
 
 import argparse
-import difflib
-import importlib.util
-import itertools
 import json
 import math
 import os
@@ -23,27 +20,24 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.datasets import IMAGES, check_examples
-from benchmarks.executors import LocalProcesses, cores, default_jobs, worker_environment
+from benchmarks.datasets import IMAGES
+from benchmarks.executors import Executor, LocalProcesses, default_jobs, worker_environment
+from benchmarks.planning import BACKENDS, STATUSES, UsageError, batches, listing, named_suite, plan_text, planned_runs
 from benchmarks.progress import progress
+from benchmarks.ray_executor import RayTasks
 from benchmarks.report import write_report
+from benchmarks.results import read_results
 from benchmarks.store import RunFolder, commit, is_disk_full, write_tables
-from benchmarks.strategies import STRATEGIES
-from benchmarks.suites import PAPER, SUITES, Suite, load_suite
+from benchmarks.suites import PAPER, SUITES, Suite
 
 DONE, FAILED, USAGE, DATA_MISSING, INTERRUPTED = 0, 1, 2, 3, 130
-BACKENDS = ("tensorflow", "jax")
 
 
-class UsageError(Exception):
-    """What the user asked for cannot be; the message says what can."""
-
-
-class _DiskFullError(Exception):
-    """A run could not be written."""
+class _CutShortError(Exception):
+    """The launch ends here; the message says why."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,25 +50,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status; see the module.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parsed(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if options.list:
-            print(_listing())
+            print(listing())
             return DONE
         if options.suite is None:
             raise UsageError(f"Name a suite: --suite NAME, one of {', '.join(SUITES)}.")
-        suite = _suite(options.suite)
+        suite = named_suite(options.suite)
         if options.tables:
             return _write_results(options.out / suite.name, suite.strategies)
-        runs = _plan(suite, options)
+        runs = planned_runs(suite, options)
         if options.dry_run:
-            print(_plan_text(suite, runs, options))
+            print(plan_text(suite, runs, options))
+            return DONE
+        if not runs:
+            print(f"No run is {options.only}.")
             return DONE
         return _launch(suite, runs, options, recorded_command(arguments))
     except UsageError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        print(f"python -m benchmarks.run: {error}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         print("\nInterrupted before a run began.", file=sys.stderr)
@@ -82,6 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output is gone; let the interpreter's last flush find no pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return INTERRUPTED
+
+
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options that a command line names."""
+    return _parser().parse_args(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -118,6 +119,25 @@ def _parser() -> argparse.ArgumentParser:
         default=1,
         help="on JAX: train K seeds of a strategy in one program, which keeps a GPU busy (default: 1)",
     )
+    parser.add_argument("--only", choices=STATUSES, help="only runs that stand so")
+    parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="only every N-th seed, from the I-th on: for N machines with one folder of results",
+    )
+    parser.add_argument("--max-failures", metavar="N", type=_count, help="stop once so many runs have failed")
+    parser.add_argument("--timeout", metavar="S", type=_positive, help="a run that takes longer, in seconds, fails")
+    parser.add_argument(
+        "--retries",
+        metavar="N",
+        type=_number,
+        default=1,
+        help="repeat a run that was killed from outside so often, from its last epoch on (default: 1)",
+    )
+    parser.add_argument(
+        "--executor", choices=("local", "ray"), default="local", help="processes on this machine, or a Ray cluster"
+    )
+    parser.add_argument("--address", metavar="A", help="of the Ray cluster's head (default: a cluster on this machine)")
     parser.add_argument("--backend", choices=BACKENDS, help="of Keras (default: $KERAS_BACKEND, or tensorflow)")
     parser.add_argument("--list", action="store_true", help="list suites and strategies")
     parser.add_argument(
@@ -137,110 +157,16 @@ def _positive(text: str) -> float:
     return value
 
 
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
     return int(text)
 
 
-def parse_seeds(text: str | None, default: Sequence[int]) -> list[int]:
-    """The seeds that `--seeds` names.
-
-    Args:
-        text: "N" for N seeds from the first default one on, "A-B" for A to B inclusive, None for the default.
-        default: seeds of the suite.
-
-    Returns:
-        The seeds, ascending.
-
-    Raises:
-        UsageError: for any other text.
-    """
-    if text is None:
-        return list(default)
-    low, dash, high = text.partition("-")
-    if low.isascii() and low.isdigit() and not dash and int(low) > 0:
-        return list(range(default[0], default[0] + int(low)))
-    if all(part.isascii() and part.isdigit() for part in (low, high)) and int(low) <= int(high):
-        return list(range(int(low), int(high) + 1))
-    raise UsageError(f"--seeds is a number of seeds above 0, as 10, or a range, as 100-129. Got: {text!r}")
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that is not known, with the nearest and with all that are."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    guess = f" Did you mean {near[0]}?" if near else ""
-    return UsageError(f"There is no {kind} {name!r}.{guess} There are: {', '.join(known)}.")
-
-
-def _suite(name: str) -> Suite:
-    plain = name.removesuffix(PAPER)
-    if plain not in SUITES and not plain.endswith(".toml"):
-        raise unknown("suite", name, SUITES)
-    try:
-        return load_suite(name)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"The suite {name} cannot be read: {error}") from error
-
-
-def _plan(suite: Suite, options: argparse.Namespace) -> list[RunFolder]:
-    """All runs that the command asks for, seed by seed, so that early results are paired ones."""
-    strategies = list(dict.fromkeys(options.strategy or suite.strategies))
-    known = list(STRATEGIES)  # looking a name up in STRATEGIES itself would import the strategy, and Keras with it
-    for name in strategies:
-        if name not in known:
-            raise unknown("strategy", name, known)
-    try:
-        own = {name: suite.settings_of(name) for name in strategies}
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    try:
-        check_examples(suite.dataset, options.examples, suite.folds)
-    except ValueError as error:
-        raise UsageError(f"--examples: {error}") from error
-    backend = options.backend or os.environ.get("KERAS_BACKEND", "tensorflow")
-    if backend not in BACKENDS:
-        raise UsageError(f"KERAS_BACKEND is one of {', '.join(BACKENDS)} here. Got: {backend!r}")
-    if importlib.util.find_spec(backend) is None:
-        raise UsageError(f"The backend {backend} is not installed. Run: pip install {backend}, or choose another.")
-    if options.together > 1 and backend != "jax":
-        raise UsageError(f"--together needs the JAX backend: add --backend jax. Got: {backend!r}")
-    common = {
-        "suite": suite.name,
-        "definition": suite.definition,
-        "scale": options.scale,
-        "examples": options.examples,
-        "backend": backend,
-    }
-    return [
-        RunFolder.of(options.out / suite.name, {**common, **own[strategy], "strategy": strategy, "seed": seed})
-        for seed in parse_seeds(options.seeds, suite.seeds)
-        for strategy in strategies
-    ]
-
-
-def _listing() -> str:
-    suites = [load_suite(name) for name in SUITES]
-    lines = ["Suites:"]
-    for suite in suites:
-        seeds = f"seeds {suite.seeds[0]}-{suite.seeds[-1]}"
-        lines.append(f"  {suite.name:16} {suite.description} ({seeds}; {', '.join(suite.strategies)})")
-    return "\n".join([*lines, "Strategies:", *(f"  {name}" for name in STRATEGIES)])
-
-
-def _plan_text(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace) -> str:
-    statuses = [run.status for run in runs]
-    lines = [f"{run.path.name}  {status:10}  {run.name}" for run, status in zip(runs, statuses, strict=True)]
-    budget = suite.budget(options.scale)
-    open_runs = sum(status != "done" for status in statuses)
-    return "\n".join(
-        [
-            *lines,
-            f"{len(runs)} runs, {open_runs} to do, in {options.out / suite.name}",
-            f"epochs: {budget}",
-        ]
-    )
+def _count(text: str) -> int:
+    if _number(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
 
 
 def recorded_command(arguments: Sequence[str]) -> str:
@@ -270,7 +196,7 @@ _FOLDERS = ("--out", "--data-dir", "--cache-dir")
 def _launch(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace, command: str) -> int:
     folder = options.out / suite.name
     waiting = [run for run in runs if run.status != "done"]
-    jobs = options.jobs or default_jobs()
+    executor = _executor(options, runs[0].configuration["backend"])
     environment = worker_environment(runs[0].configuration["backend"])
     launch = {
         "suite": options.suite if options.suite.removesuffix(PAPER) in SUITES else str(Path(options.suite).absolute()),
@@ -287,10 +213,10 @@ def _launch(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace
     except OSError as error:
         print(f"Cannot write in {folder}: {error.strerror}.", file=sys.stderr)
         return FAILED if is_disk_full(error) else USAGE
-    print(f"{len(runs)} runs in {folder}, {len(runs) - len(waiting)} done before, {jobs} at a time on {cores()} cores")
+    print(f"{len(runs)} runs in {folder}, {len(runs) - len(waiting)} done before, {executor}")
     _tell_of_other_code(runs, launch["commit"])
-    batches = _batches(waiting, suite.runs_per_process, jobs, options.together)
-    status = _execute(batches, LocalProcesses(jobs, environment, options.together))
+    shared = batches(waiting, suite.runs_per_process, executor.jobs, options.together)
+    status = _execute(shared, executor, options.max_failures)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the tables are written in a moment, and wanted
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _write_results(folder, [*(options.strategy or ()), *suite.strategies], runs[0].protocol)
@@ -322,45 +248,34 @@ def _tell_of_other_code(runs: Sequence[RunFolder], current: str) -> None:
         print(f"Done before by other code ({', '.join(others)}); this is {current}. Delete run folders to repeat them.")
 
 
-def _batches(runs: Sequence[RunFolder], most: int, jobs: int, together: int = 1) -> list[list[RunFolder]]:
-    """Runs that share a process: about `most`, whole seeds where that can be, and as many batches for every job.
-
-    Runs that are to be trained together count as one, follow each other and stay in one batch.
-    """
-    if not runs:
-        return []
-    numbers = {seed: i for i, seed in enumerate(sorted({run.configuration["seed"] for run in runs}))}
-
-    def of_seeds(run: RunFolder) -> int:
-        return numbers[run.configuration["seed"]] // together
-
-    def of_strategy(run: RunFolder) -> str:
-        return run.configuration["strategy"]
-
-    seeds = [list(group) for _, group in itertools.groupby(runs, of_seeds)]
-    if together > 1:
-        order = list(dict.fromkeys(map(of_strategy, runs)))
-        seeds = [sorted(group, key=lambda run: order.index(of_strategy(run))) for group in seeds]
-    singles = [list(group) for unit in seeds for _, group in itertools.groupby(unit, of_strategy)]
-    count = min(len(singles), math.ceil(math.ceil(len(runs) / (most * together)) / jobs) * jobs)
-    units = seeds if count <= len(seeds) else singles
-    edges = [round(i * len(units) / count) for i in range(count + 1)]
-    return [list(itertools.chain(*units[a:b])) for a, b in itertools.pairwise(edges)]
+def _executor(options: argparse.Namespace, backend: str) -> Executor:
+    settings = {"together": options.together, "timeout": options.timeout, "retries": options.retries}
+    if options.executor == "ray":
+        return RayTasks(options.address, backend, options.jobs, **settings)
+    if options.address is not None:
+        raise UsageError("--address is that of a Ray cluster: add --executor ray.")
+    return LocalProcesses(options.jobs or default_jobs(), worker_environment(backend), **settings)
 
 
-def _execute(batches: Sequence[Sequence[RunFolder]], processes: LocalProcesses) -> int:
+def _execute(shared: Sequence[Sequence[RunFolder]], executor: Executor, most_failures: int | None) -> int:
     """Work through the batches; DONE unless that was cut short."""
-    total = sum(len(batch) for batch in batches)
+    total = sum(len(batch) for batch in shared)
+    failures = 0
     try:
-        with processes as workers, progress(total) as display:
-            for event in workers.run(batches):
+        with executor as workers, progress(total) as display:
+            for event in workers.run(shared):
                 display.show(event)
                 if event.detail.get("disk_full"):
-                    raise _DiskFullError(event.detail["error"])
+                    raise _CutShortError(f"No room to write results ({event.detail['error']}): stopped. Free some")
+                failures += event.kind == "failed"
+                if failures == most_failures:
+                    raise _CutShortError(
+                        f"{failures} runs failed, as many as --max-failures allows: stopped. Look into it"
+                    )
     except KeyboardInterrupt:
         return INTERRUPTED
-    except _DiskFullError as error:
-        print(f"No room to write results ({error}): stopped. Free some and launch again.", file=sys.stderr)
+    except _CutShortError as error:
+        print(f"{error} and launch again.", file=sys.stderr)
         return FAILED
     return DONE
 
@@ -368,13 +283,14 @@ def _execute(batches: Sequence[Sequence[RunFolder]], processes: LocalProcesses) 
 def _write_results(folder: Path, order: Sequence[str], protocol: str | None = None) -> int:
     """Rebuild tables and figures from the folders; print what concerns a protocol, or all of it."""
     try:
-        rows, problems = write_tables(folder)
-        sections = write_report(folder, rows, list(dict.fromkeys(order)), problems)
+        write_tables(folder)
+        results = read_results(folder)
+        sections = write_report(results, list(dict.fromkeys(order)))
     except OSError as error:
         print(f"The tables of {folder} are not up to date: {error}. The runs' folders are.", file=sys.stderr)
         return FAILED
     shown = sections.values() if protocol is None else [sections[protocol]]
-    print("", *problems, *shown, sep="\n", end="\n\n")
+    print("", *results.problems, *shown, sep="\n", end="\n\n")
     return DONE
 
 

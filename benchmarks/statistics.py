@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 
@@ -40,6 +41,8 @@ class Comparison:
         median_interval: 95 % bootstrap interval of the median difference.
         mean_difference: mean of first - second.
         mean_interval: 95 % bootstrap interval of the mean difference.
+        effect_size: rank-biserial correlation: 1 if first - second is positive for every seed, -1 if for none.
+        seeds_for_power: see the function; None where no number of seeds would do.
         p: two-sided, of Wilcoxon's signed-rank test; None where n is too small for any claim.
         p_holm: `p` corrected for the number of comparisons made together; None where `p` is.
         margin: how much worse the first may be and still count as not inferior; None where that is not asked.
@@ -54,6 +57,8 @@ class Comparison:
     median_interval: tuple[float, float]
     mean_difference: float
     mean_interval: tuple[float, float]
+    effect_size: float
+    seeds_for_power: int | None
     p: float | None
     p_holm: float | None
     margin: float | None
@@ -107,6 +112,19 @@ def signed_rank_p(differences: Sequence[float], alternative: str = "two-sided") 
     """
     if alternative not in ("two-sided", "greater"):
         raise ValueError(f"alternative is 'two-sided' or 'greater'. Got: {alternative!r}")
+    signs, ranks = _signed_ranks(differences)
+    null = np.ones(1)
+    for rank in ranks:
+        flipped = np.concatenate([null, np.zeros(rank)])
+        flipped[rank:] += null
+        null = flipped / 2
+    w = ranks[signs > 0].sum()
+    greater, less = null[w:].sum(), null[: w + 1].sum()
+    return float(min(1.0, greater if alternative == "greater" else 2 * min(greater, less)))
+
+
+def _signed_ranks(differences: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Of the differences that are not zero: their signs, and the ranks of their sizes, doubled."""
     d = np.asarray(differences, "float64")
     if not np.isfinite(d).all():
         raise ValueError(f"Differences are finite numbers. Got: {d[~np.isfinite(d)][0]} among {len(d)}.")
@@ -114,15 +132,39 @@ def signed_rank_p(differences: Sequence[float], alternative: str = "two-sided") 
     d = np.round(d / np.abs(d).max(initial=np.finfo("float64").tiny), 9)
     d = d[d != 0]
     _, size, counts = np.unique(np.abs(d), return_inverse=True, return_counts=True)
-    ranks = (2 * counts.cumsum() - counts + 1)[size]  # doubled, so that the mean ranks of ties are integers
-    null = np.ones(1)
-    for rank in ranks:
-        flipped = np.concatenate([null, np.zeros(rank)])
-        flipped[rank:] += null
-        null = flipped / 2
-    w = ranks[d > 0].sum()
-    greater, less = null[w:].sum(), null[: w + 1].sum()
-    return float(min(1.0, greater if alternative == "greater" else 2 * min(greater, less)))
+    return np.sign(d), (2 * counts.cumsum() - counts + 1)[size]  # doubled: the mean ranks of ties are integers
+
+
+def rank_biserial(differences: Sequence[float]) -> float:
+    """The share of rank sums in favour of positive differences minus that of negative ones, from -1 to 1.
+
+    Reference: Kerby, The simple difference formula: an approach to teaching nonparametric correlation, 2014.
+
+    Raises:
+        ValueError: for a difference that is not finite.
+    """
+    signs, ranks = _signed_ranks(differences)
+    return float((signs * ranks).sum() / ranks.sum()) if len(ranks) else 0.0
+
+
+def seeds_for_power(differences: Sequence[float], power: float = 0.8) -> int | None:
+    """How many seeds would show a difference as large as this sample's, at `LEVEL`, two-sided, without correction.
+
+    An approximation: that of the paired t test for normal differences, over .955, the signed-rank test's efficiency. The
+    effect seen in few seeds is itself uncertain, so it is a hint for planning, and no result.
+
+    Args:
+        differences: paired, one per seed.
+        power: the probability of showing it.
+
+    Returns:
+        At least `seeds_needed()`; None for fewer than two differences, or if their mean is zero.
+    """
+    d = np.asarray(differences, "float64")
+    if len(d) < 2 or d.mean() == 0:
+        return None
+    quantiles = NormalDist().inv_cdf(1 - LEVEL / 2) + NormalDist().inv_cdf(power)
+    return max(seeds_needed(), math.ceil((quantiles * d.std(ddof=1) / d.mean()) ** 2 / 0.955))
 
 
 def smallest_p(n: int, sides: int = 2) -> float:
@@ -208,6 +250,8 @@ def compare(
         median_interval=bootstrap_interval(d, np.median),
         mean_difference=float(d.mean()),
         mean_interval=bootstrap_interval(d, np.mean),
+        effect_size=rank_biserial(d),
+        seeds_for_power=seeds_for_power(d),
         p=p,
         p_holm=p,
         margin=margin,

@@ -8,6 +8,7 @@ second launch finds what a first one finished:
             config.json     the configuration (what the name is the hash of) and how it was launched
             history.json    one row per epoch
             result.json     the run's row
+            function.json   of a network of one variable with one output: points `x` and its outputs `y`
             done            empty, written last: without it the run counts as not finished
             failed.json     instead of `done`: the error and its traceback
             log.txt         what the run printed
@@ -92,6 +93,7 @@ HISTORY_COLUMNS = (
     "seconds",
     "extras",
 )
+FUNCTION = "function.json"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -199,7 +201,7 @@ class RunFolder:
     @property
     def launch(self) -> dict[str, Any]:
         """How the run was last launched: command, commit, folders."""
-        return (read_json(self.path / "config.json") or {}).get("launch", {})
+        return (_mapping(self.path / "config.json") or {}).get("launch", {})
 
     @property
     def protocol(self) -> str:
@@ -217,19 +219,19 @@ class RunFolder:
         """One of "done", "failed", "unfinished" (was started, or lost a file) and "missing" (never started)."""
         if (self.path / "done").exists() and self.result is not None:
             return "done"
-        if read_json(self.path / "failed.json") is not None:
+        if self.failure is not None:
             return "failed"
         return "unfinished" if (self.path / "config.json").exists() else "missing"
 
     @property
     def result(self) -> dict[str, Any] | None:
         """The run's row as far as the run knows it; None where it was never written."""
-        return read_json(self.path / "result.json")
+        return _mapping(self.path / "result.json")
 
     @property
     def failure(self) -> dict[str, Any] | None:
         """`error` and `traceback` of a failed run; None where it did not fail."""
-        return read_json(self.path / "failed.json")
+        return _mapping(self.path / "failed.json")
 
     def create(self, launch: Mapping[str, Any]) -> None:
         """Make the folder and write config.json; a finished run stays finished."""
@@ -352,6 +354,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     raise TypeError(f"JSON cannot hold a {type(value).__name__}: {value!r}")
+
+
+def _mapping(path: Path) -> dict[str, Any] | None:
+    content = read_json(path)
+    return content if isinstance(content, dict) else None
 
 
 def read_json(path: Path) -> Any:

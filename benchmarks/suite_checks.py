@@ -31,10 +31,13 @@ KEYS = (
     "phases",
     "gates",
     "sizing",
+    "published",
+    "tuning",
 )
 # What no run depends on.
-LAUNCH_KEYS = ("description", "seeds", "strategies", "runs_per_process")
-_OPTIONAL = ("standardise_by", "folds")
+LAUNCH_KEYS = ("description", "seeds", "strategies", "runs_per_process", "published", "tuning")
+_FOR_IMAGES = ("standardise_by", "folds")
+_OPTIONAL = (*_FOR_IMAGES, "sizing", "published", "tuning")
 _PENALTIES = ("weighted_l1", "l21", "linf1", "l1")
 
 
@@ -90,13 +93,14 @@ def check_content(where: str, content: dict[str, Any]) -> None:
         SuiteError: if a key is missing or unknown, or a value is wrong.
     """
     merges = "phases" in content or "gates" in content or "sizing" not in content
-    required = [key for key in KEYS if key not in (*_OPTIONAL, "sizing") and (merges or key not in ("phases", "gates"))]
+    required = [key for key in KEYS if key not in _OPTIONAL and (merges or key not in ("phases", "gates"))]
     _check_keys(where, content, KEYS, required)
     for key, known in (("dataset", datasets.NAMES), ("metric", METRICS), ("augmentation", AUGMENTATIONS)):
         _check_in(f"{where}, {key}", content[key], known)
-    for strategy in content["strategies"]:
+    for strategy in (*content["strategies"], *content.get("tuning", {})):
         _check_in(f"{where}, strategies", strategy, list(STRATEGIES))
     _check_launch(where, content["seeds"], content["runs_per_process"])
+    _check_published(f"{where}, [[published]]", content.get("published", []))
     if content["augmentation"] != "none" and content["dataset"] not in datasets.IMAGES:
         raise SuiteError(
             f"{where}: augmentation {content['augmentation']!r} is for images, not {content['dataset']!r}."
@@ -136,8 +140,8 @@ def _check_folds(where: str, content: Mapping[str, Any]) -> None:
     if not isinstance(folds, int) or folds < 2:
         raise SuiteError(f"{where}, folds: expected a whole number from 2; received {folds!r}.")
     is_images = content["dataset"] in datasets.IMAGES
-    if not is_images and (set(_OPTIONAL) & content.keys()):
-        raise SuiteError(f"{where}: {' and '.join(_OPTIONAL)} are for images, not {content['dataset']!r}.")
+    if not is_images and (set(_FOR_IMAGES) & content.keys()):
+        raise SuiteError(f"{where}: {' and '.join(_FOR_IMAGES)} are for images, not {content['dataset']!r}.")
     if content["augmentation"] != "none" and content.get("standardise_by", "channel") != "channel":
         raise SuiteError(f"{where}: augmentation shifts in black pixels, which have no one value if standardised by pixel.")
 
@@ -162,6 +166,15 @@ def _check_sizing(where: str, table: object) -> None:
 def _check_epochs(where: str, epochs: object) -> None:
     if not isinstance(epochs, int) or epochs < 1:
         raise SuiteError(f"{where}: expected a positive whole number of epochs; received {epochs!r}.")
+
+
+def _check_published(where: str, tables: object) -> None:
+    if not isinstance(tables, list):
+        raise SuiteError(f"{where}: expected a list of tables; received {tables!r}.")
+    for table in tables:
+        known = ("strategy", "source", "n", "min", "max", "median", "mean", "std")
+        _check_keys(where, table, known, required=("strategy", "source"))
+        _check_in(f"{where}, strategy", table["strategy"], list(STRATEGIES))
 
 
 def _check_phase(where: str, epochs: object, settings: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ This file imports neither Keras nor data until `Suite.task` or `Suite.prepare` i
 import hashlib
 import importlib
 import importlib.util
+import json
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -59,6 +60,9 @@ class Suite:
         strategies: that run by default.
         seeds: that run by default.
         runs_per_process: how many runs share a process, where starting one takes longer than a run.
+        published: what papers report, for tables: each with a `strategy`, a `source`, and some of `min`, `max`, `median`,
+            `mean`, `std` and `n`, in the metric's unit, accuracies as shares.
+        tuning: by strategy, what to vary of this file to choose hyper-parameters; see `benchmarks.tune`.
         definition: the rest of the file's content: what a run depends on, but for `sizing` beside other strategies.
         sizing: settings of the strategies of auto-sizing, or None. Beside strategies of another kind they are no part of
             the definition: what those runs are does not depend on them.
@@ -72,6 +76,8 @@ class Suite:
     strategies: tuple[str, ...]
     seeds: tuple[int, ...]
     runs_per_process: int
+    published: tuple[Mapping[str, Any], ...]
+    tuning: Mapping[str, Mapping[str, Any]]
     definition: Mapping[str, Any]
     sizing: Mapping[str, Any] | None = None
     folds: int | None = None
@@ -258,12 +264,25 @@ def _code_digest() -> str:
     return digest.hexdigest()
 
 
+def suite_content(path: Path) -> dict[str, Any]:
+    """What a suite's file says, unchecked.
+
+    Raises:
+        SuiteError: if it cannot be read.
+    """
+    read = json.loads if path.suffix == ".json" else tomllib.loads
+    try:
+        return read(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise SuiteError(f"Suite file {path} cannot be read: {error}") from error
+
+
 def load_suite(name_or_path: str | Path) -> Suite:
     """A suite.
 
     Args:
-        name_or_path: one of `SUITES`, or the path of a TOML file. With `:paper` at its end, the suite under the
-            cross-validation of the auto-sizing paper, where the file gives the number of folds.
+        name_or_path: one of `SUITES`, or the path of a TOML file, or of a JSON file with the same content. With `:paper` at
+            its end, the suite under the cross-validation of the auto-sizing paper, where the file gives the folds.
 
     Returns:
         The suite.
@@ -273,14 +292,11 @@ def load_suite(name_or_path: str | Path) -> Suite:
     """
     plain = str(name_or_path).removesuffix(PAPER)
     is_paper, path = plain != str(name_or_path), Path(plain)
-    if path.suffix != ".toml":
+    if path.suffix not in (".toml", ".json"):
         path = FOLDER / f"{plain}.toml"
         if plain not in SUITES:
             raise SuiteError(f"Unknown suite {plain!r}; there are {', '.join(SUITES)}, and paths of files.")
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SuiteError(f"Suite file {path} cannot be read: {error}") from error
+    content = suite_content(path)
     check_content(str(path), content)
     folds = content.get("folds") if is_paper else None
     if is_paper and folds is None:
@@ -297,6 +313,8 @@ def load_suite(name_or_path: str | Path) -> Suite:
         strategies=tuple(content["strategies"]),
         seeds=tuple(range(first, last + 1)),
         runs_per_process=content["runs_per_process"],
+        published=tuple(content.get("published", ())),
+        tuning=content.get("tuning", {}),
         definition=definition,
         sizing=content.get("sizing"),
         folds=folds,

@@ -36,7 +36,7 @@ from benchmarks.datasets import DataMissingError, load
 from benchmarks.executors import GRACE_SECONDS
 from benchmarks.stages import Alone, StageCache
 from benchmarks.stopping import Stop, Stopped
-from benchmarks.store import RunFolder, hash_of, is_disk_full, locked
+from benchmarks.store import FUNCTION, RunFolder, hash_of, is_disk_full, json_text, locked, write_atomically
 from benchmarks.suites import Suite, load_suite
 from benchmarks.together import work_together
 
@@ -215,6 +215,7 @@ def train(run: RunFolder, stages: StageCache) -> tuple[dict[str, Any], list[dict
     task = suite.task(seed, launch["data_dir"], launch["cache_dir"], scale, configuration["examples"])
     outcome = STRATEGIES[name](task, suite.budget(scale), seed, stages)
     result = _result(task, outcome) | _provenance(run)
+    _keep_function(run, task, outcome)
     return result | {"wall_seconds": time.monotonic() - began}, outcome.history
 
 
@@ -269,6 +270,18 @@ def _result(task: "Task", outcome: "Outcome") -> dict[str, Any]:
         "macs": multiply_accumulates(outcome.model),
         "extras": outcome.extras,
     }
+
+
+def _keep_function(run: RunFolder, task: "Task", outcome: "Outcome") -> None:
+    """Of a network of one variable, leave in the folder what it computes, for a figure."""
+    import numpy as np
+
+    x = task.data.x_train
+    if x.shape[1:] != (1,) or task.data.y_train.shape[1:] != (1,):
+        return
+    points = np.linspace(x.min(), x.max(), 400, dtype=x.dtype)
+    outputs = outcome.model.predict(points[:, None], batch_size=500, verbose=0)
+    write_atomically(run.path / FUNCTION, json_text({"x": points.tolist(), "y": outputs[:, 0].tolist()}))
 
 
 def _provenance(run: RunFolder) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from benchmarks import executors, run, store
 from tests import launches
 
 
-def _long(tmp_path, *strategies):
+def _long(tmp_path, *strategies, options=()):
     """A launch in which one_model takes for ever; its process, and the folder of its results."""
     suite = launches.variant(
         tmp_path, "sine", (r"\nsingle = \d+", "\nsingle = 10000000"), (r"drops = \[800\]", "drops = []")
@@ -25,7 +25,7 @@ def _long(tmp_path, *strategies):
         "1",
         *launches.places(tmp_path),
     )
-    return launches.start(*arguments, "--jobs", "1"), tmp_path / "out" / "variant"
+    return launches.start(*arguments, "--jobs", "1", *options), tmp_path / "out" / "variant"
 
 
 def _workers(process, folder, strategy):
@@ -66,7 +66,7 @@ def test_sigterm_is_an_interrupt_too(tmp_path):
 
 
 def test_a_killed_worker_is_a_failed_row_and_the_rest_of_its_batch_goes_on(tmp_path):
-    process, folder = _long(tmp_path, "one_model", "best_of_three")
+    process, folder = _long(tmp_path, "one_model", "best_of_three", options=["--retries", "0"])
     (worker,) = _workers(process, folder, "one_model")
     os.kill(worker, signal.SIGKILL)
     out, err = process.communicate(timeout=100)
@@ -74,6 +74,41 @@ def test_a_killed_worker_is_a_failed_row_and_the_rest_of_its_batch_goes_on(tmp_p
     table = launches.table_of(folder / "runs.csv")
     assert launches.statuses(table) == {("best_of_three", 100): "done", ("one_model", 100): "failed"}
     assert "signal 9" in next(row["error"] for row in table if row["status"] == "failed")
+
+
+def test_a_run_whose_worker_is_killed_is_tried_again_as_often_as_that_is_allowed(tmp_path):
+    process, folder = _long(tmp_path, "one_model", options=["--retries", "1"])
+    (first,) = _workers(process, folder, "one_model")
+    os.kill(first, signal.SIGKILL)
+    second = launches.wait_for(lambda: [pid for pid in launches.children(process.pid) if pid != first])
+    os.kill(second[0], signal.SIGKILL)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == run.FAILED, out + err
+    assert out.count("again one_model seed 100") == 1 and "FAILED one_model seed 100" in out
+
+
+def test_a_run_that_takes_too_long_fails_and_the_rest_goes_on(tmp_path):
+    process, folder = _long(tmp_path, "one_model", "best_of_three", options=["--timeout", "25"])
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == run.FAILED, out + err
+    table = launches.table_of(folder / "runs.csv")
+    assert launches.statuses(table) == {("best_of_three", 100): "done", ("one_model", 100): "failed"}
+    assert "longer than the limit of 25 seconds" in next(row["error"] for row in table if row["status"] == "failed")
+
+
+def test_a_launch_stops_after_so_many_failures_and_repeats_only_what_failed(tmp_path):
+    suite = launches.variant(tmp_path, "sine")
+    settings = ("--suite", suite, *launches.SMALL, "--seeds", "2", *launches.places(tmp_path), "--jobs", "1")
+    # There is nothing in this network that carries a scale.
+    strategies = ("--strategy", "channel_pruning_bn", "one_model")
+    status, out, err = launches.launch(*settings, *strategies, "--max-failures", "1")
+    assert status == run.FAILED and "1 runs failed, as many as --max-failures allows" in err, out + err
+    status, out, err = launches.launch(*settings, *strategies, "--only", "failed", "--dry-run")
+    assert status == run.DONE and "1 runs, 1 to do" in out and "one_model" not in out
+    status, out, err = launches.launch(*settings, "--strategy", "one_model")
+    assert status == run.DONE, out + err
+    status, out, err = launches.launch(*settings, "--strategy", "one_model", "--only", "missing")
+    assert status == run.DONE and "No run is missing." in out
 
 
 def test_workers_end_when_their_parent_is_killed(tmp_path):

@@ -2,11 +2,13 @@
 
 import csv
 import json
+import shutil
 import statistics as stdlib
+import subprocess
 
 import pytest
 
-from benchmarks import report, store
+from benchmarks import latex, report, results, store, summaries
 
 LAST = {
     "l0_merge": [0.90, 0.92, 0.91, 0.93, 0.94, 0.95, 0.96],
@@ -16,12 +18,12 @@ LAST = {
 ORDER = ["l0_merge", "one_model", "best_of_three"]
 
 
-def _finish(folder, strategy, seed, last, metric="accuracy", extras=None, **changes):
+def _finish(folder, strategy, seed, last, metric="accuracy", extras=None, history=(), **changes):
     configuration = {"suite": "s", "strategy": strategy, "seed": seed, "scale": 1.0, "examples": None, "backend": "jax"}
     run = store.RunFolder.of(folder, {**configuration, **changes})
     run.create({"command": "python -m benchmarks.run", "commit": "abc"})
     result = {"metric": metric, "test_last": last, "test_best": last + 0.01, "epochs": 6, "seconds": 2.0 + seed}
-    run.finish({**result, "teacher_epoch_equivalents": 7.5, "device": "cpu", "extras": extras or {}}, [])
+    run.finish({**result, "teacher_epoch_equivalents": 7.5, "device": "cpu", "extras": extras or {}}, list(history))
     return run
 
 
@@ -32,10 +34,13 @@ def _fill(folder, **changes):
 
 
 def _report(folder):
-    rows, problems = store.write_tables(folder)
-    sections = report.write_report(folder, rows, ORDER, problems)
+    store.write_tables(folder)
+    found = results.read_results(folder)
+    sections = report.write_report(found, ORDER)
     text = (folder / "summary.md").read_text()
-    assert sections.keys() == {row["protocol"] for row in rows} and all(part in text for part in sections.values())
+    assert sections.keys() == {row["protocol"] for row in found.rows} and all(
+        part in text for part in sections.values()
+    )
     return text
 
 
@@ -48,7 +53,7 @@ def test_summary_holds_the_spread_of_each_strategy(tmp_path):
     _fill(tmp_path)
     text = _report(tmp_path)
     table = _table(tmp_path / "summary.csv")
-    assert list(table[0]) == list(report.SUMMARY_COLUMNS)
+    assert list(table[0]) == list(summaries.SUMMARY_COLUMNS)
     assert [(row["strategy"], row["model"]) for row in table] == [(s, m) for s in ORDER for m in ("last", "best")]
     for row in table:
         values = [value + 0.01 * (row["model"] == "best") for value in LAST[row["strategy"]]]
@@ -69,7 +74,7 @@ def test_the_first_strategy_is_compared_with_each_other_one(tmp_path):
     _fill(tmp_path)
     text = _report(tmp_path)
     first, second = _table(tmp_path / "comparisons.csv")
-    assert list(first) == list(report.COMPARISON_COLUMNS)
+    assert list(first) == list(summaries.COMPARISON_COLUMNS)
     assert (first["first"], first["second"], first["n"]) == ("l0_merge", "one_model", "7")
     assert float(first["p"]) == pytest.approx(2 / 2**7) and float(first["p_holm"]) == pytest.approx(4 / 2**7)
     assert first["claim"] == "l0_merge is significantly better than one_model"
@@ -111,7 +116,7 @@ def test_protocols_are_never_averaged(tmp_path):
     table = _table(tmp_path / "summary.csv")
     assert sorted({(row["scale"], row["n"]) for row in table}) == [("0.01", "1"), ("1.0", "7")]
     assert text.count("## s: scale") == 2
-    assert len(list(tmp_path.glob("boxplot-*.png"))) == 2
+    assert len(list(tmp_path.glob("figures/boxplot-*.png"))) == 2
 
 
 def test_means_of_what_strategies_report_besides(tmp_path):
@@ -138,16 +143,119 @@ def test_a_suite_without_a_finished_run_has_a_report(tmp_path):
     text = _report(tmp_path)
     assert "No run is done." in text
     assert _table(tmp_path / "summary.csv")[0]["n"] == "0"
-    assert not list(tmp_path.glob("*.png"))
+    assert not (tmp_path / "figures").exists()
 
 
-def test_the_box_plot_is_a_png(tmp_path):
+def test_figures_are_drawn_from_what_runs_left(tmp_path):
+    epochs = [
+        {"phase": phase, "epoch": epoch, "val_metric": 0.5 + 0.01 * epoch}
+        | ({"gate_pressure": float(epoch), "gate_undecided": 0.5} if phase == "gates" else {})
+        for phase in ("teacher_0", "gates", "finetune")
+        for epoch in (1, 2, 3)
+    ]
+    for seed in range(3):
+        run = _finish(tmp_path, "l0_merge", seed, 0.9, history=epochs)
+        store.write_atomically(run.path / store.FUNCTION, json.dumps({"x": [0.0, 1.0, 2.0], "y": [0.0, seed, 0.0]}))
+        _finish(tmp_path, "one_model", seed, 0.8, history=epochs[:3])
+    text = _report(tmp_path)
+    for kind in ("boxplot", "curves", "gates", "functions", "compute"):
+        (png,), (pdf,) = (list((tmp_path / "figures").glob(f"{kind}-*.{ending}")) for ending in ("png", "pdf"))
+        assert png.read_bytes().startswith(b"\x89PNG\r\n") and png.stat().st_size > 5_000
+        assert pdf.read_bytes().startswith(b"%PDF-") and f"(figures/{png.name})" in text
+    assert not list((tmp_path / "figures").glob("parameters-*"))  # these runs do not say theirs
+    assert not list(tmp_path.rglob("*/.*"))
+
+
+def test_a_file_in_the_place_of_a_function_is_not_drawn(tmp_path):
+    for content in ("[]", '{"x": [1, 2], "y": [1]}', '{"x": "a", "y": "b"}', "{"):
+        run = _finish(tmp_path, "l0_merge", 0, 0.9)
+        (run.path / store.FUNCTION).write_text(content)
+        _report(tmp_path)
+        assert not list((tmp_path / "figures").glob("functions-*"))
+
+
+def test_published_numbers_stand_beside_ours(tmp_path):
+    for seed in range(3):
+        _finish(tmp_path, "l0_merge", seed, 0.7, suite="cifar100")
+    text = _report(tmp_path)
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| l0")]
+    assert ["l0_merge", "Pašen and Boža, Table 2: student", "5", "68.80", "69.60", "68.80", "69.00", "0.30"] in lines
+    assert ["l0_merge", "here", "3", *["70.00"] * 4, "0.00"] in lines
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_the_latex_compiles(tmp_path):
+    _fill(tmp_path)
+    _finish(tmp_path, 'odd_{name}%&$#^~\\ <é>|"', 0, 0.5)
+    _report(tmp_path)
+    command = ["pdflatex", "-interaction=batchmode", "-halt-on-error", "tables.tex"]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, (tmp_path / "tables.log").read_text()
+    assert (tmp_path / "tables.pdf").stat().st_size > 5_000
+
+
+def test_latex_tables_hold_what_the_others_hold(tmp_path):
     _fill(tmp_path)
     _report(tmp_path)
-    (figure,) = tmp_path.glob("*.png")
-    content = figure.read_bytes()
-    assert content.startswith(b"\x89PNG\r\n") and len(content) > 5_000
-    assert not list(tmp_path.glob(".*"))
+    text = (tmp_path / "tables.tex").read_text()
+    assert r"one\_model & last epoch & 7 & 80.00 & 86.00 & 83.00 & 83.00 & 2.16 &" in text
+    assert text.count(r"\begin{") == text.count(r"\end{")
+    assert latex.escaped("a_b {50 %}") == r"a\_b \{50 \%\}"
+
+
+def test_published_results_are_read_from_their_tables(tmp_path, capsys):
+    _fill(tmp_path / "whole")
+    store.write_tables(tmp_path / "whole")
+    published = tmp_path / "published"
+    published.mkdir()
+    shutil.copy(tmp_path / "whole" / "runs.csv", published)
+    assert report.main([str(tmp_path / "whole"), str(published)]) == 0
+    assert (published / "summary.csv").read_bytes() == (tmp_path / "whole" / "summary.csv").read_bytes()
+    assert f"21 runs: {published / 'report.html'}" in capsys.readouterr().out
+
+
+def test_another_strategy_may_be_the_reference(tmp_path, capsys):
+    _fill(tmp_path)
+    assert report.main([str(tmp_path), "--reference", "best_of_three"]) == 0
+    table = _table(tmp_path / "comparisons.csv")
+    assert [(row["first"], row["second"]) for row in table] == [
+        ("best_of_three", "l0_merge"),
+        ("best_of_three", "one_model"),
+    ]
+    assert report.main([str(tmp_path), "--reference", "nobody"]) == 2
+    assert "no finished run of 'nobody'; there are best_of_three, l0_merge, one_model" in capsys.readouterr().err
+
+
+def test_a_folder_without_results_is_refused(tmp_path, capsys):
+    assert report.main([str(tmp_path)]) == 2
+    assert "holds no results: expected a folder `runs`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"test_last": float("nan")}, "its test_last is nan, not a finite number"),
+        ({"test_best": "0.9"}, "its test_best is '0.9', not a finite number"),
+        ({"metric": "bleu"}, "its metric is 'bleu', none of accuracy, mse"),
+        ({"extras": [1]}, "its extras are no mapping"),
+    ],
+)
+def test_what_cannot_be_trusted_is_told_and_not_averaged(tmp_path, change, fault):
+    _fill(tmp_path)
+    run = _finish(tmp_path, "l0_merge", 9, 0.9)
+    (run.path / "result.json").write_text(json.dumps(run.result | change))
+    text = _report(tmp_path)
+    assert f"Run {run.path.name} is left out: {fault}" in text
+    assert _table(tmp_path / "summary.csv")[0]["n"] == "7"
+
+
+def test_truncated_tables_are_told(tmp_path):
+    _fill(tmp_path / "whole")
+    _report(tmp_path / "whole")
+    lines = (tmp_path / "whole" / "runs.csv").read_text().splitlines()
+    (tmp_path / "runs.csv").write_text("\n".join([*lines[:5], lines[5][:40]]))
+    found = results.read_results(tmp_path)
+    assert len(found.rows) == 4 and "not as many cells as columns" in found.problems[0]
 
 
 def test_markdown_tables_have_equal_rows(tmp_path):

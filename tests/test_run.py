@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from benchmarks import datasets, run, store, worker
+from benchmarks import datasets, planning, run, store, worker
 from benchmarks.suites import SUITES
 from tests import launches
 
@@ -89,31 +89,58 @@ def test_a_broken_suite_file_is_told(tmp_path):
     assert status == run.USAGE and "mine.toml" in err and "Traceback" not in err
 
 
+def test_shards_are_all_seeds_once():
+    seeds = list(range(100, 110))
+    parts = [planning.shard(seeds, f"{i}/3") for i in (1, 2, 3)]
+    assert sorted(seed for part in parts for seed in part) == seeds and parts[1] == [101, 104, 107]
+    for text in ("0/3", "4/3", "3", "a/b", "1/0", "-1/2"):
+        with pytest.raises(planning.UsageError, match=re.escape(repr(text))):
+            planning.shard(seeds, text)
+    with pytest.raises(planning.UsageError, match="only 1 seeds"):
+        planning.shard([7], "2/2")
+
+
+def test_a_plan_tells_how_long_it_takes_by_what_is_done(tmp_path):
+    arguments = ("--suite", "sine", "--out", tmp_path, "--seeds", "100-103", "--strategy", "one_model", "l0_merge")
+    assert "no run done here tells how long these take: l0_merge, one_model" in launches.launch(*arguments, "--dry-run")[1]
+    options = run.parsed([str(a) for a in arguments])
+    suite = planning.named_suite("sine")
+    for folder, scale in zip(planning.planned_runs(suite, options)[::2], (1.0, 0.5), strict=False):
+        folder = store.RunFolder.of(tmp_path / "sine", {**folder.configuration, "scale": scale})
+        folder.create({})
+        folder.finish({"wall_seconds": 3600.0}, [])
+    _, out, _ = launches.launch(*arguments, "--dry-run")
+    assert "about 3 hours of one worker" in out and "these take: l0_merge" in out
+    _, out, _ = launches.launch(*arguments, "--scale", "0.25", "--strategy", "one_model", "--dry-run")
+    # a quarter of 3600 seconds, or half of 3600: their mean is 1350 seconds, four times
+    assert "about 1.5 hours of one worker" in out
+
+
 def test_seeds_are_read():
-    assert run.parse_seeds(None, (100, 101)) == [100, 101]
-    assert run.parse_seeds("3", (100, 101)) == [100, 101, 102]
-    assert run.parse_seeds("0-2", (100, 101)) == [0, 1, 2]
-    assert run.parse_seeds("7-7", (100, 101)) == [7]
+    assert planning.parse_seeds(None, (100, 101)) == [100, 101]
+    assert planning.parse_seeds("3", (100, 101)) == [100, 101, 102]
+    assert planning.parse_seeds("0-2", (100, 101)) == [0, 1, 2]
+    assert planning.parse_seeds("7-7", (100, 101)) == [7]
 
 
 def test_runs_that_share_a_process_are_of_whole_seeds_and_fill_every_job(tmp_path):
     configurations = [{"suite": "s", "strategy": s, "seed": n} for n in range(10) for s in ("a", "b", "c")]
     runs = [store.RunFolder.of(tmp_path, configuration) for configuration in configurations]
-    batches = run._batches(runs, most=10, jobs=2)
+    batches = planning.batches(runs, most=10, jobs=2)
     assert [len(batch) for batch in batches] == [6, 9, 9, 6]
     assert [r for batch in batches for r in batch] == runs
     seeds = [{r.configuration["seed"] for r in batch} for batch in batches]
     assert sum(map(len, seeds)) == 10
-    assert [len(batch) for batch in run._batches(runs[:3], most=10, jobs=2)] == [2, 1]
-    assert [len(batch) for batch in run._batches(runs, most=1, jobs=4)] == [1] * 30
-    assert run._batches([], most=10, jobs=2) == []
+    assert [len(batch) for batch in planning.batches(runs[:3], most=10, jobs=2)] == [2, 1]
+    assert [len(batch) for batch in planning.batches(runs, most=1, jobs=4)] == [1] * 30
+    assert planning.batches([], most=10, jobs=2) == []
 
 
 def test_runs_that_train_together_follow_each_other_in_one_batch(tmp_path):
     configurations = [{"suite": "s", "strategy": s, "seed": n} for n in range(10) for s in ("a", "b", "c")]
     runs = [store.RunFolder.of(tmp_path, configuration) for configuration in configurations]
     for jobs, most in ((1, 10), (2, 1), (1, 2), (3, 10)):
-        batches = run._batches(runs, most, jobs, together=4)
+        batches = planning.batches(runs, most, jobs, together=4)
         assert sum(map(len, batches)) == 30 and {r.path for batch in batches for r in batch} == {r.path for r in runs}
         groups = [worker.groups(batch, 4) for batch in batches]
         assert sorted(len(group) for found in groups for group in found) == [2] * 3 + [4] * 6
@@ -163,7 +190,7 @@ def test_a_small_suite_runs_to_its_end(finished):
     assert {row["strategy"] for row in launches.table_of(folder / "summary.csv")} == strategies
     assert "6 done" in out and "| one_model" in out
     assert len(re.findall(r"^\[\d/6\] done ", out, re.MULTILINE)) == 6
-    assert list(folder.glob("boxplot-*.png"))
+    assert list(folder.glob("figures/boxplot-*.png"))
 
 
 def test_history_has_a_row_per_epoch(finished):
@@ -292,6 +319,6 @@ def test_a_machine_with_numpy_keras_and_jax_alone_runs_a_suite_from_cached_array
         assert row["together"] == "2" and row["precision"] == "float32" and float(row["compile_seconds"]) > 0
         assert json.loads(row["environment"])["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
         assert json.loads(row["programs"])["single"]["xla"] is True
-    assert "No box plot: matplotlib is not installed." in (folder / "summary.md").read_text()
+    assert "No figures: matplotlib is not installed." in (folder / "summary.md").read_text()
     status, _, err = launches.launch(*arguments, *chosen, "--backend", "tensorflow", "--together", "1", env=environment)
     assert status == run.USAGE and "pip install tensorflow" in err

@@ -149,3 +149,23 @@ def test_comparing_with_all_others_corrects_for_their_number():
     assert comparisons.keys() == {"b", "c", "few"}
     assert comparisons["b"].p_holm == pytest.approx(2 * comparisons["b"].p)
     assert comparisons["few"].p_holm is None
+
+
+def test_effect_size_is_the_share_of_ranks_for_minus_those_against():
+    assert statistics.rank_biserial([1.0, 2.0, 3.0]) == 1.0
+    assert statistics.rank_biserial([-1.0, -2.0]) == -1.0
+    assert statistics.rank_biserial([1.0, -2.0, 3.0]) == pytest.approx((1 + 3 - 2) / 6)
+    assert statistics.rank_biserial([2.0, -2.0, 0.0]) == 0.0
+    assert statistics.rank_biserial([0.0, 0.0]) == 0.0
+
+
+def test_seeds_for_power_show_such_a_difference_about_as_often_as_they_should():
+    rng = np.random.default_rng(0)
+    sample = rng.normal(size=2000)
+    sample = 0.6 + (sample - sample.mean()) / sample.std(ddof=1)
+    needed = statistics.seeds_for_power(sample)
+    shown = [statistics.signed_rank_p(rng.normal(0.6, 1, size=needed)) < statistics.LEVEL for _ in range(1000)]
+    assert 0.74 < np.mean(shown) < 0.86
+    assert statistics.seeds_for_power(-sample) == needed
+    assert statistics.seeds_for_power([1.0, 1.001]) == statistics.seeds_needed()
+    assert statistics.seeds_for_power([1.0]) is None and statistics.seeds_for_power([1.0, -1.0]) is None

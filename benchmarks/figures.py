@@ -1,0 +1,234 @@
+"""Figures of a protocol, each as vector PDF and as PNG: results, curves, gates, and what accuracy costs.
+
+Nothing is drawn where matplotlib is not installed.
+"""
+
+import importlib.util
+import io
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.results import Row, is_number
+from benchmarks.store import FUNCTION, read_json, write_atomically
+from benchmarks.summaries import done, grouped, protocol_text, unit, writer
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+History = Mapping[str, Sequence[Row]]
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart; beyond them, other dashes.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f")
+_DASHES = ("-", "--", ":", "-.")
+# More curves in one figure cannot be told apart.
+_MOST_CURVES = 8
+# Of the epochs' rows: what it is, on which axis it lies, and what it says.
+_GATES = {"gate_pressure": "pressure (lambda)", "gate_penalty": "penalty", "gate_undecided": "share of undecided gates"}
+
+
+def write_figures(folder: Path, name: str, rows: Sequence[Row], history: History) -> dict[str, str]:
+    """Draw what the runs of one protocol have; curves of the first eight strategies, which the captions then say.
+
+    Args:
+        folder: of the suite; the files go into its `figures`.
+        name: of the protocol: ends the names of the files.
+        rows: of the protocol.
+        history: by run, its epochs.
+
+    Returns:
+        What each figure shows, by the path of its PNG file, relative to the folder.
+    """
+    finished = done(rows)
+    if not finished or importlib.util.find_spec("matplotlib") is None:
+        return {}
+    (folder / "figures").mkdir(exist_ok=True)
+    epochs = {row["run"]: history.get(row["run"], ()) for row in finished}
+    functions = {row["run"]: _function(folder / "runs" / row["run"]) for row in finished}
+    gated = [row for row in finished if any(epoch.get("phase") == "gates" for epoch in epochs[row["run"]])]
+    drawings = {
+        "boxplot": ("Test results of the last epoch, a point per seed", finished, _box_plot),
+        "curves": (
+            "Validation results over all epochs of a run: mean, and range over the seeds",
+            *_few(finished, epochs, _curves),
+        ),
+        "gates": ("The gates over their phase, mean over the seeds", *_few(gated, epochs, _gates)),
+        "functions": ("What the networks compute, a line per seed", *_few(finished, functions, _functions)),
+        "parameters": ("Test results against parameters at inference", finished, partial(_against, "parameters")),
+        "compute": ("Test results against compute", finished, partial(_against, "teacher_epoch_equivalents")),
+    }
+    shown = {}
+    for kind, (caption, drawn, draw) in drawings.items():
+        path = f"figures/{kind}-{name}"
+        if drawn and _draw(folder / path, draw, drawn):
+            left_out = len(grouped(finished if kind != "gates" else gated, "strategy")) - len(
+                grouped(drawn, "strategy")
+            )
+            shown[f"{path}.png"] = caption + (f"; {left_out} more strategies are left out" if left_out else "")
+    return shown
+
+
+def _few(rows: Sequence[Row], data: Mapping, draw) -> tuple[list[Row], partial]:
+    names = list(grouped(rows, "strategy"))[:_MOST_CURVES]
+    return [row for row in rows if row["strategy"] in names], partial(draw, data)
+
+
+def _function(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """The function of one variable that a run's network is, where the run left one that can be read."""
+    content = read_json(folder / FUNCTION)
+    if not isinstance(content, dict):
+        return None
+    try:
+        x, y = (np.asarray(content[name], "float64") for name in ("x", "y"))
+    except (KeyError, TypeError, ValueError):
+        return None
+    return (x, y) if x.ndim == 1 and x.shape == y.shape else None
+
+
+def _draw(path: Path, draw, rows: Sequence[Row]) -> bool:
+    """Have one figure drawn and written; False if it has nothing to show."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    FigureCanvasAgg(figure)
+    if not draw(figure, rows):
+        return False
+    figure.suptitle(protocol_text(rows[0]), fontsize="medium", x=0.02, horizontalalignment="left")
+    for kind in ("png", "pdf"):
+        content = io.BytesIO()
+        # Without a date: the same results give the same file.
+        figure.savefig(content, format=kind, dpi=150, metadata={"CreationDate": None} if kind == "pdf" else None)
+        write_atomically(path.with_name(f"{path.name}.{kind}"), content.getvalue())
+    return True
+
+
+def _style(index: int) -> dict[str, str]:
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": _DASHES[index // len(COLOURS) % len(_DASHES)]}
+
+
+def _box_plot(figure, rows: Sequence[Row]) -> bool:
+    groups = grouped(rows, "strategy")
+    scale = 100 if unit(rows[0]["metric"]) else 1
+    figure.set_size_inches(7, 1.5 + 0.3 * len(groups))
+    axes = figure.subplots()
+    values = [[scale * row["test_last"] for row in group] for group in groups.values()]
+    labels = [f"{name} (n = {len(group)})" for name, group in groups.items()]
+    axes.boxplot(values, orientation="horizontal", tick_labels=labels, showfliers=False)
+    for position, group in enumerate(values, start=1):
+        axes.plot(group, [position] * len(group), "o", color=COLOURS[0], alpha=0.4, markersize=4)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"test {rows[0]['metric']}{unit(rows[0]['metric'])}")
+    axes.grid(axis="x", alpha=0.3)
+    return True
+
+
+def series(runs: Sequence[Sequence[Row]], column: str) -> tuple[np.ndarray, np.ndarray]:
+    """A column of the runs' epochs, laid over each other.
+
+    Args:
+        runs: epochs of each run, in order.
+        column: what of them; it may be one of a row's `extras`.
+
+    Returns:
+        The numbers of the epochs that all runs have, from 1, and the values, shape `(runs, epochs)`, NaN where a row has
+        none.
+    """
+    length = min((len(epochs) for epochs in runs), default=0)
+    values = [[_number(row, column) for row in epochs[:length]] for epochs in runs]
+    return np.arange(1, length + 1), np.array(values, "float64").reshape(len(runs), length)
+
+
+def _number(row: Row, column: str) -> float:
+    value = row.get(column)
+    if value is None and isinstance(row.get("extras"), dict):
+        value = row["extras"].get(column)
+    return value if is_number(value) else np.nan
+
+
+def _curves(epochs: History, figure, rows: Sequence[Row]) -> bool:
+    figure.set_size_inches(8, 4.5)
+    axes = figure.subplots()
+    scale = 100 if unit(rows[0]["metric"]) else 1
+    if not _lines(axes, rows, epochs, "val_metric", scale, bands=True):
+        return False
+    axes.set_xlabel("epoch, all phases in a row")
+    axes.set_ylabel(f"validation {rows[0]['metric']}{unit(rows[0]['metric'])}")
+    if not unit(rows[0]["metric"]):
+        axes.set_yscale("log")
+    figure.legend(loc="outside right upper", fontsize="small")
+    return True
+
+
+def _lines(axes: "Axes", rows, epochs: History, column: str, scale: float = 1, bands: bool = False) -> bool:
+    """A line for each strategy that has such a column; False if none has."""
+    any_drawn = False
+    for index, (name, group) in enumerate(grouped(rows, "strategy").items()):
+        numbers, values = series([run for row in group if (run := epochs[row["run"]])], column)
+        known = ~np.isnan(values).any(axis=0) if values.size else np.zeros(0, bool)
+        if not known.any():
+            continue
+        numbers, values = numbers[known], scale * values[:, known]
+        axes.plot(numbers, values.mean(axis=0), label=name, linewidth=1.2, **_style(index))
+        if bands and len(values) > 1:
+            axes.fill_between(numbers, values.min(axis=0), values.max(axis=0), alpha=0.12, color=_style(index)["color"])
+        any_drawn = True
+    axes.grid(alpha=0.3)
+    return any_drawn
+
+
+def _gates(epochs: History, figure, rows: Sequence[Row]) -> bool:
+    figure.set_size_inches(8, 6.5)
+    panels = figure.subplots(len(_GATES), 1, sharex=True)
+    phases = {run: [row for row in history if row.get("phase") == "gates"] for run, history in epochs.items()}
+    drawn = [_lines(axes, rows, phases, column) for axes, column in zip(panels, _GATES, strict=True)]
+    for axes, text in zip(panels, _GATES.values(), strict=True):
+        axes.set_ylabel(text, fontsize="small")
+    panels[-1].set_xlabel("epoch of the gates' phase")
+    if any(drawn):
+        handles = {
+            label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize="small")
+    return any(drawn)
+
+
+def _functions(functions: Mapping, figure, rows: Sequence[Row]) -> bool:
+    """A panel per strategy with the functions of all its runs."""
+    groups = {name: [functions[row["run"]] for row in group] for name, group in grouped(rows, "strategy").items()}
+    groups = {name: found for name, group in groups.items() if (found := [pair for pair in group if pair is not None])}
+    if not groups:
+        return False
+    figure.set_size_inches(8, 1.9 * len(groups))
+    panels = figure.subplots(len(groups), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for index, (axes, (name, group)) in enumerate(zip(panels, groups.items(), strict=True)):
+        for x, y in group:
+            axes.plot(x, y, color=COLOURS[index % len(COLOURS)], alpha=0.35, linewidth=0.8)
+        axes.set_title(f"{name} (n = {len(group)})", fontsize="small")
+        axes.grid(alpha=0.3)
+    return True
+
+
+def _against(cost: str, figure, rows: Sequence[Row]) -> bool:
+    """Mean test results over a mean cost, a point per strategy with its range over the seeds."""
+    write = writer(rows[0]["metric"])
+    groups = {name: [row for row in group if is_number(row[cost])] for name, group in grouped(rows, "strategy").items()}
+    groups = {name: group for name, group in groups.items() if group}
+    if not groups:
+        return False
+    figure.set_size_inches(8, max(4.5, 0.5 + 0.2 * len(groups)))
+    axes = figure.subplots()
+    for index, (name, group) in enumerate(groups.items()):
+        values = np.array([float(write(row["test_last"])) for row in group])
+        costs = np.array([row[cost] for row in group])
+        below, above = values.mean() - values.min(), values.max() - values.mean()
+        style = {"color": COLOURS[index % len(COLOURS)], "marker": "osD^vP"[index // len(COLOURS) % 6]}
+        axes.errorbar(costs.mean(), values.mean(), [[below], [above]], label=name, capsize=2, **style)
+    axes.set_xlabel(cost.replace("_", " "))
+    axes.set_ylabel(f"test {rows[0]['metric']}{unit(rows[0]['metric'])}")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize="small")
+    return True

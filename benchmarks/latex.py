@@ -1,0 +1,65 @@
+"""Tables of results as LaTeX: a document that compiles, from which tables can be copied."""
+
+from collections.abc import Sequence
+
+_ESCAPES = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    "-": "{-}",  # no ligatures
+    **{character: "\\" + character for character in "&%$#_"},
+}
+_HEAD = r"""\documentclass{article}
+\usepackage[a4paper,landscape,margin=15mm]{geometry}
+\usepackage{booktabs}
+\usepackage{graphicx}
+\setlength{\parindent}{0pt}
+\begin{document}
+"""
+_FOOT = "\\end{document}\n"
+
+
+def escaped(text: str) -> str:
+    """Text as LaTeX prints it; characters beyond ASCII, which not every font has, as question marks."""
+    plain = str(text).replace("−", "-").encode("ascii", "replace").decode()
+    return "".join(_ESCAPES.get(character, character) for character in plain if character.isprintable())
+
+
+def table(cells: Sequence[Sequence[str]], caption: str) -> str:
+    """A table with a caption, no wider than the page; the first row is the head, texts left, numbers right."""
+    head, *rows = cells
+    sides = ["r" if rows and all(_is_number(row[i]) for row in rows) else "l" for i in range(len(head))]
+    lines = [" & ".join(map(escaped, row)) + r" \\" for row in (head, *rows)]
+    tabular = "\n".join(
+        [rf"\begin{{tabular}}{{{''.join(sides)}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
+    )
+    return "\n".join(
+        [
+            r"\begin{table}[htbp]",
+            r"\centering",
+            rf"\caption{{{escaped(caption)}}}",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            tabular,
+            r"\end{tabular}}",
+            r"\end{table}",
+        ]
+    )
+
+
+def document(title: str, parts: Sequence[str]) -> str:
+    """A document of such tables."""
+    return "\n\n".join([_HEAD + rf"\section*{{{escaped(title)}}}", *parts, _FOOT])
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text or "0")
+    except ValueError:
+        return False
+    return True

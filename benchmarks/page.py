@@ -1,0 +1,131 @@
+"""One HTML page of a suite's results that needs nothing else: `page.html` with the data in it.
+
+The page's script only ever writes text, never markup, so that nothing in a result file can become code.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import Results, Row, is_number
+from benchmarks.statistics import Comparison
+from benchmarks.suites import SUITES, load_suite
+from benchmarks.summaries import done, grouped, protocol_text, summary_rows, unit
+
+# All curves of a page together have about this many points, and a run's at least so many.
+_POINTS = 40_000
+_FEWEST = 40
+_CURVES = ("val_metric", "val_loss", "loss", "learning_rate", "gate_pressure", "gate_penalty", "gate_undecided")
+_PROVENANCE = (
+    "suite", "strategy", "seed", "status", "error", "test_last", "test_best", "validation_last", "validation_best",
+    "epochs", "teacher_epoch_equivalents", "flops", "seconds", "compile_seconds", "wall_seconds", "together", "parameters",
+    "macs", "scale", "examples", "backend", "precision", "device", "environment", "versions", "commit", "command",
+    "protocol", "run", "extras",
+)  # fmt: skip
+
+
+def page(results: Results, protocols: Mapping[str, Sequence[Row]], compared: Mapping[str, Sequence[Comparison]]) -> str:
+    """The page.
+
+    Args:
+        results: of a suite.
+        protocols: its rows, in the order of tables.
+        compared: per protocol, its comparisons.
+
+    Returns:
+        An HTML document.
+    """
+    most = max(_FEWEST, _POINTS // max(1, len(results.history)))
+    content = {
+        "title": f"Results of {results.folder.name}",
+        "problems": results.problems,
+        "protocols": [_protocol(name, rows, compared[name], results, most) for name, rows in protocols.items()],
+    }
+    text = json.dumps(content, separators=(",", ":"), default=str, allow_nan=False)
+    # In a script element only these can end or open anything.
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
+    return template.replace("{{DATA}}", text)
+
+
+def _protocol(name: str, rows: Sequence[Row], compared: Sequence[Comparison], results: Results, most: int) -> dict:
+    finished = done(rows)
+    metric = finished[0]["metric"] if finished else "accuracy"
+    configurations = [results.configurations.get(row["run"], {}) for row in rows]
+    return {
+        "name": name,
+        "text": protocol_text(rows[0]),
+        "metric": metric,
+        "scale": 100 if unit(metric) else 1,
+        "missing": _missing(rows),
+        "definition": next((c["definition"] for c in configurations if "definition" in c), None),
+        "summary": [_finite(row) for row in summary_rows(rows) if row["n"]],
+        "comparisons": [_finite(_comparison(c)) for c in compared],
+        "runs": [{k: _plain(row[k]) for k in _PROVENANCE if row.get(k) is not None} for row in rows],
+        "curves": {row["run"]: _curve(epochs, most) for row in finished if (epochs := results.history.get(row["run"]))},
+    }
+
+
+def _comparison(c: Comparison) -> dict[str, Any]:
+    low, high = c.mean_interval
+    shown = {"first": c.first, "second": c.second, "n": c.n, "mean": c.mean_difference, "low": low, "high": high}
+    return shown | {"effect": c.effect_size, "p": c.p, "holm": c.p_holm, "claim": c.claim}
+
+
+def _missing(rows: Sequence[Row]) -> list[str]:
+    """The runs of the suite's own seeds that a strategy with results lacks: what would make the comparison whole."""
+    suite = rows[0]["suite"]
+    seeds = {row["seed"] for row in rows} | (set(load_suite(suite).seeds) if suite in SUITES else set())
+    found = {name: {row["seed"] for row in group} for name, group in grouped(rows, "strategy").items()}
+    return [f"{name}: seeds {_ranges(seeds - there)}" for name, there in found.items() if seeds - there]
+
+
+def _ranges(numbers: set[int]) -> str:
+    """Whole numbers as people write them: 0-3, 7."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    return ", ".join("-".join(map(str, part)) for part in parts)
+
+
+def _curve(epochs: Sequence[Row], most: int) -> dict[str, Any]:
+    """What is known of a run's epochs, thinned to so many, the last one among them; numbers with four digits."""
+    step = math.ceil(len(epochs) / most)
+    kept = sorted({*range(0, len(epochs), step), len(epochs) - 1})
+    columns = {}
+    for name in _CURVES:
+        values = [_rounded(_value(epochs[i], name)) for i in kept]
+        if any(value is not None for value in values):
+            columns[name] = values
+    phases = [str(epochs[i].get("phase")) for i in kept]
+    starts = [i for i, phase in enumerate(phases) if i == 0 or phase != phases[i - 1]]
+    return {"epoch": [i + 1 for i in kept], "phases": [[kept[i] + 1, phases[i]] for i in starts], **columns}
+
+
+def _value(row: Row, name: str) -> Any:
+    value = row.get(name)
+    extras = row.get("extras")
+    return extras.get(name) if value is None and isinstance(extras, dict) else value
+
+
+def _rounded(value: Any) -> float | None:
+    return float(f"{value:.4g}") if is_number(value) else None
+
+
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A cell as the page shows it: numbers and texts as they are, others as JSON."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, (int, float, str)) else json.dumps(value, default=str)

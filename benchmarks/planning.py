@@ -1,0 +1,204 @@
+"""Which runs a command asks for, how each stands, how long they take, and which of them share a process.
+
+Nothing here imports Keras, so plans come at once.
+"""
+
+import argparse
+import difflib
+import importlib.util
+import itertools
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from benchmarks.datasets import check_examples
+from benchmarks.results import Row, is_number
+from benchmarks.store import RunFolder, read_runs
+from benchmarks.strategies import STRATEGIES
+from benchmarks.suites import PAPER, SUITES, Suite, load_suite
+from benchmarks.summaries import mean
+
+BACKENDS = ("tensorflow", "jax")
+STATUSES = ("failed", "unfinished", "missing")
+
+
+class UsageError(Exception):
+    """What the user asked for cannot be; the message says what can."""
+
+
+def parse_seeds(text: str | None, default: Sequence[int]) -> list[int]:
+    """The seeds that `--seeds` names.
+
+    Args:
+        text: "N" for N seeds from the first default one on, "A-B" for A to B inclusive, None for the default.
+        default: seeds of the suite.
+
+    Returns:
+        The seeds, ascending.
+
+    Raises:
+        UsageError: for any other text.
+    """
+    if text is None:
+        return list(default)
+    low, dash, high = text.partition("-")
+    if low.isascii() and low.isdigit() and not dash and int(low) > 0:
+        return list(range(default[0], default[0] + int(low)))
+    if all(part.isascii() and part.isdigit() for part in (low, high)) and int(low) <= int(high):
+        return list(range(int(low), int(high) + 1))
+    raise UsageError(f"--seeds is a number of seeds above 0, as 10, or a range, as 100-129. Got: {text!r}")
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a name that is not known, with the nearest and with all that are."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    guess = f" Did you mean {near[0]}?" if near else ""
+    return UsageError(f"There is no {kind} {name!r}.{guess} There are: {', '.join(known)}.")
+
+
+def named_suite(name: str) -> Suite:
+    """The suite of that name, or of that file.
+
+    Raises:
+        UsageError: if there is none, or its file is wrong.
+    """
+    plain = name.removesuffix(PAPER)
+    if plain not in SUITES and not plain.endswith((".toml", ".json")):
+        raise unknown("suite", name, SUITES)
+    try:
+        return load_suite(name)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"The suite {name} cannot be read: {error}") from error
+
+
+def planned_runs(suite: Suite, options: argparse.Namespace) -> list[RunFolder]:
+    """All runs that the command asks for, seed by seed, so that early results are paired ones.
+
+    Raises:
+        UsageError: for anything that is not known or not installed.
+    """
+    strategies = list(dict.fromkeys(options.strategy or suite.strategies))
+    known = list(STRATEGIES)  # looking a name up in STRATEGIES itself would import the strategy, and Keras with it
+    for name in strategies:
+        if name not in known:
+            raise unknown("strategy", name, known)
+    try:
+        own = {name: suite.settings_of(name) for name in strategies}
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    try:
+        check_examples(suite.dataset, options.examples, suite.folds)
+    except ValueError as error:
+        raise UsageError(f"--examples: {error}") from error
+    backend = options.backend or os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend not in BACKENDS:
+        raise UsageError(f"KERAS_BACKEND is one of {', '.join(BACKENDS)} here. Got: {backend!r}")
+    if importlib.util.find_spec(backend) is None:
+        raise UsageError(f"The backend {backend} is not installed. Run: pip install {backend}, or choose another.")
+    if options.together > 1 and backend != "jax":
+        raise UsageError(f"--together needs the JAX backend: add --backend jax. Got: {backend!r}")
+    seeds = shard(parse_seeds(options.seeds, suite.seeds), options.shard)
+    common = {
+        "suite": suite.name,
+        "definition": suite.definition,
+        "scale": options.scale,
+        "examples": options.examples,
+        "backend": backend,
+    }
+    runs = [
+        RunFolder.of(options.out / suite.name, {**common, **own[strategy], "strategy": strategy, "seed": seed})
+        for seed in seeds
+        for strategy in strategies
+    ]
+    return runs if options.only is None else [run for run in runs if run.status == options.only]
+
+
+def shard(seeds: Sequence[int], text: str | None) -> list[int]:
+    """The part of the seeds that `--shard i/n` names: every n-th, from the i-th on, so that a seed's strategies, which
+    share teachers, stay together.
+
+    Raises:
+        UsageError: unless 1 <= i <= n, or if the part is empty.
+    """
+    if text is None:
+        return list(seeds)
+    part, slash, count = text.partition("/")
+    if not (slash and all(p.isascii() and p.isdigit() for p in (part, count)) and 1 <= int(part) <= int(count)):
+        raise UsageError(f"--shard is i/n with i from 1 to n, as 2/4. Got: {text!r}")
+    found = list(seeds)[int(part) - 1 :: int(count)]
+    if not found:
+        raise UsageError(f"--shard {text}: there are only {len(seeds)} seeds, so this part has none.")
+    return found
+
+
+def listing() -> str:
+    """All suites and strategies."""
+    suites = [load_suite(name) for name in SUITES]
+    lines = ["Suites:"]
+    for suite in suites:
+        seeds = f"seeds {suite.seeds[0]}-{suite.seeds[-1]}"
+        lines.append(f"  {suite.name:16} {suite.description} ({seeds}; {', '.join(suite.strategies)})")
+    return "\n".join([*lines, "Strategies:", *(f"  {name}" for name in STRATEGIES)])
+
+
+def plan_text(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace) -> str:
+    """How each run stands, and what is to come."""
+    waiting = [run for run in runs if run.status != "done"]
+    folder = options.out / suite.name
+    lines = [f"{run.path.name}  {run.status:10}  {run.name}" for run in runs]
+    lines.append(f"{len(runs)} runs, {len(waiting)} to do, in {folder}")
+    lines.append(f"epochs: {suite.budget(options.scale)}")
+    return "\n".join([*lines, *_estimate(waiting, folder)])
+
+
+def _estimate(waiting: Sequence[RunFolder], folder: Path) -> list[str]:
+    """How long the runs will take one worker, by runs of the same strategies that are done."""
+    if not waiting:
+        return []
+    past, _ = read_runs(folder)
+    rows = [row for run in past if (row := run.row())["status"] == "done" and is_number(row["wall_seconds"])]
+    known = {run.path: _seconds(run, rows) for run in waiting}
+    hours = sum(seconds for seconds in known.values() if seconds is not None) / 3600
+    unknown_names = sorted({run.configuration["strategy"] for run in waiting if known[run.path] is None})
+    lines = []
+    if hours:
+        lines.append(f"about {hours:.2g} hours of one worker, by runs that are done here")
+    if unknown_names:
+        lines.append(f"no run done here tells how long these take: {', '.join(unknown_names)}")
+    return lines
+
+
+def _seconds(run: RunFolder, rows: Sequence[Row]) -> float | None:
+    """The mean time of runs of that strategy on that backend: of the same protocol, or else over their scale."""
+    wanted = run.configuration
+    alike = [row for row in rows if all(row[name] == wanted[name] for name in ("strategy", "backend"))]
+    same = [row["wall_seconds"] for row in alike if row["protocol"] == run.protocol]
+    return mean(same or [row["wall_seconds"] * wanted["scale"] / row["scale"] for row in alike])
+
+
+def batches(runs: Sequence[RunFolder], most: int, jobs: int, together: int = 1) -> list[list[RunFolder]]:
+    """Runs that share a process: about `most`, whole seeds where that can be, and as many batches for every job.
+
+    Runs that are to be trained together count as one, follow each other and stay in one batch.
+    """
+    if not runs:
+        return []
+    numbers = {seed: i for i, seed in enumerate(sorted({run.configuration["seed"] for run in runs}))}
+
+    def of_seeds(run: RunFolder) -> int:
+        return numbers[run.configuration["seed"]] // together
+
+    def of_strategy(run: RunFolder) -> str:
+        return run.configuration["strategy"]
+
+    seeds = [list(group) for _, group in itertools.groupby(runs, of_seeds)]
+    if together > 1:
+        order = list(dict.fromkeys(map(of_strategy, runs)))
+        seeds = [sorted(group, key=lambda run: order.index(of_strategy(run))) for group in seeds]
+    singles = [list(group) for unit in seeds for _, group in itertools.groupby(unit, of_strategy)]
+    count = min(len(singles), math.ceil(math.ceil(len(runs) / (most * together)) / jobs) * jobs)
+    units = seeds if count <= len(seeds) else singles
+    edges = [round(i * len(units) / count) for i in range(count + 1)]
+    return [list(itertools.chain(*units[a:b])) for a, b in itertools.pairwise(edges)]

@@ -1,0 +1,158 @@
+"""Runs batches of runs on a Ray cluster, whose machines share the code's and the results' folders.
+
+A batch is one Ray task, which works through it as a local launch with one job does. Ray repeats a task whose machine or
+process dies, on another machine; what was done of it stays done, and the run it was at goes on from its last epoch.
+"""
+
+import importlib.util
+import logging
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.executors import Event, LocalProcesses, cores, default_jobs, next_batch, worker_environment
+from benchmarks.planning import UsageError
+from benchmarks.store import RunFolder
+
+_ROOT = Path(__file__).resolve().parent.parent
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+
+class RayTasks:
+    """Tasks on a Ray cluster; an `Executor`.
+
+    A task takes a GPU or a TPU where the cluster has any, and the processor cores that a local worker would.
+
+    Args:
+        address: of the cluster's head; None for a cluster on this machine, made for this launch.
+        backend: of Keras.
+        jobs: how many tasks at a time; None for as many as the cluster has room for.
+        together: how many seeds a worker trains in one program.
+        timeout: seconds that a run may take; None for any time.
+        retries: how often Ray repeats a task whose machine or process dies.
+
+    Raises:
+        UsageError: if Ray is not installed.
+    """
+
+    def __init__(
+        self,
+        address: str | None,
+        backend: str,
+        jobs: int | None,
+        together: int = 1,
+        timeout: float | None = None,
+        retries: int = 0,
+    ) -> None:
+        if importlib.util.find_spec("ray") is None:
+            raise UsageError("--executor ray needs Ray. Run: pip install 'kmerge[ray]'")
+        self.address = address
+        self.settings = {"backend": backend, "together": together, "timeout": timeout, "retries": retries}
+        self.jobs = jobs or default_jobs()  # the cluster's number once it is known
+        self._wanted_jobs = jobs
+        self._running: dict[Any, Sequence[RunFolder]] = {}
+
+    def __str__(self) -> str:
+        return f"on the Ray cluster {self.address or 'of this machine'}"
+
+    def __enter__(self) -> "RayTasks":
+        import ray
+
+        _check_address(self.address)
+        environment = {"env_vars": {"PYTHONPATH": str(_ROOT)}}
+        try:
+            ray.init(self.address, logging_level=logging.ERROR, log_to_driver=False, runtime_env=environment)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise UsageError(f"There is no Ray cluster at {self.address}: {error}") from error
+        self._task = ray.remote(_work_through).options(max_retries=self.settings["retries"], **_share())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import ray
+
+        for reference in self._running:
+            ray.cancel(reference, force=True)  # its worker notices by the end of its standard input
+        self._running.clear()
+        ray.shutdown()
+
+    def run(self, batches: Sequence[Sequence[RunFolder]]) -> Iterator[Event]:
+        """Work through all batches.
+
+        Args:
+            batches: run folders that exist, on a disk that all machines have at the same place.
+
+        Yields:
+            What became of each run, once its batch is through.
+        """
+        import ray
+
+        waiting = list(batches)
+        while waiting or self._running:
+            while waiting and len(self._running) < (self._wanted_jobs or self._room()):
+                batch = waiting.pop(next_batch(waiting, list(self._running.values())))
+                folders = [str(run.path.absolute()) for run in batch]
+                self._running[self._task.remote(folders, **self.settings)] = batch
+            ready, _ = ray.wait(list(self._running), timeout=_SECONDS_BETWEEN_LOOKS)
+            for reference in ready:
+                yield from self._ends(reference, self._running.pop(reference))
+
+    def _room(self) -> int:
+        """How many tasks the cluster, as it is now, has room for; one at least, which then waits for machines."""
+        import ray
+
+        there, share = ray.cluster_resources(), _share()
+        needed = {"CPU": share["num_cpus"], "GPU": share["num_gpus"], **share["resources"]}
+        return max(1, min(int(there.get(name, 0) // number) for name, number in needed.items() if number))
+
+    def _ends(self, reference: Any, batch: Sequence[RunFolder]) -> Iterator[Event]:
+        import ray
+
+        error = "the task ended without a word about this run"
+        ends: dict[str, tuple[str, dict]] = {}
+        try:
+            ends = ray.get(reference)
+        except ray.exceptions.RayError as fault:
+            error = f"Ray lost the task: {str(fault).strip().splitlines()[0]}"
+        for run in batch:
+            kind, detail = ends.get(str(run.path.absolute()), (None, {}))
+            if kind is None and run.status == "done":
+                kind, detail = "done", run.result
+            if kind is None:
+                run.fail(error, "")
+                kind, detail = "failed", {"error": error, "traceback": ""}
+            yield Event(kind, run, detail)
+
+
+def _check_address(address: str | None) -> None:
+    """Refuse at once an address at which nobody listens; Ray itself would wait for minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():  # none, or a name as "auto"
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"There is no Ray cluster at {address}: {error}") from error
+
+
+def _share() -> dict[str, Any]:
+    """What of a cluster's resources a task takes."""
+    import ray
+
+    there = ray.cluster_resources()
+    tpu = {"TPU": 1} if there.get("TPU") else {}
+    return {
+        "num_cpus": max(1, cores() // default_jobs()),
+        "num_gpus": 1 if there.get("GPU") and not tpu else 0,
+        "resources": tpu,
+    }
+
+
+def _work_through(
+    folders: list[str], backend: str, together: int, timeout: float | None, retries: int
+) -> dict[str, tuple[str, dict]]:
+    """On a machine of the cluster: do the runs of these folders; by folder, how each ended."""
+    runs = [RunFolder.read(Path(folder)) for folder in folders]
+    with LocalProcesses(1, worker_environment(backend), together, timeout, retries) as workers:
+        events = [event for event in workers.run([runs]) if event.kind in ("done", "failed")]
+    return {str(event.run.path): (event.kind, event.detail) for event in events}

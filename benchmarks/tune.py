@@ -1,0 +1,217 @@
+"""Choose hyper-parameters of a strategy on validation data, and write down what that cost.
+
+    python -m benchmarks.tune --suite digits --strategy l0_merge --seeds 0-2 --vary phases.finetune.learning_rate=0.03,0.1
+    python -m benchmarks.tune --suite das_mnist --strategy auto_sizing --method bayesian --trials 12
+
+What is varied stands in the suite's file, under `[tuning.STRATEGY]`, or is given by `--vary`: lists of values, or ranges
+`{ min = 1e-4, max = 1e-1 }`, searched on a logarithmic scale. keras-tuner picks the trials. A trial is a launch of
+`benchmarks.run` on the suite with other values, so what is done is never repeated; its score is the mean over the seeds of
+the last epoch's validation metric. Use other seeds than those that are reported. Test data plays no part, though each
+run's row has its test result like any other.
+
+Writes results/SUITE/tuning/STRATEGY.csv, a row per trial with its values, score and cost, the chosen one marked; reports
+on the suite show it. The suite's file is left alone: put the chosen values in, with their source.
+
+A trial with a run that failed is a row without a score, and is not chosen.
+
+Exit status: 0 values were chosen, 1 every trial failed, and as for `benchmarks.run` 2 wrong usage, 3 data missing, 130
+interrupted: the same command goes on.
+"""
+
+import argparse
+import contextlib
+import copy
+import io
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import run
+from benchmarks.planning import UsageError, named_suite, planned_runs, unknown
+from benchmarks.results import HIGHER_IS_BETTER, is_number
+from benchmarks.store import hash_of, json_text, write_atomically, write_csv
+from benchmarks.strategies import STRATEGIES
+from benchmarks.suites import FOLDER, SUITES, suite_content
+
+COSTS = ("epochs", "teacher_epoch_equivalents", "flops", "seconds")
+
+
+class _CutShortError(Exception):
+    """A trial's runs are not all done; holds the launch's exit status."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line.
+
+    Args:
+        arguments: of the command line; None for the process' own.
+
+    Returns:
+        The exit status; see the module.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.tune",
+        description=__doc__.splitlines()[0],
+        epilog="Other options, as --scale, --examples, --data-dir or --jobs, are handed to benchmarks.run.",
+    )
+    parser.add_argument("--suite", required=True, metavar="NAME", help="as for benchmarks.run")
+    parser.add_argument("--strategy", required=True, metavar="S", help="the strategy to tune")
+    parser.add_argument("--seeds", default="0-2", metavar="N|A-B", help="of each trial (default: 0-2)")
+    parser.add_argument("--method", choices=("grid", "bayesian"), default="grid", help="(default: grid)")
+    parser.add_argument("--trials", type=int, metavar="N", help="at most so many (default: the whole grid, or 20)")
+    parser.add_argument(
+        "--vary",
+        metavar="KEY=V,V",
+        action="append",
+        default=[],
+        help="values of a key of the suite's file, in place of its own",
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("results"), help="(default: results)")
+    options, rest = parser.parse_known_args(arguments)
+    try:
+        content, space = _space(options)
+        search = _Search(content, options, rest)
+        chosen = _tuned(search, space, options)
+    except UsageError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return run.USAGE
+    except _CutShortError as error:
+        return error.args[0]
+    print(f"chosen of {len(search.rows)} trials: {json_text(chosen)}; all of them in {search.table}")
+    return run.DONE
+
+
+def _space(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The content of the suite's file, and what is to be varied by key."""
+    suite = named_suite(options.suite)
+    if options.strategy not in list(STRATEGIES):
+        raise unknown("strategy", options.strategy, STRATEGIES)
+    path = FOLDER / f"{options.suite}.toml" if options.suite in SUITES else Path(options.suite)
+    content = suite_content(path)
+    space = dict(suite.tuning.get(options.strategy, {}))
+    for text in options.vary:
+        key, equals, values = text.partition("=")
+        try:
+            space[key] = tomllib.loads(f"values = [{values}]")["values"]
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"--vary is KEY=V,V with values as in TOML. Got: {text!r}") from error
+    if not space:
+        raise UsageError(f"Suite {suite.name} declares no [tuning.{options.strategy}]: say what to vary by --vary.")
+    for key, values in space.items():
+        _check_values(content, key, values, options.method)
+    return content, space
+
+
+def _check_values(content: Mapping, key: str, values: Any, method: str) -> None:
+    _place(content, key)
+    if isinstance(values, Mapping):
+        low, high = values.get("min"), values.get("max")
+        if not (is_number(low) and is_number(high) and 0 < low < high):
+            raise UsageError(f"{key}: a range needs 0 < min < max. Got: {values!r}")
+        if method == "grid":
+            raise UsageError(
+                f"{key}: a grid needs a list of values. Got the range {values!r}; or use --method bayesian."
+            )
+    elif not isinstance(values, list) or {type(value) for value in values} not in ({int}, {float}, {str}, {bool}):
+        raise UsageError(f"{key}: expected a list of values of one type, or a range {{ min, max }}. Got: {values!r}")
+
+
+def _place(content: Mapping, key: str) -> tuple[dict, str]:
+    """The table that a dotted key stands in, and its last part."""
+    *path, last = key.split(".")
+    table = content
+    for name in path:
+        table = table.get(name) if isinstance(table, dict) else None
+    if not isinstance(table, dict) or last not in table:
+        raise UsageError(f"The suite has no {key!r}; keys are written with dots, as phases.teacher.learning_rate.")
+    return table, last
+
+
+class _Search:
+    """Trials of one strategy on one suite, as launches of `benchmarks.run`."""
+
+    def __init__(self, content: dict[str, Any], options: argparse.Namespace, rest: Sequence[str]):
+        self.content = content
+        self.name = Path(options.suite).stem
+        self.folder = options.out / self.name / "tuning"
+        self.table = self.folder / f"{options.strategy}.csv"
+        self.rest = ["--strategy", options.strategy, "--seeds", options.seeds, "--out", str(self.folder), *rest]
+        self.higher_is_better = HIGHER_IS_BETTER[content["metric"]]
+        self.rows: list[dict[str, Any]] = []
+
+    def score(self, values: Mapping[str, Any]) -> float | None:
+        """Run the suite with these values; the mean validation metric of the seeds, None if one of them failed."""
+        content = copy.deepcopy(self.content)
+        for key, value in values.items():
+            table, last = _place(content, key)
+            table[last] = value
+        name = f"{self.name}-{hash_of(content)}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{name}.json"
+        write_atomically(path, json_text(content, indent=1))
+        print(f"trial {len(self.rows) + 1}: {json_text(values)}", flush=True)
+        arguments = ["--suite", str(path), *self.rest]
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            status = run.main(arguments)
+        if status not in (run.DONE, run.FAILED):
+            print(said.getvalue())
+            raise _CutShortError(status)
+        rows = [folder.row() for folder in planned_runs(named_suite(str(path)), run.parsed(arguments))]
+        costs = {cost: sum(row[cost] or 0 for row in rows) for cost in COSTS}
+        scores = [row["validation_last"] for row in rows if row["status"] == "done"]
+        score = sum(scores) / len(scores) if len(scores) == len(rows) else None
+        self.rows.append({**values, "score": score, "runs": len(rows), "done": len(scores), **costs, "chosen": False})
+        return score
+
+    def choose(self) -> dict[str, Any]:
+        """Mark the best trial, the earlier one of equals, and write the table."""
+        scored = [row for row in self.rows if row["score"] is not None]
+        best = (max if self.higher_is_better else min)(scored, key=lambda row: row["score"], default=None)
+        if best is not None:
+            best["chosen"] = True
+        write_csv(self.table, tuple(self.rows[0]), self.rows)
+        if best is None:
+            print(f"Every trial has a run that failed; see {self.folder}.", file=sys.stderr)
+            raise _CutShortError(run.FAILED)
+        return {key: value for key, value in best.items() if key not in (*COSTS, "runs", "done", "chosen")}
+
+
+def _tuned(search: _Search, space: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Have keras-tuner pick trials until it is through; the chosen values and their score."""
+    import keras_tuner
+
+    parameters = keras_tuner.HyperParameters()
+    for key, values in space.items():
+        if isinstance(values, Mapping):
+            parameters.Float(key, values["min"], values["max"], sampling="log")
+        else:
+            parameters.Choice(key, values, ordered=False if isinstance(values[0], (str, bool)) else None)
+    objective = keras_tuner.Objective("score", "max" if search.higher_is_better else "min")
+    known = {"objective": objective, "hyperparameters": parameters, "tune_new_entries": False}
+    known |= {"max_consecutive_failed_trials": sys.maxsize, "max_retries_per_trial": 0}
+    if options.method == "grid":
+        oracle = keras_tuner.oracles.GridSearchOracle(max_trials=options.trials, **known)
+    else:
+        oracle = keras_tuner.oracles.BayesianOptimizationOracle(max_trials=options.trials or 20, seed=0, **known)
+
+    class Trials(keras_tuner.Tuner):
+        """keras-tuner's loop, whose trials are ours."""
+
+        def run_trial(self, trial, *_, **__):
+            score = search.score(trial.hyperparameters.values)
+            if score is None:
+                raise keras_tuner.errors.FailedTrialError("a run failed")
+            return {"score": score}
+
+    # What it keeps of its own is of no use to us: our runs are found again by what they are.
+    place = {"directory": search.folder, "project_name": f"keras_tuner_{options.strategy}", "overwrite": True}
+    tuner = Trials(oracle=oracle, **place)
+    with contextlib.redirect_stdout(sys.stderr):
+        tuner.search()
+    return search.choose()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""A real headless Chromium, spoken to over pipes by its DevTools protocol, for tests of pages."""
+
+import base64
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+
+PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+_FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe")
+
+
+class Tab:
+    """A page in a browser of its own; what its script logs or throws is kept in `errors`."""
+
+    def __init__(self, send, receive):
+        self._send, self._receive = send, receive
+        self._numbers = itertools.count(1)
+        self._buffer = b""
+        self.session = None
+        self.errors = []
+
+    def ask(self, method, **parameters):
+        """The result of a command of the protocol."""
+        number = next(self._numbers)
+        message = {"id": number, "method": method, "params": parameters}
+        if self.session is not None:
+            message["sessionId"] = self.session
+        os.write(self._send, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._next()
+            if answer.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
+                self.errors.append(answer["params"])
+            if answer.get("id") == number:
+                assert "error" not in answer, answer["error"]
+                return answer["result"]
+
+    def _next(self):
+        while b"\0" not in self._buffer:
+            part = os.read(self._receive, 1 << 20)
+            assert part, "the browser is gone"
+            self._buffer += part
+        message, _, self._buffer = self._buffer.partition(b"\0")
+        return json.loads(message)
+
+    def run(self, script):
+        """The value of an expression in the page."""
+        answer = self.ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def press(self, key):
+        """Press a key, as Tab, Enter or ArrowRight."""
+        code = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowRight": 39}[key]
+        text = {"text": "\r"} if key == "Enter" else {}
+        for kind in ("keyDown", "keyUp"):
+            known = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+            self.ask("Input.dispatchKeyEvent", type=kind, **known, **(text if kind == "keyDown" else {}))
+
+    def open(self, path):
+        """Open a file; seconds until its script was through."""
+        began = time.monotonic()
+        self.ask("Page.navigate", url=path.as_uri())
+        while self.run("document.documentElement?.dataset.ready") != "yes":
+            assert time.monotonic() - began < 60, self.errors
+            time.sleep(0.02)
+        return time.monotonic() - began
+
+    def screenshot(self, path):
+        """Write what is seen as PNG."""
+        path.write_bytes(base64.b64decode(self.ask("Page.captureScreenshot")["data"]))
+
+
+@contextlib.contextmanager
+def tab():
+    """A tab of a new browser, 1300 by 900 pixels."""
+    to_browser, from_us = os.pipe()
+    to_us, from_browser = os.pipe()
+
+    def wire():  # the browser reads from 3 and writes to 4
+        reading, writing = os.dup(to_browser), os.dup(from_browser)
+        os.dup2(reading, 3)
+        os.dup2(writing, 4)
+
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        command = [PROGRAM, *_FLAGS, f"--user-data-dir={profile}", "--window-size=1300,900", "about:blank"]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen(command, preexec_fn=wire, close_fds=False, **quiet)
+        os.close(to_browser)
+        os.close(from_browser)
+        try:
+            page = Tab(from_us, to_us)
+            target = page.ask("Target.createTarget", url="about:blank")["targetId"]
+            page.session = page.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            for domain in ("Page", "Runtime", "Log"):
+                page.ask(f"{domain}.enable")
+            yield page
+        finally:
+            process.kill()
+            process.wait()
+            os.close(from_us)
+            os.close(to_us)

@@ -1,0 +1,62 @@
+"""Launches on a real Ray cluster of several nodes, all on this machine; one of them dies while it works."""
+
+import pytest
+
+from benchmarks import run, store
+from tests import launches
+
+ray = pytest.importorskip("ray", reason="Ray is not installed")
+cluster_utils = pytest.importorskip("ray.cluster_utils", reason="this Ray has no cluster for tests")
+
+
+@pytest.fixture
+def cluster():
+    """A head that takes no task, and two nodes that take one each."""
+    made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    made.nodes = [made.add_node(num_cpus=1) for _ in range(2)]
+    yield made
+    made.shutdown()
+
+
+def _arguments(tmp_path, out, suite):
+    places = ("--out", tmp_path / out, "--cache-dir", tmp_path / "cache")
+    return ("--suite", suite, *launches.SMALL, "--strategy", "one_model", "--seeds", "2", *places)
+
+
+def test_a_node_that_dies_costs_nothing_but_time(tmp_path, cluster):
+    suite = launches.variant(
+        tmp_path, "sine", (r"\nsingle = \d+", "\nsingle = 40000"), (r"drops = \[800\]", "drops = []"),
+        (r"runs_per_process = \d+", "runs_per_process = 1"),
+    )  # fmt: skip
+    options = ("--executor", "ray", "--address", cluster.address, "--retries", "2")
+    process = launches.start(*_arguments(tmp_path, "ray", suite), *options)
+    folder = tmp_path / "ray" / "variant"
+
+    def is_at_work():
+        assert process.poll() is None, process.communicate()
+        runs, _ = store.read_runs(folder)
+        return sum((r.path / "lock").exists() for r in runs) >= 2
+
+    launches.wait_for(is_at_work)
+    cluster.remove_node(cluster.nodes[0], allow_graceful=False)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == run.DONE, out + err
+    assert launches.launch(*_arguments(tmp_path, "local", suite), "--jobs", "1")[0] == run.DONE
+    results = []
+    for name in ("ray", "local"):
+        rows = launches.table_of(tmp_path / name / "variant" / "runs.csv")
+        results.append([(row["run"], row["status"], row["test_last"], row["epochs"]) for row in rows])
+    assert results[0] == results[1] and len(results[0]) == 2
+
+
+def test_a_cluster_that_is_not_there_is_told(tmp_path):
+    suite = launches.variant(tmp_path, "sine")
+    address = ("--executor", "ray", "--address", "127.0.0.1:1")
+    status, _, err = launches.launch(*_arguments(tmp_path, "out", suite), *address)
+    assert status == run.USAGE and "There is no Ray cluster at 127.0.0.1:1" in err and "Traceback" not in err
+
+
+def test_an_address_needs_the_executor(tmp_path):
+    suite = launches.variant(tmp_path, "sine")
+    status, _, err = launches.launch(*_arguments(tmp_path, "out", suite), "--address", "auto")
+    assert status == run.USAGE and "add --executor ray" in err

@@ -1,0 +1,83 @@
+"""Choosing hyper-parameters: on validation data, by launches like any other, with its cost written down."""
+
+import json
+import tomllib
+
+import pytest
+
+from benchmarks import report, results, run, tune
+from benchmarks.suites import FOLDER, load_suite
+from tests import launches
+
+
+def _arguments(tmp_path, *more):
+    small = ("--seeds", "0-1", *launches.SMALL, "--jobs", "1", "--cache-dir", tmp_path / "cache")
+    return [str(a) for a in ("--suite", "sine", "--strategy", "one_model", "--out", tmp_path / "out", *small, *more)]
+
+
+def test_the_best_values_on_validation_data_are_chosen_and_what_fails_is_not(tmp_path, capsys):
+    varied = ("--vary", "phases.single.learning_rate=1e30,0.01")
+    assert tune.main(_arguments(tmp_path, *varied)) == run.DONE
+    assert "chosen of 2 trials" in capsys.readouterr().out
+    folder = tmp_path / "out" / "sine" / "tuning"
+    rows = {row["phases.single.learning_rate"]: row for row in launches.table_of(folder / "one_model.csv")}
+    assert [rate for rate, row in rows.items() if row["chosen"] == "True"] == ["0.01"]
+    assert rows["1e+30"]["score"] == "" and rows["1e+30"]["done"] == "0"
+    assert float(rows["0.01"]["score"]) > 0
+    assert all(row["runs"] == "2" for row in rows.values()) and float(rows["0.01"]["teacher_epoch_equivalents"]) > 0
+    tried = [load_suite(path).definition["phases"]["single"]["learning_rate"] for path in folder.glob("*.json")]
+    assert sorted(tried) == [0.01, 1e30]
+    # The same command again runs nothing that is done, and a report on the suite tells what was tried.
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/runs/*/done")}
+    assert tune.main(_arguments(tmp_path, *varied)) == run.DONE
+    assert before == {path: path.stat().st_mtime_ns for path in folder.glob("*/runs/*/done")} and len(before) == 2
+    (tmp_path / "out" / "sine" / "runs").mkdir()
+    report.write_report(results.read_results(tmp_path / "out" / "sine"), [])
+    text = (tmp_path / "out" / "sine" / "summary.md").read_text()
+    assert "not charged to the runs above" in text and "phases.single.learning_rate" in text
+
+
+@pytest.mark.parametrize(
+    ("varied", "error"),
+    [
+        ((), "Suite sine declares no [tuning.one_model]: say what to vary by --vary"),
+        (("--vary", "phases.single.rate=1,2"), "The suite has no 'phases.single.rate'"),
+        (("--vary", "phases.single.learning_rate=a,b"), "Got: 'phases.single.learning_rate=a,b'"),
+        (("--vary", 'phases.single.learning_rate=1,"b"'), "a list of values of one type"),
+        (("--vary", "phases.single.learning_rate={min=1,max=0.1}"), "of one type, or a range"),
+    ],
+)
+def test_what_cannot_be_varied_is_told_before_anything_runs(tmp_path, capsys, varied, error):
+    assert tune.main(_arguments(tmp_path, *varied)) == run.USAGE
+    assert error in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_ranges_are_for_bayesian_search(tmp_path, capsys):
+    content = _content("sine")
+    for values, error in (
+        ({"min": 1e-3, "max": 1e-1}, "a grid needs a list of values"),
+        ({"min": 0.1, "max": 1e-3}, "a range needs 0 < min < max"),
+    ):
+        path = tmp_path / "mine.json"
+        path.write_text(json.dumps({**content, "tuning": {"one_model": {"phases.single.learning_rate": values}}}))
+        arguments = _arguments(tmp_path)
+        arguments[1] = str(path)
+        assert tune.main(arguments) == run.USAGE
+        assert error in capsys.readouterr().err
+
+
+def _content(name):
+    return tomllib.loads((FOLDER / f"{name}.toml").read_text())
+
+
+def test_values_in_a_suites_file_are_searched(tmp_path):
+    path = tmp_path / "mine.json"
+    space = {"phases.single.learning_rate": {"min": 1e-3, "max": 1e-1}}
+    path.write_text(json.dumps({**_content("sine"), "tuning": {"one_model": space}}))
+    arguments = [*_arguments(tmp_path, "--method", "bayesian", "--trials", "2")]
+    arguments[1] = str(path)
+    assert tune.main(arguments) == run.DONE
+    rows = launches.table_of(tmp_path / "out" / "mine" / "tuning" / "one_model.csv")
+    rates = [float(row["phases.single.learning_rate"]) for row in rows]
+    assert len(rates) == 2 and all(1e-3 <= rate <= 1e-1 for rate in rates) and rates[0] != rates[1]

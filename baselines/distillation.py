@@ -10,10 +10,12 @@ costs.
 
 What differs:
 - Hinton's teacher is an ensemble or a bigger network. Here it is two networks of the target architecture, the mean of
-  whose logits is the target (the mean of their outputs in regression), or one network of twice the width, trained as
-  long as those two, whose epochs cost about four times as much: rows say so in teacher epochs.
+  whose logits is the target (the mean of their outputs in regression), or one big network. That is the one that the
+  suite's table [teacher] names, with epochs and a schedule of its own; the suites of the robots paper have its pairs,
+  ResNet-18 to LeNet and the like. Without that table it is the target at twice the width, trained as long as two
+  teachers. What a big teacher costs, rows say in teacher epochs of the target.
 - The robots paper states neither optimizer, epochs nor temperature. Temperature 3 and label weight 1/2 are the defaults
-  of Keras; the rest is the suite's. Its pairs, ResNet-18 to LeNet and the like, need a suite with two architectures.
+  of Keras; the rest is the suite's.
 - The teachers see the batches as they are augmented for the student. How it is trained: `imitation`.
 - FitNets trains on hints first; here features are one more term, and those of the last hidden layer are taken.
 - Regression has no softmax: outputs are matched by their mean squared difference.
@@ -31,12 +33,28 @@ from kmerge.seeds import seed_of
 _TEMPERATURE = 3.0
 
 
+def big_teacher(task: Task, budget: Budget) -> tuple[Task, Budget, int]:
+    """How the big teacher of a task is trained: what to hand to `train_teacher`.
+
+    Args:
+        task: of the student.
+        budget: of the student.
+
+    Returns:
+        The teacher's task and budget, and the factor on its width.
+    """
+    if task.big_teacher is None:
+        return task, replace(budget, teacher=2 * budget.teacher), 2
+    return task.big_teacher.task, replace(budget, teacher=task.big_teacher.epochs), 1
+
+
 @dataclass(frozen=True)
 class Distillation:
     """Teachers, then a student; a `Strategy`.
 
     Attributes:
-        big_teacher: whether the teacher is one network of twice the width, instead of two of the target's.
+        big_teacher: whether there is one big teacher, `Task.big_teacher` or one of twice the width, instead of two of the
+            target's architecture.
         label_weight: of the labels beside the teachers: from 0, teachers alone, to below 1.
         feature_weight: how much features count beside outputs.
     """
@@ -68,11 +86,10 @@ class Distillation:
         """
         student = task.build(seed_of("student", seed))
         # What does not fit together is refused here, not after hours of teachers.
-        self._imitating(task, student, [task.build(seed, widen=2 if self.big_teacher else 1)])
-        if self.big_teacher:
-            trained = [train_teacher(task, replace(budget, teacher=2 * budget.teacher), seed, 0, stages, widen=2)]
-        else:
-            trained = [train_teacher(task, budget, seed, number, stages) for number in range(2)]
+        taught, its_budget, widen = big_teacher(task, budget) if self.big_teacher else (task, budget, 1)
+        self._imitating(task, student, [taught.build(seed, widen=widen)])
+        numbers = range(1 if self.big_teacher else 2)
+        trained = [train_teacher(taught, its_budget, seed, number, stages, widen) for number in numbers]
         teachers, records = [model for model, _ in trained], [record for _, record in trained]
         model = self._imitating(task, student, teachers)
         record = train_phase(model, task, "single", epochs, seed, stages, label="distil")

@@ -3,12 +3,12 @@
 Reference: Souroulla et al., "Model compression for resource-constrained mobile robots", section 5.3: a student learns the
 outputs of a big teacher instead of the labels; then the smallest weights of the whole network go.
 
-Budget: a teacher of twice the width, as in `distillation`; the student takes the epochs of the gates, and fine-tuning its
-own. What differs is said in `distillation` and `weight_pruning`. Fine-tuning is on the labels, with the pruned weights
-held at zero; the paper does not state it.
+Budget: the big teacher of `distillation`; the student takes the epochs of the gates, and fine-tuning its own. What differs
+is said in `distillation` and `weight_pruning`. Fine-tuning is on the labels, with the pruned weights held at zero; the
+paper does not state it.
 
-The paper's curve of accuracy against the percentage is `weight_pruning.pruning_curve` of the student of
-`Distillation.distil`.
+The paper's curve of accuracy against the percentage, `weight_pruning.pruning_curve` of the student of
+`Distillation.distil`, is drawn by `python -m benchmarks.curves`.
 """
 
 from dataclasses import dataclass

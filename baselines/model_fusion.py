@@ -9,6 +9,7 @@ units are matched tells the methods apart; all of it is derived from channel spa
     "activations"    the same, section 3.1
     "transport"      Singh and Jaggi, Model Fusion via Optimal Transport (OTFusion), NeurIPS 2020, exact transport
     "sinkhorn"       the same, with entropy
+    "graphs"         Liu et al., Deep Neural Network Fusion via Graph Matching (GAMF), ICML 2022; see `graph_matching`
 
 What differs. Git Re-Basin starts from the units as they stand, in random order; here one pass from the inputs on comes first,
 on weights whose other units are already in their places, because it finds what that start may miss. Scales and offsets of
@@ -21,16 +22,18 @@ it decide for all. Masses are equal; the entropy's weight, .01 of the largest co
 own; a test holds it against the POT library.
 
 Averaging makes variances collapse, so the statistics of BatchNormalization are measured anew before fine-tuning, in all rows
-alike (Jordan et al., REPAIR, ICLR 2023). Fine-tuning gets the epochs of both later phases. GAMF (graph matching) is left out.
+alike (Jordan et al., REPAIR, ICLR 2023). Fine-tuning gets the epochs of both later phases.
 """
 
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 
 import kmerge
 from baselines import alignment
 from baselines.budget import make_outcome, train_phase, train_teacher, validation_metric
+from baselines.graph_matching import check_solver, match_graphs
 from baselines.strategy import Budget, Outcome, Stages, Task
 from kmerge.seeds import seed_of
 
@@ -38,6 +41,34 @@ from kmerge.seeds import seed_of
 _EXAMPLES = 2_000
 # Weight of the entropy in Sinkhorn's transport, as a share of the largest cost.
 _REGULARISATION = 0.01
+MATCHINGS = (None, *alignment.METHODS, "sinkhorn", "graphs")
+
+
+def aligned_by(
+    matching: str | None, model: keras.Model, other: keras.Model, data: np.ndarray, seed: int
+) -> keras.Model:
+    """The second network with its units in the places of those of the first.
+
+    Args:
+        matching: one of `MATCHINGS`.
+        model: the first network.
+        other: the second, of the same architecture.
+        data: inputs, for "activations".
+        seed: of the replicate, for "weights".
+
+    Returns:
+        A model to average with the first: the second itself if nothing is matched.
+    """
+    if matching is None:
+        return other
+    if matching == "sinkhorn":
+        return alignment.transport(model, other, _REGULARISATION)
+    if matching == "graphs":
+        return alignment.align(model, other, match_graphs(model, other))
+    order = alignment.match(
+        model, other, matching, data if matching == "activations" else None, seed=seed_of("matching", seed)
+    )
+    return alignment.align(model, other, order)
 
 
 @dataclass(frozen=True)
@@ -45,16 +76,18 @@ class Fusion:
     """Two teachers, aligned and averaged; a `Strategy`.
 
     Attributes:
-        matching: one of `alignment.METHODS`, "sinkhorn", or None for the units as they stand.
+        matching: one of `MATCHINGS`; None for the units as they stand.
     """
 
     matching: str | None
 
     def __call__(self, task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
         """See `Strategy`."""
+        if self.matching == "graphs":
+            check_solver()
         trained = [train_teacher(task, budget, seed, number, stages) for number in range(2)]
         (model, other), records = [model for model, _ in trained], [record for _, record in trained]
-        aligned = self._aligned(task, model, other, seed)
+        aligned = aligned_by(self.matching, model, other, task.data.x_train[:_EXAMPLES], seed)
         fused = alignment.average(model, aligned)
         student = kmerge.recalibrate(fused, task.data.x_train[:_EXAMPLES])
         extras = {
@@ -65,12 +98,3 @@ class Fusion:
         }
         tuning = train_phase(student, task, "finetune", budget.gates + budget.finetune, seed, stages)
         return make_outcome(task, student, tuning.best_weights, [*records, tuning], extras)
-
-    def _aligned(self, task: Task, model: keras.Model, other: keras.Model, seed: int) -> keras.Model:
-        if self.matching is None:
-            return other
-        if self.matching == "sinkhorn":
-            return alignment.transport(model, other, _REGULARISATION)
-        data = task.data.x_train[:_EXAMPLES] if self.matching == "activations" else None
-        order = alignment.match(model, other, self.matching, data, seed=seed_of("matching", seed))
-        return alignment.align(model, other, order)

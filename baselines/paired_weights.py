@@ -7,7 +7,7 @@ With four channels, the kernel of a convolution that makes the space `conv` has 
 A Dense layer behind a Flatten reads a unit several times; one behind a Concatenate reads several spaces.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -140,11 +140,42 @@ class Pair:
 
     def costs(self, name: str, settled: set[str]) -> np.ndarray:
         """The squared distance of each unit of the second network from each place of a space; see `similarity`."""
+        squares = self._squares(name, settled)
+        return np.maximum(squares[0][:, None] + squares[1] - 2 * self.similarity(name, settled), 0)
+
+    def _squares(self, name: str, settled: set[str] | None) -> np.ndarray:
+        """The squared norm of each unit of a space in both networks, shape `(2, units)`."""
         squares = np.zeros((2, len(self.order[name])))
         for use in self._counting(name, settled):
             for both in _pieces(use, self.piece):
                 squares += [np.einsum("ij,ij->i", z, z, dtype="float64") for z in both]
-        return np.maximum(squares[0][:, None] + squares[1] - 2 * self.similarity(name, settled), 0)
+        return squares
+
+    def scale(self, name: str) -> float:
+        """What a unit's match would be worth on average if it were perfect: the norms of the units, multiplied."""
+        squares = self._squares(name, None)
+        return float(np.mean(np.sqrt(squares[0]) * np.sqrt(squares[1])))
+
+    def pull(self, name: str, soft: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The gradient of the score for the order of a space, where all spaces have soft orders.
+
+        Args:
+            name: of the space.
+            soft: for each space a matrix `(places, units)`, to which the second network's units are not moved yet.
+
+        Returns:
+            An array of shape `(places, units)`.
+        """
+        total = np.zeros((len(self.order[name]),) * 2)
+        for use in self._counting(name, None):
+            kept = use.weight.b
+            for other in sorted(use.others):
+                for far in (u for u in self.uses[other] if u.weight is use.weight and u.axis != use.axis):
+                    use.weight.b = _moved(use.weight.b, far, soft[other])
+            for x, y in _pieces(use, self.piece):
+                total += x @ y.T
+            use.weight.b = kept
+        return total
 
     def move(self, name: str, mapping: np.ndarray) -> None:
         """Moves the second network's units of a space.

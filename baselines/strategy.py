@@ -133,6 +133,8 @@ class Task:
         identity: everything of this task that a trained network depends on (data, architecture, scale, versions of
             the code and of what it runs on; the phases are not in it), as JSON can hold it; the start of each key of
             the stage cache.
+        big_teacher: the teacher of another architecture that the suite names for distillation; None where the suite
+            names none, and twice the target's width is taken.
         sizing: how networks find their own size, or None where the suite does not say.
     """
 
@@ -145,12 +147,26 @@ class Task:
     phases: Mapping[str, Phase]
     gates: GateSettings | None
     identity: Mapping[str, Any]
+    big_teacher: BigTeacher | None = None
     sizing: SizingSettings | None = None
 
     @property
     def higher_is_better(self) -> bool:
         """Whether a higher value of the metric is better."""
         return self.metric == "accuracy"
+
+
+@dataclass(frozen=True)
+class BigTeacher:
+    """A teacher of another architecture than the target's.
+
+    Attributes:
+        task: the same task, but for the architecture that it builds and the phase "teacher", which are the teacher's.
+        epochs: of its training, after scaling.
+    """
+
+    task: Task
+    epochs: int
 
 
 @dataclass(frozen=True)

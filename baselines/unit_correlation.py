@@ -40,6 +40,35 @@ def correlations(
     Reference:
         Li et al., Convergent Learning, 2016; Ainsworth et al., Git Re-Basin, ICLR 2023, section 3.1.
     """
+    return {name: found.correlation() for name, found in _measured(walked, models, data).items()}
+
+
+def concordances(
+    walked: Trace, models: tuple[keras.Model, keras.Model], data: np.ndarray | Sequence[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """How nearly equal each unit of a network is to the unit in its place in another, space by space.
+
+    With values x and y it is `2 cov(x, y) / (var x + var y + (mean x - mean y)^2)`: a correlation that also falls where
+    one unit is larger than the other. It is 1 where x = y always, at most 0 where they have nothing in common.
+
+    Args:
+        walked: the walk of the first network.
+        models: two networks of one architecture, with their units in one order.
+        data: inputs: an array, or a list with one for each input.
+
+    Returns:
+        For each selectable space whose units lie in a tensor, an array of shape `(units,)`.
+
+    Raises:
+        InvalidArgumentError: if the data is empty, holds NaN or does not fit the networks' inputs.
+
+    Reference:
+        Lin, A concordance correlation coefficient to evaluate reproducibility, Biometrics 1989.
+    """
+    return {name: found.concordance() for name, found in _measured(walked, models, data).items()}
+
+
+def _measured(walked: Trace, models: tuple, data: np.ndarray | Sequence[np.ndarray]) -> dict[str, "_Moments"]:
     reads = _reads(walked)
     moments = {name: _Moments(walked.spaces[name].size) for each in reads.values() for name in each}
     for batch in _batches(models[0], data):
@@ -51,7 +80,7 @@ def correlations(
                 for positions in grid:
                     samples = [x[..., positions].reshape(-1, len(positions)).astype("float64") for x in both]
                     moments[name].add(*samples)
-    return {name: found.correlation() for name, found in moments.items()}
+    return moments
 
 
 def unit_positions(walked: Trace, units: np.ndarray) -> dict[str, np.ndarray]:
@@ -136,3 +165,11 @@ class _Moments:
         deviations = np.sqrt(np.maximum(self.squares / self.count - np.square(means), 0))
         deviations[deviations <= _CONSTANT * np.abs(means)] = np.inf
         return (self.products / self.count - np.outer(*means)) / np.outer(*deviations)
+
+    def concordance(self) -> np.ndarray:
+        means = self.sums / self.count
+        variances = np.maximum(self.squares / self.count - np.square(means), 0)
+        together = np.diag(self.products) / self.count - means[0] * means[1]
+        apart = variances.sum(axis=0) + np.square(means[0] - means[1])
+        equal = apart <= (_CONSTANT * np.abs(means).max(axis=0)) ** 2  # two units that are the same constant
+        return np.where(equal, 1.0, 2 * together / np.where(equal, 1.0, apart))

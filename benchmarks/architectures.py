@@ -117,52 +117,70 @@ def lenet(
     *,
     weight_decay: float = 0.0,
     activation: str = "tanh",
+    filters: tuple[int, int] = (6, 16),
+    units: tuple[int, int] = (120, 84),
     widen: int = 1,
 ) -> keras.Model:
-    """LeNet-5: two 5x5 convolutions (6, 16) with average pooling, Dense 120 and 84. For 28x28 images.
+    """LeNet-5: two 5x5 convolutions (6, 16) with average pooling, Dense 120 and 84. For 32x32 images.
+
+    Images of 28x28 are padded to 32x32 by the first convolution.
 
     Args:
-        input_shape: `(28, 28, channels)`.
+        input_shape: `(32, 32, channels)` or `(28, 28, channels)`.
         outputs: logits.
         seed: every weight draws from a seed derived from it.
         weight_decay: coupled, as in PyTorch's SGD.
         activation: "tanh" (the original and the merging papers) or "relu".
+        filters: of the two convolutions.
+        units: of the two hidden Dense layers.
         widen: factor on the width of every hidden layer.
 
     Returns:
         An uncompiled network.
 
     Raises:
-        ValueError: if the images are not 28x28.
+        ValueError: if the images are of another size, or there are not two `filters` and two `units`.
 
     Reference:
         LeCun et al., "Gradient-based learning applied to document recognition", Proc. IEEE 1998.
     """
-    if tuple(input_shape[:2]) != (28, 28):
-        raise ValueError(f"lenet expects 28x28 images, so that 16 * 5 * 5 features remain; received {input_shape}.")
+    if tuple(input_shape[:2]) not in ((28, 28), (32, 32)):
+        raise ValueError(f"lenet expects 28x28 or 32x32 images, which it brings to 5x5 places; received {input_shape}.")
+    if len(filters) != 2 or len(units) != 2:
+        raise ValueError(f"lenet expects two filters and two units; received {filters} and {units}.")
     torch = _TorchLayers(seed, weight_decay)
     inputs = keras.Input(input_shape, name="input")
-    x = torch.conv(inputs, widen * 6, 5, "conv_1")
+    x = torch.conv(inputs, widen * filters[0], 5, "conv_1", padding="same" if input_shape[0] == 28 else "valid")
     x = layers.Activation(activation, name="act_1")(x)
     x = layers.AveragePooling2D(2, name="pool_1")(x)
-    x = torch.conv(x, widen * 16, 5, "conv_2", padding="valid")
+    x = torch.conv(x, widen * filters[1], 5, "conv_2", padding="valid")
     x = layers.Activation(activation, name="act_2")(x)
     x = layers.AveragePooling2D(2, name="pool_2")(x)
     x = layers.Flatten(name="flatten")(x)
-    x = torch.dense(x, widen * 120, "dense_1", activation)
-    x = torch.dense(x, widen * 84, "dense_2", activation)
+    x = torch.dense(x, widen * units[0], "dense_1", activation)
+    x = torch.dense(x, widen * units[1], "dense_2", activation)
     return keras.Model(inputs, torch.dense(x, outputs, "logits"), name="lenet")
 
 
-def _basic_block(torch: _TorchLayers, x, filters: int, strides: int, name: str):
-    shortcut = x
-    x = torch.conv_norm(x, filters, 3, strides, f"{name}_conv_1")
-    x = layers.Activation("relu", name=f"{name}_relu_1")(x)
-    x = torch.conv_norm(x, filters, 3, 1, f"{name}_conv_2")
+def _block(torch: _TorchLayers, x, convolutions: list[tuple[int, int, int]], name: str):
+    """A residual block of convolutions, each given by its filters, size and strides."""
+    shortcut, filters = x, convolutions[-1][0]
+    for number, (of_this, size, strides) in enumerate(convolutions, 1):
+        x = layers.Activation("relu", name=f"{name}_relu_{number - 1}")(x) if number > 1 else x
+        x = torch.conv_norm(x, of_this, size, strides, f"{name}_conv_{number}")
+    strides = max(each[2] for each in convolutions)
     if strides > 1 or shortcut.shape[-1] != filters:
         shortcut = torch.conv_norm(shortcut, filters, 1, strides, f"{name}_shortcut")
     x = layers.Add(name=f"{name}_add")([x, shortcut])
-    return layers.Activation("relu", name=f"{name}_relu_2")(x)
+    return layers.Activation("relu", name=f"{name}_relu_{len(convolutions)}")(x)
+
+
+def _basic_block(torch: _TorchLayers, x, filters: int, strides: int, name: str):
+    return _block(torch, x, [(filters, 3, strides), (filters, 3, 1)], name)
+
+
+def _bottleneck(torch: _TorchLayers, x, filters: int, strides: int, name: str):
+    return _block(torch, x, [(filters, 1, 1), (filters, 3, strides), (4 * filters, 1, 1)], name)
 
 
 def resnet(
@@ -213,6 +231,73 @@ def resnet(
     return keras.Model(inputs, torch.dense(x, outputs, "logits"), name=f"resnet{depth}")
 
 
+# By depth: the block, and how many of it each stage has.
+_DEEP = {
+    18: (_basic_block, (2, 2, 2, 2)),
+    34: (_basic_block, (3, 4, 6, 3)),
+    50: (_bottleneck, (3, 4, 6, 3)),
+    101: (_bottleneck, (3, 4, 23, 3)),
+    152: (_bottleneck, (3, 8, 36, 3)),
+}
+_STEMS = ("cifar", "imagenet")
+
+
+def deep_resnet(
+    input_shape: tuple[int, ...],
+    outputs: int,
+    seed: int,
+    *,
+    weight_decay: float = 0.0,
+    depth: int = 18,
+    width: int = 64,
+    stem: str = "cifar",
+    widen: int = 1,
+) -> keras.Model:
+    """ResNet-18, 34, 50, 101 or 152: four stages of `width`, 2, 4 and 8 times `width` channels, as torchvision has them.
+
+    With 10 classes and the stem for CIFAR, ResNet-18 has 11,173,962 trainable parameters and ResNet-101 42,512,970; with
+    torchvision's stem and its 1,000 classes they have 11,689,512 and 44,549,160.
+
+    Args:
+        input_shape: `(height, width, channels)`.
+        outputs: logits.
+        seed: every weight draws from a seed derived from it.
+        weight_decay: coupled, as in PyTorch's SGD.
+        depth: 18, 34, 50, 101 or 152; from 50 on of bottlenecks, which stride in their 3x3 convolution.
+        width: channels of the first stage, inside of bottlenecks.
+        stem: "imagenet": 7x7 of stride 2, and a pooling of stride 2; "cifar": 3x3 of stride 1, for small images.
+        widen: factor on the width of every stage.
+
+    Returns:
+        An uncompiled network.
+
+    Raises:
+        ValueError: for another depth or stem.
+
+    Reference:
+        He et al., "Deep residual learning for image recognition", CVPR 2016, section 4.1.
+    """
+    if depth not in _DEEP or stem not in _STEMS:
+        raise ValueError(
+            f"deep_resnet expects a depth of {', '.join(map(str, _DEEP))}, and stem one of {', '.join(_STEMS)}; received "
+            f"{depth} and {stem!r}."
+        )
+    torch, width, (block, stages) = _TorchLayers(seed, weight_decay), widen * width, _DEEP[depth]
+    inputs = keras.Input(input_shape, name="input")
+    x = torch.conv_norm(inputs, width, *((3, 1) if stem == "cifar" else (7, 2)), "stem")
+    x = layers.Activation("relu", name="stem_relu")(x)
+    if stem == "imagenet":
+        # After a ReLU, zeros around the image are never its maximum.
+        x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
+        x = layers.MaxPooling2D(3, 2, name="stem_pool")(x)
+    for stage, blocks in enumerate(stages, 1):
+        for number in range(1, blocks + 1):
+            strides = 2 if stage > 1 and number == 1 else 1
+            x = block(torch, x, width * 2 ** (stage - 1), strides, f"stage_{stage}_block_{number}")
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(inputs, torch.dense(x, outputs, "logits"), name=f"resnet{depth}")
+
+
 def vgg11(
     input_shape: tuple[int, ...],
     outputs: int,
@@ -220,6 +305,7 @@ def vgg11(
     *,
     weight_decay: float = 0.0,
     batch_norm: bool = False,
+    width: int = 64,
     widen: int = 1,
 ) -> keras.Model:
     """VGG-11 for 32x32 images with one Dense layer; without biases, as OTFusion and the merging paper have it.
@@ -230,6 +316,7 @@ def vgg11(
         seed: every weight draws from a seed derived from it.
         weight_decay: coupled, as in PyTorch's SGD.
         batch_norm: whether each convolution is followed by BatchNormalization.
+        width: channels of the first stage; the others have 2, 4, 8 and 8 times as many.
         widen: factor on the width of every hidden layer.
 
     Returns:
@@ -247,10 +334,10 @@ def vgg11(
     torch = _TorchLayers(seed, weight_decay)
     x = inputs = keras.Input(input_shape, name="input")
     number = 0
-    for stage, widths in enumerate(((64,), (128,), (256, 256), (512, 512), (512, 512)), 1):
-        for filters in widths:
+    for stage, widths in enumerate(((1,), (2,), (4, 4), (8, 8), (8, 8)), 1):
+        for times in widths:
             number += 1
-            x = torch.conv(x, widen * filters, 3, f"conv_{number}", use_bias=False)
+            x = torch.conv(x, widen * times * width, 3, f"conv_{number}", use_bias=False)
             if batch_norm:
                 x = torch.norm(x, f"conv_{number}_bn")
             x = layers.Activation("relu", name=f"relu_{number}")(x)
@@ -262,6 +349,7 @@ def vgg11(
 ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "das_cnn": das_cnn,
     "das_dense": das_dense,
+    "deep_resnet": deep_resnet,
     "lenet": lenet,
     "mlp": mlp,
     "resnet": resnet,

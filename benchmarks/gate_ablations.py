@@ -1,7 +1,8 @@
-"""What the merging papers assert of gates without showing it, undone: the rise of lambda, the fixed beta, linked gates.
+"""What the merging papers assert of gates without showing it, undone: the rise of lambda, the fixed beta, linked gates,
+and that no gate stands before a BatchNormalization.
 
-Pašen and Boža let lambda rise over the epochs, fix beta at 2/3 and link the gates along a residual stream, as the same
-channels stay everywhere. Louizos et al. (2018) name beta as one that may be learned.
+Pašen and Boža let lambda rise over the epochs, fix beta at 2/3, link the gates along a residual stream, as the same
+channels stay everywhere, and put none before a BatchNormalization. Louizos et al. (2018) name beta as one that may be learned.
 """
 
 import math
@@ -12,12 +13,22 @@ import numpy as np
 from keras import ops
 
 from baselines.strategy import GateSettings
+from kmerge.building import Gating, build
+from kmerge.channels import Trace
 from kmerge.errors import InvalidArgumentError
 from kmerge.gate_application import ApplyGates, FoldGates
+from kmerge.gate_placement import GatePlacement
+from kmerge.gate_training import PaperControl
 from kmerge.gates import BETA, GAMMA, GATE_WEIGHT, ZETA, HardConcreteGate, gates_of
+from kmerge.layout import Layout
+from kmerge.merge_records import Merged, read_merge
 from kmerge.seeds import seed_of
 
 _BETA_RANGE = 2.0
+# Gates of this `loc`, or one more, are exactly 1 in inference, and the larger is the more open one.
+_OPEN = 20.0
+# What a kept gate counts at least, where its value is divided by.
+_LEAST = 1e-3
 
 
 def constant_pressure(gates: GateSettings, epochs: int) -> GateSettings:
@@ -30,12 +41,8 @@ def constant_pressure(gates: GateSettings, epochs: int) -> GateSettings:
     Returns:
         New settings.
     """
-    paper = gates.controls["paper"]
-    pressure, pressures = paper["start"], []
-    for _ in range(epochs):
-        pressure += paper["step"] * pressure**0.5
-        pressures.append(pressure)
-    constant = {"start": sum(pressures) / epochs, "step": 0.0}
+    paper = PaperControl(**gates.controls["paper"])
+    constant = {"start": sum(map(paper.pressure, range(epochs))) / epochs, "step": 0.0}
     return replace(gates, controls={**gates.controls, "paper": constant})
 
 
@@ -55,29 +62,18 @@ class LearnedBetaGate(HardConcreteGate):
         start = keras.initializers.Constant(math.log(BETA / (_BETA_RANGE - BETA)))
         self.raw_beta = self.add_weight(shape=(), initializer=start, dtype="float32", autocast=False, name=GATE_WEIGHT)
 
-    def beta(self) -> float:
-        """Its value."""
-        return float(_BETA_RANGE / (1 + np.exp(-np.asarray(self.raw_beta, "float64"))))
-
-    def open_probabilities(self) -> np.ndarray:
-        logits = np.asarray(self.loc, "float64") + self.beta() * math.log(-ZETA / GAMMA)
-        soft = 1 / (1 + np.exp(-logits))
-        return (soft + np.asarray(self.hardness) * (np.asarray(self.chosen) - soft)).astype("float32")
-
-    def _beta(self):
+    def beta(self):
+        """Its value, a scalar tensor."""
         return _BETA_RANGE * ops.sigmoid(self.raw_beta)
+
+    def open_shift(self):
+        return self.beta() * math.log(-ZETA / GAMMA)
 
     def _sample(self, inputs):
         rows = ops.shape(inputs)[0] if self.sampling == "example" else 1
         u = ops.clip(keras.random.uniform((rows, self.units), seed=self.noise), 1e-6, 1 - 1e-6)
-        s = ops.sigmoid((ops.log(u) - ops.log(1 - u) + self.loc) / self._beta())
+        s = ops.sigmoid((ops.log(u) - ops.log(1 - u) + self.loc) / self.beta())
         return ops.clip(s * (ZETA - GAMMA) + GAMMA, 0.0, 1.0)
-
-    def _penalty(self):
-        is_open = ops.sigmoid(self.loc + self._beta() * math.log(-ZETA / GAMMA))
-        distance = ops.mean(is_open) - self.target
-        undecided = ops.mean(is_open * (1 - is_open))
-        return self.pressure * ops.square(distance) + self.multiplier * distance + self.polarisation * undecided
 
 
 def with_learned_beta(big: keras.Model) -> keras.Model:
@@ -102,7 +98,7 @@ def with_learned_beta(big: keras.Model) -> keras.Model:
 def _copy_weights(model: keras.Model, other: keras.Model) -> None:
     """Gives the layers of `other` the weights of those of the same name, gates excepted: they start from their seeds."""
     for layer in other.layers:
-        if not isinstance(layer, HardConcreteGate):
+        if layer.weights and not isinstance(layer, HardConcreteGate):
             layer.set_weights(model.get_layer(layer.name).get_weights())
 
 
@@ -165,3 +161,117 @@ def relinked(trained: keras.Model, big: keras.Model) -> keras.Model:
         places = [np.asarray(place.loc) for place in gates_of(trained) if place.name in names]
         gate.loc.assign(np.mean(places, axis=0))
     return copy
+
+
+class _BeforeNorm(GatePlacement):
+    """Puts the gates of spaces that pass a BatchNormalization before it, and those of others where they are read."""
+
+    def __init__(self, merged: Merged, layout: Layout):
+        first = next(iter(merged.gates.values()))
+        widths = {name: len(gate.kept()) for name, gate in merged.gates.items()}
+        super().__init__(layout, merged.walked.model, widths, first.start, first.sampling, seed=0)
+        self.gates = {name: HardConcreteGate.from_config(gate.get_config()) for name, gate in merged.gates.items()}
+        self.before = np.concatenate([x.units for x in _normalised(layout).values()])
+
+    def apply(self, placed, operation, tensors):
+        if isinstance(operation, keras.layers.BatchNormalization):
+            return operation, [self.gated(tensors[0], placed.inputs[0])]
+        found = list(tensors)
+        for i in placed.consumed:
+            units = placed.inputs[i].units
+            elsewhere = placed.inputs[i].with_units(np.where(np.isin(units, self.before), -1, units))
+            found[i] = self.gated(tensors[i], elsewhere)
+        return operation, found
+
+
+def _normalised(layout: Layout) -> dict:
+    """The entries that each BatchNormalization reads, by the path of the layer."""
+    norm = keras.layers.BatchNormalization
+    calls = layout.calls.values()
+    return {each.record.path: each.inputs[0] for each in calls if isinstance(each.record.call.operation, norm)}
+
+
+def before_norm(big: keras.Model) -> keras.Model:
+    """A copy of a fresh big student whose gates stand before BatchNormalization, where a space passes one.
+
+    There the statistics of a batch undo what a gate between 0 and 1 does, and a closed one leaves the constant that
+    BatchNormalization makes of zeros. Spaces that pass none are gated where they are read, as ever. What else
+    reads a space that passes one, as the shortcut of a pre-activation block does, reads it without gates.
+
+    Args:
+        big: made by `kmerge.merge`. Not changed.
+
+    Returns:
+        An uncompiled model to train, then to give to `after_norm`.
+
+    Raises:
+        InvalidArgumentError: if there is no BatchNormalization to stand before.
+    """
+    merged = read_merge(big)
+    check_normalised(merged.walked)
+    layout = Layout(merged.walked, merged.plan)
+    placement = _BeforeNorm(merged, layout)
+    gated, layers = build(layout, Gating(placement.start, placement.apply, placement.inside), name=big.name)
+    placement.record.layer_names.update({path: layer.name for path, layer in layers.items()})
+    for path, layer in layers.items():
+        layer.set_weights(merged.layers[path].get_weights())
+    return gated
+
+
+def check_normalised(walked: Trace) -> None:
+    """Refuses a network in which no units that may go pass a BatchNormalization.
+
+    Args:
+        walked: its walk.
+
+    Raises:
+        InvalidArgumentError: if there is none.
+    """
+    free = np.array([space.selectable for space in walked.spaces.values()])
+    records = [r for r in walked.records.values() if isinstance(r.call.operation, keras.layers.BatchNormalization)]
+    if not any(free[walked.space_of[record.inputs[0].units]].any() for record in records):
+        raise InvalidArgumentError(
+            f"Gates before BatchNormalization need units that pass one. Received: model {walked.model.name!r}, in which no "
+            "units that may be cut do. Take l0_merge_paper."
+        )
+
+
+def after_norm(trained: keras.Model, big: keras.Model) -> keras.Model:
+    """A big student that does in inference what one trained with gates before BatchNormalization does.
+
+    A gate's value g goes into the statistics of the BatchNormalization behind it: `g x` has the mean m and the variance v,
+    and so x has m / g and v / g^2. `kmerge.compress` then cuts the units whose gates are least open. What these still
+    bring, the constant that BatchNormalization makes of nothing, is lost even where a gate is exactly 0. A kept gate
+    that is 0 in inference counts as .001.
+
+    Args:
+        trained: made by `before_norm`, and trained.
+        big: what it was made of. Not changed.
+
+    Returns:
+        A model for `kmerge.compress`.
+    """
+    copy = keras.models.clone_model(big)
+    _copy_weights(trained, copy)
+    merged, source = read_merge(copy), read_merge(trained).gates
+    layout = Layout(merged.walked, merged.plan)
+    normalised = _normalised(layout)
+    before = np.concatenate([x.units for x in normalised.values()])
+    values = {}
+    for name, gate in merged.gates.items():
+        entries = layout.entries_of(name)
+        if np.isin(entries, before).any():
+            values |= dict(zip(entries.tolist(), source[name].values().tolist(), strict=True))
+            gate.loc.assign(_OPEN + np.isin(np.arange(gate.units), source[name].kept()))
+        else:
+            gate.set_weights(source[name].get_weights())
+    for path, x in normalised.items():
+        layer = merged.layers[path]
+        gates = np.maximum([values.get(entry, 1.0) for entry in x.units.tolist()], _LEAST)
+        layer.moving_mean.assign(np.asarray(layer.moving_mean) / gates)
+        layer.moving_variance.assign((np.asarray(layer.moving_variance) + layer.epsilon) / gates**2 - layer.epsilon)
+    return copy
+
+
+# How gates may stand otherwise: what makes a copy of a fresh big student to train, and what brings it back.
+ARRANGEMENTS = {"unlinked": (unlinked, relinked), "before_norm": (before_norm, after_norm)}

@@ -8,15 +8,17 @@ from dataclasses import dataclass, replace
 import keras
 
 import kmerge
+from baselines.aligned_merging import aligned_big_student
 from baselines.budget import make_outcome, train_phase, train_teacher, training_flops, validation_metric
 from baselines.single_model import train_one
 from baselines.strategy import Budget, Outcome, Stages, Task
-from benchmarks.gate_ablations import constant_pressure, relinked, unlinked, with_learned_beta
+from benchmarks.gate_ablations import ARRANGEMENTS, check_normalised, constant_pressure, with_learned_beta
+from kmerge.channels import trace
 from kmerge.merge_records import read_merge
 from kmerge.seeds import seed_of
 
-# Examples whose activations the least-squares compensation sees.
-_COMPENSATION_EXAMPLES = 2_000
+# Examples whose activations the least-squares compensation sees, and by which units are matched and compared.
+_EXAMPLES = 2_000
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,10 @@ class L0Merge:
         patience: of `kmerge.GatePressure`. Epochs that it saves are added to fine-tuning.
         constant: whether the pressure of the control "paper" is constant, at the mean of its rise.
         learned_beta: whether each gate layer learns its beta.
-        unlinked: whether a space has a gate for each place at which it is read, instead of one.
+        arrangement: where gates stand, if not one for a space where it is read: "unlinked" for one at each place that reads
+            it, "before_norm" for one before BatchNormalization.
+        merged_above: align the teachers first, and merge pairs of units of at least this concordance; None for a merge as
+            they come. See `baselines.aligned_merging`.
     """
 
     control: str | None = None
@@ -39,22 +44,26 @@ class L0Merge:
     patience: int | None = None
     constant: bool = False
     learned_beta: bool = False
-    unlinked: bool = False
+    arrangement: str | None = None
+    merged_above: float | None = None
 
     def __call__(self, task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
         """See `Strategy`."""
         control = self.control or task.gates.control
+        if self.arrangement == "before_norm":
+            check_normalised(trace(task.build(seed_of("target"))))
         if self.constant:
             task = replace(task, gates=constant_pressure(task.gates, budget.gates))
         trained = [train_teacher(task, budget, seed, number, stages) for number in range(2)]
         teachers, records = [model for model, _ in trained], [record for _, record in trained]
-        big = _big_student(task, teachers, seed, self.sampling)
+        big, aligned = self._big(task, teachers, seed)
         if self.learned_beta:
             big = with_learned_beta(big)
-        gated = unlinked(big) if self.unlinked else big
+        arrange, restore = ARRANGEMENTS.get(self.arrangement, (None, None))
+        gated = arrange(big) if arrange else big
         gating = train_phase(gated, task, "gates", budget.gates, seed, stages, control=control, patience=self.patience)
-        big = relinked(gated, big) if self.unlinked else big
-        sample = task.data.x_train[:_COMPENSATION_EXAMPLES] if self.compensate else None
+        big = restore(gated, big) if restore else big
+        sample = task.data.x_train[:_EXAMPLES] if self.compensate else None
         student = kmerge.compress(big, data=sample)
         extras = {
             "control": control,
@@ -63,10 +72,19 @@ class L0Merge:
             "validation_before_cut": gating.rows[-1]["val_metric"],
             "validation_after_cut": validation_metric(task, student),
             "gates_undecided": gating.rows[-1]["gate_undecided"],
+            **aligned,
         }
         saved = budget.gates - len(gating.rows)
         tuning = train_phase(student, task, "finetune", budget.finetune + saved, seed, stages)
         return make_outcome(task, student, tuning.best_weights, [*records, gating, tuning], extras)
+
+    def _big(self, task: Task, teachers: list[keras.Model], seed: int) -> tuple[keras.Model, dict[str, float]]:
+        """The big student, and what its row says of how it was made."""
+        if self.merged_above is None:
+            return _big_student(task, teachers, seed, self.sampling), {}
+        sampling, gate_seed = self.sampling or task.gates.sampling, seed_of("gates", seed)
+        data = task.data.x_train[:_EXAMPLES]
+        return aligned_big_student(*teachers, data, self.merged_above, sampling, gate_seed)
 
 
 def _big_student(task: Task, teachers: list[keras.Model], seed: int, sampling: str | None = None) -> keras.Model:

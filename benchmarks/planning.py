@@ -9,7 +9,7 @@ import importlib.util
 import itertools
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.datasets import check_examples
@@ -107,12 +107,40 @@ def planned_runs(suite: Suite, options: argparse.Namespace) -> list[RunFolder]:
         "examples": options.examples,
         "backend": backend,
     }
+    if options.match == "compute":
+        factors = _factors(options.out / suite.name, common, suite.strategies[0], strategies)
+        own = {name: {**own[name], **factors[name]} for name in strategies}
     runs = [
-        RunFolder.of(options.out / suite.name, {**common, **own[strategy], "strategy": strategy, "seed": seed})
+        RunFolder.of(options.out / suite.name, {**common, "strategy": strategy, "seed": seed, **own[strategy]})
         for seed in seeds
         for strategy in strategies
     ]
     return runs if options.only is None else [run for run in runs if run.status == options.only]
+
+
+def _factors(folder: Path, common: Mapping, reference: str, strategies: Sequence[str]) -> dict[str, dict]:
+    """By strategy, what its runs have besides at equal compute: the factor on its epochs that makes it spend as much as
+    the reference, by what both spent at equal epochs; with two decimals, so that one seed more does not change it.
+
+    Raises:
+        UsageError: if there is no run at equal epochs to tell.
+    """
+    protocol = RunFolder.of(folder, {**common, "strategy": "", "seed": 0}).protocol
+    runs, _ = read_runs(folder)
+    rows = [run.row() for run in runs if run.protocol == protocol and run.status == "done"]
+    spent = {
+        s: mean(row["teacher_epoch_equivalents"] for row in rows if row["strategy"] == s)
+        for s in (reference, *strategies)
+    }
+    lacking = sorted(name for name, value in spent.items() if not value)
+    if lacking:
+        raise UsageError(
+            f"--match compute goes by what strategies spend at equal epochs, and {', '.join(lacking)} has no such run in "
+            f"{folder} that is done. Launch once without --match, with a seed at least, then again."
+        )
+    return {
+        s: {"match": f"compute of {reference}", "factor": round(spent[reference] / spent[s], 2)} for s in strategies
+    }
 
 
 def shard(seeds: Sequence[int], text: str | None) -> list[int]:
@@ -175,7 +203,12 @@ def _seconds(run: RunFolder, rows: Sequence[Row]) -> float | None:
     wanted = run.configuration
     alike = [row for row in rows if all(row[name] == wanted[name] for name in ("strategy", "backend"))]
     same = [row["wall_seconds"] for row in alike if row["protocol"] == run.protocol]
-    return mean(same or [row["wall_seconds"] * wanted["scale"] / row["scale"] for row in alike])
+    return mean(same or [row["wall_seconds"] * _epochs_of(wanted) / _epochs_of(row) for row in alike])
+
+
+def _epochs_of(run: Mapping) -> float:
+    """What a run's epochs are multiplied by."""
+    return run["scale"] * (run.get("factor") or 1.0)
 
 
 def batches(runs: Sequence[RunFolder], most: int, jobs: int, together: int = 1) -> list[list[RunFolder]]:

@@ -99,6 +99,12 @@ def _parser() -> argparse.ArgumentParser:
         "--seeds", metavar="N|A-B", help="N: the first N seeds of the suite; A-B: seeds A to B (default: the suite's)"
     )
     parser.add_argument("--scale", metavar="F", type=_positive, default=1.0, help="multiply all epochs (default: 1)")
+    parser.add_argument(
+        "--match",
+        choices=("epochs", "compute"),
+        default="epochs",
+        help="strategies have equal epochs, or as many as make each spend what the suite's first one does (default: epochs)",
+    )
     parser.add_argument("--examples", metavar="N", type=_count, help="use N training examples (default: all)")
     parser.add_argument("--data-dir", metavar="D", type=Path, help="folder of tensorflow-datasets (default: its own)")
     parser.add_argument(
@@ -119,6 +125,18 @@ def _parser() -> argparse.ArgumentParser:
         default=1,
         help="on JAX: train K seeds of a strategy in one program, which keeps a GPU busy (default: 1)",
     )
+    parser.add_argument("--backend", choices=BACKENDS, help="of Keras (default: $KERAS_BACKEND, or tensorflow)")
+    parser.add_argument("--list", action="store_true", help="list suites and strategies")
+    parser.add_argument(
+        "--tables", action="store_true", help="rebuild tables and figures from the run folders; run nothing"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="list the runs and how each stands; run nothing")
+    _add_launch_options(parser)
+    return parser
+
+
+def _add_launch_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which of the runs are done, where, and when to give up."""
     parser.add_argument("--only", choices=STATUSES, help="only runs that stand so")
     parser.add_argument(
         "--shard",
@@ -138,13 +156,6 @@ def _parser() -> argparse.ArgumentParser:
         "--executor", choices=("local", "ray"), default="local", help="processes on this machine, or a Ray cluster"
     )
     parser.add_argument("--address", metavar="A", help="of the Ray cluster's head (default: a cluster on this machine)")
-    parser.add_argument("--backend", choices=BACKENDS, help="of Keras (default: $KERAS_BACKEND, or tensorflow)")
-    parser.add_argument("--list", action="store_true", help="list suites and strategies")
-    parser.add_argument(
-        "--tables", action="store_true", help="rebuild tables and figures from the run folders; run nothing"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="list the runs and how each stands; run nothing")
-    return parser
 
 
 def _positive(text: str) -> float:

@@ -64,6 +64,8 @@ RUN_COLUMNS = (
     "wall_seconds",
     "together",
     "scale",
+    "match",
+    "factor",
     "examples",
     "backend",
     "precision",
@@ -168,7 +170,8 @@ class RunFolder:
     Attributes:
         path: of the folder.
         configuration: what the run is: `suite`, `strategy`, `seed`, `scale`, `examples`, `backend`, `definition`; and
-            `sizing`, for strategies of auto-sizing where others do not depend on it.
+            `sizing`, for strategies of auto-sizing where others do not depend on it; at equal compute also `match`, which
+            says whose, and `factor`, which its epochs are multiplied by besides `scale`.
     """
 
     path: Path
@@ -206,7 +209,7 @@ class RunFolder:
     @property
     def protocol(self) -> str:
         """Hash of all but strategy and its own settings and seed: runs of one protocol may be compared."""
-        own = ("strategy", "seed", "sizing")
+        own = ("strategy", "seed", "factor", "sizing")
         return hash_of({k: v for k, v in self.configuration.items() if k not in own})[:8]
 
     @property
@@ -260,7 +263,7 @@ class RunFolder:
         row: dict[str, Any] = dict.fromkeys(RUN_COLUMNS)
         launch = self.launch
         row.update({k: launch.get(k) for k in ("commit", "command")})
-        known = ("suite", "strategy", "seed", "scale", "examples", "backend")
+        known = ("suite", "strategy", "seed", "scale", "match", "factor", "examples", "backend")
         row.update({k: self.configuration.get(k) for k in known})
         row.update(status=self.status, protocol=self.protocol, run=self.path.name)
         source = {"done": self.result, "failed": self.failure}.get(row["status"]) or {}

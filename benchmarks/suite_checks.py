@@ -31,13 +31,15 @@ KEYS = (
     "phases",
     "gates",
     "sizing",
+    "teacher",
     "published",
     "tuning",
 )
 # What no run depends on.
 LAUNCH_KEYS = ("description", "seeds", "strategies", "runs_per_process", "published", "tuning")
 _FOR_IMAGES = ("standardise_by", "folds")
-_OPTIONAL = (*_FOR_IMAGES, "sizing", "published", "tuning")
+_OPTIONAL = (*_FOR_IMAGES, "sizing", "teacher", "published", "tuning")
+_TEACHER_KEYS = ("architecture", "epochs", "phase")
 _PENALTIES = ("weighted_l1", "l21", "linf1", "l1")
 
 
@@ -45,11 +47,11 @@ class SuiteError(ValueError):
     """A suite that does not exist, or whose file is wrong."""
 
 
-def check_architecture(suite: str, table: Mapping[str, Any], architectures: Mapping[str, Callable]) -> str:
+def check_architecture(where: str, table: Mapping[str, Any], architectures: Mapping[str, Callable]) -> str:
     """The name of the network of a table, whose other keys are options that the network knows.
 
     Args:
-        suite: its name.
+        where: what errors call the table.
         table: the name and the options.
         architectures: by name.
 
@@ -58,12 +60,12 @@ def check_architecture(suite: str, table: Mapping[str, Any], architectures: Mapp
     """
     name = table["name"]
     if name not in architectures:
-        raise SuiteError(f"Suite {suite}: unknown architecture {name!r}; there are {', '.join(architectures)}.")
+        raise SuiteError(f"{where}: unknown architecture {name!r}; there are {', '.join(architectures)}.")
     named = inspect.signature(architectures[name]).parameters.values()
     # The suite says the target; strategies ask for wider networks.
     known = [p.name for p in named if p.kind is p.KEYWORD_ONLY and p.name != "widen"]
     options = {key: value for key, value in table.items() if key != "name"}
-    _check_keys(f"suite {suite}, [architecture]", options, known, required=())
+    _check_keys(where, options, known, required=())
     return name
 
 
@@ -108,6 +110,11 @@ def check_content(where: str, content: dict[str, Any]) -> None:
     _check_in(f"{where}, standardise_by", content.get("standardise_by", "channel"), datasets.STANDARDISATIONS)
     _check_folds(where, content)
     _check_named(f"{where}, [architecture]", content["architecture"])
+    if "teacher" in content:
+        teacher = content["teacher"]
+        _check_keys(f"{where}, [teacher]", teacher, _TEACHER_KEYS)
+        _check_named(f"{where}, [teacher.architecture]", teacher["architecture"])
+        _check_phase(f"{where}, [teacher]", teacher["epochs"], teacher["phase"])
     if "sizing" in content:
         _check_sizing(f"{where}, [sizing]", content["sizing"])
     if not merges:
@@ -132,7 +139,7 @@ def _check_launch(where: str, seeds: object, runs_per_process: object) -> None:
 
 def _check_named(where: str, table: object) -> None:
     if not isinstance(table, dict) or "name" not in table:
-        raise SuiteError(f"{where}: missing key name.")
+        raise SuiteError(f"{where}: expected a table with the key name; received {table!r}.")
 
 
 def _check_folds(where: str, content: Mapping[str, Any]) -> None:
@@ -163,11 +170,6 @@ def _check_sizing(where: str, table: object) -> None:
         raise SuiteError(f"{where}, dynamic: expected a share of the epochs between 0 and 1; received {table['dynamic']}.")
 
 
-def _check_epochs(where: str, epochs: object) -> None:
-    if not isinstance(epochs, int) or epochs < 1:
-        raise SuiteError(f"{where}: expected a positive whole number of epochs; received {epochs!r}.")
-
-
 def _check_published(where: str, tables: object) -> None:
     if not isinstance(tables, list):
         raise SuiteError(f"{where}: expected a list of tables; received {tables!r}.")
@@ -175,6 +177,11 @@ def _check_published(where: str, tables: object) -> None:
         known = ("strategy", "source", "n", "min", "max", "median", "mean", "std")
         _check_keys(where, table, known, required=("strategy", "source"))
         _check_in(f"{where}, strategy", table["strategy"], list(STRATEGIES))
+
+
+def _check_epochs(where: str, epochs: object) -> None:
+    if not isinstance(epochs, int) or epochs < 1:
+        raise SuiteError(f"{where}: expected a positive whole number of epochs; received {epochs!r}.")
 
 
 def _check_phase(where: str, epochs: object, settings: dict[str, Any]) -> None:

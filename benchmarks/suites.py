@@ -5,6 +5,9 @@ A suite's file says everything, with the source of each number beside it; a key 
 drops of the learning rate stand at fractions of a phase, and what the controls of the gates add per epoch grows as the
 epochs become fewer, so that it sums up to the same.
 
+A table [teacher] gives distillation a big teacher of another architecture, with epochs and a schedule of its own. It may be
+left out: then the big teacher has the target's architecture at twice the width.
+
 This file imports neither Keras nor data until `Suite.task` or `Suite.prepare` is called.
 """
 
@@ -19,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from baselines.strategy import Budget, GateSettings, Phase, SizingSettings, Task
+from baselines.strategy import BigTeacher, Budget, GateSettings, Phase, SizingSettings, Task
 from benchmarks import datasets
 from benchmarks.strategies import SIZING
 from benchmarks.suite_checks import KEYS, LAUNCH_KEYS, PHASES, SuiteError, check_architecture, check_content
@@ -171,11 +174,12 @@ class Suite:
             )
         except ValueError as error:
             raise SuiteError(str(error)) from error
-        build = self._builder(dataset, self.definition["architecture"])
+        build = self._builder(dataset, "architecture", self.definition["architecture"])
         build(seed)  # Refuses a wrong size now.
         merges = "phases" in self.definition
         is_regression = self.metric == "mse"
-        return Task(
+        phases = {p: _phase(self.definition["phases"][p], self.definition["epochs"][p]) for p in PHASES} if merges else {}
+        task = Task(
             name=self.name,
             data=dataset.data,
             build=build,
@@ -184,16 +188,30 @@ class Suite:
             else partial(keras.losses.SparseCategoricalCrossentropy, from_logits=True),
             metric=self.metric,
             augment=self._augmentation(dataset),
-            phases={phase: self._phase(phase) for phase in PHASES} if merges else {},
+            phases=phases,
             gates=self._gates(self.budget(scale)) if merges else None,
             identity=self._identity(dataset),
             sizing=self._sizing(dataset, seed),
         )
+        return replace(task, big_teacher=self._big_teacher(task, dataset, seed, scale))
 
-    def _builder(self, dataset: datasets.Dataset, architecture: Mapping[str, Any]) -> Callable:
+    def _big_teacher(self, task: Task, dataset: datasets.Dataset, seed: int, scale: float) -> BigTeacher | None:
+        settings = self.definition.get("teacher")
+        if settings is None:
+            return None
+        build = self._builder(dataset, "teacher.architecture", settings["architecture"])
+        build(seed)
+        phases = {**task.phases, "teacher": _phase(settings["phase"], settings["epochs"])}
+        identity = {**task.identity, "architecture": settings["architecture"]}
+        # Where it has the epochs of two teachers, it also has as many after rounding.
+        as_two = settings["epochs"] == 2 * self.definition["epochs"]["teacher"]
+        epochs = 2 * self.budget(scale).teacher if as_two else max(1, round(scale * settings["epochs"]))
+        return BigTeacher(replace(task, build=build, phases=phases, identity=identity), epochs)
+
+    def _builder(self, dataset: datasets.Dataset, where: str, architecture: Mapping[str, Any]) -> Callable:
         from benchmarks.architectures import ARCHITECTURES
 
-        name = check_architecture(self.name, architecture, ARCHITECTURES)
+        name = check_architecture(f"suite {self.name}, [{where}]", architecture, ARCHITECTURES)
         options = {key: value for key, value in architecture.items() if key != "name"}
         return partial(ARCHITECTURES[name], dataset.data.x_train.shape[1:], dataset.outputs, **options)
 
@@ -203,7 +221,7 @@ class Suite:
         settings = dict(self.sizing)
         net = settings.pop("net", None)
         if net is not None:
-            net = self._builder(dataset, net)
+            net = self._builder(dataset, "sizing.net", net)
             net(seed)
         return SizingSettings(**settings, net=net, code=_sizing_digest())
 
@@ -221,11 +239,6 @@ class Suite:
             GatePressure(control=name, **control)
         HardConcreteGate(1, sampling=settings["sampling"])
         return GateSettings(**settings)
-
-    def _phase(self, name: str) -> Phase:
-        settings = self.definition["phases"][name]
-        epochs = self.definition["epochs"][name]
-        return Phase(**settings | {"drops": tuple(drop / epochs for drop in settings["drops"])})
 
     def _augmentation(self, dataset: datasets.Dataset) -> Callable | None:
         if self.definition["augmentation"] == "none":
@@ -246,6 +259,10 @@ class Suite:
             "precision": keras.config.dtype_policy().name,
             "devices": sorted({device.partition(":")[0] for device in keras.distribution.list_devices()}),
         }
+
+
+def _phase(settings: Mapping[str, Any], epochs: int) -> Phase:
+    return Phase(**settings | {"drops": tuple(drop / epochs for drop in settings["drops"])})
 
 
 def _sizing_digest() -> str:
@@ -282,7 +299,7 @@ def load_suite(name_or_path: str | Path) -> Suite:
 
     Args:
         name_or_path: one of `SUITES`, or the path of a TOML file, or of a JSON file with the same content. With `:paper` at
-            its end, the suite under the cross-validation of the auto-sizing paper, where the file gives the folds.
+            its end, the suite under the cross-validation of the auto-sizing paper, where the file gives the number of folds.
 
     Returns:
         The suite.

@@ -1,6 +1,7 @@
 """What the rows of a suite add up to: spreads, costs and comparisons, strategy by strategy.
 
-Runs are compared only within one *protocol*: the same suite definition, scale, number of examples and backend.
+Runs are compared only within one *protocol*: the same suite definition, scale, kind of budget, number of examples and
+backend.
 """
 
 import math
@@ -137,7 +138,8 @@ def mean(values: Iterable[Any]) -> float | None:
 def protocol_text(row: Row) -> str:
     """The protocol of a row in words."""
     examples = "all examples" if row["examples"] is None else f"{row['examples']} examples"
-    return f"{row['suite']}: scale {row['scale']:g}, {examples}, {row['backend']} (protocol {row['protocol']})"
+    match = f"equal {row['match']}" if row.get("match") else "equal epochs"
+    return f"{row['suite']}: scale {row['scale']:g}, {match}, {examples}, {row['backend']} (protocol {row['protocol']})"
 
 
 def unit(metric: str) -> str:

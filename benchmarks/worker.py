@@ -210,7 +210,7 @@ def train(run: RunFolder, stages: StageCache) -> tuple[dict[str, Any], list[dict
         )
     name, seed = configuration["strategy"], configuration["seed"]
     keras.utils.set_random_seed(seed_of("run", configuration["suite"], name, seed))
-    scale, launch = configuration["scale"], run.launch
+    scale, launch = configuration["scale"] * configuration.get("factor", 1.0), run.launch
     suite = _suite(run)
     task = suite.task(seed, launch["data_dir"], launch["cache_dir"], scale, configuration["examples"])
     outcome = STRATEGIES[name](task, suite.budget(scale), seed, stages)
@@ -295,14 +295,14 @@ def _provenance(run: RunFolder) -> dict[str, Any]:
         "backend": backend,
         "versions": " ".join(f"{name} {version}" for name, version in versions.items()),
         "precision": keras.config.dtype_policy().name,
-        "device": _device(),
+        "device": hardware(),
         "environment": {name: os.environ[name] for name in _DEVICE_SETTINGS if name in os.environ},
         "commit": launch.get("commit"),
         "command": launch.get("command"),
     }
 
 
-def _device() -> str:
+def hardware() -> str:
     """Name of the GPU or the processor, and how many threads it may use."""
     import keras
 

@@ -127,7 +127,8 @@ class _Builder:
             taken = {same.get(id(x), id(x)) for x in call.inputs}
             for x, value in values.items():
                 if same.get(x, x) in taken and has_mask(value):
-                    values[x] = keras.ops.copy(value)  # an operation keeps no mask
+                    # An operation keeps no mask.
+                    values[x] = rename_operation(keras.ops.copy(value), self._unused(f"unmasked_by_{record.call.name}"))
 
     def _nested_model(self, call, tensors: list, key: tuple) -> keras.Model:
         if id(call.operation) not in self._nested:

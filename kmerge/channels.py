@@ -157,6 +157,12 @@ def channel_spaces(model: keras.Model) -> ChannelSpaces:
     return trace(model).spaces
 
 
+def check_selectable(walked: Trace) -> None:
+    """Raises `InvalidArgumentError`, with a table of the spaces and why not, if no space of a model is selectable."""
+    if not walked.spaces.selectable:
+        raise InvalidArgumentError(f"Model {walked.model.name!r} has no selectable channel space:\n{walked.spaces}")
+
+
 def trace(model: keras.Model, copied_inputs: frozenset = frozenset(), free_outputs: frozenset = frozenset()) -> Trace:
     """Walks a model and finds its channel spaces.
 

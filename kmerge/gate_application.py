@@ -94,6 +94,41 @@ def look_up(masks: list, indices: list[int]) -> keras.KerasTensor:
 
 
 @keras.saving.register_keras_serializable("kmerge")
+class LookUpGates(keras.layers.Layer):
+    """The gates of units that a layer mixes inside itself, such as heads, in their order there.
+
+    Args:
+        indices: number of the gate of each unit, see `ApplyGates`.
+        **kwargs: for `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: a list of masks, each of shape `(batch or 1, units)`.
+
+    Output shape:
+        `(batch or 1, len(indices))`.
+
+    Raises:
+        InvalidArgumentError: if the indices do not fit the masks.
+    """
+
+    def __init__(self, indices: Sequence[int], **kwargs):
+        super().__init__(**({"autocast": False} | kwargs))
+        self.indices = [int(index) for index in indices]
+
+    def build(self, input_shape):
+        _check_indices(self, self.indices, (len(self.indices),), 0, input_shape)
+
+    def call(self, inputs):
+        return look_up(inputs, self.indices)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0][0], len(self.indices)
+
+    def get_config(self) -> dict:
+        return super().get_config() | {"indices": self.indices}
+
+
+@keras.saving.register_keras_serializable("kmerge")
 class FoldGates(keras.layers.Wrapper):
     """A Dense layer or convolution whose kernel is multiplied, along one axis, by the gates of the units that it reads.
 

@@ -7,13 +7,12 @@ import keras
 import numpy as np
 
 from kmerge.compensation import KERNEL_LAYERS
-from kmerge.gate_application import ApplyGates, FoldGates
+from kmerge.gate_application import ApplyGates, FoldGates, LookUpGates
 from kmerge.gates import HardConcreteGate
 from kmerge.labels import Labels
 from kmerge.layout import Layout, Placed
 from kmerge.merge_records import MergeRecord, architecture_of
 from kmerge.seeds import seed_of
-from kmerge.shape_rules import gather
 
 
 class GatePlacement:
@@ -45,9 +44,9 @@ class GatePlacement:
             int(entry): (space.name, i) for space in spaces for i, entry in enumerate(layout.entries_of(space.name))
         }
         self.folds = sampling == "batch"
+        self._gates_of: dict[tuple, keras.KerasTensor] = {}
         self._applied: dict[tuple, keras.KerasTensor] = {}
-        self._folded: dict[int, FoldGates] = {}
-        self._axes: dict[int, int | None] = {}
+        self._folded: dict[int, tuple[FoldGates, tuple] | None] = {}
 
     def start(self, inputs: list) -> None:
         recorded = self.record(inputs[0])
@@ -55,22 +54,19 @@ class GatePlacement:
 
     def apply(self, placed: Placed, operation, tensors: list) -> tuple:
         """The operation to call in the place of one that mixes units, and its inputs."""
-        at = None
         if self.folds:
-            # One way for all uses of a shared layer: one that stands in a wrapper and by itself cannot be loaded.
-            at = self._axes.setdefault(id(operation), self._kernel_axis(placed, operation, tensors))
-        if at is not None:
-            used, indices = self._numbers(self.layout.axes[placed.record.path]["kernel"][at].units)
             if id(operation) not in self._folded:
-                # It takes the layer's name: losses and metrics are keyed by those of the outputs.
-                self._folded[id(operation)] = FoldGates(operation, indices, at, name=operation.name)
-            return self._folded[id(operation)], [[tensors[0], *(self.masks[name] for name in used)]]
+                # One way for all uses of a shared layer: one that stands in a wrapper and by itself cannot be loaded.
+                self._folded[id(operation)] = self._fold(placed, operation, tensors)
+            if self._folded[id(operation)] is not None:
+                folded, used = self._folded[id(operation)]
+                return folded, [[tensors[0], *(self.masks[name] for name in used)]]
         return operation, [
-            self._gated(x, placed.inputs[i]) if i in placed.consumed else x for i, x in enumerate(tensors)
+            self.gated(x, placed.inputs[i]) if i in placed.consumed else x for i, x in enumerate(tensors)
         ]
 
-    def _kernel_axis(self, placed: Placed, operation, tensors: list) -> int | None:
-        """The axis of the kernel that takes the gates, if it is smaller than what 32 examples bring it to read."""
+    def _fold(self, placed: Placed, operation, tensors: list) -> tuple[FoldGates, tuple] | None:
+        """The layer with gates on its kernel, if that is smaller than what 32 examples bring it to read; and their names."""
         if not isinstance(operation, KERNEL_LAYERS) or not placed.consumed:
             return None
         if operation.activity_regularizer is not None:  # the scope of `FoldGates` would swallow its loss
@@ -80,7 +76,9 @@ class GatePlacement:
             return None
         axes = self.layout.axes[placed.record.path]["kernel"]
         at = next(i for i, axis in enumerate(axes) if axis is not None and axis.role == "consumes")
-        return at if self._numbers(axes[at].units)[0] else None
+        used, indices = self._numbers(axes[at].units)
+        # It takes the layer's name: losses and metrics are keyed by those of the outputs.
+        return (FoldGates(operation, indices, at, name=operation.name), used) if used else None
 
     def _numbers(self, units: np.ndarray) -> tuple[tuple, tuple]:
         """The gated spaces that lie along an axis, and for each position the number of its gate among theirs."""
@@ -95,14 +93,13 @@ class GatePlacement:
         used, indices = self._numbers(entries)
         if not used:
             return None
-        masks = [self.masks[name] for name in used]
-        if len(masks) == 1 and min(indices) > 0:
-            return gather(masks[0], 1, np.array(indices) - 1)
-        return gather(
-            keras.ops.concatenate([keras.ops.ones_like(masks[0][:, :1]), *masks], axis=1), 1, np.array(indices)
-        )
+        if (used, indices) not in self._gates_of:
+            layer = LookUpGates(indices, name=f"look_up_gates_{len(self._gates_of)}", dtype="float32")
+            self._gates_of[used, indices] = layer([self.masks[name] for name in used])
+        return self._gates_of[used, indices]
 
-    def _gated(self, tensor: keras.KerasTensor, labels: Labels) -> keras.KerasTensor:
+    def gated(self, tensor: keras.KerasTensor, labels: Labels) -> keras.KerasTensor:
+        """A tensor times the gates of the units along it, or itself if they have none."""
         used, indices = self._numbers(labels.units)
         if not used:
             return tensor

@@ -162,13 +162,17 @@ class PaperControl(GateControl):
     start: float = 0.05
     step: float = 0.05
 
-    def before_epoch(self, gates, epoch, epochs):
+    def pressure(self, epoch: int) -> float:
+        """Lambda in an epoch, counted from 0."""
         # From the start, not from the variable: so a resumed run has the pressure of an uninterrupted one.
         pressure = self.start
         for _ in range(epoch + 1):
             pressure += self.step * pressure**0.5
+        return pressure
+
+    def before_epoch(self, gates, epoch, epochs):
         for gate in gates:
-            gate.pressure.assign(pressure)
+            gate.pressure.assign(self.pressure(epoch))
 
 
 @dataclasses.dataclass(frozen=True)

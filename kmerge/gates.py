@@ -31,7 +31,6 @@ BETA = 2 / 3
 GAMMA = -0.1
 ZETA = 1.1
 GATE_WEIGHT = "gate_loc"
-_OPEN_SHIFT = BETA * math.log(-ZETA / GAMMA)
 # Inference gates are exactly 1 from loc = ln 11 = 2.398 on; .1 above that is ten times the noise of the start.
 _OPEN_START = 2.5
 _START_NOISE = 0.01
@@ -149,8 +148,12 @@ class HardConcreteGate(keras.layers.Layer):
         # Beyond 40 a gate is 0 or 1 whatever the noise, and a power of it would overflow.
         return _hard_concrete(ops.clip(self.loc, -40.0, 40.0), _uniform(rows, self.units, self.noise.next()))
 
+    def open_shift(self) -> "float | keras.KerasTensor":
+        """`-beta * ln(-gamma / zeta)`, by which P(g > 0) = sigmoid(loc + shift): a number, or a scalar tensor."""
+        return BETA * math.log(-ZETA / GAMMA)
+
     def _penalty(self):
-        is_open = ops.sigmoid(self.loc + _OPEN_SHIFT)
+        is_open = ops.sigmoid(self.loc + self.open_shift())
         distance = ops.mean(is_open) - self.target
         return (
             self.pressure * ops.square(distance)
@@ -175,7 +178,7 @@ class HardConcreteGate(keras.layers.Layer):
     def open_probabilities(self) -> np.ndarray:
         """P(g > 0) of each unit, shape `(units,)`: `sigmoid(loc - beta * ln(-gamma / zeta))`, moved by `hardness`."""
         self._require_built()
-        return self._harden(_sigmoid(np.asarray(self.loc) + _OPEN_SHIFT))
+        return self._harden(_sigmoid(np.asarray(self.loc) + np.asarray(self.open_shift())))
 
     def values(self) -> np.ndarray:
         """The mask in inference, shape `(units,)`, float32."""

@@ -222,7 +222,8 @@ def _configuration(call: Call) -> str:
     constants = keras.tree.map_structure(
         lambda x: "tensor" if isinstance(x, keras.KerasTensor) else repr(x), (call.args, call.kwargs)
     )
-    return repr((_without_names(call.operation.get_config()), constants))
+    # In what was loaded from a file, tuples of arguments are lists.
+    return repr((_without_names(call.operation.get_config()), _without_names(constants)))
 
 
 def _without_names(config):

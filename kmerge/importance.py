@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from kmerge.channels import Trace, trace
+from kmerge.channels import Trace, check_selectable, trace
 from kmerge.epoch_programs import PROGRAMS, build_state, loss_gradients
 from kmerge.errors import InvalidArgumentError
 from kmerge.labels import occurrences
@@ -74,8 +74,7 @@ def unit_importance(
     if method == "gates":
         return {name: gate.open_probabilities() for name, gate in read_merge(model).gates.items()}
     walked = trace(model)
-    if not walked.spaces.selectable:
-        raise InvalidArgumentError(f"Model {model.name!r} has no selectable channel space:\n{walked.spaces}")
+    check_selectable(walked)
     check_finite(model)
     if method == "random":
         return {s.name: rng_of("importance", seed, s.name).uniform(size=s.size) for s in walked.spaces.selectable}

@@ -23,7 +23,8 @@ from kmerge.graph import Graph, find_weight, has_mask
 from kmerge.labels import Axis, Labels, Site, match, occurrences, positions_of, stretches
 from kmerge.walks import output_name, walk_calls, without_masks
 
-NEW = None
+# In the place of a source: none has the unit; all have it together.
+NEW, COMMON = None, -1
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ class Plan:
     Attributes:
         sources: number of source models.
         entries: for each space, a sequence of pairs (source, index of the unit in the space). With source `NEW` the
-            unit is new, and lies wherever the unit of that index lies. Spaces that are not listed have one copy for
-            all sources: their producers are averaged, their consumers read them together.
+            unit is new, and lies wherever the unit of that index lies. With source `COMMON` one unit stands for those of
+            that index of all sources: what makes it is averaged, what reads it reads all of them there. So are the units
+            of spaces that are not listed.
         copied_inputs: numbers of the inputs that are copied for each source behind the input.
         averaged_outputs: numbers of the outputs that are averaged behind the layer that makes them.
         apart: whether a layer that normalises over units does so once for each source, or over all of them together.
@@ -93,11 +95,13 @@ def _check(plan: Plan, trace: Trace) -> None:
         if name not in trace.spaces:
             raise InvalidArgumentError(f"Plan: expected names of spaces, of {list(trace.spaces)}. Received: {name!r}.")
         size = trace.spaces[name].size
-        wrong = [e for e in entries if not (0 <= e[1] < size and (e[0] is NEW or 0 <= e[0] < plan.sources))]
+        wrong = [e for e in entries if not (0 <= e[1] < size and (e[0] is NEW or COMMON <= e[0] < plan.sources))]
+        common = {i for source, i in entries if source == COMMON}
+        wrong += [e for e in entries if e[1] in common and e[0] not in (NEW, COMMON)]
         if wrong or not len(entries) or len(set(kept := [tuple(e) for e in entries if e[0] is not NEW])) < len(kept):
             raise InvalidArgumentError(
-                f"Plan, space {name!r}: expected distinct pairs of a source from 0 to {plan.sources - 1}, or NEW, and a "
-                f"unit from 0 to {size - 1}. Received: {wrong or list(entries)}."
+                f"Plan, space {name!r}: expected distinct pairs of a source from 0 to {plan.sources - 1}, NEW or COMMON, and "
+                f"a unit from 0 to {size - 1}, no unit both common and of a source. Received: {wrong or list(entries)}."
             )
 
 

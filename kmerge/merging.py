@@ -15,7 +15,7 @@ import numpy as np
 
 from kmerge.budgets import Budget
 from kmerge.building import Gating, build
-from kmerge.channels import Trace, trace
+from kmerge.channels import Trace, check_selectable, trace
 from kmerge.compensation import compensate
 from kmerge.errors import InvalidArgumentError
 from kmerge.gate_placement import GatePlacement
@@ -113,8 +113,7 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
     for model in {id(m): m for m in models}.values():
         check_finite(model)
     walked = trace(models[0])
-    if not walked.spaces.selectable:
-        raise InvalidArgumentError(f"Model {models[0].name!r} has no selectable channel space:\n{walked.spaces}")
+    check_selectable(walked)
     widths = target_widths(walked, width, most=len(models))
     refuse_opaque(walked, models)
     refuse_split_sharing(models[0])

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from kmerge.budgets import Budget, Ladder, WidthCosts, check_reachable, share_ladder, widths_within
-from kmerge.channels import ChannelSpace, trace
+from kmerge.channels import ChannelSpace, check_selectable, trace
 from kmerge.errors import InvalidArgumentError
 from kmerge.importance import unit_importance
 from kmerge.surgery import by_space, select
@@ -92,8 +92,7 @@ def choose_units(
     """
     budget = _checked(importance, budget, selection, multiple)
     walked = trace(model)
-    if not walked.spaces.selectable:
-        raise InvalidArgumentError(f"Model {model.name!r} has no selectable channel space:\n{walked.spaces}")
+    check_selectable(walked)
     costs = WidthCosts(walked)
     limits = costs.limits(budget)
     widths = {space.name: _widths(space, multiple, minimum) for space in walked.spaces.selectable}

@@ -16,7 +16,7 @@ from kmerge.channels import Trace, trace
 from kmerge.errors import InvalidArgumentError, KmergeError
 from kmerge.graph import paired_layers
 from kmerge.labels import Axis, positions_of
-from kmerge.layout import Layout, Plan, weight_axes
+from kmerge.layout import COMMON, Layout, Plan, weight_axes
 from kmerge.new_units import Fresh
 
 
@@ -77,9 +77,12 @@ def rewrite(
 def model_source(walked: Trace, plan: Plan, number: int, model: keras.Model) -> Source:
     """A model of the template's architecture as source `number` of a plan: its units in their own places."""
     layers = paired_layers(walked.model, model)
-    names = [space.name for space in walked.spaces.values()]
-    separate = np.array([name in plan.entries for name in names], dtype=int)
-    entries = np.arange(len(walked.space_of)) + (1 + number) * len(walked.space_of) * separate[walked.space_of]
+    separate = np.zeros(len(walked.space_of), dtype=int)
+    for name, listed in plan.entries.items():
+        units = walked.spaces[name].units
+        separate[units] = 1
+        separate[units[[i for source, i in listed if source == COMMON]]] = 0
+    entries = np.arange(len(separate)) + (1 + number) * len(separate) * separate
 
     def coded(roles):
         return tuple(a and Axis(a.role, entries[a.units]) for a in roles)

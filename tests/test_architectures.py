@@ -8,6 +8,7 @@ from keras.ops import convert_to_numpy as numpy
 import kmerge
 from benchmarks.architectures import ARCHITECTURES
 from benchmarks.augmentation import ShiftAndFlip
+from benchmarks.suites import load_suite
 from kmerge import costs
 
 CASES = {
@@ -15,6 +16,7 @@ CASES = {
     "das_dense": ((81,), 1, {}),
     "mlp": ((1,), 1, {"hidden": (100,)}),
     "lenet": ((28, 28, 1), 10, {"activation": "relu"}),
+    "deep_resnet": ((32, 32, 3), 10, {"width": 4}),
     "resnet": ((32, 32, 3), 100, {"depth": 20, "width": 16}),
     "vgg11": ((32, 32, 3), 10, {}),
 }
@@ -45,6 +47,42 @@ def test_every_architecture_is_tested():
 @pytest.mark.parametrize("name, expected", [*SIZES.items()])
 def test_trainable_parameters(name, expected):
     assert trainable(build(name)) == expected
+
+
+@pytest.mark.parametrize(
+    "depth, stem, shape, classes, expected",
+    [
+        (18, "imagenet", (224, 224, 3), 1000, 11_689_512),  # torchvision's
+        (18, "cifar", (32, 32, 3), 10, 11_173_962),
+        (101, "imagenet", (224, 224, 3), 1000, 44_549_160),  # torchvision's
+    ],
+)
+def test_deep_resnets_have_published_sizes(depth, stem, shape, classes, expected):
+    model = ARCHITECTURES["deep_resnet"](shape, classes, 1, depth=depth, stem=stem)
+    assert trainable(model) == expected
+    first = model.get_layer("stage_1_block_1_add").output.shape
+    assert first[1:3] == ((56, 56) if stem == "imagenet" else (32, 32))
+    assert model.get_layer("pool").input.shape[1:3] == ((7, 7) if stem == "imagenet" else (4, 4))
+
+
+def test_the_pooling_of_the_stem_pads_all_sides_alike():
+    model = ARCHITECTURES["deep_resnet"]((16, 16, 1), 3, 1, width=2, stem="imagenet")
+    rng = np.random.default_rng(1)
+    images = np.abs(rng.normal(size=(1, 8, 8, 2))).astype("float32")
+    pooled = numpy(model.get_layer("stem_pool")(model.get_layer("stem_pool_pad")(images)))
+    np.testing.assert_array_equal(pooled[0, 0, 0], images[0, :2, :2].max(axis=(0, 1)))
+    np.testing.assert_array_equal(pooled[0, 1, 1], images[0, 1:4, 1:4].max(axis=(0, 1)))
+
+
+def test_the_lenet_of_the_robots_paper_is_lenet_5_and_wider():
+    suite = load_suite("robots_lenet")
+    options = {key: value for key, value in suite.definition["architecture"].items() if key != "name"}
+    model = ARCHITECTURES["lenet"]((32, 32, 3), 10, 1, **options)
+    widths = [6, 16, 120, 84]
+    assert [*options["filters"], *options["units"]] == [round(2.41 * width) for width in widths]
+    assert trainable(model) == 357_427
+    assert trainable(ARCHITECTURES["lenet"]((32, 32, 3), 10, 1)) == 62_006
+    assert model.get_layer("flatten").input.shape[1:3] == (5, 5)
 
 
 def test_resnet20_costs_as_published():
@@ -120,8 +158,13 @@ def test_weight_decay_moves_weights_as_pytorch_sgd_does():
 
 
 def test_wrong_sizes_are_refused():
-    with pytest.raises(ValueError, match=r"28x28 images.*\(32, 32, 3\)"):
-        ARCHITECTURES["lenet"]((32, 32, 3), 10, 1)
+    with pytest.raises(ValueError, match=r"28x28 or 32x32 images.*\(30, 30, 3\)"):
+        ARCHITECTURES["lenet"]((30, 30, 3), 10, 1)
+    with pytest.raises(ValueError, match=r"two filters and two units; received \(6,\) and \(120, 84\)"):
+        ARCHITECTURES["lenet"]((32, 32, 3), 10, 1, filters=(6,))
+    for wrong, received in (({"depth": 20}, "20 and 'cifar'"), ({"stem": "large"}, "18 and 'large'")):
+        with pytest.raises(ValueError, match=f"18, 34, 50, 101, 152.*cifar, imagenet; received {received}"):
+            ARCHITECTURES["deep_resnet"]((32, 32, 3), 10, 1, **wrong)
     with pytest.raises(ValueError, match="8, 14, 20, 26, ...; received 21"):
         ARCHITECTURES["resnet"]((32, 32, 3), 10, 1, depth=21)
     with pytest.raises(ValueError, match=r"32x32 images.*\(28, 28, 1\)"):

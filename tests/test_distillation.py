@@ -1,6 +1,8 @@
 """Distillation: the student alone is trained, by the teachers it was given, at the price it has."""
 
 import dataclasses
+import functools
+import json
 
 import keras
 import numpy as np
@@ -9,7 +11,8 @@ import pytest
 import kmerge
 from baselines.budget import train_phase, training_flops, validation_metric
 from baselines.imitation import imitating, logits_model, weights_of_student
-from baselines.strategy import Budget, Stages
+from baselines.strategy import BigTeacher, Budget, Stages
+from benchmarks.architectures import mlp, resnet
 from benchmarks.strategies import STRATEGIES
 from benchmarks.suites import load_suite
 from tests.models import randomise
@@ -251,3 +254,57 @@ def test_a_phase_with_teachers_is_resumed_where_it_was(sine):
     assert len(record.rows) == 2
     for a, b in zip(whole.get_weights(), rest.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+# A suite's own teacher
+
+
+def with_teacher(task, build, epochs=3):
+    phase = dataclasses.replace(task.phases["teacher"], learning_rate=0.02)
+    teacher = dataclasses.replace(task, build=build, phases={**task.phases, "teacher": phase})
+    teacher = dataclasses.replace(teacher, identity={**task.identity, "architecture": "the teacher's"})
+    return dataclasses.replace(task, big_teacher=BigTeacher(teacher, epochs))
+
+
+def deep(seed, outputs=1, widen=1):
+    """A teacher of two hidden layers for the suite "sine", whose own network has one."""
+    return mlp((1,), outputs, seed, hidden=(30, 20), widen=widen)
+
+
+def test_the_suites_teacher_teaches_and_is_charged(sine):
+    task, kept = with_teacher(sine, deep), {}
+    teacher, student = (training_flops(net, sine, 1) for net in (deep(1), sine.build(1)))
+    assert teacher == 6 * (30 + 600 + 20) * 500 != student
+    for name, epochs in (("distil_big_outputs", BUDGET.gates + BUDGET.finetune), ("distil_prune", BUDGET.gates)):
+        outcome = STRATEGIES[name](task, BUDGET, 1, Shelf(kept))
+        rows = [row for row in outcome.history if row["phase"] == "teacher_0"]
+        assert len(rows) == 3 and rows[0]["learning_rate"] == pytest.approx(0.02)
+        tuning = sum(row["phase"] == "finetune" for row in outcome.history)
+        assert tuning == (BUDGET.finetune if name == "distil_prune" else 0)
+        rest = outcome.flops - 3 * teacher - epochs * (student + teacher / 3)
+        # Of a pruned student's fine-tuning only what is left of it is charged.
+        assert 0 < rest <= tuning * student if tuning else rest == pytest.approx(0, abs=1e-6 * student)
+        assert outcome.teacher_epoch_equivalents == pytest.approx(outcome.flops / student)
+    (key,) = (json.loads(key) for key in kept)  # both strategies share the teacher
+    assert (key["architecture"], key["epochs"], key["widen"]) == ("the teacher's", 3, 1)
+
+
+@pytest.mark.parametrize("name", ["distil_big", "distil_big_outputs", "distil_prune"])
+def test_a_teacher_that_does_not_fit_is_refused_before_training(digits, sine, name):
+    class Untouched(Stages):
+        def run(self, key, build, train):
+            raise AssertionError("a teacher was asked for")
+
+    task = with_teacher(sine, functools.partial(deep, outputs=2))
+    with pytest.raises(kmerge.ArchitectureMismatchError, match=r"same outputs: teacher 'mlp' has .*2.*student"):
+        STRATEGIES[name](task, BUDGET, 1, Untouched())
+    classes = functools.partial(resnet, (8, 8, 1), depth=8, width=4)
+    with pytest.raises(kmerge.ArchitectureMismatchError, match=r"same outputs: teacher 'resnet8' has .*11.*student"):
+        STRATEGIES[name](with_teacher(digits, functools.partial(classes, 11)), BUDGET, 1, Untouched())
+
+    def squashed(seed, widen=1):
+        net = classes(10, seed, widen=widen)
+        return keras.Model(net.input, keras.layers.Activation("sigmoid", name="squash")(net.output), name="squashed")
+
+    with pytest.raises(kmerge.InvalidArgumentError, match="softmax that can be set aside.*'squash'"):
+        STRATEGIES[name](with_teacher(digits, squashed), BUDGET, 1, Untouched())

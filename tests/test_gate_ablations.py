@@ -5,9 +5,22 @@ import numpy as np
 import pytest
 
 import kmerge
-from benchmarks.gate_ablations import LearnedBetaGate, constant_pressure, relinked, unlinked, with_learned_beta
+from benchmarks.gate_ablations import (
+    LearnedBetaGate,
+    after_norm,
+    before_norm,
+    constant_pressure,
+    relinked,
+    unlinked,
+    with_learned_beta,
+)
+from benchmarks.strategies import STRATEGIES
 from benchmarks.suites import load_suite
-from tests.models import randomise
+from kmerge.gate_application import ApplyGates
+from tests import checks
+from tests.models import ZOO, example_inputs, randomise
+from tests.test_contract import BUDGET
+from tests.tiny_tasks import Shelf
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +49,7 @@ def test_a_fresh_gate_that_learns_beta_is_a_gate(sine):
     np.testing.assert_allclose(twin(x), big(x), rtol=1e-6)
     gate, plain = kmerge.gates_of(twin)[0], kmerge.gates_of(big)[0]
     assert isinstance(gate, LearnedBetaGate) and not isinstance(plain, LearnedBetaGate)
-    assert gate.beta() == pytest.approx(2 / 3)
+    assert float(gate.beta()) == pytest.approx(2 / 3)
     np.testing.assert_allclose(gate.open_probabilities(), plain.open_probabilities(), rtol=1e-5)
     masks = [np.asarray(each(np.zeros((4000, 1), "float32"), training=True)) for each in (gate, plain)]
     for statistic in (np.mean, lambda m: np.mean(m == 0), lambda m: np.mean(m == 1)):
@@ -61,7 +74,7 @@ def test_beta_is_trained_by_the_gates_optimizer_and_compress_takes_the_result(si
         verbose=0,
         callbacks=[kmerge.GatePressure("paper", start=1.0)],
     )
-    assert abs(gate.beta() - 2 / 3) > 1e-4
+    assert abs(float(gate.beta()) - 2 / 3) > 1e-4
     np.testing.assert_array_equal(kernel, big.trainable_variables[0])  # the other optimizer's rate is 0
     student = kmerge.compress(big)
     assert student.count_params() == sine.build(1).count_params()
@@ -105,3 +118,65 @@ def test_relinked_gates_have_the_mean_of_their_places():
         np.testing.assert_allclose(gate.loc, np.mean(places, axis=0), rtol=1e-5)
     np.testing.assert_array_equal(again.get_layer("in_a").kernel, 2 * np.asarray(big.get_layer("in_a").kernel))
     assert kmerge.compress(again).count_params() == residual(1).count_params()
+
+
+def by_name(big):
+    return {gate.name: gate for gate in kmerge.gates_of(big)}
+
+
+def set_gates(big, values):
+    """Gives the gates these values in inference, all between 0 and 1 exclusive."""
+    for gate, value in zip(kmerge.gates_of(big), values, strict=True):
+        s = (value + 0.1) / 1.2
+        gate.loc.assign(np.log(s / (1 - s)))
+
+
+@pytest.mark.parametrize("name", ["resnet20", "vgg11_bn", "nested_two_deep"])
+def test_gates_before_norm_meet_every_unit_once_on_its_way(name):
+    big = kmerge.merge(ZOO[name](0), ZOO[name](1), gates="open", seed=3)
+    inputs = example_inputs(big)
+    moved = before_norm(big)
+    checks.assert_close(checks.outputs(moved, inputs), checks.outputs(big, inputs), 1e-5)
+    assert {name: g.get_config() for name, g in by_name(moved).items()} == {
+        name: g.get_config() for name, g in by_name(big).items()
+    }
+
+
+def test_gates_stand_before_norm_and_elsewhere_where_there_is_none():
+    big = kmerge.merge(residual(1), residual(2), seed=3)
+    moved = before_norm(big)
+    gated = [layer for layer in moved.layers if isinstance(layer, ApplyGates)]
+    # One before each of the two BatchNormalizations; the residual stream passes none and is read at three places.
+    assert sorted(len(layer.indices) for layer in gated) == [6, 6, 8, 8, 8]
+
+
+@pytest.mark.parametrize("sampling", ["example", "batch"])
+def test_values_of_gates_before_norm_go_into_its_statistics(sampling):
+    big = kmerge.merge(ZOO["vgg11_bn"](0), ZOO["vgg11_bn"](1), sampling=sampling, seed=3)
+    inputs, moved = example_inputs(big), before_norm(big)
+    rng = np.random.default_rng(1)
+    set_gates(moved, [rng.uniform(0.05, 0.95, gate.units) for gate in kmerge.gates_of(moved)])
+    back = checks.check_arguments_unchanged([moved, big], after_norm)
+    checks.assert_close(checks.outputs(back, inputs), checks.outputs(moved, inputs), 1e-4)
+    for name, gate in by_name(back).items():
+        np.testing.assert_array_equal(gate.kept(), by_name(moved)[name].kept())
+    assert kmerge.compress(back).count_params() == ZOO["vgg11_bn"](0).count_params()
+
+
+def test_the_cut_behind_norm_is_not_lossless():
+    """With gates at exactly 0 and 1 the cut of a merge changes nothing; before a norm it loses what the norm makes of 0."""
+    big = kmerge.merge(ZOO["vgg11_bn"](0), ZOO["vgg11_bn"](1), seed=3)
+    inputs, moved = example_inputs(big), before_norm(big)
+    for model in (big, moved):
+        for gate in kmerge.gates_of(model):
+            gate.loc.assign(np.where(np.arange(gate.units) % 2, 9.0, -9.0))
+    before, cut = checks.outputs(moved, inputs), checks.outputs(kmerge.compress(after_norm(moved, big)), inputs)
+    assert checks.relative_error(cut[0], before[0]) > 0.01
+    checks.assert_close(checks.outputs(kmerge.compress(big), inputs), checks.outputs(big, inputs), 1e-5)
+
+
+def test_a_network_without_norm_is_refused_before_training(sine):
+    stages = Shelf()
+    with pytest.raises(kmerge.InvalidArgumentError, match=r"need units that pass one. Received: model '\w+'"):
+        STRATEGIES["l0_merge_paper_before_norm"](sine, BUDGET, 1, stages)
+    assert not stages.steps

@@ -7,7 +7,7 @@ from keras import layers, ops
 
 import kmerge
 from kmerge.errors import InvalidArgumentError
-from kmerge.gate_application import ApplyGates, FoldGates, gated_layer
+from kmerge.gate_application import ApplyGates, FoldGates, LookUpGates, gated_layer
 from kmerge.gates import HardConcreteGate
 
 
@@ -208,3 +208,39 @@ def test_what_does_not_fit_is_refused(indices, masks, words):
     layer = FoldGates(layers.Dense(4), indices, 0, name="folded")
     with pytest.raises(InvalidArgumentError, match=f"FoldGates 'folded'.*{words}"):
         layer([np.ones((2, 5), "float32"), *(np.ones(shape, "float32") for shape in masks)])
+
+
+def attentive(seed):
+    """Attention, and a normalisation that reads two spaces; its operations have the names that Keras gives them."""
+    keras.utils.set_random_seed(seed)
+    x = keras.Input((5, 4))
+    h = layers.Dense(8, activation="relu", name="first")(x)
+    h = h + layers.MultiHeadAttention(2, 3, name="attention")(h, h)
+    h = ops.concatenate([h, layers.Dense(3, name="second")(x)], axis=-1)
+    h = layers.LayerNormalization(name="norm")(ops.take(h, [*range(10, -1, -1)], axis=-1))
+    return keras.Model(x, layers.Dense(2, name="out")(h[:, 0]))
+
+
+@pytest.mark.parametrize("sampling", ["example", "batch"])
+@pytest.mark.filterwarnings("ignore:The layers norm normalise")
+def test_a_loaded_model_of_nameless_operations_is_gated_saved_and_loaded(tmp_path, sampling):
+    """Keras counts operations from 0 in every process, so those of what was loaded may come again."""
+    model = attentive(1)
+    model.save(tmp_path / "model.keras")
+    keras.utils.clear_session()
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    x = np.random.default_rng(0).normal(size=(6, 5, 4)).astype("float32")
+    gated = kmerge.gate(loaded, 1.0, sampling=sampling)
+    big = kmerge.merge(loaded, attentive(2), sampling=sampling)
+    np.testing.assert_allclose(gated(x), model(x), rtol=1e-4, atol=1e-5)
+    for each in (gated, big):
+        assert any(isinstance(layer, LookUpGates) for layer in each.layers)
+        each.save(tmp_path / "gated.keras")
+        keras.utils.clear_session()
+        again = keras.models.load_model(tmp_path / "gated.keras")
+        np.testing.assert_array_equal(again(x), each(x))
+        again(x, training=True)
+    first = {space.name: range(space.size) for space in kmerge.channel_spaces(loaded).selectable}
+    small = kmerge.compress(again, keep=first)
+    assert small.count_params() == model.count_params()
+    np.testing.assert_allclose(kmerge.gate(small, 1.0, sampling=sampling)(x), small(x), rtol=1e-4, atol=1e-5)

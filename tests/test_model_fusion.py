@@ -12,9 +12,9 @@ from baselines.strategy import Budget, Stages
 from benchmarks import datasets
 from benchmarks.strategies import STRATEGIES
 from benchmarks.suites import load_suite
-from tests.tiny_tasks import with_test_data
+from tests.tiny_tasks import RUNNABLE, with_test_data
 
-NAMES = [name for name in STRATEGIES if name.startswith("fusion_")]
+NAMES = [name for name in RUNNABLE if name.startswith("fusion_")]
 BUDGET = Budget(teacher=1, gates=1, finetune=1, single=4)
 
 

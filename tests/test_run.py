@@ -116,6 +116,24 @@ def test_a_plan_tells_how_long_it_takes_by_what_is_done(tmp_path):
     assert "about 1.5 hours of one worker" in out
 
 
+def test_at_equal_compute_each_strategy_has_the_epochs_that_spend_as_much(tmp_path):
+    arguments = ("--suite", "sine", *launches.SMALL, *launches.places(tmp_path), "--jobs", "1", "--seeds", "1")
+    arguments = [*arguments, "--scale", "0.02", "--strategy", "l0_merge", "one_model", "ensemble"]
+    status, out, err = launches.launch(*arguments, "--match", "compute", "--dry-run")
+    assert status == run.USAGE and "ensemble, l0_merge, one_model has no such run" in err
+    assert launches.launch(*arguments)[0] == run.DONE
+    status, out, err = launches.launch(*arguments, "--match", "compute")
+    assert status == run.DONE, out + err
+    assert "equal compute of l0_merge" in out
+    rows = launches.table_of(tmp_path / "out" / "sine" / "runs.csv")
+    spent = {(row["strategy"], row["match"]): float(row["teacher_epoch_equivalents"]) for row in rows}
+    reference = spent["l0_merge", "compute of l0_merge"]
+    assert len(rows) == 6 and reference == spent["l0_merge", ""]
+    for name in ("one_model", "ensemble"):
+        assert abs(spent[name, "compute of l0_merge"] / reference - 1) < 0.1 < abs(spent[name, ""] / reference - 1)
+    assert len({row["protocol"] for row in rows}) == 2
+
+
 def test_seeds_are_read():
     assert planning.parse_seeds(None, (100, 101)) == [100, 101]
     assert planning.parse_seeds("3", (100, 101)) == [100, 101, 102]

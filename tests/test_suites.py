@@ -35,6 +35,7 @@ def edited(tmp_path, *changes, name="digits"):
 
 def test_the_suites_of_the_papers_are_there():
     assert {"cifar100", "cifar10_vgg11", "digits", "fashion_mnist", "sine"} <= set(SUITES)
+    assert {"robots_lenet", "robots_lenet_resnet101", "robots_resnet18"} <= set(SUITES)
 
 
 # Suites for auto-sizing alone have no other phase than "single".
@@ -209,7 +210,7 @@ def test_a_wrong_file_is_refused_by_key(tmp_path, old, new, message):
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        ('name = "resnet"', 'name = "resnets"', "unknown architecture 'resnets'; there are das_cnn"),
+        ('name = "resnet"', 'name = "resnets"', "unknown architecture 'resnets'; there are das_cnn, das_dense, deep_resnet"),
         ("width = 8", "hidden = 8", r"unknown keys \['hidden'\].*expected weight_decay, depth, width"),
         ("depth = 8", "depth = 9", "8, 14, 20, 26, ...; received 9"),
         ("[gates.controls.paper]", "[gates.controls.paper]\nspeed = 1", "speed"),

@@ -12,7 +12,7 @@ from baselines.dead_units import remove_dead_units
 from baselines.strategy import Stages
 from baselines.weight_masks import KeepMask, apply_masks, hold_masks, kernels_of, release_masks
 from baselines.weight_pruning import METHODS, prune_weights, pruning_curve, tune, weight_masks
-from benchmarks.architectures import lenet, resnet
+from benchmarks.architectures import deep_resnet, lenet, resnet
 from benchmarks.suites import load_suite
 from tests import checks
 from tests.models import ZOO, example_inputs, randomise
@@ -217,6 +217,19 @@ def test_removal_that_is_not_exact_says_so(model, why):
     (before,), (after,) = checks.outputs(model, x), checks.outputs(removal.model, x)
     assert removal.change == pytest.approx(np.abs(before - after).max() / np.abs(before).max(), rel=1e-4)
     assert removal.change > 1e-5
+
+
+@pytest.mark.parametrize("depth, width", [(18, 64), (101, 4)])
+def test_removal_is_exact_in_deep_residual_networks(depth, width):
+    model = emptied(deep_resnet((8, 8, 3), 10, 1, depth=depth, width=width), 5)
+    (x,) = example_inputs(model, batch=2)
+    removal = remove_dead_units(model, x)
+    # What a fresh network's dead channels put out is 0, which is 0 at the border, too.
+    assert removal.exact and removal.removed > 0.2 * sum(s.size for s in kmerge.channel_spaces(model).selectable)
+    assert kmerge.parameters(removal.model) < 0.8 * kmerge.parameters(model)
+    (before,), (after,) = checks.outputs(model, [x]), checks.outputs(removal.model, [x])
+    assert np.ptp(before, axis=0).max() > 0, "the network still tells images apart"
+    checks.assert_close([after], [before], 1e-5)
 
 
 def test_units_that_nobody_reads_go_without_a_trace_in_every_kind_of_network():

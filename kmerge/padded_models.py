@@ -139,12 +139,16 @@ class WorkingModel:
         found = set()
         for (path, index), axes in self._geometry.axes(self.room).items():
             variable = self.layers[path].weights[index]
-            for at, axis in enumerate(axes) if variable.trainable else ():
-                for name in self._geometry.names if axis is not None else ():
-                    idle = self._geometry.ranks(axis.units, name) >= sizes[name]
-                    if idle.any() and np.any(array_of(variable)[(slice(None),) * at + (idle,)]):
-                        found.add(name)
+            array = array_of(variable) if variable.trainable else None
+            for at, axis in enumerate(axes) if array is not None else ():
+                idle = axis is not None and self._geometry.beyond(axis.units, sizes)
+                if np.any(idle) and np.any(array[(slice(None),) * at + (idle,)]):
+                    found.update(n for n in self._geometry.names if self._holds(array, at, axis.units, n, sizes))
         return [name for name in self._geometry.names if name in found]
+
+    def _holds(self, array: np.ndarray, at: int, ids: np.ndarray, name: str, sizes: Mapping[str, int]) -> bool:
+        idle = self._geometry.ranks(ids, name) >= sizes[name]
+        return bool(np.any(array[(slice(None),) * at + (idle,)]))
 
     @cached_property
     def walked(self) -> Trace:

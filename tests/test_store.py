@@ -24,6 +24,17 @@ def _run(folder, **changes):
     return run
 
 
+def test_of_runs_that_differ_in_settings_of_their_own_the_newest_counts(tmp_path):
+    other = _run(tmp_path)
+    old, new = (_run(tmp_path, strategy="auto_sizing", sizing={"dynamic": share}) for share in (0.5, 0.6))
+    assert old.protocol == new.protocol == other.protocol and old.path != new.path
+    for age, run in ((100, old), (50, new)):
+        os.utime(run.path / "config.json", (time.time() - age,) * 2)
+    runs, problems = store.read_runs(tmp_path)
+    assert sorted(run.path for run in runs) == sorted([other.path, new.path])
+    assert len(problems) == 1 and f"{old.path} is left out: {new.path.name}" in problems[0]
+
+
 def _python(code, *arguments, **options):
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)

@@ -74,6 +74,7 @@ class AutoSizer:
     Attributes:
         left: the spaces that keep their size, with the reason.
         epochs_done: how many epochs were trained.
+        compile_seconds: how long tracing and compiling took.
         history_of_sizes: for each dynamic epoch, or period within it, `{"epoch", "grown", "sizes", "room"}`: the sizes it was
             trained with, the sizes after it, and the sizes of the program. Where it pruned, also "change", the largest
             change of an output that dropped constants made, and "not_exact", where they could not be carried exactly.
@@ -116,6 +117,7 @@ class AutoSizer:
         self._paths = UnitPaths(trace(model))
         self._names, self.left = sizable_spaces(self._paths, spaces)
         self.epochs_done = 0
+        self.compile_seconds = 0.0
         self.history_of_sizes: list[dict] = []
         self._state: SizingState | None = None
         if model.compiled:

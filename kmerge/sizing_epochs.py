@@ -207,6 +207,7 @@ class _Run:
         while True:
             model = self.state.working.trained
             history = fit(model, **data, initial_epoch=epoch, epochs=epoch + 1, callbacks=inside, verbose=0)
+            self.sizer.compile_seconds += history.params.get("compile_seconds", 0.0)
             if not self._open:
                 break
             # Idle units were not idle. The weights from before the epoch are still there: once more, without room.

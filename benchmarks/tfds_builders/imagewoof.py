@@ -16,6 +16,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from benchmarks.tfds_builders.squares import info
+
 URL = "https://s3.amazonaws.com/fast-ai-imageclas/imagewoof2-320.tgz"
 _HOMEPAGE = "https://github.com/fastai/imagenette"
 _CITATION = "Jeremy Howard. Imagewoof: a subset of 10 classes from ImageNet that aren't so easy to classify. 2019."
@@ -41,21 +43,7 @@ class Imagewoof(tfds.core.GeneratorBasedBuilder):
     CLASSES = 10
 
     def _info(self) -> tfds.core.DatasetInfo:
-        side = self.builder_config.pixels
-        features = tfds.features.FeaturesDict(
-            {
-                "image": tfds.features.Image(shape=(side, side, 3), encoding_format="png"),
-                "label": tfds.features.ClassLabel(num_classes=self.CLASSES),
-            }
-        )
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=__doc__.splitlines()[0],
-            features=features,
-            supervised_keys=("image", "label"),
-            homepage=_HOMEPAGE,
-            citation=_CITATION,
-        )
+        return info(self, self.builder_config.pixels, "png", __doc__.splitlines()[0], _HOMEPAGE, _CITATION)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
         folder = Path(dl_manager.download_and_extract(URL)) / "imagewoof2-320"

@@ -148,8 +148,11 @@ def _complete(options: argparse.Namespace) -> None:
 
 def _of_seed(suite: Suite, seed: int, options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
     """The rows of all curves of a seed, from an earlier run where they are there."""
+    import keras
+
     asked = ("network", "methods", "percentages", "finetune", "scale", "examples")
     known = {name: getattr(options, name) for name in asked} | {"seed": seed, "definition": suite.definition}
+    known["backend"] = keras.backend.backend()
     for curve in ("untrained" if options.untrained else "trained", *(["distilled"] if options.distilled else [])):
         path = folder / "rows" / f"{hash_of({**known, 'curve': curve, 'commit': commit()})}.json"
         rows = read_json(path)

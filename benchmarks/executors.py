@@ -28,6 +28,8 @@ GRACE_SECONDS = 10.0
 # What a process ends by when a machine runs out of memory, is shut down or asked to give way. A crash of its own code,
 # as by SIGSEGV or SIGABRT, would come again.
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGBUS)
+# The status of a worker that heard SIGTERM, and ended after the epoch that it was at.
+_ASKED_TO_END = 130
 
 
 @dataclass(frozen=True)
@@ -189,13 +191,15 @@ class LocalProcesses:
         open_runs = [run for run in worker.batch if run.path not in worker.reported]
         events = [Event("done", run, run.result) for run in open_runs if run.status == "done"]
         open_runs = [run for run in open_runs if run.status != "done"]
-        if not open_runs:
-            return events, []
-        run = open_runs[0] if worker.late is None else worker.late
-        error = _reason(worker.process.returncode)
-        if worker.late is not None:
+        late = worker.late
+        if not open_runs or (late is not None and late not in open_runs):
+            return events, open_runs  # the late one ended just before its worker was killed: nothing went wrong
+        run = open_runs[0] if late is None else late
+        status = worker.process.returncode
+        error = _reason(status)
+        if late is not None:
             error = f"it took longer than the limit of {self.timeout:g} seconds"
-        elif -worker.process.returncode in _FROM_OUTSIDE and self._tries[run.path] < self.retries:
+        elif (-status in _FROM_OUTSIDE or status == _ASKED_TO_END) and self._tries[run.path] < self.retries:
             self._tries[run.path] += 1
             return [*events, Event("retry", run, {"error": error})], open_runs
         log = _tail(worker.batch[0].path / "log.txt")
@@ -230,6 +234,9 @@ class LocalProcesses:
                 env=self.environment,
                 start_new_session=True,
             )
+        self._begin(process, batch)
+
+    def _begin(self, process: subprocess.Popen, batch: Sequence[RunFolder]) -> None:
         worker = _Worker(process, batch)
         self._workers.append(worker)
         threading.Thread(target=self._read, args=(worker,), daemon=True).start()
@@ -237,7 +244,8 @@ class LocalProcesses:
     def _read(self, worker: _Worker) -> None:
         with worker.process.stdout as lines:
             for line in lines:
-                self._messages.put((worker, json.loads(line)))
+                with contextlib.suppress(ValueError):  # half a line, of a worker that was killed while it wrote
+                    self._messages.put((worker, json.loads(line)))
         worker.process.wait()
         self._messages.put((worker, None))
 
@@ -258,6 +266,8 @@ def _event(worker: _Worker, message: dict[str, Any]) -> Event | None:
 def _reason(status: int) -> str:
     if status == -signal.SIGKILL:
         return "the worker was killed by signal 9 (by hand, or because memory ran out)"
+    if status == _ASKED_TO_END:
+        return "the worker was asked to end, from outside"
     if status < 0:
         return f"the worker was killed by signal {-status} ({signal.Signals(-status).name})"
     return f"the worker exited with status {status} and left no result"

@@ -108,19 +108,21 @@ class RayTasks:
     def _ends(self, reference: Any, batch: Sequence[RunFolder]) -> Iterator[Event]:
         import ray
 
-        error = "the task ended without a word about this run"
+        error, words = "the task ended without a word about this run", ""
         ends: dict[str, tuple[str, dict]] = {}
         try:
             ends = ray.get(reference)
         except ray.exceptions.RayError as fault:
-            error = f"Ray lost the task: {str(fault).strip().splitlines()[0]}"
+            # Of an error in the task itself, Ray's text begins with where that ran; what it was is its cause.
+            words, cause = str(fault), getattr(fault, "cause", None) or fault
+            error = f"Ray lost the task: {str(cause).strip().splitlines()[0]}"
         for run in batch:
             kind, detail = ends.get(str(run.path.absolute()), (None, {}))
             if kind is None and run.status == "done":
                 kind, detail = "done", run.result
             if kind is None:
-                run.fail(error, "")
-                kind, detail = "failed", {"error": error, "traceback": ""}
+                run.fail(error, words)
+                kind, detail = "failed", {"error": error, "traceback": words}
             yield Event(kind, run, detail)
 
 

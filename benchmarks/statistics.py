@@ -70,8 +70,8 @@ class Comparison:
         """The sentence that the data bears."""
         if self.p is None:
             return f"no claim: n = {self.n} is too small, two-sided p < {LEVEL} needs at least {seeds_needed()} seeds"
-        difference = self.median_difference or self.mean_difference
-        ahead = (difference > 0) == self.higher_is_better
+        # What the test tells apart is the sum of ranks; median and mean may lie on the other side of zero.
+        ahead = (self.effect_size > 0) == self.higher_is_better
         if self.p_holm < LEVEL and ahead:
             return f"{self.first} is significantly better than {self.second}"
         worse = self.p_holm < LEVEL

@@ -169,3 +169,13 @@ def test_seeds_for_power_show_such_a_difference_about_as_often_as_they_should():
     assert statistics.seeds_for_power(-sample) == needed
     assert statistics.seeds_for_power([1.0, 1.001]) == statistics.seeds_needed()
     assert statistics.seeds_for_power([1.0]) is None and statistics.seeds_for_power([1.0, -1.0]) is None
+
+
+def test_the_claim_goes_with_the_test_where_the_median_lies_on_the_other_side():
+    """Sixteen small losses and fourteen large gains: the ranks are for the gains."""
+    differences = [-1e-4 * (i + 1) for i in range(16)] + [0.01 + 1e-3 * i for i in range(14)]
+    values = {"a": dict(enumerate(differences)), "b": dict.fromkeys(range(30), 0.0)}
+    comparison = statistics.compare("a", "b", values, higher_is_better=True)
+    assert comparison.p < 0.05 and comparison.median_difference < 0 < comparison.effect_size
+    assert comparison.claim == "a is significantly better than b"
+    assert statistics.compare("a", "b", values, higher_is_better=False).claim == "a is significantly worse than b"

@@ -64,6 +64,11 @@ def default_jobs() -> int:
     return 1 if Path("/dev/nvidiactl").exists() else min(4, cores())
 
 
+def fair_share() -> int:
+    """How many cores a worker has of this machine's."""
+    return max(1, cores() // default_jobs())
+
+
 def next_batch(waiting: Sequence[Sequence[RunFolder]], running: Sequence[Sequence[RunFolder]]) -> int:
     """Index of the batch to start: one whose seeds nobody is at, lest it wait for a stage that another trains."""
     busy = {run.configuration["seed"] for batch in running for run in batch}
@@ -71,23 +76,24 @@ def next_batch(waiting: Sequence[Sequence[RunFolder]], running: Sequence[Sequenc
     return next(free, 0)
 
 
-def worker_environment(backend: str) -> dict[str, str]:
+def worker_environment(backend: str, threads: int | None = None) -> dict[str, str]:
     """Environment variables of a worker: the backend, its share of the cores, memory of a GPU taken as needed.
 
     Args:
         backend: "tensorflow" or "jax".
+        threads: the cores that it may use; None for its share of this machine's.
 
     Returns:
         The whole environment. What the caller's environment says of threads and logging goes before our defaults.
     """
     # Sums are rounded by how they are split over threads, and training magnifies it: the number of threads must not
     # follow from how many jobs were asked for, or the same run would end in other numbers.
-    threads = str(max(1, cores() // default_jobs()))
+    count = str(threads or fair_share())
     defaults = {
-        "OMP_NUM_THREADS": threads,
-        "TF_NUM_INTRAOP_THREADS": threads,
+        "OMP_NUM_THREADS": count,
+        "TF_NUM_INTRAOP_THREADS": count,
         "TF_NUM_INTEROP_THREADS": "1",
-        "NPROC": threads,  # the size of XLA's thread pool, for JAX on a CPU
+        "NPROC": count,  # the size of XLA's thread pool, for JAX on a CPU
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
@@ -202,7 +208,8 @@ class LocalProcesses:
         elif (-status in _FROM_OUTSIDE or status == _ASKED_TO_END) and self._tries[run.path] < self.retries:
             self._tries[run.path] += 1
             return [*events, Event("retry", run, {"error": error})], open_runs
-        log = _tail(worker.batch[0].path / "log.txt")
+        # Until its first run begins, a worker writes into the log of its batch; then each run has its own.
+        log = _tail((run if run.path in worker.started else worker.batch[0]).path / "log.txt")
         run.fail(error, log)
         events.append(Event("failed", run, {"error": error, "traceback": log}))
         return events, [other for other in open_runs if other is not run]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.executors import Event, LocalProcesses, cores, default_jobs, next_batch, worker_environment
+from benchmarks.executors import Event, LocalProcesses, default_jobs, fair_share, next_batch, worker_environment
 from benchmarks.planning import UsageError
 from benchmarks.store import RunFolder
 
@@ -49,6 +49,7 @@ class RayTasks:
             raise UsageError("--executor ray needs Ray. Run: pip install 'kmerge[ray]'")
         self.address = address
         self.settings = {"backend": backend, "together": together, "timeout": timeout, "retries": retries}
+        self.settings["threads"] = fair_share()  # as reserved: a larger machine has more tasks, not larger ones
         self.jobs = jobs or default_jobs()  # the cluster's number once it is known
         self._wanted_jobs = jobs
         self._running: dict[Any, Sequence[RunFolder]] = {}
@@ -144,17 +145,17 @@ def _share() -> dict[str, Any]:
     there = ray.cluster_resources()
     tpu = {"TPU": 1} if there.get("TPU") else {}
     return {
-        "num_cpus": max(1, cores() // default_jobs()),
+        "num_cpus": fair_share(),
         "num_gpus": 1 if there.get("GPU") and not tpu else 0,
         "resources": tpu,
     }
 
 
 def _work_through(
-    folders: list[str], backend: str, together: int, timeout: float | None, retries: int
+    folders: list[str], backend: str, threads: int, together: int, timeout: float | None, retries: int
 ) -> dict[str, tuple[str, dict]]:
     """On a machine of the cluster: do the runs of these folders; by folder, how each ended."""
     runs = [RunFolder.read(Path(folder)) for folder in folders]
-    with LocalProcesses(1, worker_environment(backend), together, timeout, retries) as workers:
+    with LocalProcesses(1, worker_environment(backend, threads), together, timeout, retries) as workers:
         events = [event for event in workers.run([runs]) if event.kind in ("done", "failed")]
     return {str(event.run.path): (event.kind, event.detail) for event in events}

@@ -269,3 +269,25 @@ if len(runs) == 2:
     events, (first, second) = _scripted(tmp_path, script, 2, timeout=3)
     assert events == [("start", 0), ("done", 0), ("done", 1)]
     assert first.failure is None and second.status == "done"
+
+
+def test_a_run_whose_worker_dies_keeps_its_own_log(tmp_path):
+    script = """
+import json, sys
+from pathlib import Path
+from benchmarks.store import RunFolder
+for path in sys.argv[1:]:
+    print(json.dumps({"event": "start", "folder": path}), flush=True)
+    Path(path, "log.txt").write_text("log of " + Path(path).name)
+    if path == sys.argv[1]:
+        RunFolder.read(Path(path)).finish({}, [])
+sys.exit(3)
+"""
+    events, (_, second) = _scripted(tmp_path, script, 2)
+    assert events == [("start", 0), ("start", 1), ("done", 0), ("failed", 1)]
+    assert second.failure["traceback"] == "log of " + second.path.name
+
+
+def test_a_worker_may_have_fewer_cores_than_its_share(monkeypatch):
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    assert executors.worker_environment("jax", 3)["TF_NUM_INTRAOP_THREADS"] == "3"

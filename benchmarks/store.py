@@ -305,7 +305,8 @@ def read_runs(suite_folder: Path) -> tuple[list[RunFolder], list[str]]:
                 f"{newest[key].path} is left out: {run.path.name} is the same run with newer [sizing] or factor."
             )
         newest[key] = run
-    return [run for run in runs if run in newest.values()], problems
+    kept = {run.path for run in newest.values()}
+    return [run for run in runs if run.path in kept], problems
 
 
 def write_csv(path: Path, columns: tuple[str, ...], rows: list[Mapping[str, Any]]) -> None:

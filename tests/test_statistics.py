@@ -179,3 +179,13 @@ def test_the_claim_goes_with_the_test_where_the_median_lies_on_the_other_side():
     assert comparison.p < 0.05 and comparison.median_difference < 0 < comparison.effect_size
     assert comparison.claim == "a is significantly better than b"
     assert statistics.compare("a", "b", values, higher_is_better=False).claim == "a is significantly worse than b"
+
+
+def test_claims_of_non_inferiority_are_corrected_for_their_number():
+    values = _values(10, 0.0)
+    alone = statistics.compare_all("a", values, True, margin=0.01)[0]
+    rivals = {f"b{i}": values["b"] for i in range(60)}
+    several = statistics.compare_all("a", {"a": values["a"], **rivals}, True, margin=0.01)
+    assert "not inferior" in alone.claim
+    assert all(c.p_non_inferior == pytest.approx(60 * alone.p_non_inferior) for c in several)
+    assert not any("not inferior" in c.claim for c in several)

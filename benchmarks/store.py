@@ -295,18 +295,15 @@ def read_runs(suite_folder: Path) -> tuple[list[RunFolder], list[str]]:
         except ValueError as error:
             problems.append(str(error))
     runs.sort(key=lambda run: (run.protocol, str(run.configuration["strategy"]), run.configuration["seed"]))
-    # Settings of auto-sizing and the factor at equal compute are not in the protocol: of two runs that differ in them
-    # alone, the later launch counts.
+    # What a strategy alone depends on is not in the protocol: of two runs that differ in it, the later launch counts.
     newest: dict[tuple, RunFolder] = {}
     for run in sorted(runs, key=lambda run: (run.path / "config.json").stat().st_mtime):
         key = (run.protocol, run.configuration["strategy"], run.configuration["seed"])
         if key in newest:
-            problems.append(
-                f"{newest[key].path} is left out: {run.path.name} is the same run with newer [sizing] or factor."
-            )
+            problems.append(f"{newest[key].path} is left out: {run.path.name} is the same run with newer settings of its own.")
         newest[key] = run
-    kept = {run.path for run in newest.values()}
-    return [run for run in runs if run.path in kept], problems
+    counted = {run.path for run in newest.values()}
+    return [run for run in runs if run.path in counted], problems
 
 
 def write_csv(path: Path, columns: tuple[str, ...], rows: list[Mapping[str, Any]]) -> None:

@@ -194,6 +194,8 @@ class RunFolder:
         configuration = content.get("configuration") if isinstance(content, dict) else None
         if not isinstance(configuration, dict) or not {"suite", "strategy", "seed"} <= configuration.keys():
             raise ValueError(f"{path} is not a run folder: it has no readable config.json. Delete or move it.")
+        if not isinstance(configuration["seed"], int) or not isinstance(configuration["strategy"], str):
+            raise ValueError(f"{path} is left out: its strategy is no text, or its seed no whole number. Delete it.")
         if hash_of(configuration) != path.name:
             raise ValueError(
                 f"{path} does not belong to its configuration, whose hash is {hash_of(configuration)}. "
@@ -267,7 +269,8 @@ class RunFolder:
         row.update({k: self.configuration.get(k) for k in known})
         row.update(status=self.status, protocol=self.protocol, run=self.path.name)
         source = {"done": self.result, "failed": self.failure}.get(row["status"]) or {}
-        row.update({k: v for k, v in source.items() if k in RUN_COLUMNS})
+        own = ("status", "protocol", "run", *known)  # what a run is, its folder says, and its result cannot change
+        row.update({k: v for k, v in source.items() if k in RUN_COLUMNS and k not in own})
         return row
 
     def history(self) -> list[dict[str, Any]]:

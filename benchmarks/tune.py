@@ -33,7 +33,7 @@ from benchmarks.planning import UsageError, named_suite, planned_runs, unknown
 from benchmarks.results import HIGHER_IS_BETTER, is_number
 from benchmarks.store import hash_of, json_text, write_atomically, write_csv
 from benchmarks.strategies import STRATEGIES
-from benchmarks.suites import FOLDER, SUITES, suite_content
+from benchmarks.suites import FOLDER, PAPER, SUITES, suite_content
 
 COSTS = ("epochs", "teacher_epoch_equivalents", "flops", "seconds")
 
@@ -88,6 +88,8 @@ def _space(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]
     suite = named_suite(options.suite)
     if options.strategy not in list(STRATEGIES):
         raise unknown("strategy", options.strategy, STRATEGIES)
+    if options.suite.endswith(PAPER):
+        raise UsageError(f"{options.suite} chooses on test data, so there is nothing to tune. Leave out {PAPER}.")
     path = FOLDER / f"{options.suite}.toml" if options.suite in SUITES else Path(options.suite)
     content = suite_content(path)
     space = dict(suite.tuning.get(options.strategy, {}))

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="results of a suite, as results/digits")
     parser.add_argument(
-        "--reference", metavar="S", help="the strategy that is compared with the others (default: the suite's first)"
+        "--reference", metavar="S", help="the one that is compared with the others (default: the suite's first with a result)"
     )
     options = parser.parse_args(arguments)
     for folder in options.folders:

@@ -21,6 +21,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -216,6 +217,7 @@ def _launch(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace
         "suite": options.suite if options.suite.removesuffix(PAPER) in SUITES else str(Path(options.suite).absolute()),
         "command": command,
         "commit": commit(),
+        "launched": time.time(),
         **_data_places(options),
     }
     is_read = waiting and suite.dataset in IMAGES  # others are drawn
@@ -232,7 +234,7 @@ def _launch(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace
     shared = batches(waiting, suite.runs_per_process, executor.jobs, options.together)
     status = _execute(shared, executor, options.max_failures)
     with _uninterrupted():  # the tables are written in a moment, and wanted
-        _write_results(folder, [*(options.strategy or ()), *suite.strategies], runs[0].protocol)
+        _write_results(folder, [*suite.strategies, *(options.strategy or ())], runs[0].protocol)
     return _conclude(runs, folder, status)
 
 

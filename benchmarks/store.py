@@ -32,6 +32,7 @@ import fcntl
 import hashlib
 import importlib.metadata
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -294,16 +295,25 @@ def read_runs(suite_folder: Path) -> tuple[list[RunFolder], list[str]]:
             runs.append(RunFolder.read(path))
         except ValueError as error:
             problems.append(str(error))
-    runs.sort(key=lambda run: (run.protocol, str(run.configuration["strategy"]), run.configuration["seed"]))
-    # What a strategy alone depends on is not in the protocol: of two runs that differ in it, the later launch counts.
-    newest: dict[tuple, RunFolder] = {}
-    for run in sorted(runs, key=lambda run: (run.path / "config.json").stat().st_mtime):
-        key = (run.protocol, run.configuration["strategy"], run.configuration["seed"])
-        if key in newest:
-            problems.append(f"{newest[key].path} is left out: {run.path.name} is the same run with newer settings of its own.")
-        newest[key] = run
-    counted = {run.path for run in newest.values()}
-    return [run for run in runs if run.path in counted], problems
+    runs.sort(key=_same)
+    counted = []
+    for _, alike in itertools.groupby(runs, _same):
+        # What a strategy alone depends on is not in the protocol: of runs that differ in it alone, one that is done
+        # counts, the one that was launched last.
+        *others, last = sorted(alike, key=_standing)
+        because = f"{last.path.name} is the same run with other settings of its own"
+        problems += [f"{run.path} is left out: {because}." for run in others]
+        counted.append(last)
+    return counted, problems
+
+
+def _same(run: RunFolder) -> tuple[str, str, int]:
+    return run.protocol, run.configuration["strategy"], run.configuration["seed"]
+
+
+def _standing(run: RunFolder) -> tuple[bool, float]:
+    launched = run.launch.get("launched")
+    return run.status == "done", launched if isinstance(launched, int | float) else 0.0
 
 
 def write_csv(path: Path, columns: tuple[str, ...], rows: list[Mapping[str, Any]]) -> None:

@@ -147,11 +147,9 @@ class AutoSizing:
             budget: gives the epochs.
             seed: of the replicate.
         """
-        settings = {name: value for name, value in asdict(replace(task.sizing, net=None)).items() if name != "net"}
-        return {**task.identity, "stage": "sizing", "how": asdict(self), "sizing": settings} | {
-            "seed": seed,
-            "epochs": budget.single,
-        }
+        sizing = asdict(replace(task.sizing, net=None))
+        about = {"stage": "sizing", "how": asdict(self), "sizing": sizing, "seed": seed, "epochs": budget.single}
+        return {**task.identity, **about}
 
     def _check(self, settings: SizingSettings, budget: Budget) -> None:
         if self.penalty not in settings.alphas:

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.checkpoints import code_digest
 from benchmarks.datasets import DataMissingError
 from benchmarks.planning import UsageError, parse_seeds
 from benchmarks.run import DATA_MISSING, DONE, USAGE
@@ -148,10 +149,13 @@ def _complete(options: argparse.Namespace) -> None:
 
 def _of_seed(suite: Suite, seed: int, options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
     """The rows of all curves of a seed, from an earlier run where they are there."""
+    import keras
+
     asked = ("network", "methods", "percentages", "finetune", "scale", "examples")
     known = {name: getattr(options, name) for name in asked} | {"seed": seed, "definition": suite.definition}
+    known["backend"] = keras.backend.backend()
     for curve in ("untrained" if options.untrained else "trained", *(["distilled"] if options.distilled else [])):
-        path = folder / "rows" / f"{hash_of({**known, 'curve': curve, 'commit': commit()})}.json"
+        path = folder / "rows" / f"{hash_of({**known, 'curve': curve, 'code': code_digest()})}.json"
         rows = read_json(path)
         if rows is None:
             start = time.perf_counter()

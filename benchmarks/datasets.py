@@ -75,6 +75,16 @@ IMAGES = {
     "cifar100": ImageSource("cifar100:3.0.2", (32, 32, 3), 100, 50_000, 10_000, validation=5_000),
     "digits": ImageSource(None, (8, 8, 1), 10, 1_197, 600, validation=297),
     "fashion_mnist": ImageSource("fashion_mnist:3.0.1", (28, 28, 1), 10, 60_000, 10_000, validation=5_000),
+    "imagewoof_28": ImageSource(
+        "imagewoof/28px:2.0.0",
+        (28, 28, 3),
+        10,
+        9_025,
+        3_929,
+        validation=1_025,
+        test_split="validation",  # there are only two splits
+        module="benchmarks.tfds_builders.imagewoof",
+    ),
     "mnist": ImageSource("mnist:3.0.1", (28, 28, 1), 10, 60_000, 10_000, validation=5_000),
     "svhn_cropped": ImageSource("svhn_cropped:3.1.0", (32, 32, 3), 10, 73_257, 26_032, validation=7_257),
     "tiny_imagenet": ImageSource(

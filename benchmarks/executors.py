@@ -28,6 +28,8 @@ GRACE_SECONDS = 10.0
 # What a process ends by when a machine runs out of memory, is shut down or asked to give way. A crash of its own code,
 # as by SIGSEGV or SIGABRT, would come again.
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGBUS)
+# The status of a worker that heard SIGTERM, and ended after the epoch that it was at.
+_ASKED_TO_END = 130
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ def default_jobs() -> int:
     return 1 if Path("/dev/nvidiactl").exists() else min(4, cores())
 
 
+def fair_share() -> int:
+    """How many cores a worker has of this machine's."""
+    return max(1, cores() // default_jobs())
+
+
 def next_batch(waiting: Sequence[Sequence[RunFolder]], running: Sequence[Sequence[RunFolder]]) -> int:
     """Index of the batch to start: one whose seeds nobody is at, lest it wait for a stage that another trains."""
     busy = {run.configuration["seed"] for batch in running for run in batch}
@@ -69,23 +76,24 @@ def next_batch(waiting: Sequence[Sequence[RunFolder]], running: Sequence[Sequenc
     return next(free, 0)
 
 
-def worker_environment(backend: str) -> dict[str, str]:
+def worker_environment(backend: str, threads: int | None = None) -> dict[str, str]:
     """Environment variables of a worker: the backend, its share of the cores, memory of a GPU taken as needed.
 
     Args:
         backend: "tensorflow" or "jax".
+        threads: the cores that it may use; None for its share of this machine's.
 
     Returns:
         The whole environment. What the caller's environment says of threads and logging goes before our defaults.
     """
     # Sums are rounded by how they are split over threads, and training magnifies it: the number of threads must not
     # follow from how many jobs were asked for, or the same run would end in other numbers.
-    threads = str(max(1, cores() // default_jobs()))
+    count = str(threads or fair_share())
     defaults = {
-        "OMP_NUM_THREADS": threads,
-        "TF_NUM_INTRAOP_THREADS": threads,
+        "OMP_NUM_THREADS": count,
+        "TF_NUM_INTRAOP_THREADS": count,
         "TF_NUM_INTEROP_THREADS": "1",
-        "NPROC": threads,  # the size of XLA's thread pool, for JAX on a CPU
+        "NPROC": count,  # the size of XLA's thread pool, for JAX on a CPU
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
@@ -113,6 +121,7 @@ class LocalProcesses:
         together: how many seeds a worker trains in one program.
         timeout: seconds that a run may take; None for any time.
         retries: how often a run is tried again whose worker was killed from outside.
+        module: what a worker runs.
     """
 
     def __init__(
@@ -122,12 +131,14 @@ class LocalProcesses:
         together: int = 1,
         timeout: float | None = None,
         retries: int = 0,
+        module: str = "benchmarks.worker",
     ) -> None:
         self.jobs = jobs
         self.together = together
         self.environment = environment
         self.timeout = timeout
         self.retries = retries
+        self.module = module
         self._tries: Counter[Path] = Counter()
         self._workers: list[_Worker] = []
         self._messages: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
@@ -189,16 +200,19 @@ class LocalProcesses:
         open_runs = [run for run in worker.batch if run.path not in worker.reported]
         events = [Event("done", run, run.result) for run in open_runs if run.status == "done"]
         open_runs = [run for run in open_runs if run.status != "done"]
-        if not open_runs:
-            return events, []
-        run = open_runs[0] if worker.late is None else worker.late
-        error = _reason(worker.process.returncode)
-        if worker.late is not None:
+        late = worker.late
+        if not open_runs or (late is not None and late not in open_runs):
+            return events, open_runs  # the late one ended just before its worker was killed: nothing went wrong
+        run = open_runs[0] if late is None else late
+        status = worker.process.returncode
+        error = _reason(status)
+        if late is not None:
             error = f"it took longer than the limit of {self.timeout:g} seconds"
-        elif -worker.process.returncode in _FROM_OUTSIDE and self._tries[run.path] < self.retries:
+        elif (-status in _FROM_OUTSIDE or status == _ASKED_TO_END) and self._tries[run.path] < self.retries:
             self._tries[run.path] += 1
             return [*events, Event("retry", run, {"error": error})], open_runs
-        log = _tail(worker.batch[0].path / "log.txt")
+        # Until its first run begins, a worker writes into the log of its batch; then each run has its own.
+        log = _tail((run if run.path in worker.started else worker.batch[0]).path / "log.txt")
         run.fail(error, log)
         events.append(Event("failed", run, {"error": error, "traceback": log}))
         return events, [other for other in open_runs if other is not run]
@@ -219,7 +233,7 @@ class LocalProcesses:
     def _start(self, batch: Sequence[RunFolder]) -> None:
         # A session of its own, or Ctrl-C on the terminal would reach the workers before us. They notice our death,
         # however it comes, by the end of their standard input.
-        command = [sys.executable, "-m", "benchmarks.worker", "--attached", "--together", str(self.together)]
+        command = [sys.executable, "-m", self.module, "--attached", "--together", str(self.together)]
         command += [str(run.path) for run in batch]
         with open(batch[0].path / "log.txt", "wb") as log:
             process = subprocess.Popen(
@@ -230,6 +244,9 @@ class LocalProcesses:
                 env=self.environment,
                 start_new_session=True,
             )
+        self._begin(process, batch)
+
+    def _begin(self, process: subprocess.Popen, batch: Sequence[RunFolder]) -> None:
         worker = _Worker(process, batch)
         self._workers.append(worker)
         threading.Thread(target=self._read, args=(worker,), daemon=True).start()
@@ -237,7 +254,8 @@ class LocalProcesses:
     def _read(self, worker: _Worker) -> None:
         with worker.process.stdout as lines:
             for line in lines:
-                self._messages.put((worker, json.loads(line)))
+                with contextlib.suppress(ValueError):  # half a line, of a worker that was killed while it wrote
+                    self._messages.put((worker, json.loads(line)))
         worker.process.wait()
         self._messages.put((worker, None))
 
@@ -258,6 +276,8 @@ def _event(worker: _Worker, message: dict[str, Any]) -> Event | None:
 def _reason(status: int) -> str:
     if status == -signal.SIGKILL:
         return "the worker was killed by signal 9 (by hand, or because memory ran out)"
+    if status == _ASKED_TO_END:
+        return "the worker was asked to end, from outside"
     if status < 0:
         return f"the worker was killed by signal {-status} ({signal.Signals(-status).name})"
     return f"the worker exited with status {status} and left no result"

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.results import Row, is_number
 from benchmarks.store import FUNCTION, read_json, write_atomically
-from benchmarks.summaries import done, grouped, protocol_text, unit, writer
+from benchmarks.summaries import done, grouped, protocol_text, unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,13 +97,18 @@ def _draw(path: Path, draw, rows: Sequence[Row]) -> bool:
     FigureCanvasAgg(figure)
     if not draw(figure, rows):
         return False
-    figure.suptitle(protocol_text(rows[0]), fontsize="medium", x=0.02, horizontalalignment="left")
+    figure.suptitle(_plain(protocol_text(rows[0])), fontsize="medium", x=0.02, horizontalalignment="left")
     for kind in ("png", "pdf"):
         content = io.BytesIO()
         # Without a date: the same results give the same file.
         figure.savefig(content, format=kind, dpi=150, metadata={"CreationDate": None} if kind == "pdf" else None)
         write_atomically(path.with_name(f"{path.name}.{kind}"), content.getvalue())
     return True
+
+
+def _plain(name: str) -> str:
+    """A name as figures show it: dollar signs would begin a formula."""
+    return name.replace("$", r"\$")
 
 
 def _style(index: int) -> dict[str, str]:
@@ -116,7 +121,7 @@ def _box_plot(figure, rows: Sequence[Row]) -> bool:
     figure.set_size_inches(7, 1.5 + 0.3 * len(groups))
     axes = figure.subplots()
     values = [[scale * row["test_last"] for row in group] for group in groups.values()]
-    labels = [f"{name} (n = {len(group)})" for name, group in groups.items()]
+    labels = [f"{_plain(name)} (n = {len(group)})" for name, group in groups.items()]
     axes.boxplot(values, orientation="horizontal", tick_labels=labels, showfliers=False)
     for position, group in enumerate(values, start=1):
         axes.plot(group, [position] * len(group), "o", color=COLOURS[0], alpha=0.4, markersize=4)
@@ -172,7 +177,7 @@ def _lines(axes: "Axes", rows, epochs: History, column: str, scale: float = 1, b
         if not known.any():
             continue
         numbers, values = numbers[known], scale * values[:, known]
-        axes.plot(numbers, values.mean(axis=0), label=name, linewidth=1.2, **_style(index))
+        axes.plot(numbers, values.mean(axis=0), label=_plain(name), linewidth=1.2, **_style(index))
         if bands and len(values) > 1:
             axes.fill_between(numbers, values.min(axis=0), values.max(axis=0), alpha=0.12, color=_style(index)["color"])
         any_drawn = True
@@ -207,14 +212,14 @@ def _functions(functions: Mapping, figure, rows: Sequence[Row]) -> bool:
     for index, (axes, (name, group)) in enumerate(zip(panels, groups.items(), strict=True)):
         for x, y in group:
             axes.plot(x, y, color=COLOURS[index % len(COLOURS)], alpha=0.35, linewidth=0.8)
-        axes.set_title(f"{name} (n = {len(group)})", fontsize="small")
+        axes.set_title(f"{_plain(name)} (n = {len(group)})", fontsize="small")
         axes.grid(alpha=0.3)
     return True
 
 
 def _against(cost: str, figure, rows: Sequence[Row]) -> bool:
     """Mean test results over a mean cost, a point per strategy with its range over the seeds."""
-    write = writer(rows[0]["metric"])
+    scale = 100 if unit(rows[0]["metric"]) else 1
     groups = {name: [row for row in group if is_number(row[cost])] for name, group in grouped(rows, "strategy").items()}
     groups = {name: group for name, group in groups.items() if group}
     if not groups:
@@ -222,11 +227,11 @@ def _against(cost: str, figure, rows: Sequence[Row]) -> bool:
     figure.set_size_inches(8, max(4.5, 0.5 + 0.2 * len(groups)))
     axes = figure.subplots()
     for index, (name, group) in enumerate(groups.items()):
-        values = np.array([float(write(row["test_last"])) for row in group])
+        values = scale * np.array([row["test_last"] for row in group])
         costs = np.array([row[cost] for row in group])
         below, above = values.mean() - values.min(), values.max() - values.mean()
         style = {"color": COLOURS[index % len(COLOURS)], "marker": "osD^vP"[index // len(COLOURS) % 6]}
-        axes.errorbar(costs.mean(), values.mean(), [[below], [above]], label=name, capsize=2, **style)
+        axes.errorbar(costs.mean(), values.mean(), [[below], [above]], label=_plain(name), capsize=2, **style)
     axes.set_xlabel(cost.replace("_", " "))
     axes.set_ylabel(f"test {rows[0]['metric']}{unit(rows[0]['metric'])}")
     axes.grid(alpha=0.3)

@@ -13,6 +13,8 @@ _ESCAPES = {
     "|": r"\textbar{}",
     '"': "''",
     "-": "{-}",  # no ligatures
+    "[": "{[}",  # no options of the line above
+    "*": "{*}",
     **{character: "\\" + character for character in "&%$#_"},
 }
 _HEAD = r"""\documentclass{article}

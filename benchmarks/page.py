@@ -61,7 +61,7 @@ def _protocol(name: str, rows: Sequence[Row], compared: Sequence[Comparison], re
         "metric": metric,
         "scale": 100 if unit(metric) else 1,
         "missing": _missing(rows),
-        "definition": next((c["definition"] for c in configurations if "definition" in c), None),
+        "definition": next((_without_nan(c["definition"]) for c in configurations if "definition" in c), None),
         "summary": [_finite(row) for row in summary_rows(rows) if row["n"]],
         "comparisons": [_finite(_comparison(c)) for c in compared],
         "runs": [{k: _plain(row[k]) for k in _PROVENANCE if row.get(k) is not None} for row in rows],
@@ -122,6 +122,11 @@ def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
     }
+
+
+def _without_nan(content: Any) -> Any:
+    """The same with texts in the place of numbers that JSON does not have, which a stranger's file may hold."""
+    return json.loads(json.dumps(content, default=str), parse_constant=str)
 
 
 def _plain(value: Any) -> Any:

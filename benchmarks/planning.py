@@ -132,15 +132,18 @@ def _factors(folder: Path, common: Mapping, reference: str, strategies: Sequence
         s: mean(row["teacher_epoch_equivalents"] for row in rows if row["strategy"] == s)
         for s in (reference, *strategies)
     }
+    match = f"compute of {reference}"
+    # What was planned once stays, though more runs, or other ends of phases, may move the mean.
+    matched = RunFolder.of(folder, {**common, "match": match}).protocol
+    planned = {run.configuration["strategy"]: run.configuration["factor"] for run in runs if run.protocol == matched}
     lacking = sorted(name for name, value in spent.items() if not value)
     if lacking:
         raise UsageError(
             f"--match compute goes by what strategies spend at equal epochs, and {', '.join(lacking)} has no such run in "
             f"{folder} that is done. Launch once without --match, with a seed at least, then again."
         )
-    return {
-        s: {"match": f"compute of {reference}", "factor": round(spent[reference] / spent[s], 2)} for s in strategies
-    }
+    factors = {s: round(spent[reference] / spent[s], 2) for s in strategies} | planned
+    return {s: {"match": match, "factor": factors[s]} for s in strategies}
 
 
 def shard(seeds: Sequence[int], text: str | None) -> list[int]:

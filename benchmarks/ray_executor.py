@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.executors import Event, LocalProcesses, cores, default_jobs, next_batch, worker_environment
+from benchmarks.executors import Event, LocalProcesses, default_jobs, fair_share, next_batch, worker_environment
 from benchmarks.planning import UsageError
 from benchmarks.store import RunFolder
 
@@ -49,6 +49,7 @@ class RayTasks:
             raise UsageError("--executor ray needs Ray. Run: pip install 'kmerge[ray]'")
         self.address = address
         self.settings = {"backend": backend, "together": together, "timeout": timeout, "retries": retries}
+        self.settings["threads"] = fair_share()  # as reserved: a larger machine has more tasks, not larger ones
         self.jobs = jobs or default_jobs()  # the cluster's number once it is known
         self._wanted_jobs = jobs
         self._running: dict[Any, Sequence[RunFolder]] = {}
@@ -108,19 +109,21 @@ class RayTasks:
     def _ends(self, reference: Any, batch: Sequence[RunFolder]) -> Iterator[Event]:
         import ray
 
-        error = "the task ended without a word about this run"
+        error, words = "the task ended without a word about this run", ""
         ends: dict[str, tuple[str, dict]] = {}
         try:
             ends = ray.get(reference)
         except ray.exceptions.RayError as fault:
-            error = f"Ray lost the task: {str(fault).strip().splitlines()[0]}"
+            # Of an error in the task itself, Ray's text begins with where that ran; what it was is its cause.
+            words, cause = str(fault), getattr(fault, "cause", None) or fault
+            error = f"Ray lost the task: {str(cause).strip().splitlines()[0]}"
         for run in batch:
             kind, detail = ends.get(str(run.path.absolute()), (None, {}))
             if kind is None and run.status == "done":
                 kind, detail = "done", run.result
             if kind is None:
-                run.fail(error, "")
-                kind, detail = "failed", {"error": error, "traceback": ""}
+                run.fail(error, words)
+                kind, detail = "failed", {"error": error, "traceback": words}
             yield Event(kind, run, detail)
 
 
@@ -142,17 +145,17 @@ def _share() -> dict[str, Any]:
     there = ray.cluster_resources()
     tpu = {"TPU": 1} if there.get("TPU") else {}
     return {
-        "num_cpus": max(1, cores() // default_jobs()),
+        "num_cpus": fair_share(),
         "num_gpus": 1 if there.get("GPU") and not tpu else 0,
         "resources": tpu,
     }
 
 
 def _work_through(
-    folders: list[str], backend: str, together: int, timeout: float | None, retries: int
+    folders: list[str], backend: str, threads: int, together: int, timeout: float | None, retries: int
 ) -> dict[str, tuple[str, dict]]:
     """On a machine of the cluster: do the runs of these folders; by folder, how each ended."""
     runs = [RunFolder.read(Path(folder)) for folder in folders]
-    with LocalProcesses(1, worker_environment(backend), together, timeout, retries) as workers:
+    with LocalProcesses(1, worker_environment(backend, threads), together, timeout, retries) as workers:
         events = [event for event in workers.run([runs]) if event.kind in ("done", "failed")]
     return {str(event.run.path): (event.kind, event.detail) for event in events}

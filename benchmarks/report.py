@@ -12,6 +12,7 @@ Exit status: 0, or 2 for a folder without results or a reference that has none.
 import argparse
 import csv
 import itertools
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="results of a suite, as results/digits")
     parser.add_argument(
-        "--reference", metavar="S", help="the strategy that is compared with the others (default: the suite's first)"
+        "--reference", metavar="S", help="the one that is compared with the others (default: the suite's first with a result)"
     )
     options = parser.parse_args(arguments)
     for folder in options.folders:
@@ -96,7 +97,7 @@ def write_report(results: Results, order: Sequence[str], reference: str | None =
         figures = write_figures(folder, name, rows, results.history)
         sections[name] = "\n\n".join(_section(rows, compared[name], figures))
         tables += _latex(rows)
-    head = [f"# Results of {folder.name}", *(f"**{problem}**" for problem in results.problems)]
+    head = [f"# Results of {folder.name}", *(f"**{_text(problem)}**" for problem in results.problems)]
     parts = [*head, *sections.values(), *_tuning(folder)]
     write_atomically(folder / "summary.md", "\n\n".join(parts) + "\n")
     write_atomically(folder / "tables.tex", document(f"Results of {folder.name}", tables))
@@ -116,9 +117,9 @@ def _check_reference(results: Results, reference: str | None) -> None:
 
 
 def _section(rows: Sequence[Row], compared: Sequence[Comparison], figures: dict[str, str]) -> list[str]:
-    parts = [f"## {protocol_text(rows[0])}"]
+    parts = [f"## {_text(protocol_text(rows[0]))}"]
     failed = [row for row in rows if row["status"] == "failed"]
-    parts += [f"**{row['strategy']} seed {row['seed']} failed:** {row['error']}" for row in failed]
+    parts += [f"**{_text(row['strategy'])} seed {row['seed']} failed:** {_text(row['error'])}" for row in failed]
     unfinished = sum(row["status"] == "unfinished" for row in rows)
     if unfinished:
         parts.append(f"**Unfinished runs: {unfinished}.** The same command runs them.")
@@ -140,14 +141,20 @@ def _section(rows: Sequence[Row], compared: Sequence[Comparison], figures: dict[
         ]
     if compared:
         write = writer(finished[0]["metric"])
-        parts += ["Paired by seed, last epoch:", "\n".join(f"- {sentence(c, write)}" for c in compared)]
-    sources = sorted({f"`{row['command']}` at {row['commit']} on {row['device']}" for row in finished})
+        parts += ["Paired by seed, last epoch:", "\n".join(f"- {_text(sentence(c, write))}" for c in compared)]
+    sources = sorted({_source(row) for row in finished})
     images = [f"![{caption}]({path})" for path, caption in figures.items()]
     return [
         *parts,
         "\n".join(f"- {source}" for source in sources),
         *(images or ["No figures: matplotlib is not installed."]),
     ]
+
+
+def _source(row: Row) -> str:
+    """Where a row comes from."""
+    command = str(row["command"]).replace("`", "'")
+    return _text(f"`{command}` at {row['commit']} on {row['device']}")
 
 
 def _tuning(folder: Path) -> list[str]:
@@ -176,9 +183,14 @@ def _latex(rows: Sequence[Row]) -> list[str]:
     return parts
 
 
+def _text(text: object) -> str:
+    """A text of somebody's results on one line of Markdown, with no HTML, link or image in it."""
+    return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", " ".join(str(text).split())).replace("](", "]\\(")
+
+
 def _markdown(cells: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns stand under each other in a terminal too; the first row is the head."""
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in cells]
+    cells = [[_text(cell).replace("|", "\\|") for cell in row] for row in cells]
     widths = [max(map(len, column)) for column in itertools.zip_longest(*cells, fillvalue="")]
     padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in cells]
     lines = [f"| {' | '.join(row)} |" for row in padded]

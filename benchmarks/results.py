@@ -7,6 +7,7 @@ Files of strangers are only parsed. This module does not import Keras.
 import csv
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,12 +145,16 @@ def _fault(row: Row) -> str | None:
         return f"it does not say its {', '.join(missing)}"
     if not isinstance(row["seed"], int) or not all(isinstance(row[name], str) for name in _NAMES):
         return "its names are no texts, or its seed is no whole number"
+    if row["status"] not in ("done", "failed", "unfinished"):
+        return f"its status is {row['status']!r}"
+    if not re.fullmatch(r"\w+", row["protocol"]):
+        return f"its protocol is {row['protocol']!r}, which no file could be named by"
     scale = row.get("scale")
     if scale is not None and not is_number(scale):
         return f"its scale is {scale!r}, not a number"
     if row["status"] != "done":
         return None
-    if row["metric"] not in HIGHER_IS_BETTER:
+    if row["metric"] not in list(HIGHER_IS_BETTER):
         return f"its metric is {row['metric']!r}, none of {', '.join(HIGHER_IS_BETTER)}"
     for name in ("test_last", "test_best"):
         if not is_number(row[name]):
@@ -161,4 +166,7 @@ def _fault(row: Row) -> str | None:
 
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number, and no truth value."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond what a float can be
+        return False

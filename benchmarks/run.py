@@ -13,6 +13,7 @@ This module and what it imports do without Keras, so help, lists and plans come 
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -20,7 +21,8 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.datasets import IMAGES
@@ -59,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.suite is None:
             raise UsageError(f"Name a suite: --suite NAME, one of {', '.join(SUITES)}.")
         suite = named_suite(options.suite)
+        if not options.dry_run:
+            _check_tables(options.out / suite.name)
         if options.tables:
             return _write_results(options.out / suite.name, suite.strategies)
         runs = planned_runs(suite, options)
@@ -213,6 +217,7 @@ def _launch(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace
         "suite": options.suite if options.suite.removesuffix(PAPER) in SUITES else str(Path(options.suite).absolute()),
         "command": command,
         "commit": commit(),
+        "launched": time.time(),
         **_data_places(options),
     }
     is_read = waiting and suite.dataset in IMAGES  # others are drawn
@@ -228,10 +233,30 @@ def _launch(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace
     _tell_of_other_code(runs, launch["commit"])
     shared = batches(waiting, suite.runs_per_process, executor.jobs, options.together)
     status = _execute(shared, executor, options.max_failures)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the tables are written in a moment, and wanted
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _write_results(folder, [*(options.strategy or ()), *suite.strategies], runs[0].protocol)
+    with _uninterrupted():  # the tables are written in a moment, and wanted
+        _write_results(folder, [*suite.strategies, *(options.strategy or ())], runs[0].protocol)
     return _conclude(runs, folder, status)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ignore Ctrl-C and SIGTERM while this lasts, and no longer: `benchmarks.tune` launches again and again."""
+    names = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(name, signal.SIG_IGN) for name in names]
+    try:
+        yield
+    finally:
+        for name, handler in zip(names, before, strict=True):
+            signal.signal(name, handler)
+
+
+def _check_tables(folder: Path) -> None:
+    """Refuse a folder that holds tables alone, as published results do: they would be replaced by what is run here."""
+    if (folder / "runs.csv").exists() and not (folder / "runs").is_dir():
+        raise UsageError(
+            f"{folder} has tables but no run folders, from which tables are rebuilt. Choose another --out; "
+            "`python -m benchmarks.report` makes a report of tables alone."
+        )
 
 
 def _check_data(dataset: str, options: argparse.Namespace, environment: dict[str, str]) -> int:

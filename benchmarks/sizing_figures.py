@@ -186,7 +186,8 @@ def draw(figure: str, rows: Sequence[Row], epochs: int, metric: str) -> "dict[st
     seeds = sorted({row["seed"] for row in rows})
     axes = drawing.subplots()
     {"alpha": _draw_alpha, "starts": _draw_starts, "drift": _draw_drift}[figure](axes, rows, epochs, metric)
-    axes.set_title(f"{rows[0]['suite']}, seeds {', '.join(map(str, seeds))}", fontsize="medium")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    axes.set_title(f"{rows[0]['suite']}, n = {len(seeds)}", fontsize="medium", pad=18)
     axes.grid(alpha=0.3)
     files = {}
     for kind in ("png", "pdf"):
@@ -207,7 +208,6 @@ def _draw_alpha(axes: "Axes", rows: Sequence[Row], epochs: int, metric: str) -> 
             axes.plot(spaces, [found[space] for space in spaces], "o-", color=f"C{number}", alpha=0.7, label=label)
     axes.set_ylabel(f"units after {last} epochs")
     axes.tick_params(axis="x", labelrotation=30 if len(spaces) > 5 else 0)
-    axes.legend()
 
 
 def _draw_starts(axes: "Axes", rows: Sequence[Row], epochs: int, metric: str) -> None:
@@ -222,7 +222,6 @@ def _draw_starts(axes: "Axes", rows: Sequence[Row], epochs: int, metric: str) ->
             axes.plot(range(len(units)), units, color=f"C{number}", alpha=0.7, label=label)
     axes.set_xlabel("epoch")
     axes.set_ylabel(f"units of {space}")
-    axes.legend()
 
 
 def _draw_drift(axes: "Axes", rows: Sequence[Row], epochs: int, metric: str) -> None:
@@ -234,10 +233,10 @@ def _draw_drift(axes: "Axes", rows: Sequence[Row], epochs: int, metric: str) -> 
     for number, part in enumerate(_PARTS):
         if number:
             axes.axvline(number * epochs + 0.5, color="black", linewidth=0.8)
-        axes.text((number + 0.5) / len(_PARTS), 1.0, part, transform=axes.transAxes, ha="center", va="top")
+        axes.text((number + 0.5) / len(_PARTS), 1.0, part, transform=axes.transAxes, ha="center", va="bottom")
     axes.set_xlabel("epoch")
+    axes.set_xlim(0.5, len(_PARTS) * epochs + 0.5)
     axes.set_ylabel("units")
-    axes.legend(loc="center left", fontsize="small")
 
 
 def _unique(rows: Sequence[Row], name: str) -> list:

@@ -46,7 +46,8 @@ class Comparison:
         p: two-sided, of Wilcoxon's signed-rank test; None where n is too small for any claim.
         p_holm: `p` corrected for the number of comparisons made together; None where `p` is.
         margin: how much worse the first may be and still count as not inferior; None where that is not asked.
-        p_non_inferior: one-sided, of the hypothesis that the first is worse by the margin or more.
+        p_non_inferior: one-sided, of the hypothesis that the first is worse by the margin or more; corrected like `p_holm`
+            where several comparisons are made together.
         higher_is_better: of the metric.
     """
 
@@ -70,8 +71,8 @@ class Comparison:
         """The sentence that the data bears."""
         if self.p is None:
             return f"no claim: n = {self.n} is too small, two-sided p < {LEVEL} needs at least {seeds_needed()} seeds"
-        difference = self.median_difference or self.mean_difference
-        ahead = (difference > 0) == self.higher_is_better
+        # What the test tells apart is the sum of ranks; median and mean may lie on the other side of zero.
+        ahead = (self.effect_size > 0) == self.higher_is_better
         if self.p_holm < LEVEL and ahead:
             return f"{self.first} is significantly better than {self.second}"
         worse = self.p_holm < LEVEL
@@ -279,5 +280,8 @@ def compare_all(
     """
     others = [name for name in values if name != reference and values[name].keys() & values[reference].keys()]
     comparisons = [compare(reference, name, values, higher_is_better, margin) for name in others]
-    corrected = iter(holm([c.p for c in comparisons if c.p is not None]))
-    return [c if c.p is None else replace(c, p_holm=next(corrected)) for c in comparisons]
+    for test, corrected in (("p", "p_holm"), ("p_non_inferior", "p_non_inferior")):
+        tested = [i for i, c in enumerate(comparisons) if getattr(c, test) is not None]
+        for i, p in zip(tested, holm([getattr(comparisons[i], test) for i in tested]), strict=True):
+            comparisons[i] = replace(comparisons[i], **{corrected: p})
+    return comparisons

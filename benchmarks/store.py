@@ -32,6 +32,7 @@ import fcntl
 import hashlib
 import importlib.metadata
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -194,6 +195,8 @@ class RunFolder:
         configuration = content.get("configuration") if isinstance(content, dict) else None
         if not isinstance(configuration, dict) or not {"suite", "strategy", "seed"} <= configuration.keys():
             raise ValueError(f"{path} is not a run folder: it has no readable config.json. Delete or move it.")
+        if not isinstance(configuration["seed"], int) or not isinstance(configuration["strategy"], str):
+            raise ValueError(f"{path} is left out: its strategy is no text, or its seed no whole number. Delete it.")
         if hash_of(configuration) != path.name:
             raise ValueError(
                 f"{path} does not belong to its configuration, whose hash is {hash_of(configuration)}. "
@@ -267,7 +270,8 @@ class RunFolder:
         row.update({k: self.configuration.get(k) for k in known})
         row.update(status=self.status, protocol=self.protocol, run=self.path.name)
         source = {"done": self.result, "failed": self.failure}.get(row["status"]) or {}
-        row.update({k: v for k, v in source.items() if k in RUN_COLUMNS})
+        own = ("status", "protocol", "run", *known)  # what a run is, its folder says, and its result cannot change
+        row.update({k: v for k, v in source.items() if k in RUN_COLUMNS and k not in own})
         return row
 
     def history(self) -> list[dict[str, Any]]:
@@ -291,15 +295,25 @@ def read_runs(suite_folder: Path) -> tuple[list[RunFolder], list[str]]:
             runs.append(RunFolder.read(path))
         except ValueError as error:
             problems.append(str(error))
-    runs.sort(key=lambda run: (run.protocol, str(run.configuration["strategy"]), run.configuration["seed"]))
-    # Settings of auto-sizing are not in the protocol: of two runs that differ in them alone, the later launch counts.
-    newest: dict[tuple, RunFolder] = {}
-    for run in sorted(runs, key=lambda run: (run.path / "config.json").stat().st_mtime):
-        key = (run.protocol, run.configuration["strategy"], run.configuration["seed"])
-        if key in newest:
-            problems.append(f"{newest[key].path} is left out: {run.path.name} is the same run with newer [sizing].")
-        newest[key] = run
-    return [run for run in runs if run in newest.values()], problems
+    runs.sort(key=_same)
+    counted = []
+    for _, alike in itertools.groupby(runs, _same):
+        # What a strategy alone depends on is not in the protocol: of runs that differ in it alone, one that is done
+        # counts, the one that was launched last.
+        *others, last = sorted(alike, key=_standing)
+        because = f"{last.path.name} is the same run with other settings of its own"
+        problems += [f"{run.path} is left out: {because}." for run in others]
+        counted.append(last)
+    return counted, problems
+
+
+def _same(run: RunFolder) -> tuple[str, str, int]:
+    return run.protocol, run.configuration["strategy"], run.configuration["seed"]
+
+
+def _standing(run: RunFolder) -> tuple[bool, float]:
+    launched = run.launch.get("launched")
+    return run.status == "done", launched if isinstance(launched, int | float) else 0.0
 
 
 def write_csv(path: Path, columns: tuple[str, ...], rows: list[Mapping[str, Any]]) -> None:

@@ -302,7 +302,7 @@ def suite_content(path: Path) -> dict[str, Any]:
     base = content.pop("based_on", None)
     if base is None:
         return content
-    if base not in SUITES or base == path.stem:
+    if base not in SUITES or path == FOLDER / f"{base}.toml":
         raise SuiteError(f"{path}, based_on: expected another suite of {', '.join(SUITES)}; received {base!r}.")
     below = suite_content(FOLDER / f"{base}.toml")
     return _laid_over({key: value for key, value in below.items() if key not in _NOT_INHERITED}, content)

@@ -5,9 +5,9 @@
 
 What is varied stands in the suite's file, under `[tuning.STRATEGY]`, or is given by `--vary`: lists of values, or ranges
 `{ min = 1e-4, max = 1e-1 }`, searched on a logarithmic scale. keras-tuner picks the trials. A trial is a launch of
-`benchmarks.run` on the suite with other values, so what is done is never repeated; its score is the mean over the seeds of
-the last epoch's validation metric. Use other seeds than those that are reported. Test data plays no part, though each
-run's row has its test result like any other.
+`benchmarks.run` on the suite with other values, so runs that are done are never repeated, but networks that runs share
+are trained for each trial. Its score is the mean over the seeds of the last epoch's validation metric. Use other seeds
+than those that are reported. Test data plays no part, though each run's row has its test result like any other.
 
 Writes results/SUITE/tuning/STRATEGY.csv, a row per trial with its values, score and cost, the chosen one marked; reports
 on the suite show it. The suite's file is left alone: put the chosen values in, with their source.
@@ -33,7 +33,7 @@ from benchmarks.planning import UsageError, named_suite, planned_runs, unknown
 from benchmarks.results import HIGHER_IS_BETTER, is_number
 from benchmarks.store import hash_of, json_text, write_atomically, write_csv
 from benchmarks.strategies import STRATEGIES
-from benchmarks.suites import FOLDER, SUITES, suite_content
+from benchmarks.suites import FOLDER, PAPER, SUITES, suite_content
 
 COSTS = ("epochs", "teacher_epoch_equivalents", "flops", "seconds")
 
@@ -88,6 +88,8 @@ def _space(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]
     suite = named_suite(options.suite)
     if options.strategy not in list(STRATEGIES):
         raise unknown("strategy", options.strategy, STRATEGIES)
+    if options.suite.endswith(PAPER):
+        raise UsageError(f"{options.suite} chooses on test data, so there is nothing to tune. Leave out {PAPER}.")
     path = FOLDER / f"{options.suite}.toml" if options.suite in SUITES else Path(options.suite)
     content = suite_content(path)
     space = dict(suite.tuning.get(options.strategy, {}))

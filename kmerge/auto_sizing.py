@@ -28,7 +28,7 @@ from kmerge.errors import InvalidArgumentError
 from kmerge.graph import compile_arguments
 from kmerge.optimizer_slots import find_slots
 from kmerge.regularizers import PENALTIES, UnitRegularizer
-from kmerge.sizing_checks import check_alpha, check_options, sizable_spaces
+from kmerge.sizing_checks import check_alpha, check_options, check_steps, sizable_spaces
 from kmerge.sizing_epochs import Schedule, run_epochs
 from kmerge.sizing_files import read_sizer, restore, write_sizer
 from kmerge.sizing_state import SizingState, grown_sizes
@@ -36,7 +36,9 @@ from kmerge.training import Arrays
 from kmerge.unit_paths import UnitPaths
 
 # What `save` writes as it is.
-_OPTIONS = ("growth", "min_growth", "threshold", "period", "min_units", "grow", "prune", "optimizer_state", "seed")
+_OPTIONS = (
+    "growth", "min_growth", "threshold", "period", "period_steps", "min_units", "grow", "prune", "optimizer_state", "seed",
+)  # fmt: skip
 
 
 class SizingWarning(UserWarning):
@@ -58,6 +60,8 @@ class AutoSizer:
         threshold: tau: a unit stays if its largest weight, bias included, is at least so large. Behind a normalisation
             its effective weight counts, and not the bias. New units have fresh weights times tau.
         period: epochs from one growth to the next.
+        period_steps: steps from one growth to the next, in the place of epochs: what sizes depend on is how many steps units
+            have. A period ends with its epoch at the latest, and metrics of an epoch are means over its periods.
         min_units: what every space keeps.
         grow: whether units are added.
         prune: when units are dropped: "period" (the end of each), "end" (of the dynamic epochs; original auto-sizing), or
@@ -70,8 +74,10 @@ class AutoSizer:
     Attributes:
         left: the spaces that keep their size, with the reason.
         epochs_done: how many epochs were trained.
-        history_of_sizes: for each dynamic epoch `{"epoch", "grown", "sizes", "room"}`: the sizes it was trained with, the
-            sizes after it, and the sizes of the program.
+        compile_seconds: how long tracing and compiling took.
+        history_of_sizes: for each dynamic epoch, or period within it, `{"epoch", "grown", "sizes", "room"}`: the sizes it was
+            trained with, the sizes after it, and the sizes of the program. Where it pruned, also "change", the largest
+            change of an output that dropped constants made, and "not_exact", where they could not be carried exactly.
 
     Raises:
         InvalidArgumentError: for an argument out of its range, or a model without a space that can be sized.
@@ -91,6 +97,7 @@ class AutoSizer:
         min_growth: int = 20,
         threshold: float = 1e-3,
         period: int = 1,
+        period_steps: int | None = None,
         min_units: int = 1,
         grow: bool = True,
         prune: str = "period",
@@ -100,18 +107,21 @@ class AutoSizer:
     ):
         check_alpha(alpha(0) if callable(alpha) else alpha)
         check_options(growth, min_growth, threshold, period, min_units, prune, optimizer_state)
+        check_steps(period_steps)
         self.alpha = alpha
         self.penalty = penalty if isinstance(penalty, UnitRegularizer) else _penalty(penalty)
         self.growth, self.min_growth, self.threshold = float(growth), int(min_growth), float(threshold)
         self.period, self.min_units, self.seed = int(period), int(min_units), int(seed)
+        self.period_steps = period_steps if period_steps is None else int(period_steps)
         self.grow, self.prune, self.optimizer_state = bool(grow), prune, optimizer_state
         self._paths = UnitPaths(trace(model))
         self._names, self.left = sizable_spaces(self._paths, spaces)
         self.epochs_done = 0
+        self.compile_seconds = 0.0
         self.history_of_sizes: list[dict] = []
         self._state: SizingState | None = None
         if model.compiled:
-            self.compile(**compile_arguments(model))
+            self.compile(**{**compile_arguments(model), "optimizer": model.optimizer})
 
     def compile(
         self,
@@ -208,7 +218,7 @@ class AutoSizer:
         """
         state = self._compiled_state()
         state.examples = _first_examples(x)
-        schedule = Schedule(epochs, static_epochs, initial_epoch, self.period, self.grow, self.prune)
+        schedule = Schedule(epochs, static_epochs, initial_epoch, self.period, self.grow, self.prune, self.period_steps)
         data = dict(x=x, y=y, batch_size=batch_size, validation_data=validation_data, shuffle=shuffle, augment=augment)
         return run_epochs(self, state, schedule, {**data, "seed": self.seed}, list(callbacks), verbose)
 
@@ -248,7 +258,9 @@ class AutoSizer:
         options = saved["options"]
         options["alpha"] = options["alpha"] if alpha is None else alpha
         if options["alpha"] is None:
-            raise InvalidArgumentError(f"{path}: alpha was a function, which no file holds: give it as load(path, alpha=...).")
+            raise InvalidArgumentError(
+                f"{path}: alpha was a function, which no file holds: give it as load(path, alpha=...)."
+            )
         options["penalty"] = keras.saving.deserialize_keras_object(options["penalty"])
         sizer = cls(model, **options)
         sizer.compile(**compiled)

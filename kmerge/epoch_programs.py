@@ -104,7 +104,8 @@ def build_state(model: keras.Model, batch: tuple) -> None:
     if not model.built:
         _trace(predict, model, batch)
     _trace(score, model, batch)
-    model.optimizer.build(model.trainable_variables)
+    if not model.optimizer.built:  # built anew, a LossScaleOptimizer would have its own variables twice
+        model.optimizer.build(model.trainable_variables)
 
 
 def loss_gradients(model: keras.Model, variables: Sequence) -> Callable[[tuple], list]:

@@ -32,11 +32,12 @@ from kmerge.unit_paths import UnitPaths
 
 # Room is made in steps of so many units.
 _STEP = 8
-# A model is made smaller once it costs so many times what the units alive need: on the digits of the paper's kind, 1.3
-# makes twice as many programs, and saves 4 % of the multiply-accumulates.
-_WASTE = 1.7
-# A space that outgrows its room gets so many times what it needs.
+# A model is made smaller once it costs so many times what the units alive need: a program takes as long to make as a short
+# epoch to run, and sizes fall in most epochs of a run.
+_WASTE = 2.0
+# A space that outgrows its room gets so many times what it needs, and so does one where that makes hardly any difference.
 _HEADROOM = 1.25
+_HARDLY = 0.02
 
 
 class Rooms:
@@ -55,19 +56,23 @@ class Rooms:
         """The room for units that are needed: that of now, if they fit and it does not cost too much."""
         if now is not None and self._fits(needed, now):
             return dict(now)
-        return {name: self._room(name, n, (now or {}).get(name, math.inf)) for name, n in needed.items()}
-
-    def _room(self, name: str, needed: int, now: float) -> int:
-        if name in self.exact:
-            return needed
-        if needed > now:
-            return _STEP * math.ceil(_HEADROOM * needed / _STEP)
-        return min(now, _STEP * math.ceil(needed / _STEP))
+        tight = {n: count if n in self.exact else _up(count) for n, count in needed.items()}
+        result, limit = dict(tight), (1.0 + _HARDLY) * self._costs.multiply_accumulates(tight)
+        for name in needed:
+            roomy = {**tight, name: _up(_HEADROOM * needed[name])}
+            outgrown = now is not None and needed[name] > now[name]
+            if name not in self.exact and (outgrown or self._costs.multiply_accumulates(roomy) <= limit):
+                result[name] = roomy[name]
+        return result
 
     def _fits(self, needed: Mapping[str, int], now: Mapping[str, int]) -> bool:
         if any(n > now[name] or name in self.exact and n != now[name] for name, n in needed.items()):
             return False
         return self._costs.multiply_accumulates(now) <= _WASTE * self._costs.multiply_accumulates(needed)
+
+
+def _up(units: float) -> int:
+    return _STEP * math.ceil(units / _STEP)
 
 
 class WorkingModel:
@@ -139,12 +144,16 @@ class WorkingModel:
         found = set()
         for (path, index), axes in self._geometry.axes(self.room).items():
             variable = self.layers[path].weights[index]
-            for at, axis in enumerate(axes) if variable.trainable else ():
-                for name in self._geometry.names if axis is not None else ():
-                    idle = self._geometry.ranks(axis.units, name) >= sizes[name]
-                    if idle.any() and np.any(array_of(variable)[(slice(None),) * at + (idle,)]):
-                        found.add(name)
+            array = array_of(variable) if variable.trainable else None
+            for at, axis in enumerate(axes) if array is not None else ():
+                idle = axis is not None and self._geometry.beyond(axis.units, sizes)
+                if np.any(idle) and np.any(array[(slice(None),) * at + (idle,)]):
+                    found.update(n for n in self._geometry.names if self._holds(array, at, axis.units, n, sizes))
         return [name for name in self._geometry.names if name in found]
+
+    def _holds(self, array: np.ndarray, at: int, ids: np.ndarray, name: str, sizes: Mapping[str, int]) -> bool:
+        idle = self._geometry.ranks(ids, name) >= sizes[name]
+        return bool(np.any(array[(slice(None),) * at + (idle,)]))
 
     @cached_property
     def walked(self) -> Trace:

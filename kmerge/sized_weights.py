@@ -106,6 +106,11 @@ class Geometry:
                 result[own] = new[ids[own] % _STRIDE]
         return result
 
+    def beyond(self, ids: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
+        """For each unit whether its space has fewer units than its rank asks for."""
+        limits = np.array([np.iinfo(int).max] + [int(sizes[name]) for name in self.names])
+        return ids % _STRIDE >= limits[ids // _STRIDE]
+
     def ranks(self, ids: np.ndarray, name: str) -> np.ndarray:
         """The rank of each unit if it is of this space, else -1."""
         return np.where(ids // _STRIDE == 1 + self.names.index(name), ids % _STRIDE, -1)
@@ -189,7 +194,7 @@ class SizedWeights:
             values = None
             # What reads a new unit is small whatever it makes, so these axes come last.
             for at, axis in sorted(enumerate(axes), key=lambda pair: bool(pair[1]) and pair[1].role == "consumes"):
-                new = np.zeros(1, bool) if axis is None else self._beyond(axis.units, before)
+                new = np.zeros(1, bool) if axis is None else self.geometry.beyond(axis.units, before)
                 if not new.any():
                     continue
                 if values is None:
@@ -197,9 +202,6 @@ class SizedWeights:
                     self.arrays[key][0] = self.value(key).copy()
                 place = (slice(None),) * at + (new,)
                 self.arrays[key][0][place] = values[place] * scale(key, axis.role)
-
-    def _beyond(self, ids: np.ndarray, before: Mapping[str, int]) -> np.ndarray:
-        return np.any([self.geometry.ranks(ids, name) >= before[name] for name in self.geometry.names], axis=0)
 
     def restart_slots(self) -> None:
         """Sets the slots of every weight with units that come and go to what they start with, in place."""

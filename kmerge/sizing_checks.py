@@ -47,6 +47,13 @@ def check_options(
         _refuse("optimizer_state", f"one of {_STATES}", optimizer_state)
 
 
+def check_steps(period_steps: int | None) -> None:
+    """Raises unless it is None or a positive whole number."""
+    whole = isinstance(period_steps, (int, np.integer)) and not isinstance(period_steps, bool)
+    if period_steps is not None and (not whole or period_steps < 1):
+        _refuse("period_steps", "a whole number of at least 1, or None", period_steps)
+
+
 def sizable_spaces(paths: UnitPaths, asked: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
     """The spaces whose sizes are learned, and why the others are not.
 

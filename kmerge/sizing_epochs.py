@@ -4,9 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 
+from kmerge.errors import InvalidArgumentError
 from kmerge.sizing_state import SizingState
 from kmerge.training import fit
+from kmerge.training_checks import arrays_of, is_array
+from kmerge.training_loop import Plan
 
 _BATCH_HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
 
@@ -22,6 +26,7 @@ class Schedule:
         period: dynamic epochs from one growth to the next.
         growing: whether units are added.
         pruning: "period", "end" or "never".
+        steps: steps from one growth to the next, in the place of epochs; a period ends with its epoch. Or None.
     """
 
     dynamic: int
@@ -30,6 +35,7 @@ class Schedule:
     period: int
     growing: bool
     pruning: str
+    steps: int | None = None
 
     def is_dynamic(self, epoch: int) -> bool:
         """Whether units may come and go."""
@@ -37,13 +43,35 @@ class Schedule:
 
     def grows(self, epoch: int) -> bool:
         """Whether units are added before it."""
-        return self.is_dynamic(epoch) and self.growing and epoch % self.period == 0
+        return self.is_dynamic(epoch) and self.growing and (self.steps is not None or epoch % self.period == 0)
 
-    def prunes(self, epoch: int) -> bool:
-        """Whether units are dropped after it."""
-        last = epoch == self.dynamic - 1
-        ends = self.pruning == "period" and (epoch + 1) % self.period == 0
+    def prunes(self, epoch: int, last_part: bool) -> bool:
+        """Whether units are dropped after it, or after a part of it."""
+        last = epoch == self.dynamic - 1 and last_part
+        ends = self.pruning == "period" and (self.steps is not None or (epoch + 1) % self.period == 0)
         return self.is_dynamic(epoch) and (ends or last and self.pruning != "never")
+
+    def parts(self, epoch: int, data: Mapping) -> list[dict]:
+        """The data of an epoch, period by period: the arguments of `fit`."""
+        if self.steps is None or not self.is_dynamic(epoch):
+            return [dict(data)]
+        arrays = arrays_of(data["x"], data["y"])
+        if not all(map(is_array, arrays)):
+            raise InvalidArgumentError(
+                "A period in steps needs data in arrays. Received other data; give a period in epochs."
+            )
+        plan = Plan(data["batch_size"], range(0), data["shuffle"], 0)
+        order = plan.order(len(arrays[0]), data["seed"], epoch)
+        size = self.steps * data["batch_size"]
+        cuts = [order[start : start + size] for start in range(0, len(order), size)]
+        last = {**data, "shuffle": False, "validation_data": None}
+        taken = [{**last, "x": _taken(data["x"], cut), "y": _taken(data["y"], cut)} for cut in cuts]
+        taken[-1]["validation_data"] = data["validation_data"]
+        return taken
+
+
+def _taken(data: object, indices: np.ndarray) -> object:
+    return keras.tree.map_structure(lambda array: np.asarray(array)[indices], data)
 
 
 class _Inside(keras.callbacks.Callback):
@@ -109,6 +137,9 @@ def run_epochs(
             started = True
         hooks.on_epoch_begin(epoch)
         logs = run.train(epoch)
+        if state.working.trained is not model:
+            model = state.working.trained
+            hooks.set_model(model)
         units.append(state.sizes)
         hooks.on_epoch_end(epoch, logs)
         run.tell(epoch, total, logs)
@@ -154,27 +185,42 @@ class _Run:
         return state.working.trained
 
     def train(self, epoch: int) -> dict:
-        """Trains one epoch and drops units; returns the logs."""
+        """Trains one epoch, which `begin` has begun, and drops units; returns the logs."""
+        found, parts = [], self.schedule.parts(epoch, self.data)
+        for number, part in enumerate(parts):
+            if number:
+                self.begin(epoch)
+            found.append(
+                (len(arrays_of(part["x"])[0]) if len(parts) > 1 else 1, self._fit(epoch, part, part is parts[-1]))
+            )
+        self.sizer.epochs_done = epoch + 1
+        total = sum(n for n, _ in found)
+        means = (
+            {name: sum(n * logs[name] for n, logs in found) / total for name in found[0][1]} if len(found) > 1 else {}
+        )
+        return {**found[-1][1], **means}
+
+    def _fit(self, epoch: int, data: Mapping, last_part: bool) -> dict:
         dynamic = self._open = self.schedule.is_dynamic(epoch)
-        inside = [_Inside(lambda: self._finish(epoch))] if dynamic else []
+        inside = [_Inside(lambda: self._finish(epoch, last_part))] if dynamic else []
         inside += [_Batches(self.relayed)] if self.relayed else []
         while True:
             model = self.state.working.trained
-            history = fit(model, **self.data, initial_epoch=epoch, epochs=epoch + 1, callbacks=inside, verbose=0)
+            history = fit(model, **data, initial_epoch=epoch, epochs=epoch + 1, callbacks=inside, verbose=0)
+            self.sizer.compile_seconds += history.params.get("compile_seconds", 0.0)
             if not self._open:
                 break
             # Idle units were not idle. The weights from before the epoch are still there: once more, without room.
             self.state.load(self.sizer.alpha_at(epoch))
-        self.sizer.epochs_done = epoch + 1
         return {name: values[-1] for name, values in history.history.items()}
 
-    def _finish(self, epoch: int) -> None:
-        """After the steps of a dynamic epoch: reads the weights, and drops units if it is time."""
+    def _finish(self, epoch: int, last_part: bool) -> None:
+        """After the steps of a dynamic epoch or a part of it: reads the weights, and drops units if it is time."""
         if not self._open or self.state.woken():
             return
         self._open = False
         self.state.pull()
-        if self.schedule.prunes(epoch):
+        if self.schedule.prunes(epoch, last_part):
             self.state.prune(self.sizer.min_units)
             self._restart()
             self.state.refill()

@@ -239,8 +239,8 @@ class SizingState:
         """Starts the slots, and takes over what no unit has a part in, from the model given and its optimizer."""
         template, optimizer = self.paths.walked, model.trained.optimizer
         self.slots = find_slots(optimizer, model.trained.trainable_variables)
-        given = self.paths.walked.model.optimizer if self.paths.walked.model.compiled else None
-        carried = given is not None and given.built and type(given) is type(optimizer)
+        given = self.arguments["optimizer"]
+        carried = self.paths.walked.model.compiled and given is self.paths.walked.model.optimizer and given.built
         numbers = _numbers(template) if carried else {}
         own = find_slots(given, self.paths.walked.model.trainable_variables) if carried else []
         waiting = {

@@ -7,18 +7,18 @@ import kmerge
 from tests.models import randomise
 
 
-def plain_net(units: int = 12, activation: str = "relu") -> keras.Model:
-    x = h = keras.Input((8, 8, 1))
-    h = keras.layers.Conv2D(units, 3, padding="same", activation=activation, name="conv")(h)
-    h = keras.layers.Dropout(0.2, seed=3)(h)
-    h = keras.layers.Conv2D(units, 3, strides=2, activation=activation, name="down")(h)
-    h = keras.layers.Dense(units, activation=activation, name="dense")(keras.layers.Flatten()(h))
+def plain_net(units: int = 8, dropout: float = 0.2) -> keras.Model:
+    x = h = keras.Input((6, 6, 1))
+    h = keras.layers.Conv2D(units, 3, padding="same", activation="relu", name="conv")(h)
+    h = keras.layers.Dropout(dropout, seed=3)(h)
+    h = keras.layers.Conv2D(units, 3, strides=2, activation="relu", name="down")(h)
+    h = keras.layers.Dense(units, activation="relu", name="dense")(keras.layers.Flatten()(h))
     return keras.Model(x, keras.layers.Dense(4, activation="softmax", name="out")(h))
 
 
 def residual_net(units: int = 6) -> keras.Model:
     """A residual stream of two makers, each behind a BatchNormalization, and a block between."""
-    x = keras.Input((8, 8, 1))
+    x = keras.Input((6, 6, 1))
     h = keras.layers.Conv2D(units, 3, padding="same", use_bias=False, name="stem")(x)
     h = stream = keras.layers.ReLU()(keras.layers.BatchNormalization(name="stem_norm")(h))
     h = keras.layers.Conv2D(units + 1, 3, padding="same", use_bias=False, name="block")(h)

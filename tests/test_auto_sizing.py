@@ -22,7 +22,8 @@ from tests.sizing_cases import (
 )
 
 NETS = {"plain": plain_net, "residual": residual_net, "dense": dense_net}
-FAST = dict(optimizer=keras.optimizers.Adam(0.02), alpha=1e-3, threshold=0.02)
+# Sizes change within few steps. Nets with convolutions: those of Dense layers alone are compiled by XLA, which takes longer.
+FAST = dict(optimizer=keras.optimizers.Adam(0.05), alpha=1e-2, threshold=0.05)
 
 
 def fitted(model, epochs=4, static=1, callbacks=(), initial_epoch=0, sizer=None, **options):
@@ -30,8 +31,8 @@ def fitted(model, epochs=4, static=1, callbacks=(), initial_epoch=0, sizer=None,
     sizer = sizer or sizer_of(model, **{**FAST, **options})
     x, y = task(model)
     history = sizer.fit(
-        x, y, batch_size=16, epochs=epochs, static_epochs=static, callbacks=callbacks, initial_epoch=initial_epoch, verbose=0,
-        validation_data=(x[:16], y[:16]),
+        x, y, batch_size=8, epochs=epochs, static_epochs=static, callbacks=callbacks, initial_epoch=initial_epoch, verbose=0,
+        validation_data=(x[:8], y[:8]),
     )  # fmt: skip
     return sizer, history
 
@@ -53,7 +54,7 @@ def grown_and_pruned(model: keras.Model, inputs: list) -> tuple:
 
 
 MODELS = {name: lambda build=build: randomised(build()) for name, build in NETS.items()}
-MODELS |= {name: lambda name=name: ZOO[name](0) for name in ("densenet", "mobilenet_se", "siamese", "grouped_convolution")}
+MODELS |= {name: lambda name=name: ZOO[name](0) for name in ("densenet", "siamese", "grouped_convolution")}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -151,14 +152,14 @@ def test_a_compiled_model_hands_on_the_state_of_its_optimizer():
 
 
 def test_restart_is_the_papers_empty_slots_with_the_old_step_counter():
-    sizer, _ = fitted(dense_net(), epochs=2, static=0, optimizer_state="restart")
+    sizer, _ = fitted(plain_net(), epochs=2, static=0, optimizer_state="restart")
     slots = {key: values[1:] for key, values in sizer._state.weights.arrays.items()}
-    assert not any(np.any(slot) for key in (("first", 0), ("out", 0)) for slot in slots[key])
+    assert not any(np.any(slot) for key in (("conv", 0), ("out", 0)) for slot in slots[key])
     assert any(np.any(slot) for slot in slots["out", 1]), "its bias has no units that come and go"
-    assert int(sizer.model.optimizer.iterations) == 2 * 4
+    assert int(sizer.model.optimizer.iterations) == 2 * 8
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", ["plain", "residual"])
 def test_sizes_change_the_result_is_plain_and_the_model_given_is_left_alone(name):
     model = NETS[name]()
     weights = weights_of(model)
@@ -173,7 +174,7 @@ def test_sizes_change_the_result_is_plain_and_the_model_given_is_left_alone(name
 
 
 def test_the_result_loads_where_kmerge_is_not_known(tmp_path):
-    sizer, _ = fitted(residual_net(), epochs=2, static=0)
+    sizer, _ = fitted(residual_net(), epochs=1, static=0)
     check_saves({"found": sizer.model}, tmp_path)
 
 
@@ -205,46 +206,66 @@ def test_resumed_training_equals_uninterrupted(name, tmp_path):
 
 
 def test_room_for_units_changes_no_result():
-    results = []
-    for exact in ([], ["first", "second"]):
-        sizer = sizer_of(dense_net(), **FAST)
+    results, model = [], plain_net(dropout=0.0)
+    for exact in ([], ["conv", "down", "dense"]):
+        sizer = sizer_of(model, keras.optimizers.SGD(0.01, momentum=0.9), alpha=1e-3)
         sizer._state.rooms.exact = exact
-        results.append(fitted(dense_net(), sizer=sizer)[0])
+        results.append(fitted(model, sizer=sizer, epochs=2, static=0)[0])
     padded, exact = results
-    assert [r["sizes"] for r in padded.history_of_sizes] == [r["sizes"] for r in exact.history_of_sizes]
-    assert_close(weights_of(padded.model), weights_of(exact.model), 1e-3)
-    assert padded.compiles < exact.compiles
+    assert [record["room"] == record["grown"] for record in padded.history_of_sizes] == [False, False]
+    assert [record["room"] == record["grown"] for record in exact.history_of_sizes] == [True, True]
+    assert padded.sizes == exact.sizes
+    assert_close(weights_of(padded.model), weights_of(exact.model), 1e-4)
 
 
 def test_sizes_fall_as_alpha_rises():
-    total = [sum(fitted(dense_net(), alpha=alpha, epochs=6)[0].sizes.values()) for alpha in (1e-4, 1e-3, 1e-2)]
+    model = plain_net()
+    total = [sum(fitted(model, alpha=alpha)[0].sizes.values()) for alpha in (1e-4, 3e-3, 1e-1)]
     assert total[0] > total[1] > total[2]
 
 
 def test_alpha_may_change_while_it_trains():
-    sizer, _ = fitted(dense_net(), alpha=lambda epoch: 1e-2 if epoch < 5 else 1e-5, epochs=5, static=0)
+    model = plain_net()
+    sizer, _ = fitted(model, alpha=lambda epoch: 1e-1 if epoch < 3 else 1e-5, epochs=3, static=0)
     small = sum(sizer.sizes.values())
-    fitted(dense_net(), epochs=10, static=0, initial_epoch=5, sizer=sizer)
+    fitted(model, epochs=6, static=0, initial_epoch=3, sizer=sizer)
     assert sum(sizer.sizes.values()) > small
 
 
 @pytest.mark.parametrize("penalty", ["l1", "l21", "linf1", kmerge.regularizers.WeightedL1(1.0, "sqrt")])
 def test_other_penalties_size_too(penalty):
-    sizer, history = fitted(dense_net(), penalty=penalty, alpha=3e-2, epochs=3)
-    assert sum(sizer.sizes.values()) < sum(sizer.history_of_sizes[0]["grown"].values())
+    sizer, history = fitted(plain_net(), penalty=penalty, alpha=0.5, threshold=0.2, epochs=2, static=0)
+    assert sum(sizer.sizes.values()) < sum(sizer.history_of_sizes[-1]["grown"].values())
     assert np.isfinite(history.history["loss"]).all()
 
 
 def test_schedules():
-    _, end = fitted(dense_net(), epochs=3, prune="end", grow=False)
+    model = plain_net()
+    _, end = fitted(model, epochs=3, static=0, prune="end", grow=False)
     units = end.history["units"]
-    assert units[0] == units[1] == {"first": 12, "second": 12} and sum(units[2].values()) < 24
-    _, never = fitted(dense_net(), epochs=2, prune="never")
-    assert never.history["units"] == [{"first": 15, "second": 15}] + 2 * [{"first": 18, "second": 18}]
-    sizer, _ = fitted(dense_net(), epochs=4, period=2, min_units=9)
+    assert units[0] == units[1] == {"conv": 8, "down": 8, "dense": 8} and sum(units[2].values()) < 24
+    sizer, never = fitted(model, epochs=2, static=0, prune="never")
+    assert sizer.compiles == 1, "there is room for 16 units"
+    assert [set(sizes.values()) for sizes in never.history["units"]] == [{11}, {14}]
+    sizer, _ = fitted(model, epochs=4, static=0, period=2, min_units=7)
     grown = [record["grown"] for record in sizer.history_of_sizes]
     assert grown[0] == grown[1] and grown[2] == grown[3] == sizer.larger(sizer.history_of_sizes[1]["sizes"])
-    assert min(sizer.sizes.values()) >= 9
+    assert min(sizer.sizes.values()) >= 7
+
+
+def test_a_period_of_steps():
+    model = plain_net()
+    sizer, history = fitted(model, epochs=2, static=1, period_steps=3)
+    assert [record["epoch"] for record in sizer.history_of_sizes] == [0, 0, 0, 1, 1, 1]
+    for before, after in zip(sizer.history_of_sizes, sizer.history_of_sizes[1:], strict=False):
+        assert after["grown"] == sizer.larger(before["sizes"])
+    assert len(history.history["units"]) == 3 == len(history.history["val_loss"])
+    assert int(sizer.model.optimizer.iterations) == 3 * 8
+    # In one period an epoch sees the same batches in the same order as without parts.
+    whole, parts = (
+        fitted(model, epochs=1, static=0, grow=False, prune="never", **o)[0] for o in ({}, {"period_steps": 3})
+    )
+    assert_close(weights_of(parts.model), weights_of(whole.model), 1e-4)
 
 
 def test_callbacks_of_batches_and_epochs_see_the_training():
@@ -263,16 +284,16 @@ def test_callbacks_of_batches_and_epochs_see_the_training():
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that model.fit does the training
-        sizer, history = fitted(dense_net(), callbacks=[See()])
+        sizer, history = fitted(plain_net(), callbacks=[See()])
     logs = ["accuracy", "loss", "val_accuracy", "val_loss"]
-    assert seen == ["begin", 0, 1, 2, 3, logs, 0, 1, 2, 3, logs]
+    assert seen == ["begin", *range(8), logs, *range(8), logs]
     assert len(history.history["units"]) == 2 == sizer.epochs_done
 
 
 def test_spaces_can_be_chosen_and_the_others_say_why():
-    sizer, _ = fitted(dense_net(), spaces=["second"], epochs=1)
-    assert list(sizer.sizes) == ["second"]
-    assert "not among the spaces asked for" in sizer.left["first"] and "output" in sizer.left["out"]
+    sizer, _ = fitted(plain_net(), spaces=["down"], epochs=1, static=0)
+    assert list(sizer.sizes) == ["down"]
+    assert "not among the spaces asked for" in sizer.left["conv"] and "output" in sizer.left["out"]
     x = keras.Input((6,))
     h = keras.layers.BatchNormalization(scale=False, name="norm")(keras.layers.Dense(5, name="a")(x))
     h = keras.layers.LayerNormalization()(keras.layers.Dense(5, name="b")(h))
@@ -289,6 +310,7 @@ def test_spaces_can_be_chosen_and_the_others_say_why():
         (dict(growth=-0.1), "growth must be a share.*received -0.1"),
         (dict(min_units=0), "min_units must be a whole number of at least 1, received 0"),
         (dict(period=1.5), "period must be a whole number of at least 1, received 1.5"),
+        (dict(period_steps=0), "period_steps must be a whole number of at least 1, or None, received 0"),
         (dict(prune="always"), "prune must be one of .*received 'always'"),
         (dict(optimizer_state="new"), "optimizer_state must be one of .*received 'new'"),
         (dict(penalty="l3"), "penalty must be one of .*received 'l3'"),
@@ -311,5 +333,7 @@ def test_what_cannot_be_sized_is_refused():
 
 
 def test_an_optimizer_without_state_is_warned_of():
-    with pytest.warns(kmerge.SizingWarning, match="SGD keeps no state.*hardly moves units of the size of the threshold"):
+    with pytest.warns(
+        kmerge.SizingWarning, match="SGD keeps no state.*hardly moves units of the size of the threshold"
+    ):
         sizer_of(dense_net(), keras.optimizers.SGD(0.01))

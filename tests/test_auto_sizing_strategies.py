@@ -155,7 +155,7 @@ def test_a_sizing_that_was_stopped_goes_on_and_ends_the_same(task, tmp_path, mon
     monkeypatch.setattr(auto_sizing, "SECONDS_BETWEEN_STATES", 0.0)
     task = with_build(task, lambda seed, **options: das_cnn((8, 8, 1), 10, seed, hidden=(3, 4, 3, 4, 5), **options))
     budget, heard = Budget(0, 0, 0, 4), []
-    for epoch in (2, 3):  # a dynamic and, one epoch later, a static one
+    for epoch in (2, 3):  # the second try begins with the second epoch, and so ends before a static one
         with pytest.raises(Stopped):
             found_network(task, budget, 1, StageCache(tmp_path, heard.append, stop=_Before(epoch)))
     resumed, record = found_network(task, budget, 1, StageCache(tmp_path, heard.append))

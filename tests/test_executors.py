@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from benchmarks import executors, run, store
 from tests import launches
 
@@ -220,3 +222,72 @@ def test_the_environment_of_a_worker(monkeypatch):
     assert environment["NPROC"] == "7"
     assert environment["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
     assert environment["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+
+
+class _Scripted(executors.LocalProcesses):
+    """Worker processes that do what a script says instead of runs."""
+
+    def __init__(self, script, **settings):
+        super().__init__(1, dict(os.environ), **settings)
+        self.script = script
+
+    def _start(self, batch):
+        command = [sys.executable, "-c", self.script, *(str(run.path) for run in batch)]
+        streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self._begin(subprocess.Popen(command, cwd=launches.ROOT, start_new_session=True, **streams), batch)
+
+
+def _scripted(tmp_path, script, runs, **settings):
+    """What happens to so many runs whose workers do that."""
+    folders = [store.RunFolder.of(tmp_path, {"suite": "s", "strategy": "a", "seed": seed}) for seed in range(runs)]
+    for folder in folders:
+        folder.create({})
+    with _Scripted(script, **settings) as workers:
+        events = [(event.kind, event.run.configuration["seed"]) for event in workers.run([folders])]
+    return events, folders
+
+
+@pytest.mark.parametrize("last", ["os.write(1, b'{\"event\": \"do'); os.kill(os.getpid(), 9)", "sys.exit(130)"])
+def test_a_worker_that_is_asked_to_end_or_killed_in_the_middle_of_a_line_is_started_again(tmp_path, last):
+    events, (folder,) = _scripted(tmp_path, f"import os, sys; {last}", 1, retries=1)
+    assert events == [("retry", 0), ("failed", 0)] and folder.status == "failed"
+
+
+def test_a_run_that_ends_just_before_its_worker_is_killed_for_it_is_done(tmp_path):
+    """It is told once, and the run behind it is not blamed."""
+    script = """
+import json, sys, time
+from pathlib import Path
+from benchmarks.store import RunFolder
+runs = [RunFolder.read(Path(path)) for path in sys.argv[1:]]
+if len(runs) == 2:
+    print(json.dumps({"event": "start", "folder": sys.argv[1]}), flush=True)
+runs[0].finish({}, [])
+if len(runs) == 2:
+    time.sleep(60)
+"""
+    events, (first, second) = _scripted(tmp_path, script, 2, timeout=3)
+    assert events == [("start", 0), ("done", 0), ("done", 1)]
+    assert first.failure is None and second.status == "done"
+
+
+def test_a_run_whose_worker_dies_keeps_its_own_log(tmp_path):
+    script = """
+import json, sys
+from pathlib import Path
+from benchmarks.store import RunFolder
+for path in sys.argv[1:]:
+    print(json.dumps({"event": "start", "folder": path}), flush=True)
+    Path(path, "log.txt").write_text("log of " + Path(path).name)
+    if path == sys.argv[1]:
+        RunFolder.read(Path(path)).finish({}, [])
+sys.exit(3)
+"""
+    events, (_, second) = _scripted(tmp_path, script, 2)
+    assert events == [("start", 0), ("start", 1), ("done", 0), ("failed", 1)]
+    assert second.failure["traceback"] == "log of " + second.path.name
+
+
+def test_a_worker_may_have_fewer_cores_than_its_share(monkeypatch):
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    assert executors.worker_environment("jax", 3)["TF_NUM_INTRAOP_THREADS"] == "3"

@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks import run, store
+from benchmarks.ray_executor import RayTasks
 from tests import launches
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
@@ -60,3 +61,18 @@ def test_an_address_needs_the_executor(tmp_path):
     suite = launches.variant(tmp_path, "sine")
     status, _, err = launches.launch(*_arguments(tmp_path, "out", suite), "--address", "auto")
     assert status == run.USAGE and "add --executor ray" in err
+
+
+def test_what_broke_a_task_is_told(tmp_path, monkeypatch):
+    """The first line of Ray's own text is where the task ran."""
+    error = ray.exceptions.RayTaskError("_work_through", "ray::_work_through() (pid=1)\n...", ValueError("no such folder"))
+
+    def get(reference):
+        raise error.as_instanceof_cause()
+
+    monkeypatch.setattr(ray, "get", get)
+    folder = store.RunFolder.of(tmp_path, {"suite": "s", "strategy": "a", "seed": 1})
+    folder.create({})
+    (event,) = RayTasks("auto", "jax", None)._ends(None, [folder])
+    assert event.kind == "failed" and event.detail["error"] == "Ray lost the task: no such folder"
+    assert folder.failure["traceback"].startswith("ray::_work_through()")

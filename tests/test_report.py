@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from benchmarks import latex, report, results, store, summaries
+from benchmarks import figures, latex, report, results, store, summaries
 
 LAST = {
     "l0_merge": [0.90, 0.92, 0.91, 0.93, 0.94, 0.95, 0.96],
@@ -237,6 +237,8 @@ def test_a_folder_without_results_is_refused(tmp_path, capsys):
         ({"test_last": float("nan")}, "its test_last is nan, not a finite number"),
         ({"test_best": "0.9"}, "its test_best is '0.9', not a finite number"),
         ({"metric": "bleu"}, "its metric is 'bleu', none of accuracy, mse"),
+        ({"metric": ["accuracy"]}, "its metric is ['accuracy'], none of accuracy, mse"),
+        ({"test_last": 10**400}, "its test_last is 1000"),
         ({"extras": [1]}, "its extras are no mapping"),
     ],
 )
@@ -263,3 +265,45 @@ def test_markdown_tables_have_equal_rows(tmp_path):
     lines = [line for line in _report(tmp_path).splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 6
     assert len({line.count("|") for line in lines}) == 1 and len({len(line) for line in lines}) == 1
+
+
+@pytest.mark.parametrize(("column", "fault"), [("status", "its status is '../x'"), ("protocol", "its protocol is '../x'")])
+def test_tables_of_strangers_with_names_that_mean_nothing_are_told(tmp_path, column, fault):
+    _fill(tmp_path / "whole")
+    store.write_tables(tmp_path / "whole")
+    table = _table(tmp_path / "whole" / "runs.csv")
+    store.write_csv(tmp_path / "runs.csv", tuple(table[0]), [table[0] | {column: "../x"}, *table[1:]])
+    found = results.read_results(tmp_path)
+    assert len(found.rows) == 20 and fault in found.problems[0]
+
+
+def test_a_result_does_not_change_which_run_it_is_of(tmp_path):
+    run = _finish(tmp_path, "l0_merge", 1, 0.9)
+    (run.path / "result.json").write_text(json.dumps(run.result | {"strategy": "x", "seed": 2, "protocol": "y"}))
+    row = run.row()
+    assert (row["strategy"], row["seed"], row["protocol"]) == ("l0_merge", 1, run.protocol) and row["test_last"] == 0.9
+
+
+def test_errors_and_names_are_no_markup(tmp_path):
+    _finish(tmp_path, "a$b$\n<b>[x](http://y)", 1, 0.9)
+    store.RunFolder.of(tmp_path, {"suite": "s", "strategy": "one_model", "seed": 2, "scale": 1.0}).create({})
+    (run,) = [run for run in store.read_runs(tmp_path)[0] if run.status == "unfinished"]
+    run.fail("<script>\n\n# head ![i](http://z)", "")
+    text = _report(tmp_path)
+    assert "<" not in text.replace("&lt;", "") and "](http" not in text
+    assert "**one_model seed 2 failed:** &lt;script> # head" in text
+    assert (tmp_path / "figures").is_dir()
+
+
+def test_a_cell_does_not_begin_the_options_of_the_line_above():
+    assert latex.escaped("[2pt] *") == "{[}2pt] {*}"
+
+
+def test_costs_are_drawn_against_exact_results():
+    from matplotlib.figure import Figure
+
+    rows = [{"strategy": "a", "metric": "mse", "test_last": value, "parameters": 9} for value in (1e-6, 3e-6)]
+    figure = Figure()
+    assert figures._against("parameters", figure, rows)
+    (line,) = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert line.get_ydata()[0] == pytest.approx(2e-6)

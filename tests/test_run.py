@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -340,3 +341,19 @@ def test_a_machine_with_numpy_keras_and_jax_alone_runs_a_suite_from_cached_array
     assert "No figures: matplotlib is not installed." in (folder / "summary.md").read_text()
     status, _, err = launches.launch(*arguments, *chosen, "--backend", "tensorflow", "--together", "1", env=environment)
     assert status == run.USAGE and "pip install tensorflow" in err
+
+
+def test_published_tables_are_not_replaced(tmp_path):
+    (tmp_path / "sine").mkdir()
+    (tmp_path / "sine" / "runs.csv").write_text("suite,strategy\n")
+    for option in (["--tables"], ["--seeds", "1"]):
+        status, _, err = launches.launch("--suite", "sine", *option, "--out", tmp_path)
+        assert status == run.USAGE and "has tables but no run folders" in err
+    assert [path.name for path in (tmp_path / "sine").iterdir()] == ["runs.csv"]
+
+
+def test_signals_are_ignored_only_while_tables_are_written():
+    before = signal.getsignal(signal.SIGINT)
+    with run._uninterrupted():
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) == before

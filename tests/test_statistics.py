@@ -169,3 +169,23 @@ def test_seeds_for_power_show_such_a_difference_about_as_often_as_they_should():
     assert statistics.seeds_for_power(-sample) == needed
     assert statistics.seeds_for_power([1.0, 1.001]) == statistics.seeds_needed()
     assert statistics.seeds_for_power([1.0]) is None and statistics.seeds_for_power([1.0, -1.0]) is None
+
+
+def test_the_claim_goes_with_the_test_where_the_median_lies_on_the_other_side():
+    """Sixteen small losses and fourteen large gains: the ranks are for the gains."""
+    differences = [-1e-4 * (i + 1) for i in range(16)] + [0.01 + 1e-3 * i for i in range(14)]
+    values = {"a": dict(enumerate(differences)), "b": dict.fromkeys(range(30), 0.0)}
+    comparison = statistics.compare("a", "b", values, higher_is_better=True)
+    assert comparison.p < 0.05 and comparison.median_difference < 0 < comparison.effect_size
+    assert comparison.claim == "a is significantly better than b"
+    assert statistics.compare("a", "b", values, higher_is_better=False).claim == "a is significantly worse than b"
+
+
+def test_claims_of_non_inferiority_are_corrected_for_their_number():
+    values = _values(10, 0.0)
+    alone = statistics.compare_all("a", values, True, margin=0.01)[0]
+    rivals = {f"b{i}": values["b"] for i in range(60)}
+    several = statistics.compare_all("a", {"a": values["a"], **rivals}, True, margin=0.01)
+    assert "not inferior" in alone.claim
+    assert all(c.p_non_inferior == pytest.approx(60 * alone.p_non_inferior) for c in several)
+    assert not any("not inferior" in c.claim for c in several)

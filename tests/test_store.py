@@ -24,6 +24,21 @@ def _run(folder, **changes):
     return run
 
 
+def test_of_runs_that_differ_in_settings_of_their_own_the_newest_that_is_done_counts(tmp_path):
+    other = _run(tmp_path)
+    first, second, third = (_run(tmp_path, strategy="auto_sizing", sizing={"dynamic": share}) for share in (0.5, 0.6, 0.7))
+    assert first.protocol == second.protocol == other.protocol and first.path != second.path
+    for launched, run in ((300, first), (100, second), (200, third)):
+        run.create({"launched": launched})
+    runs, problems = store.read_runs(tmp_path)
+    assert {run.path for run in runs} == {other.path, first.path}
+    assert len(problems) == 2 and all(f"is left out: {first.path.name} is the same run" in text for text in problems)
+    second.finish(RESULT, HISTORY)
+    assert {run.path for run in store.read_runs(tmp_path)[0]} == {other.path, second.path}
+    third.finish(RESULT, HISTORY)
+    assert {run.path for run in store.read_runs(tmp_path)[0]} == {other.path, third.path}
+
+
 def _python(code, *arguments, **options):
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)

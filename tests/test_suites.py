@@ -1,6 +1,7 @@
 """Suites: files that say everything, scaling that keeps the shape of schedules, errors that name the key."""
 
 import ast
+import functools
 import importlib.util
 import json
 import subprocess
@@ -335,3 +336,19 @@ def test_a_task_of_auto_sizing(cache):
     assert load_suite("digits").task(100, None, cache).sizing.net(1).name == "das_cnn"
     puzzle = load_suite("das_puzzle15").task(100, None, cache, examples=50)
     assert puzzle.build(1).input_shape == (None, 256) and puzzle.metric == "mse"
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_what_a_suite_tunes_is_in_its_file(name):
+    content = suites.suite_content(suites.FOLDER / f"{name}.toml")
+    for varied in load_suite(name).tuning.values():
+        for key in varied:
+            *path, last = key.split(".")
+            assert last in functools.reduce(lambda table, part: table[part], path, content)
+
+
+def test_the_papers_tables_stand_beside_ours():
+    published = {row["strategy"]: row for row in load_suite("das_cifar100").published}
+    assert published["auto_sizing"]["mean"] == 0.4509 and published["static_b"]["n"] == 6
+    ablation = load_suite("das_ablation")
+    assert [row["strategy"] for row in ablation.published] == list(ablation.strategies[:7])

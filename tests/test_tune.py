@@ -81,3 +81,9 @@ def test_values_in_a_suites_file_are_searched(tmp_path):
     rows = launches.table_of(tmp_path / "out" / "mine" / "tuning" / "one_model.csv")
     rates = [float(row["phases.single.learning_rate"]) for row in rows]
     assert len(rates) == 2 and all(1e-3 <= rate <= 1e-1 for rate in rates) and rates[0] != rates[1]
+
+
+def test_cross_validation_that_chooses_on_test_data_is_refused(tmp_path, capsys):
+    arguments = ["--suite", "das_mnist:paper", "--strategy", "auto_sizing", "--out", str(tmp_path / "out")]
+    assert tune.main(arguments) == run.USAGE
+    assert "chooses on test data" in capsys.readouterr().err

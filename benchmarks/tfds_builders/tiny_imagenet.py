@@ -16,6 +16,8 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from benchmarks.tfds_builders.squares import info
+
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 _HOMEPAGE = "https://www.kaggle.com/c/tiny-imagenet"
 _CITATION = "Ya Le and Xuan Yang. Tiny ImageNet visual recognition challenge. CS 231N, 2015."
@@ -28,20 +30,7 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
     CLASSES = 200
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = tfds.features.FeaturesDict(
-            {
-                "image": tfds.features.Image(shape=(64, 64, 3), encoding_format="jpeg"),
-                "label": tfds.features.ClassLabel(num_classes=self.CLASSES),
-            }
-        )
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=__doc__.splitlines()[0],
-            features=features,
-            supervised_keys=("image", "label"),
-            homepage=_HOMEPAGE,
-            citation=_CITATION,
-        )
+        return info(self, 64, "jpeg", __doc__.splitlines()[0], _HOMEPAGE, _CITATION)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
         folder = Path(dl_manager.download_and_extract(URL)) / "tiny-imagenet-200"

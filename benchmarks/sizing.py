@@ -1,0 +1,205 @@
+"""What auto-sizing costs, and what it finds, on handwritten digits: `python -m benchmarks.sizing`.
+
+The run is that of the paper's net on scikit-learn's digits, repeated to 16x16 pixels: batch 16, Adam 4e-4, alpha 1e-4, 14
+dynamic epochs from 100 units in each of five layers, and 4 static ones. One command prints, each in a process of its own:
+
+    sizes and accuracy over the seeds      of the paper's restarted optimizer state and of the carried one
+    compiles                               models built and compiled in all epochs
+    dynamic / static                       seconds of all dynamic epochs over those of warm static epochs at the sizes that
+                                           each of them was trained with
+    memory                                 growth over 50 dynamic epochs
+    JAX / TensorFlow                       seconds of the same run
+
+Seconds are those of all cores together that the process was given, so that other work on the machine does not count.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+_UNITS, _BATCH, _RATE, _ALPHA = 100, 16, 4e-4, 1e-4
+_DYNAMIC, _STATIC = 14, 4
+_LAYERS = ("conv1", "conv2", "conv3", "conv4", "dense")
+
+
+def digits(seed: int = 0) -> tuple:
+    """Training and validation data: 1,437 and 360 standardised images of 16x16 pixels."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    images = (images / 16).reshape(-1, 8, 8, 1).astype("float32").repeat(2, axis=1).repeat(2, axis=2)
+    images = (images - images.mean()) / images.std()
+    order = np.random.default_rng([seed, 6]).permutation(len(images))
+    train, rest = order[:1437], order[1437:]
+    return (images[train], labels[train]), (images[rest], labels[rest])
+
+
+def paper_net(units: dict | None = None) -> "keras.Model":  # noqa: F821
+    """The paper's convolutional net; 100 units in each hidden layer, or those given by the layer's name."""
+    import keras
+
+    layers, units = keras.layers, units or dict.fromkeys(_LAYERS, _UNITS)
+    options = dict(activation="selu", kernel_initializer="lecun_normal", padding="same")
+    x = h = keras.Input((16, 16, 1))
+    for name, strides, dropout in (("conv1", 1, 0), ("conv2", 2, 0.2), ("conv3", 1, 0), ("conv4", 2, 0.5)):
+        h = layers.Conv2D(units[name], 3, strides, name=name, **options)(h)
+        h = layers.Dropout(dropout)(h) if dropout else h
+    h = layers.Flatten()(h)
+    h = layers.Dense(units["dense"], "selu", kernel_initializer="lecun_normal", name="dense")(h)
+    return keras.Model(x, layers.Dense(10, "softmax", name="out")(h))
+
+
+def _compiled() -> dict:
+    import keras
+
+    return dict(optimizer=keras.optimizers.Adam(_RATE), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+
+
+def run(seed: int, optimizer_state: str, dynamic: int, static: int) -> dict:
+    """One run; its sizes, accuracy, compiles and the seconds of each epoch."""
+    import keras
+
+    import kmerge
+
+    keras.utils.set_random_seed(1 + seed)
+    train, validation = digits(seed)
+    sizer = kmerge.AutoSizer(paper_net(), alpha=_ALPHA, optimizer_state=optimizer_state, seed=seed)
+    sizer.compile(**_compiled())
+    ends = [time.process_time()]
+    tick = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: ends.append(time.process_time()))
+    history = sizer.fit(
+        *train,
+        batch_size=_BATCH,
+        epochs=dynamic,
+        static_epochs=static,
+        validation_data=validation,
+        callbacks=[tick],
+        verbose=0,
+    )
+    return {
+        "sizes": list(sizer.sizes.values()),
+        "val_accuracy": history.history["val_accuracy"][-1],
+        "best": max(history.history["val_accuracy"]),
+        "compiles": sizer.compiles,
+        "compile_seconds": sizer.compile_seconds,
+        "seconds": list(np.diff(ends)),
+        "grown": [record["grown"] for record in sizer.history_of_sizes],
+        "room": [record["room"] for record in sizer.history_of_sizes],
+    }
+
+
+def static_seconds(sizes: list[dict], seed: int = 0) -> list[float]:
+    """Seconds of one warm static epoch, with validation, at each of the sizes."""
+    import keras
+
+    import kmerge
+
+    train, validation = digits(seed)
+    known: dict[str, float] = {}
+    for units in sizes:
+        if str(units) not in known:
+            model = paper_net(units)
+            model.compile(**_compiled())
+            ends = []
+            tick = keras.callbacks.LambdaCallback(
+                on_epoch_end=lambda epoch, logs, ends=ends: ends.append(time.process_time())
+            )
+            options = dict(batch_size=_BATCH, validation_data=validation, callbacks=[tick], verbose=0)
+            kmerge.fit(model, *train, epochs=3, **options)
+            known[str(units)] = float(np.mean(np.diff(ends)))
+    return [known[str(units)] for units in sizes]
+
+
+def memory(epochs: int) -> dict:
+    """Resident memory, in MB, after a tenth and after all of so many dynamic epochs on a part of the data."""
+    import keras
+
+    import kmerge
+
+    (x, y), _ = digits()
+    sizer = kmerge.AutoSizer(paper_net(dict.fromkeys(_LAYERS, 20)), alpha=3e-3)
+    sizer.compile(**_compiled())
+    found = []
+    look = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: found.append(_resident()))
+    sizer.fit(x[:160], y[:160], batch_size=_BATCH, epochs=epochs, static_epochs=0, callbacks=[look], verbose=0)
+    changes = len({str(record["sizes"]) for record in sizer.history_of_sizes})
+    return {"resident": found, "compiles": sizer.compiles, "changes": changes}
+
+
+def _resident() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+PARTS = {"run": run, "static": static_seconds, "memory": memory}
+
+
+def elsewhere(backend: str, part: str, *arguments: object) -> object:
+    """What a part gives in a process of its own, on a backend."""
+    command = [sys.executable, "-m", "benchmarks.sizing", "--part", part, json.dumps(arguments)]
+    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def report(seeds: int, dynamic: int, static: int, epochs: int, jax: bool) -> None:
+    """Runs all parts and prints them."""
+    print(
+        f"{dynamic} dynamic and {static} static epochs; sizes of {', '.join(_LAYERS)}; validation accuracy; compiles; seconds"
+    )
+    runs = {}
+    for state in ("restart", "carry"):
+        runs[state] = [elsewhere("tensorflow", "run", seed, state, dynamic, static) for seed in range(seeds)]
+        for seed, found in enumerate(runs[state]):
+            print(_line(f"{state}, seed {seed}", found), flush=True)
+        sizes = np.median([found["sizes"] for found in runs[state]], axis=0).astype(int).tolist()
+        accuracy = [found["val_accuracy"] for found in runs[state]]
+        print(f"{state}, n = {seeds}: median sizes {sizes}, accuracy {min(accuracy):.4f} to {max(accuracy):.4f}")
+    first = runs["restart"][0]
+    warm = elsewhere("tensorflow", "static", first["grown"])
+    spent = sum(first["seconds"][:dynamic])
+    compiling = f"with {first['compile_seconds']:.1f} s of compiling"
+    print(f"dynamic / static: {spent:.1f} s / {sum(warm):.1f} s = {spent / sum(warm):.2f}, {compiling}")
+    used = elsewhere("tensorflow", "memory", epochs)
+    start, end = used["resident"][len(used["resident"]) // 5], used["resident"][-1]
+    print(
+        f"memory: {end - start:+.1f} MB from dynamic epoch {1 + epochs // 5} to {epochs}, {start:.0f} to {end:.0f} MB, with "
+        f"{used['changes']} different sizes and {used['compiles']} compiles"
+    )
+    if jax:
+        other = elsewhere("jax", "run", 0, "restart", dynamic, static)
+        print(_line("restart, seed 0, on JAX", other))
+        print(f"JAX / TensorFlow: {sum(other['seconds']):.1f} s / {sum(first['seconds']):.1f} s", end=" ")
+        print(f"= {sum(other['seconds']) / sum(first['seconds']):.2f}")
+
+
+def _line(name: str, found: dict) -> str:
+    seconds = f"{sum(found['seconds']):.1f} s"
+    accuracy = f"{found['val_accuracy']:.4f} (best {found['best']:.4f})"
+    return f"{name}: {found['sizes']} {accuracy} {found['compiles']} compiles {seconds}"
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sizing", description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--dynamic", type=int, default=_DYNAMIC, help="dynamic epochs of a run")
+    parser.add_argument("--static", type=int, default=_STATIC, help="static epochs of a run")
+    parser.add_argument("--memory-epochs", type=int, default=50)
+    parser.add_argument("--no-jax", action="store_true", help="leave the comparison of backends out")
+    parser.add_argument("--part", nargs=2, metavar=("NAME", "ARGUMENTS"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.part:
+        print(json.dumps(PARTS[given.part[0]](*json.loads(given.part[1])), default=float))
+    else:
+        report(given.seeds, given.dynamic, given.static, given.memory_epochs, not given.no_jax)
+
+
+if __name__ == "__main__":
+    main()

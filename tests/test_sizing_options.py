@@ -23,7 +23,8 @@ def fitted(sizer, epochs=2, static=0, **options):
 @pytest.mark.parametrize("regularizer", [WeightedL1(1.0), L21(1.0)], ids=lambda r: type(r).__name__)
 def test_what_is_shrunk_is_the_least_of_penalty_and_distance(regularizer):
     rng = np.random.default_rng(3)
-    parts, amounts = [rng.normal(size=(7, 4)), rng.normal(size=(1, 4))], np.array([0.0, 0.1, 0.9, 50.0])
+    parts = [rng.normal(size=(n, 4)).astype("float32") for n in (7, 1)]
+    amounts = np.array([0.0, 0.1, 0.9, 50.0], "float32")
 
     def cost(found):
         distance = sum(np.sum((a - b) ** 2) for a, b in zip(found, parts, strict=True)) / 2
@@ -34,8 +35,8 @@ def test_what_is_shrunk_is_the_least_of_penalty_and_distance(regularizer):
         assert np.array_equal(part[:, 0], given[:, 0]) and not np.any(part[:, 3])
     for size in (1e-3, 1e-2, 1e-1, 1.0):
         for _ in range(20):
-            other = [part + size * rng.normal(size=part.shape) for part in shrunk]
-            assert cost(shrunk) <= cost(other) + 1e-9
+            other = [part + (size * rng.normal(size=part.shape)).astype("float32") for part in shrunk]
+            assert cost(shrunk) <= cost(other) + 1e-5
 
 
 @pytest.mark.parametrize("penalty", ["weighted_l1", "l21"])
@@ -95,21 +96,18 @@ def test_proximal_steps_behind_a_normalisation_shrink_gamma_and_beta():
 
 
 def test_proximal_steps_with_a_scaled_loss_and_collected_gradients():
-    results = []
-    for policy, optimizer in (
-        ("mixed_float16", keras.optimizers.Adam(0.01)),
-        ("float32", keras.optimizers.Adam(0.01, gradient_accumulation_steps=2)),
-    ):
-        before = keras.mixed_precision.dtype_policy()
+    before = keras.mixed_precision.dtype_policy()
+    for policy, collected, expected in (("mixed_float16", None, "LossScaleOptimizer"), ("float32", 2, "Adam")):
+        optimizer = keras.optimizers.Adam(0.01, gradient_accumulation_steps=collected)
         keras.mixed_precision.set_global_policy(policy)
         try:
-            sizer = fitted(sizer_of(plain_net(), **{**FAST, "optimizer": optimizer, "proximal": True}), static=1)
+            sizer = fitted(sizer_of(plain_net(), **{**FAST, "optimizer": optimizer, "proximal": True}), epochs=3)
+            model = sizer.model
         finally:
             keras.mixed_precision.set_global_policy(before)
-        results.append(sizer)
         assert sum(sizer.sizes.values()) < sum(sizer.history_of_sizes[-1]["grown"].values())
-        assert all(np.isfinite(w).all() for w in weights_of(sizer.model))
-    assert type(results[0].model.optimizer).__name__ == "LossScaleOptimizer"
+        assert all(np.isfinite(w).all() for w in weights_of(model))
+        assert type(model.optimizer).__name__ == expected
 
 
 def test_penalties_without_a_proximal_step_are_refused():
@@ -156,10 +154,10 @@ def test_options_go_on_from_a_file(tmp_path):
     penalty = WeightedL1(1.0, normalise="fan_in")
     options = {**FAST, "alpha": 10.0, "penalty": penalty, "proximal": True, "growth": "adaptive", "min_growth": 4}
     whole, part = sizer_of(model, **options), sizer_of(model, **options)
-    fitted(whole, epochs=4, static=1)
+    fitted(whole, epochs=3)
     fitted(part, epochs=2)
     part.save(tmp_path / "part.npz")
-    resumed = fitted(kmerge.AutoSizer.load(tmp_path / "part.npz"), epochs=4, static=1, initial_epoch=2)
+    resumed = fitted(kmerge.AutoSizer.load(tmp_path / "part.npz"), epochs=3, initial_epoch=2)
     assert resumed.history_of_sizes == whole.history_of_sizes
     assert_same(weights_of(resumed.model), weights_of(whole.model))
 

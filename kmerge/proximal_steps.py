@@ -36,15 +36,18 @@ class ProximalSteps:
     """
 
     def __init__(self, terms: Sequence[Term], regularizer: UnitRegularizer, units: int):
-        self._regularizer, self._scaled, self._groups = regularizer, [t for t in terms if t.kernels], []
-        size = units + 1
+        self._regularizer = regularizer
+        self._scaled = [term for term in terms if term.kernels]
+        self._groups: list[tuple] = []  # members, and the places of their coefficients
         for term in terms:
-            places = term.units
-            if term.kernels:  # beta, the second, has no kernel before it
-                places = np.arange(size, size + len(term.units))
-                size += len(term.units)
-                self._add(term.members[:1], places)
-            self._add(term.members[1:] if term.kernels else term.members, term.units)
+            if not term.kernels:
+                self._add(term.members, term.units)
+        size = units + 1
+        for term in self._scaled:
+            gamma, *beta = term.members
+            self._add([gamma], np.arange(size, size + len(term.units)))
+            self._add(beta, term.units)
+            size += len(term.units)
         self.coefficients = keras.Variable(np.zeros(size), dtype="float32", trainable=False, name="coefficients")
 
     def _add(self, members: Sequence[Member], places: np.ndarray) -> None:

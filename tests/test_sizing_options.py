@@ -95,6 +95,15 @@ def test_proximal_steps_behind_a_normalisation_shrink_gamma_and_beta():
     assert sum(sizer.sizes.values()) < sum(sizer.history_of_sizes[-1]["grown"].values())
 
 
+def test_layers_that_do_not_train_do_not_shrink():
+    model = plain_net()
+    model.get_layer("conv").trainable = False
+    sizer = fitted(sizer_of(model, **{**FAST, "proximal": True, "grow": False, "prune": "never"}), epochs=1)
+    for name in ("conv", "down"):
+        before, after = (weights_of(m.get_layer(name)) for m in (model, sizer.model))
+        assert all(np.array_equal(a, b) == (name == "conv") for a, b in zip(before, after, strict=True))
+
+
 def test_proximal_steps_with_a_scaled_loss_and_collected_gradients():
     before = keras.mixed_precision.dtype_policy()
     for policy, collected, expected in (("mixed_float16", None, "LossScaleOptimizer"), ("float32", 2, "Adam")):

@@ -75,8 +75,8 @@ class AutoSizer:
         proximal: whether, in the place of a penalty in the loss, weights shrink after each step of the optimizer, by its
             learning rate times what their unit pays, and stop at exactly zero (soft thresholding; of whole units with
             "l21"). Then units go that are zero, and the threshold is only the size of new ones. As with decoupled weight
-            decay, Adam does not rescale the amounts, so alpha must be larger: try a hundred times. Behind a normalisation
-            gamma and beta shrink. Losses in logs are without a penalty.
+            decay, Adam does not rescale the amounts, so alpha must be larger: on handwritten digits a thousand times. Behind a
+            normalisation gamma and beta shrink. Losses in logs are without a penalty.
         spaces: names of the spaces to size, or of layers that make them; by default all that can be.
         seed: of new units, and of the order of the data.
 

@@ -11,11 +11,11 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
     $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 # Tests that run a second time, on JAX and in a process that cannot import TensorFlow: those of the gates, of `fit`, of runs
-# that train together, of the README's code, of gradients, and of the tests over the zoo of models those of two models.
+# that train together, of the README's code, of gradients, of proximal steps, and of the tests over the zoo of models those of two models.
 ON_JAX := tests/test_gates.py tests/test_gate_application.py tests/test_training.py tests/test_fit_many.py \
     tests/test_regularizers.py tests/test_sizing_backends.py tests/test_together.py tests/test_readme.py tests/test_surgery.py tests/test_merging.py tests/test_importance.py \
-    tests/test_pruning.py tests/test_normalised.py tests/test_opaque.py -k "test_gates.py or test_gate_application.py or test_training.py or test_fit_many.py or \
-    test_together.py or test_readme.py or test_regularizers.py or test_sizing_backends.py or taylor or [lenet or [mlp or [plain or [lstm"
+    tests/test_pruning.py tests/test_normalised.py tests/test_opaque.py tests/test_sizing_options.py -k "test_gates.py or test_gate_application.py or test_training.py or test_fit_many.py or \
+    test_together.py or test_readme.py or test_regularizers.py or test_sizing_backends.py or proximal_step or taylor or [lenet or [mlp or [plain or [lstm"
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 

@@ -54,6 +54,10 @@ class AutoSizing:
         finetune: whether the last epochs are without penalty and change of size.
         optimizer_state: "carry" or "restart".
         paper_net: whether to size the paper's own net, where the suite's is another.
+        growth: "adaptive", or None for the suite's.
+        proximal: whether weights shrink after each step, in the place of a penalty in the loss.
+        normalise: "fan_in" for a penalty of the mean weight of each unit, or None; of weighted L1 only.
+        factor: on the suite's alpha, where a strength means something else.
     """
 
     name: str = SEARCH
@@ -64,6 +68,10 @@ class AutoSizing:
     finetune: bool = True
     optimizer_state: str = "carry"
     paper_net: bool = False
+    growth: str | None = None
+    proximal: bool = False
+    normalise: str | None = None
+    factor: float = 1.0
 
     def __call__(self, task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
         """See `Strategy`."""
@@ -123,16 +131,18 @@ class AutoSizing:
 
     def _sizer(self, model: keras.Model, task: Task, seed: int) -> kmerge.AutoSizer:
         settings = task.sizing
+        normalised = self.normalise and kmerge.regularizers.WeightedL1(normalise=self.normalise)
         sizer = kmerge.AutoSizer(
             model,
-            alpha=settings.alphas[self.penalty],
-            penalty=self.penalty,
-            growth=settings.growth,
+            alpha=self.factor * settings.alphas[self.penalty],
+            penalty=normalised or self.penalty,
+            growth=self.growth or settings.growth,
             min_growth=settings.min_growth,
             threshold=settings.threshold,
             grow=self.grow,
             prune=self.prune,
             optimizer_state=self.optimizer_state,
+            proximal=self.proximal,
             seed=seed_of("order", seed, self.name),
         )
         optimizer = keras.optimizers.Adam(settings.learning_rate_of(self.name))

@@ -56,6 +56,7 @@ COMPARISON_COLUMNS = (
 )
 SPREAD = ("min", "max", "median", "mean", "std")
 COSTS = ("epochs", "teacher_epoch_equivalents", "seconds", "parameters", "macs")
+_MANY_SEEDS = 1000
 NON_INFERIORITY_MARGINS = {"accuracy": 0.01}
 
 
@@ -190,8 +191,13 @@ def sentence(c: Comparison, write: Callable[[float], str]) -> str:
         text += f", p of inferiority by {write(c.margin)} or more = {c.p_non_inferior:.2g}"
     text += f": **{c.claim}**."
     if c.p_holm >= 0.05 and c.seeds_for_power is not None and c.seeds_for_power > c.n:
-        text += f" If the difference is as large as it looks here, about {c.seeds_for_power} seeds would show it."
+        text += f" If the difference is as large as it looks here, {_number_of_seeds(c.seeds_for_power)} would show it."
     return text
+
+
+def _number_of_seeds(number: int) -> str:
+    """An estimate of one digit or two, and none of a number that nobody can run."""
+    return f"about {number} seeds" if number <= _MANY_SEEDS else f"more than {_MANY_SEEDS} seeds"
 
 
 def published_cells(rows: Sequence[Row], published: Sequence[Mapping[str, Any]]) -> list[list[str]]:

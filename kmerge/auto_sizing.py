@@ -28,16 +28,18 @@ from kmerge.errors import InvalidArgumentError
 from kmerge.graph import compile_arguments
 from kmerge.optimizer_slots import find_slots
 from kmerge.regularizers import PENALTIES, UnitRegularizer
-from kmerge.sizing_checks import check_alpha, check_options, check_steps, sizable_spaces
+from kmerge.sizing_checks import check_alpha, check_options, check_proximal, check_steps, sizable_spaces
 from kmerge.sizing_epochs import Schedule, run_epochs
 from kmerge.sizing_files import read_sizer, restore, write_sizer
-from kmerge.sizing_state import SizingState, grown_sizes
+from kmerge.sizing_growth import adapted_sizes, grown_sizes
+from kmerge.sizing_state import SizingState
 from kmerge.training import Arrays
 from kmerge.unit_paths import UnitPaths
 
 # What `save` writes as it is.
 _OPTIONS = (
-    "growth", "min_growth", "threshold", "period", "period_steps", "min_units", "grow", "prune", "optimizer_state", "seed",
+    "growth", "min_growth", "threshold", "period", "period_steps", "min_units", "grow", "prune", "optimizer_state",
+    "proximal", "seed",
 )  # fmt: skip
 
 
@@ -55,8 +57,10 @@ class AutoSizer:
         alpha: strength of the penalty: a number, or a function of the epoch. The attribute may be set at any time.
         penalty: "weighted_l1" (the paper's), "l1", "l21", "linf1", or an instance of a class of `kmerge.regularizers`, of
             which all but its alpha is used.
-        growth: share of its units that each space gains per period, rounded down.
-        min_growth: but at least so many.
+        growth: share of its units that each space gains per period, rounded down; or "adaptive": a space of which at
+            least 3/4 of the new units stayed is offered twice as many the next time, one of which at most 1/4 stayed half as
+            many, but always one, and never more than it has. The first offer is a fifth.
+        min_growth: but at least so many; of an adaptive growth, in the first period only.
         threshold: tau: a unit stays if its largest weight, bias included, is at least so large. Behind a normalisation
             its effective weight counts, and not the bias. New units have fresh weights times tau.
         period: epochs from one growth to the next.
@@ -68,6 +72,11 @@ class AutoSizer:
             "never".
         optimizer_state: "carry" keeps the state of the optimizer with each unit. "restart" is the paper's: at every
             change weights with units start anew, but the number of steps goes on.
+        proximal: whether, in the place of a penalty in the loss, weights shrink after each step of the optimizer, by its
+            learning rate times what their unit pays, and stop at exactly zero (soft thresholding; of whole units with
+            "l21"). Then units go that are zero, and the threshold is only the size of new ones. As with decoupled weight
+            decay, Adam does not rescale the amounts, so alpha must be larger: on handwritten digits a thousand times. Behind a
+            normalisation gamma and beta shrink. Losses in logs are without a penalty.
         spaces: names of the spaces to size, or of layers that make them; by default all that can be.
         seed: of new units, and of the order of the data.
 
@@ -75,8 +84,9 @@ class AutoSizer:
         left: the spaces that keep their size, with the reason.
         epochs_done: how many epochs were trained.
         compile_seconds: how long tracing and compiling took.
-        history_of_sizes: for each dynamic epoch, or period within it, `{"epoch", "grown", "sizes", "room"}`: the sizes it was
-            trained with, the sizes after it, and the sizes of the program. Where it pruned, also "change", the largest
+        history_of_sizes: for each dynamic epoch, or period within it, `{"epoch", "grown", "new", "sizes", "room"}`: the sizes
+            it was trained with, how many units of them were new in its period, the sizes after it, and those of the
+            program. Where it pruned, also "stayed", how many of the new units stayed, "change", the largest
             change of an output that dropped constants made, and "not_exact", where they could not be carried exactly.
 
     Raises:
@@ -93,7 +103,7 @@ class AutoSizer:
         alpha: float | Callable[[int], float] = 2e-5,
         penalty: str | UnitRegularizer = "weighted_l1",
         *,
-        growth: float = 0.2,
+        growth: float | str = 0.2,
         min_growth: int = 20,
         threshold: float = 1e-3,
         period: int = 1,
@@ -102,6 +112,7 @@ class AutoSizer:
         grow: bool = True,
         prune: str = "period",
         optimizer_state: str = "carry",
+        proximal: bool = False,
         spaces: Sequence[str] | None = None,
         seed: int = 0,
     ):
@@ -110,12 +121,15 @@ class AutoSizer:
         check_steps(period_steps)
         self.alpha = alpha
         self.penalty = penalty if isinstance(penalty, UnitRegularizer) else _penalty(penalty)
-        self.growth, self.min_growth, self.threshold = float(growth), int(min_growth), float(threshold)
+        self.growth = growth if growth == "adaptive" else float(growth)
+        self.min_growth, self.threshold, self.proximal = int(min_growth), float(threshold), bool(proximal)
         self.period, self.min_units, self.seed = int(period), int(min_units), int(seed)
         self.period_steps = period_steps if period_steps is None else int(period_steps)
         self.grow, self.prune, self.optimizer_state = bool(grow), prune, optimizer_state
         self._paths = UnitPaths(trace(model))
         self._names, self.left = sizable_spaces(self._paths, spaces)
+        if self.proximal:
+            check_proximal(self.penalty, self._paths, self._names)
         self.epochs_done = 0
         self.compile_seconds = 0.0
         self.history_of_sizes: list[dict] = []
@@ -140,7 +154,7 @@ class AutoSizer:
         """
         optimizer = keras.optimizers.get(optimizer)
         arguments = {**arguments, "optimizer": optimizer, "loss": loss, "metrics": metrics}
-        state = SizingState(self._paths, self._names, self.penalty, self.threshold, arguments, self.seed)
+        state = SizingState(self._paths, self._names, self.penalty, self.threshold, arguments, self.seed, self.proximal)
         if self._state is not None:
             state.continue_from(self._state)
         self._state = state
@@ -276,6 +290,8 @@ class AutoSizer:
 
     def larger(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """The sizes with which a period starts that finds these."""
+        if self.growth == "adaptive":
+            return adapted_sizes(sizes, self.min_growth, self.history_of_sizes)
         return grown_sizes(sizes, self.growth, self.min_growth)
 
     def _compiled_state(self) -> SizingState:

@@ -24,6 +24,7 @@ from kmerge.building import build
 from kmerge.channels import Trace, trace
 from kmerge.graph import Graph, input_layer
 from kmerge.optimizer_slots import Slot, fresh_optimizer
+from kmerge.proximal_steps import ProximalSteps, proximal_optimizer
 from kmerge.regularizers import UnitRegularizer
 from kmerge.rewriting import verify
 from kmerge.sized_weights import Geometry, Key, SizedWeights, array_of
@@ -83,11 +84,12 @@ class WorkingModel:
         room: by space, how many units it has room for.
         penalised: the paths of units and the regularizer; None for a plain model.
         arguments: of `compile`.
+        proximal: whether the penalty shrinks weights after each step, and is no part of the loss.
 
     Attributes:
         plain: the model without its penalty.
         trained: the model to train.
-        penalty: its `SizingPenalty`, or None.
+        penalty: its `SizingPenalty` or `ProximalSteps`, or None.
         room: as given.
     """
 
@@ -97,6 +99,7 @@ class WorkingModel:
         room: Mapping[str, int],
         penalised: tuple[UnitPaths, UnitRegularizer] | None,
         arguments: Mapping,
+        proximal: bool = False,
     ):
         self.room = dict(room)
         self._keys: list[Key] | None = None
@@ -105,13 +108,19 @@ class WorkingModel:
         self.plain, self.layers = build(layout)
         verify(self.plain, layout, self.layers)
         self.penalty, self.trained = None, self.plain
+        optimizer = fresh_optimizer(arguments["optimizer"]) if arguments else None
         if penalised is not None:
             paths, regularizer = penalised
             terms = Terms(paths, geometry, room, self.layers, regularizer).all()
-            self.penalty = SizingPenalty(lambda: terms, regularizer, sum(room.values()), name="sizing_penalty")
-            self.trained = _behind(self.penalty, self.plain)
+            units = sum(room.values())
+            if proximal:
+                self.penalty = ProximalSteps(terms, regularizer, units)
+                optimizer = optimizer and proximal_optimizer(optimizer, self.penalty)
+            else:
+                self.penalty = SizingPenalty(lambda: terms, regularizer, units, name="sizing_penalty")
+                self.trained = _behind(self.penalty, self.plain)
         if arguments:
-            self.trained.compile(**{**arguments, "optimizer": fresh_optimizer(arguments["optimizer"])})
+            self.trained.compile(**{**arguments, "optimizer": optimizer})
             self.trained.optimizer.build(self.trained.trainable_variables)
 
     def write(self, weights: SizedWeights, slots: Sequence[Slot], others: Sequence[np.ndarray]) -> None:
@@ -173,7 +182,13 @@ class WorkingModel:
         if not self.trained.compiled:
             return found
         taken = {slot.variable for slot in slots}
-        return found + [v for i, v in enumerate(self.trained.optimizer.variables) if i not in taken]
+        return found + [v for i, v in enumerate(self.optimizer_variables) if i not in taken]
+
+    @property
+    def optimizer_variables(self) -> list[keras.Variable]:
+        """The optimizer's variables, without the coefficients of proximal steps, which every model sets anew."""
+        own = getattr(self.penalty, "coefficients", None)
+        return [v for v in self.trained.optimizer.variables if v is not own]
 
 
 def stray_variables(layer: keras.layers.Layer) -> list[keras.Variable]:

@@ -12,7 +12,8 @@ Each can stand on its own, as `kernel_regularizer` of any Keras layer whose kern
 """
 
 import functools
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 
 import keras
 import numpy as np
@@ -38,7 +39,14 @@ class UnitRegularizer(keras.regularizers.Regularizer):
 
     Args:
         alpha: strength, a positive number.
+
+    Attributes:
+        normalise: "fan_in" if factors are divided by the number of a unit's weights, else None.
+        of_each_weight: whether the norm is a sum over weights.
     """
+
+    normalise: str | None = None
+    of_each_weight = False
 
     def __init__(self, alpha: float):
         if isinstance(alpha, bool) or not isinstance(alpha, (int, float, np.number)) or not 0 < alpha < np.inf:
@@ -48,17 +56,19 @@ class UnitRegularizer(keras.regularizers.Regularizer):
             )
         self.alpha = float(alpha)
 
-    def coefficients(self, ranks: np.ndarray, alpha: float | None = None) -> np.ndarray:
+    def coefficients(self, ranks: np.ndarray, alpha: float | None = None, fan_in: np.ndarray | int = 1) -> np.ndarray:
         """The factors on the norms of units with these ranks, counted from 1; rank 0 is no unit, and free.
 
         Args:
             ranks: integer array.
             alpha: strength to take in the place of the regularizer's own.
+            fan_in: number of weights of each unit, by which the factors are divided where `normalise` asks for it.
 
         Returns:
             A float32 array of the same shape.
         """
-        return ((self.alpha if alpha is None else alpha) * self.growth(ranks)).astype("float32")
+        factors = (self.alpha if alpha is None else alpha) * self.growth(ranks)
+        return (factors / fan_in if self.normalise else factors).astype("float32")
 
     def growth(self, ranks: np.ndarray) -> np.ndarray:
         """How the strength grows with the rank."""
@@ -68,9 +78,19 @@ class UnitRegularizer(keras.regularizers.Regularizer):
         """The norms of units, shape (units,). Each of the parts holds weights of all of them: (weights of a unit, units)."""
         raise NotImplementedError
 
+    def shrunk(self, parts: Sequence[keras.KerasTensor], amounts: keras.KerasTensor) -> list:
+        """The parts after a proximal step: what minimises `sum_j amounts[j] * norm_j` plus half the squared distance to them.
+
+        Args:
+            parts: as in `norms`.
+            amounts: of the shape (units,), not negative.
+        """
+        raise NotImplementedError
+
     def __call__(self, x):
         units = x.shape[-1]
-        factors = ops.cast(self.coefficients(np.arange(1, units + 1)), x.dtype)
+        fan_in = math.prod(x.shape[:-1])
+        factors = ops.cast(self.coefficients(np.arange(1, units + 1), fan_in=fan_in), x.dtype)
         return ops.sum(factors * self.norms(ops.reshape(x, (-1, units))))
 
     def get_config(self) -> dict:
@@ -86,16 +106,29 @@ class WeightedL1(UnitRegularizer):
         f: how the strength grows with the rank: "identity" (the paper's), "sqrt", "square", "step" (all units alike:
             plain L1), or any function of an array of ranks that does not decrease and is 0 at 0. A function of your own
             must be registered with `keras.saving.register_keras_serializable` for the model to be saved.
+        normalise: "fan_in" divides what a unit pays by the number of its weights, so that it pays for their mean size
+            and the same alpha suits layers with few inputs and with many. `AutoSizer` counts the weights of a unit's
+            kernels and biases at the sizes of now; in a layer it is those of the kernel, or of the bias. None is the paper's.
 
     Raises:
-        InvalidArgumentError: if alpha is not positive, or f is not such a function.
+        InvalidArgumentError: if alpha is not positive, f is not such a function, or normalise is something else.
 
     Reference:
         Cahlik et al., Adapting the Size of Artificial Neural Networks Using Dynamic Auto-Sizing, 2022, equation 1.
     """
 
-    def __init__(self, alpha: float = 2e-5, f: str | Callable[[np.ndarray], np.ndarray] = "identity"):
+    of_each_weight = True
+
+    def __init__(
+        self,
+        alpha: float = 2e-5,
+        f: str | Callable[[np.ndarray], np.ndarray] = "identity",
+        normalise: str | None = None,
+    ):
         super().__init__(alpha)
+        if normalise not in (None, "fan_in"):
+            raise InvalidArgumentError(f'WeightedL1: normalise must be "fan_in" or None, received {normalise!r}.')
+        self.normalise = normalise
         if isinstance(f, dict):
             f = keras.saving.deserialize_keras_object(f)
         if not callable(f) and f not in _GROWTHS:
@@ -109,9 +142,12 @@ class WeightedL1(UnitRegularizer):
     def norms(self, *parts):
         return _sum(ops.sum(_absolute(part), axis=0) for part in parts)
 
+    def shrunk(self, parts, amounts):
+        return [ops.sign(part) * ops.maximum(ops.abs(part) - ops.cast(amounts, part.dtype), 0) for part in parts]
+
     def get_config(self):
         f = keras.saving.serialize_keras_object(self.f) if callable(self.f) else self.f
-        return {**super().get_config(), "f": f}
+        return {**super().get_config(), "f": f, "normalise": self.normalise}
 
 
 def _absolute(x):
@@ -158,6 +194,10 @@ class L21(UnitRegularizer):
         squares = _sum(ops.sum(ops.square(part), axis=0) for part in parts)
         # Below the bound the maximum is a constant: the gradient of a unit that is zero is zero, not NaN.
         return ops.sqrt(ops.maximum(squares, _TINY))
+
+    def shrunk(self, parts, amounts):
+        left = ops.maximum(1.0 - amounts / self.norms(*parts), 0.0)
+        return [part * ops.cast(left, part.dtype) for part in parts]
 
 
 @keras.saving.register_keras_serializable("kmerge")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kmerge.errors import InvalidArgumentError
+from kmerge.regularizers import UnitRegularizer
 from kmerge.surgery import by_space
 from kmerge.unit_paths import UnitPaths
 
@@ -29,20 +30,28 @@ def check_alpha(alpha: object) -> None:
 
 
 def check_options(
-    growth: float, min_growth: int, threshold: float, period: int, min_units: int, prune: str, optimizer_state: str
+    growth: float | str,
+    min_growth: int,
+    threshold: float,
+    period: int,
+    min_units: int,
+    prune: str,
+    optimizer_state: str,
 ) -> None:
     """Raises if an option is out of its range."""
     if not is_number(threshold) or threshold <= 0:
         _refuse(
             "threshold (tau)", "a positive number: units below it are dropped, and new units have its size", threshold
         )
-    if not is_number(growth) or growth < 0:
-        _refuse("growth", "a share of the units, 0 or more", growth)
+    if growth != "adaptive" and (not is_number(growth) or growth < 0):
+        _refuse("growth", 'a share of the units, 0 or more, or "adaptive"', growth)
     for name, value, least in (("min_growth", min_growth, 0), ("period", period, 1), ("min_units", min_units, 1)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             _refuse(name, f"a whole number of at least {least}", value)
     if prune not in _PRUNE:
         _refuse("prune", f"one of {_PRUNE}", prune)
+    if growth == "adaptive" and prune != "period":
+        _refuse("prune", 'with growth="adaptive" "period", as it looks at which new units stay', prune)
     if optimizer_state not in _STATES:
         _refuse("optimizer_state", f"one of {_STATES}", optimizer_state)
 
@@ -52,6 +61,25 @@ def check_steps(period_steps: int | None) -> None:
     whole = isinstance(period_steps, (int, np.integer)) and not isinstance(period_steps, bool)
     if period_steps is not None and (not whole or period_steps < 1):
         _refuse("period_steps", "a whole number of at least 1, or None", period_steps)
+
+
+def check_proximal(penalty: UnitRegularizer, paths: UnitPaths, names: Sequence[str]) -> None:
+    """Raises unless the proximal step of the penalty is known for these spaces."""
+    kind = type(penalty)
+    if kind.shrunk is UnitRegularizer.shrunk:
+        _refuse("proximal", f"False with {kind.__name__}, whose step is not known here; take weighted_l1", True)
+    if penalty.of_each_weight:
+        return
+    spaces = paths.walked.spaces
+    for path in paths.paths:
+        scaled = paths.scale_of(path)
+        if scaled is not None and any(path.maker in spaces[name].owners for name in names):
+            _refuse(
+                "proximal",
+                f"False with {kind.__name__} where a normalisation scales units, as {scaled} does: gamma and beta weigh "
+                "differently in its norm, so that the proximal step has no closed form; take weighted_l1",
+                True,
+            )
 
 
 def sizable_spaces(paths: UnitPaths, asked: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:

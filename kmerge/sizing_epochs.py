@@ -173,15 +173,20 @@ class _Run:
                 state.load(None)
                 self._ready = True
             return state.working.trained
-        if schedule.grows(epoch):
-            state.grow(sizer.larger(state.sizes))
+        grows, before = schedule.grows(epoch), state.sizes
+        if grows:
+            state.grow(sizer.larger(before))
             self._restart()
             self._ready = False
         if not self._ready:
             state.load(sizer.alpha_at(epoch))
             self._ready = True
         state.set_alpha(sizer.alpha_at(epoch))
-        self._record = {"epoch": epoch, "grown": state.sizes, "room": dict(state.working.room)}
+        last = sizer.history_of_sizes[-1] if sizer.history_of_sizes else {}
+        new = {name: n - before[name] for name, n in state.sizes.items()}
+        if not grows and last and "stayed" not in last:
+            new = last["new"]  # the period goes on
+        self._record = {"epoch": epoch, "grown": state.sizes, "new": new, "room": dict(state.working.room)}
         return state.working.trained
 
     def train(self, epoch: int) -> dict:
@@ -221,9 +226,10 @@ class _Run:
         self._open = False
         self.state.pull()
         if self.schedule.prunes(epoch, last_part):
-            self.state.prune(self.sizer.min_units)
+            keep, grown, new = self.state.prune(self.sizer.min_units), self._record["grown"], self._record["new"]
             self._restart()
             self.state.refill()
+            self._record["stayed"] = {n: int(np.sum(ranks >= grown[n] - new[n])) for n, ranks in keep.items()}
             self._record |= {"change": self.state.change, "not_exact": self.state.not_exact}
         self.sizer.history_of_sizes.append({**self._record, "sizes": self.state.sizes})
 

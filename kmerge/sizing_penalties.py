@@ -5,8 +5,9 @@ effective weights, `gamma * w / std`, and for beta: their gradient goes to gamma
 out. So the penalty is that of the network with its normalisations folded in.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -21,6 +22,13 @@ from kmerge.unit_paths import UnitPaths, unit_axis, weight_index
 _TINY = 1e-12
 
 
+class Member(NamedTuple):
+    """A weight, and the number of its axis of units."""
+
+    variable: keras.Variable
+    at: int
+
+
 @dataclass(frozen=True)
 class Term:
     """Some weights of units.
@@ -28,10 +36,14 @@ class Term:
     Attributes:
         parts: gives arrays that each hold weights of all units, of the shape (weights of a unit, positions).
         units: for each position, the place of its unit among those of all spaces; the place behind the last for none.
+        members: the weights that the penalty moves.
+        kernels: of a normalisation, gives the norms of the kernels that gamma, the first member, stands for; else None.
     """
 
     parts: Callable[[], list]
     units: np.ndarray
+    members: Sequence[Member]
+    kernels: Callable[[], keras.KerasTensor] | None = None
 
 
 class SizingPenalty(keras.layers.Layer):
@@ -139,8 +151,8 @@ class Terms:
             same = next((members for known, members in groups if np.array_equal(known, ids)), None)
             if same is None:
                 groups.append((ids, same := []))
-            same.append((variable, at))
-        return [Term(_parts_of(members), self._units(ids)) for ids, members in groups]
+            same.append(Member(variable, at))
+        return [Term(parts_of(members), self._units(ids), members) for ids, members in groups]
 
     def _scaled(self, path: str, makers: list[str]) -> Term:
         gamma, _, ids = self._axis(path, "gamma", "channel")
@@ -150,30 +162,34 @@ class Terms:
             self._of_maker(maker, name, ids) for maker in makers for name in self._paths.kernels(maker, "produces")
         ]
 
-        def parts():
+        def norms_of_kernels():
             kernels = 0.0
             for kernel, positions, here in sources:
                 norm = norms(*kernel())
                 if moving is None:  # a group norm: its standard deviation is not kept, but goes with the weights
                     norm = norm / (ops.sqrt(ops.sum(ops.square(kernel()[0]), axis=0)) + _TINY)
                 kernels = kernels + ops.take(norm, positions) * here
-            if moving is not None:
-                kernels = kernels / ops.sqrt(ops.convert_to_tensor(moving) + layer.epsilon)
-            found = [ops.convert_to_tensor(gamma) * ops.stop_gradient(kernels)]
+            return kernels if moving is None else kernels / ops.sqrt(ops.convert_to_tensor(moving) + layer.epsilon)
+
+        def parts():
+            found = [ops.convert_to_tensor(gamma) * ops.stop_gradient(norms_of_kernels())]
             found += [] if beta is None else [ops.convert_to_tensor(beta)]
             return [ops.expand_dims(values, 0) for values in found]
 
-        return Term(parts, self._units(ids))
+        members = [Member(variable, 0) for variable in (gamma, beta) if variable is not None]
+        return Term(parts, self._units(ids), members, norms_of_kernels)
 
     def _of_maker(self, maker: str, name: str, wanted: np.ndarray) -> tuple:
         """The parts of a kernel, where the units `wanted` stand in it, and 1 for each that it makes, else 0."""
         variable, at, ids = self._axis(maker, name, "produces")
         first = positions_of(np.unique(wanted), ids)
         found = first[np.searchsorted(np.unique(wanted), wanted)]
-        return _parts_of([(variable, at)]), np.maximum(found, 0).astype("int32"), (found >= 0).astype("float32")
+        return parts_of([Member(variable, at)]), np.maximum(found, 0).astype("int32"), (found >= 0).astype("float32")
 
 
-def _parts_of(members: list[tuple]) -> Callable[[], list]:
+def parts_of(members: Sequence[Member]) -> Callable[[], list]:
+    """A function that gives the weights of members, each of the shape (weights of a unit, units)."""
+
     def parts():
         found = []
         for variable, at in members:

@@ -33,6 +33,7 @@ class SizingState:
         threshold: units below it go; new units are of this size.
         arguments: of `compile`.
         seed: of new units.
+        proximal: whether the penalty shrinks weights after each step; then units go that are zero.
 
     Attributes:
         weights: of the units alive, with their slots.
@@ -53,7 +54,9 @@ class SizingState:
         threshold: float,
         arguments: Mapping,
         seed: int,
+        proximal: bool = False,
     ):
+        self.proximal = proximal
         self.paths, self.regularizer, self.threshold = paths, regularizer, threshold
         self.geometry = Geometry(paths.walked, names)
         self.examples: object = None
@@ -98,10 +101,13 @@ class SizingState:
         return 1.0 if normalised and all(normalised) else self.threshold
 
     def prune(self, min_units: int) -> dict[str, np.ndarray]:
-        """Drops the units below the threshold; the largest stay where too few would. Returns what is kept."""
+        """Drops the units below the threshold, or with proximal steps those that are zero; returns what is kept.
+
+        The largest stay where too few would.
+        """
         keep = {}
         for name, values in EffectiveWeights(self.paths, self.weights).sizes().items():
-            stays = values >= self.threshold
+            stays = values > 0.0 if self.proximal else values >= self.threshold
             if stays.sum() < min_units:
                 stays[np.argsort(-values, kind="stable")[:min_units]] = True
             keep[name] = np.flatnonzero(stays)
@@ -187,10 +193,9 @@ class SizingState:
     def set_alpha(self, alpha: float) -> None:
         """Sets the factors of the units alive."""
         factors = []
-        for name in self.geometry.names:
-            ranks = np.arange(1, 1 + self.working.room[name])
-            ranks[self.sizes[name] :] = 0
-            factors.append(self.regularizer.coefficients(ranks, alpha))
+        for name, fan_in in EffectiveWeights(self.paths, self.weights).fan_in().items():
+            alive = self.regularizer.coefficients(np.arange(1, 1 + self.sizes[name]), alpha, fan_in)
+            factors.append(np.pad(alive, (0, self.working.room[name] - len(alive))))
         self.working.penalty.set_factors(np.concatenate(factors))
 
     def refill(self) -> None:
@@ -227,7 +232,8 @@ class SizingState:
         return model.plain
 
     def _built(self, room: Mapping[str, int], plain: bool) -> WorkingModel:
-        model = WorkingModel(self.geometry, room, None if plain else (self.paths, self.regularizer), self.arguments)
+        penalised = None if plain else (self.paths, self.regularizer)
+        model = WorkingModel(self.geometry, room, penalised, self.arguments, self.proximal)
         if self.others is None:
             self._adopt(model)
         return model
@@ -252,7 +258,7 @@ class SizingState:
             self.weights.arrays[key].append(values.pop(0))
             self.weights.starts[key].append(slot.start)
         taken = {s.variable for s in (own if carried else self.slots)}
-        kept = [v for i, v in enumerate((given if carried else optimizer).variables) if i not in taken]
+        kept = [v for i, v in enumerate(given.variables if carried else model.optimizer_variables) if i not in taken]
         layers = [template.layers[path] for path in model.layers]
         self.others = [array_of(v) for layer in layers for v in stray_variables(layer)] + [array_of(v) for v in kept]
 
@@ -276,8 +282,3 @@ def _weights_of(walked: Trace, geometry: Geometry) -> SizedWeights:
     arrays = {(path, i): [array_of(walked.layers[path].weights[i])] for path, i in keys}
     sizes = {name: walked.spaces[name].size for name in geometry.names}
     return SizedWeights(geometry, sizes, arrays, {key: [0.0] for key in keys})
-
-
-def grown_sizes(sizes: Mapping[str, int], growth: float, min_growth: int) -> dict[str, int]:
-    """The sizes after units are added: a share of each, rounded down, but at least so many."""
-    return {name: n + max(int(n * growth), min_growth) for name, n in sizes.items()}

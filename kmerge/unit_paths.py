@@ -176,6 +176,19 @@ class EffectiveWeights:
         total[np.isnan(total)] = np.inf
         return self._weights.geometry.by_space(total, self._weights.sizes)
 
+    def fan_in(self) -> dict[str, np.ndarray]:
+        """By space, how many weights each unit has in the kernels and biases on its paths; at least 1."""
+        layers = {(p.maker, "produces") for p in self._paths.paths}
+        layers |= {(name, "channel") for p in self._paths.paths for name in p.passes if self._paths.holds_kernel(name)}
+        total = np.zeros(self._count, int)
+        for path, role in layers:
+            names = dict.fromkeys(self._paths.kernels(path, role), role)
+            names |= {name: self._paths.walked.axes[path][name][0].role for name in self._biases(path)}
+            for name, of_role in names.items():
+                values, units = self._rows(path, name, of_role)
+                np.add.at(total, units, values.shape[1])
+        return self._weights.geometry.by_space(np.maximum(total, 1), self._weights.sizes)
+
     def _of_meeting(self, meeting: Meeting) -> np.ndarray:
         """NaN for units that no part of it makes; such a part says nothing in a product."""
         values = [self._of_meeting(p) if isinstance(p, Meeting) else self._of_path(p) for p in meeting.parts]

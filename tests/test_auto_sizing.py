@@ -308,6 +308,8 @@ def test_spaces_can_be_chosen_and_the_others_say_why():
         (dict(alpha=lambda epoch: -1.0), "alpha must be a positive number.*received -1.0"),
         (dict(threshold=0.0), r"threshold \(tau\) must be a positive number.*received 0.0"),
         (dict(growth=-0.1), "growth must be a share.*received -0.1"),
+        (dict(growth="much"), "growth must be a share.*or \"adaptive\", received 'much'"),
+        (dict(growth="adaptive", prune="end"), 'prune must be with growth="adaptive" "period".*received \'end\''),
         (dict(min_units=0), "min_units must be a whole number of at least 1, received 0"),
         (dict(period=1.5), "period must be a whole number of at least 1, received 1.5"),
         (dict(period_steps=0), "period_steps must be a whole number of at least 1, or None, received 0"),

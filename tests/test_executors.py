@@ -90,12 +90,16 @@ def test_a_run_whose_worker_is_killed_is_tried_again_as_often_as_that_is_allowed
 
 
 def test_a_run_that_takes_too_long_fails_and_the_rest_goes_on(tmp_path):
-    process, folder = _long(tmp_path, "one_model", "best_of_three", options=["--timeout", "25"])
-    out, err = process.communicate(timeout=100)
-    assert process.returncode == run.FAILED, out + err
-    table = launches.table_of(folder / "runs.csv")
-    assert launches.statuses(table) == {("best_of_three", 100): "done", ("one_model", 100): "failed"}
-    assert "longer than the limit of 25 seconds" in next(row["error"] for row in table if row["status"] == "failed")
+    runs = []
+    for seed, seconds in enumerate((0.05, 1000.0, 0.05)):
+        content = {"suite": "dummy", "strategy": "sleeps", "seed": seed, "scale": 1.0, "examples": None, "backend": "jax"}
+        runs.append(store.RunFolder.of(tmp_path, content))
+        runs[-1].create({"seconds": seconds})
+    environment, module = executors.worker_environment("jax"), "benchmarks.scheduling_worker"
+    with executors.LocalProcesses(1, environment, timeout=4.0, retries=1, module=module) as workers:
+        ends = [(event.kind, event.run.path) for event in workers.run([runs]) if event.kind != "start"]
+    assert ends == [("done", runs[0].path), ("failed", runs[1].path), ("done", runs[2].path)]
+    assert "longer than the limit of 4 seconds" in runs[1].failure["error"]
 
 
 def test_a_launch_stops_after_so_many_failures_and_repeats_only_what_failed(tmp_path):

@@ -91,7 +91,7 @@ def test_a_wrong_table_is_refused_by_key(tmp_path, old, new, message):
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        ('"deep_resnet"', '"deep"', "unknown architecture 'deep'; there are deep_resnet, lenet"),
+        ('"deep_resnet"', '"deep"', "unknown architecture 'deep'; there are das_cnn, das_dense, deep_resnet"),
         ("width = 2", "hidden = 2", r"\[teacher.architecture\]: unknown keys \['hidden'\].*depth, width, stem"),
         ("depth = 18", "depth = 19", "18, 34, 50, 101, 152.*received 19"),
         ('"deep_resnet"\ndepth = 18\nwidth = 2', '"lenet"', r"28x28 or 32x32 images.*received \(8, 8, 1\)"),

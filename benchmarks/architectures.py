@@ -48,9 +48,13 @@ class _TorchLayers:
             settings |= {"bias_initializer": uniform("bias"), "bias_regularizer": self._penalty()}
         return settings
 
-    def dense(self, x, units: int, name: str, activation: str | None = None, use_bias: bool = True):
-        weights = self._weights(name, x.shape[-1], use_bias)
+    def dense(self, x, units: int, name: str, activation: str):
+        weights = self._weights(name, x.shape[-1], use_bias=True)
         return layers.Dense(units, activation=activation, name=name, **weights)(x)
+
+    def output(self, x, units: int, name: str, use_bias: bool = True):
+        """Logits, in float32 also where the layers before them compute in less: losses and rankings need its digits."""
+        return layers.Dense(units, name=name, dtype="float32", **self._weights(name, x.shape[-1], use_bias))(x)
 
     def conv(self, x, filters: int, size: int, name: str, padding: str = "same", use_bias: bool = True):
         weights = self._weights(name, x.shape[-1] * size * size, use_bias)
@@ -107,7 +111,7 @@ def mlp(
     x = inputs = keras.Input(input_shape, name="input")
     for number, units in enumerate(hidden, 1):
         x = torch.dense(x, widen * units, f"dense_{number}", "relu")
-    return keras.Model(inputs, torch.dense(x, outputs, "output"), name="mlp")
+    return keras.Model(inputs, torch.output(x, outputs, "output"), name="mlp")
 
 
 def lenet(
@@ -159,7 +163,7 @@ def lenet(
     x = layers.Flatten(name="flatten")(x)
     x = torch.dense(x, widen * units[0], "dense_1", activation)
     x = torch.dense(x, widen * units[1], "dense_2", activation)
-    return keras.Model(inputs, torch.dense(x, outputs, "logits"), name="lenet")
+    return keras.Model(inputs, torch.output(x, outputs, "logits"), name="lenet")
 
 
 def _block(torch: _TorchLayers, x, convolutions: list[tuple[int, int, int]], name: str):
@@ -228,7 +232,7 @@ def resnet(
             strides = 2 if stage > 1 and block == 1 else 1
             x = _basic_block(torch, x, width * 2 ** (stage - 1), strides, f"stage_{stage}_block_{block}")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return keras.Model(inputs, torch.dense(x, outputs, "logits"), name=f"resnet{depth}")
+    return keras.Model(inputs, torch.output(x, outputs, "logits"), name=f"resnet{depth}")
 
 
 # By depth: the block, and how many of it each stage has.
@@ -295,7 +299,7 @@ def deep_resnet(
             strides = 2 if stage > 1 and number == 1 else 1
             x = block(torch, x, width * 2 ** (stage - 1), strides, f"stage_{stage}_block_{number}")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return keras.Model(inputs, torch.dense(x, outputs, "logits"), name=f"resnet{depth}")
+    return keras.Model(inputs, torch.output(x, outputs, "logits"), name=f"resnet{depth}")
 
 
 def vgg11(
@@ -343,7 +347,7 @@ def vgg11(
             x = layers.Activation("relu", name=f"relu_{number}")(x)
         x = layers.MaxPooling2D(2, name=f"pool_{stage}")(x)
     x = layers.Flatten(name="flatten")(x)
-    return keras.Model(inputs, torch.dense(x, outputs, "logits", use_bias=False), name="vgg11")
+    return keras.Model(inputs, torch.output(x, outputs, "logits", use_bias=False), name="vgg11")
 
 
 ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {

@@ -20,6 +20,7 @@ from benchmarks.suites import PAPER, SUITES, Suite, load_suite
 from benchmarks.summaries import mean
 
 BACKENDS = ("tensorflow", "jax")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 STATUSES = ("failed", "unfinished", "missing")
 
 
@@ -107,6 +108,8 @@ def planned_runs(suite: Suite, options: argparse.Namespace) -> list[RunFolder]:
         "examples": options.examples,
         "backend": backend,
     }
+    if options.precision != "float32":  # runs of before this could be chosen keep their names
+        common["precision"] = options.precision
     if options.match == "compute":
         factors = _factors(options.out / suite.name, common, suite.strategies[0], strategies)
         own = {name: {**own[name], **factors[name]} for name in strategies}

@@ -27,7 +27,17 @@ from pathlib import Path
 
 from benchmarks.datasets import IMAGES
 from benchmarks.executors import Executor, LocalProcesses, default_jobs, worker_environment
-from benchmarks.planning import BACKENDS, STATUSES, UsageError, batches, listing, named_suite, plan_text, planned_runs
+from benchmarks.planning import (
+    BACKENDS,
+    PRECISIONS,
+    STATUSES,
+    UsageError,
+    batches,
+    listing,
+    named_suite,
+    plan_text,
+    planned_runs,
+)
 from benchmarks.progress import progress
 from benchmarks.ray_executor import RayTasks
 from benchmarks.report import write_report
@@ -130,6 +140,12 @@ def _parser() -> argparse.ArgumentParser:
         help="on JAX: train K seeds of a strategy in one program, which keeps a GPU busy (default: 1)",
     )
     parser.add_argument("--backend", choices=BACKENDS, help="of Keras (default: $KERAS_BACKEND, or tensorflow)")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="of the networks; a mixed one keeps weights and logits in float32 (default: float32)",
+    )
     parser.add_argument("--list", action="store_true", help="list suites and strategies")
     parser.add_argument(
         "--tables", action="store_true", help="rebuild tables and figures from the run folders; run nothing"

@@ -23,7 +23,7 @@ def _selu(seed: int, name: str) -> dict:
 
 def _output(x, outputs: int, seed: int, name: str):
     start = keras.initializers.GlorotUniform(seed=seed_of("init", seed, name, "kernel"))
-    return layers.Dense(outputs, kernel_initializer=start, name=name)(x)
+    return layers.Dense(outputs, kernel_initializer=start, dtype="float32", name=name)(x)
 
 
 def _widths(hidden: tuple[int, ...], widen: int, network: str) -> list[int]:

@@ -140,7 +140,9 @@ def protocol_text(row: Row) -> str:
     """The protocol of a row in words."""
     examples = "all examples" if row["examples"] is None else f"{row['examples']} examples"
     match = f"equal {row['match']}" if row.get("match") else "equal epochs"
-    return f"{row['suite']}: scale {row['scale']:g}, {match}, {examples}, {row['backend']} (protocol {row['protocol']})"
+    precision = "" if row.get("precision") in (None, "float32") else f" {row['precision']}"
+    backend = f"{row['backend']}{precision}"
+    return f"{row['suite']}: scale {row['scale']:g}, {match}, {examples}, {backend} (protocol {row['protocol']})"
 
 
 def unit(metric: str) -> str:

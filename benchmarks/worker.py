@@ -208,6 +208,7 @@ def train(run: RunFolder, stages: StageCache) -> tuple[dict[str, Any], list[dict
             f"This run is for the backend {configuration['backend']}; Keras runs on {keras.backend.backend()}. "
             f"Set KERAS_BACKEND={configuration['backend']}."
         )
+    keras.config.set_dtype_policy(configuration.get("precision", "float32"))
     name, seed = configuration["strategy"], configuration["seed"]
     keras.utils.set_random_seed(seed_of("run", configuration["suite"], name, seed))
     scale, launch = configuration["scale"] * configuration.get("factor", 1.0), run.launch

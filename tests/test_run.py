@@ -343,6 +343,18 @@ def test_a_machine_with_numpy_keras_and_jax_alone_runs_a_suite_from_cached_array
     assert status == run.USAGE and "pip install tensorflow" in err
 
 
+def test_networks_of_mixed_precision_are_runs_of_their_own_and_end_in_float32_logits(tmp_path):
+    suite = launches.variant(tmp_path, "digits", ("width = 8", "width = 2"))
+    arguments = ("--suite", suite, "--scale", "0.001", "--examples", "64", "--strategy", "l0_merge", "--seeds", "1")
+    status, out, err = launches.launch(*arguments, "--precision", "mixed_bfloat16", *launches.places(tmp_path))
+    assert status == run.DONE, out + err
+    (row,) = launches.table_of(tmp_path / "out" / "variant" / "runs.csv")
+    assert row["precision"] == "mixed_bfloat16" and 0 <= float(row["test_last"]) <= 1
+    assert "mixed_bfloat16 (protocol" in out
+    alone = launches.launch(*arguments, *launches.places(tmp_path), "--dry-run")[1]
+    assert "1 runs, 1 to do" in alone and row["run"] not in alone
+
+
 def test_published_tables_are_not_replaced(tmp_path):
     (tmp_path / "sine").mkdir()
     (tmp_path / "sine" / "runs.csv").write_text("suite,strategy\n")

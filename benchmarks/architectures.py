@@ -69,20 +69,24 @@ class _TorchLayers:
         if strides > 1 and size > 1:
             # Keras pads "same" on the far sides only when the stride is 2; PyTorch pads all sides alike.
             x = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
+        x = self.he_conv(x, filters, size, name, strides, padding="same" if strides == 1 else "valid")
+        return self.norm(x, f"{name}_bn")
+
+    def he_conv(self, x, filters: int, size: int, name: str, strides: int = 1, padding: str = "same"):
+        """A convolution without bias whose start keeps the size of gradients through ReLUs (He et al., 2015)."""
         start = keras.initializers.VarianceScaling(
             2.0, "fan_out", "untruncated_normal", seed=seed_of("init", self.seed, name, "kernel")
         )
-        x = layers.Conv2D(
+        return layers.Conv2D(
             filters,
             size,
             strides,
-            padding="same" if strides == 1 else "valid",
+            padding=padding,
             use_bias=False,
             kernel_initializer=start,
             kernel_regularizer=self._penalty(),
             name=name,
         )(x)
-        return self.norm(x, f"{name}_bn")
 
 
 def mlp(
@@ -341,9 +345,12 @@ def vgg11(
     for stage, widths in enumerate(((1,), (2,), (4, 4), (8, 8), (8, 8)), 1):
         for times in widths:
             number += 1
-            x = torch.conv(x, widen * times * width, 3, f"conv_{number}", use_bias=False)
+            name, filters = f"conv_{number}", widen * times * width
             if batch_norm:
-                x = torch.norm(x, f"conv_{number}_bn")
+                x = torch.norm(torch.conv(x, filters, 3, name, use_bias=False), f"{name}_bn")
+            else:
+                # PyTorch's default start would shrink the signal to a sixth in each layer, with nothing to restore it.
+                x = torch.he_conv(x, filters, 3, name)
             x = layers.Activation("relu", name=f"relu_{number}")(x)
         x = layers.MaxPooling2D(2, name=f"pool_{stage}")(x)
     x = layers.Flatten(name="flatten")(x)

@@ -171,6 +171,14 @@ def test_wrong_sizes_are_refused():
         ARCHITECTURES["vgg11"]((28, 28, 1), 10, 1)
 
 
+def test_vgg11_without_normalisation_starts_with_a_signal():
+    """PyTorch's default start shrinks it by four orders of magnitude, and the network then learns nothing for long."""
+    model = ARCHITECTURES["vgg11"]((32, 32, 3), 10, 1, width=16)
+    images = np.random.default_rng(0).normal(size=(32, 32, 32, 3)).astype("float32")
+    first, last = keras.Model(model.input, [model.get_layer(name).output for name in ("conv_1", "conv_8")])(images)
+    assert 0.2 < numpy(last).std() / numpy(first).std() < 5
+
+
 def positions(images):
     """Row and column of the brightest pixel of each image."""
     flat = numpy(images)[..., 0].reshape(len(images), -1).argmax(axis=1)

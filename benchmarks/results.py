@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.store import HISTORY_COLUMNS, RUN_COLUMNS, read_runs
+from benchmarks.store import HISTORY_COLUMNS, RUN_COLUMNS, read_runs, write_csv
 
 Row = Mapping[str, Any]
 
@@ -77,16 +77,28 @@ def read_results(folder: Path) -> Results:
         results = _from_tables(folder)
     else:
         raise ResultsError(f"{folder} holds no results: expected a folder `runs` in it, or a file runs.csv.")
-    rows = []
+    rows: dict[tuple, Row] = {}
     for row in results.rows:
         fault = _fault(row)
+        if fault is None and rows.setdefault((row["protocol"], row["strategy"], row["seed"]), row) is not row:
+            fault = "another row, which counts, is of the same strategy and seed"
         if fault is None:
-            rows.append(row)
-        else:
-            results.problems.append(f"Run {row.get('run')} is left out: {fault}. Delete its folder to repeat it.")
-    known = {row["run"] for row in rows}
+            continue
+        results.problems.append(f"Run {row.get('run')} is left out: {fault}. Delete its folder to repeat it.")
+    known = {row["run"] for row in rows.values()}
     history = {run: epochs for run, epochs in results.history.items() if run in known}
-    return Results(folder, rows, history, results.configurations, results.problems)
+    return Results(folder, list(rows.values()), history, results.configurations, results.problems)
+
+
+def write_tables(results: Results) -> None:
+    """Write runs.csv and history.csv anew: of all that can be trusted, whatever its status.
+
+    Args:
+        results: of a folder with run folders.
+    """
+    write_csv(results.folder / "runs.csv", RUN_COLUMNS, results.rows)
+    epochs = [epoch for row in results.rows for epoch in results.history.get(row["run"], [])]
+    write_csv(results.folder / "history.csv", HISTORY_COLUMNS, epochs)
 
 
 def _from_runs(folder: Path) -> Results:

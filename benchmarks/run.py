@@ -41,8 +41,8 @@ from benchmarks.planning import (
 from benchmarks.progress import progress
 from benchmarks.ray_executor import RayTasks
 from benchmarks.report import write_report
-from benchmarks.results import read_results
-from benchmarks.store import RunFolder, commit, is_disk_full, write_tables
+from benchmarks.results import read_results, write_tables
+from benchmarks.store import RunFolder, commit, is_disk_full
 from benchmarks.suites import PAPER, SUITES, Suite
 
 DONE, FAILED, USAGE, DATA_MISSING, INTERRUPTED = 0, 1, 2, 3, 130
@@ -335,8 +335,8 @@ def _execute(shared: Sequence[Sequence[RunFolder]], executor: Executor, most_fai
 def _write_results(folder: Path, order: Sequence[str], protocol: str | None = None) -> int:
     """Rebuild tables and figures from the folders; print what concerns a protocol, or all of it."""
     try:
-        write_tables(folder)
         results = read_results(folder)
+        write_tables(results)
         sections = write_report(results, list(dict.fromkeys(order)))
     except OSError as error:
         print(f"The tables of {folder} are not up to date: {error}. The runs' folders are.", file=sys.stderr)

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from benchmarks.executors import LocalProcesses, worker_environment
 from benchmarks.planning import batches
-from benchmarks.results import read_results
-from benchmarks.store import RunFolder, write_tables
+from benchmarks.results import read_results, write_tables
+from benchmarks.store import RunFolder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,10 +63,11 @@ def _measured(folder: Path, options: argparse.Namespace) -> tuple[float, float, 
     with executor as workers:
         for _ in workers.run(batches(runs, most=10, jobs=options.jobs)):
             pass
-    write_tables(folder)
+    results = read_results(folder)
+    write_tables(results)
     wall = time.monotonic() - began
     counts: dict[str, int] = {}
-    for row in read_results(folder).rows:
+    for row in results.rows:
         counts[row["status"]] = counts.get(row["status"], 0) + 1
     return wall, slept, counts
 

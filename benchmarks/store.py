@@ -223,7 +223,7 @@ class RunFolder:
     @property
     def status(self) -> str:
         """One of "done", "failed", "unfinished" (was started, or lost a file) and "missing" (never started)."""
-        if (self.path / "done").exists() and self.result is not None:
+        if (self.path / "done").exists() and all(map(_mapping, (self.path / "config.json", self.path / "result.json"))):
             return "done"
         if self.failure is not None:
             return "failed"
@@ -324,19 +324,6 @@ def write_csv(path: Path, columns: tuple[str, ...], rows: list[Mapping[str, Any]
     for row in rows:
         writer.writerow({k: json_text(v) if isinstance(v, (dict, list)) else v for k, v in row.items()})
     write_atomically(path, text.getvalue())
-
-
-def write_tables(suite_folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Rebuild runs.csv and history.csv from the run folders.
-
-    Returns:
-        The rows of runs.csv, and a sentence about each folder that was left out.
-    """
-    runs, problems = read_runs(suite_folder)
-    rows = [run.row() for run in runs]
-    write_csv(Path(suite_folder) / "runs.csv", RUN_COLUMNS, rows)
-    write_csv(Path(suite_folder) / "history.csv", HISTORY_COLUMNS, [row for run in runs for row in run.history()])
-    return rows, problems
 
 
 def commit() -> str:

@@ -34,8 +34,8 @@ def _fill(folder, **changes):
 
 
 def _report(folder):
-    store.write_tables(folder)
     found = results.read_results(folder)
+    results.write_tables(found)
     sections = report.write_report(found, ORDER)
     text = (folder / "summary.md").read_text()
     assert sections.keys() == {row["protocol"] for row in found.rows} and all(
@@ -205,7 +205,7 @@ def test_latex_tables_hold_what_the_others_hold(tmp_path):
 
 def test_published_results_are_read_from_their_tables(tmp_path, capsys):
     _fill(tmp_path / "whole")
-    store.write_tables(tmp_path / "whole")
+    results.write_tables(results.read_results(tmp_path / "whole"))
     published = tmp_path / "published"
     published.mkdir()
     shutil.copy(tmp_path / "whole" / "runs.csv", published)
@@ -260,6 +260,26 @@ def test_truncated_tables_are_told(tmp_path):
     assert len(found.rows) == 4 and "not as many cells as columns" in found.problems[0]
 
 
+def test_a_row_that_stands_twice_in_a_table_counts_once(tmp_path):
+    _fill(tmp_path / "whole")
+    _report(tmp_path / "whole")
+    lines = (tmp_path / "whole" / "runs.csv").read_text().splitlines()
+    (tmp_path / "runs.csv").write_text("\n".join([*lines, *lines[1:3]]))
+    found = results.read_results(tmp_path)
+    assert len(found.rows) == len(lines) - 1 and len(found.problems) == 2
+    assert "another row, which counts, is of the same strategy and seed" in found.problems[0]
+
+
+def test_a_broken_history_leaves_the_tables_whole(tmp_path):
+    run = _finish(tmp_path, "l0_merge", 1, 0.9, history=[{"phase": "single", "epoch": 1}])
+    _finish(tmp_path, "l0_merge", 2, 0.8, history=[{"phase": "single", "epoch": 1}])
+    (run.path / "history.json").write_text("[3]")
+    text = _report(tmp_path)
+    assert f"{run.path / 'history.json'} is not a list of epochs" in text
+    assert [row["seed"] for row in _table(tmp_path / "runs.csv")] == ["1", "2"]
+    assert [row["seed"] for row in _table(tmp_path / "history.csv")] == ["2"]
+
+
 def test_markdown_tables_have_equal_rows(tmp_path):
     _fill(tmp_path)
     lines = [line for line in _report(tmp_path).splitlines() if line.startswith("|")]
@@ -270,7 +290,7 @@ def test_markdown_tables_have_equal_rows(tmp_path):
 @pytest.mark.parametrize(("column", "fault"), [("status", "its status is '../x'"), ("protocol", "its protocol is '../x'")])
 def test_tables_of_strangers_with_names_that_mean_nothing_are_told(tmp_path, column, fault):
     _fill(tmp_path / "whole")
-    store.write_tables(tmp_path / "whole")
+    results.write_tables(results.read_results(tmp_path / "whole"))
     table = _table(tmp_path / "whole" / "runs.csv")
     store.write_csv(tmp_path / "runs.csv", tuple(table[0]), [table[0] | {column: "../x"}, *table[1:]])
     found = results.read_results(tmp_path)

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks import store
+from benchmarks import results, store
 
 CONFIGURATION = {"suite": "s", "strategy": "one_model", "seed": 3, "scale": 0.5, "examples": None, "backend": "jax"}
 RESULT = {"metric": "mse", "test_last": 0.25, "test_best": 0.125, "epochs": 4, "extras": {"big": 0.5}}
@@ -37,6 +37,12 @@ def test_of_runs_that_differ_in_settings_of_their_own_the_newest_that_is_done_co
     assert {run.path for run in store.read_runs(tmp_path)[0]} == {other.path, second.path}
     third.finish(RESULT, HISTORY)
     assert {run.path for run in store.read_runs(tmp_path)[0]} == {other.path, third.path}
+
+
+def _tables(folder):
+    found = results.read_results(folder)
+    results.write_tables(found)
+    return found.rows, found.problems
 
 
 def _python(code, *arguments, **options):
@@ -74,19 +80,19 @@ def test_statuses_of_a_run(tmp_path):
     assert run.status == "done"
 
 
-@pytest.mark.parametrize("lost", ["done", "result.json"])
+@pytest.mark.parametrize("lost", ["done", "result.json", "config.json"])
 def test_a_run_without_all_its_files_is_not_done(tmp_path, lost):
     run = _run(tmp_path)
     run.finish(RESULT, HISTORY)
     (run.path / lost).unlink()
-    assert run.status == "unfinished"
+    assert run.status == ("missing" if lost == "config.json" else "unfinished")
 
 
 def test_tables_hold_every_run_whatever_its_status(tmp_path):
     _run(tmp_path).finish(RESULT, HISTORY)
     _run(tmp_path, seed=4).fail('ValueError: a, "quoted"\nreason', "")
     _run(tmp_path, seed=5)
-    rows, problems = store.write_tables(tmp_path)
+    rows, problems = _tables(tmp_path)
     assert problems == []
     with open(tmp_path / "runs.csv", newline="") as file:
         table = list(csv.DictReader(file))
@@ -110,7 +116,7 @@ def test_corrupt_and_foreign_folders_are_reported_and_left_out(tmp_path):
     (tmp_path / "runs" / "holiday_photos").mkdir()
     (tmp_path / "runs" / "list").mkdir()
     (tmp_path / "runs" / "list" / "config.json").write_text("[1]")
-    rows, problems = store.write_tables(tmp_path)
+    rows, problems = _tables(tmp_path)
     assert [row["seed"] for row in rows] == [3]
     assert len(problems) == 4
     for name in (corrupt.name, edited.name, "holiday_photos", "list"):
@@ -141,18 +147,18 @@ def test_eight_processes_write_one_table_and_their_own_runs(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from benchmarks import store
+from benchmarks import results, store
 for seed in range(int(sys.argv[2]) * 10, int(sys.argv[2]) * 10 + 10):
     run = store.RunFolder.of(Path(sys.argv[1]), {"suite": "s", "strategy": "a", "seed": seed})
     run.create({})
-    run.finish({"test_last": seed}, [])
-    store.write_tables(Path(sys.argv[1]))
+    run.finish({"metric": "mse", "test_last": seed, "test_best": seed}, [])
+    results.write_tables(results.read_results(Path(sys.argv[1])))
 """
     processes = [_python(code, tmp_path, i) for i in range(8)]
     for process in processes:
         _, err = process.communicate(timeout=100)
         assert process.returncode == 0, err
-    rows, problems = store.write_tables(tmp_path)
+    rows, problems = _tables(tmp_path)
     assert problems == [] and [row["test_last"] for row in rows] == list(range(80))
 
 

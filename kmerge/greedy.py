@@ -29,6 +29,7 @@ from kmerge.graph import clone_operation
 from kmerge.seeds import seed_of
 
 _BATCH = 256
+_PROBES, _PROBE_SIZE = 4, 0.01
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,30 @@ class LocalProblem:
     def arrays(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What the model is to read and to put out for these examples, a row for each."""
         return _rows(self.reader, x, [1.0] * len(self.reader.outputs)), _rows(self.target, x, self.scales)
+
+    def curvature(self, x: np.ndarray) -> float:
+        """How steep the mean squared error is in the weights of the layers, at the most.
+
+        Gradient descent is stable at a learning rate of one over it. What a layer reads is not normalised, so the rate
+        that suits the whole model need not suit the problem.
+
+        Args:
+            x: examples of what the model reads, the first array of `arrays`.
+
+        Returns:
+            The trace of the Gauss-Newton matrix, estimated by random probes; the largest eigenvalue is not larger.
+        """
+        weights = [weight for layer in self.layers.values() for weight in layer.trainable_variables]
+        before = [keras.ops.convert_to_numpy(weight) for weight in weights]
+        here = _computed(self.model, x)[0]
+        rng, squares = np.random.default_rng(seed_of("curvature")), []
+        for _ in range(_PROBES):
+            for weight, value in zip(weights, before, strict=True):
+                weight.assign(value + _PROBE_SIZE * rng.standard_normal(value.shape))
+            squares.append(np.mean(np.square(_computed(self.model, x)[0] - here)))
+        for weight, value in zip(weights, before, strict=True):
+            weight.assign(value)
+        return 2 * float(np.mean(squares)) / _PROBE_SIZE**2
 
 
 def spaces_to_identify(big: keras.Model) -> list[str]:

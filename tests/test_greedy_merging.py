@@ -115,6 +115,25 @@ def test_mimicry_trains_the_students_layer_towards_the_parents_units(big, sample
     assert history["loss"][-1] < 0.8 * history["loss"][0]
 
 
+def test_curvature_says_which_rate_is_stable(big, sample):
+    chosen = {"stem": np.array([0, 2, 5, 6]), "inner": np.array([1, 2, 3, 8, 9, 10])}
+    large = 30 * sample
+    problem = mimicry(big, kmerge.select(big, chosen), "logits", chosen, large)
+    x, y = problem.arrays(large)
+    before = problem.model.get_weights()
+    curvature = problem.curvature(x)
+    # Of a Dense layer, each output has the curvature of its inputs and its bias.
+    assert curvature == pytest.approx(2 * (np.mean(np.sum(x**2, axis=1)) + 1) / problem.scales[0] ** 2, rel=0.3)
+    assert all(map(np.array_equal, before, problem.model.get_weights()))
+    losses = {}
+    for rate in (1 / curvature, 100 / curvature):
+        problem.model.set_weights(before)
+        problem.model.compile(keras.optimizers.SGD(rate), "mse")
+        losses[rate] = kmerge.fit(problem.model, x, y, batch_size=12, epochs=5, verbose=0).history["loss"]
+    assert sorted(losses[1 / curvature], reverse=True) == losses[1 / curvature]
+    assert losses[100 / curvature][-1] > 100 * losses[100 / curvature][0]
+
+
 def test_layers_in_nested_models_are_refused(sample):
     def nested(seed):
         inner = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Conv2D(2, 1, name="inside")], name="nested")

@@ -34,7 +34,10 @@ _ASKED_TO_END = 130
 
 @dataclass(frozen=True)
 class Event:
-    """What happened to a run: `kind` is "start", "epoch", "retry", "done" or "failed"; `detail` depends on it."""
+    """What happened to a run; `detail` depends on the kind.
+
+    Kinds are "start", "epoch", "waits" (for a network that another run trains), "resumes", "retry", "done", "failed".
+    """
 
     kind: str
     run: RunFolder
@@ -107,6 +110,7 @@ class _Worker:
     batch: Sequence[RunFolder]
     reported: set[Path] = field(default_factory=set)
     started: dict[Path, float] = field(default_factory=dict)
+    waiting: dict[Path, float] = field(default_factory=dict)
     late: RunFolder | None = None
 
 
@@ -119,7 +123,8 @@ class LocalProcesses:
         jobs: how many workers at a time.
         environment: of the workers; see `worker_environment`.
         together: how many seeds a worker trains in one program.
-        timeout: seconds that a run may take; None for any time.
+        timeout: seconds that a run may take, those left out in which it waits for a network that another run trains; None
+            for any time.
         retries: how often a run is tried again whose worker was killed from outside.
         module: what a worker runs.
     """
@@ -188,8 +193,8 @@ class LocalProcesses:
         now = time.monotonic()
         for worker in self._workers:
             for run in worker.batch:
-                began = worker.started.get(run.path, now)
-                if worker.late is None and run.path not in worker.reported and now - began > self.timeout:
+                began, end = worker.started.get(run.path, now), worker.waiting.get(run.path, now)
+                if worker.late is None and run.path not in worker.reported and end - began > self.timeout:
                     worker.late = run
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         os.killpg(worker.process.pid, signal.SIGKILL)
@@ -268,6 +273,11 @@ def _event(worker: _Worker, message: dict[str, Any]) -> Event | None:
         return None
     if kind == "start":
         worker.started[run.path] = time.monotonic()
+    if kind == "waits":
+        worker.waiting[run.path] = time.monotonic()
+    if kind == "resumes":
+        now = time.monotonic()
+        worker.started[run.path] += now - worker.waiting.pop(run.path, now)
     if kind in ("done", "failed"):
         worker.reported.add(run.path)
     return Event(kind, run, message)

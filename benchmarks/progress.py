@@ -54,9 +54,12 @@ class _Live(_Lines):
 
     def show(self, event: Event) -> None:
         if event.kind == "start":
+            if event.run.path in self.tasks:  # on a machine that died
+                self.view.remove_task(self.tasks.pop(event.run.path))
             self.tasks[event.run.path] = self.view.add_task(event.run.name, total=None, note="starts")
-        elif event.kind == "epoch" and event.run.path in self.tasks:
-            self.view.update(self.tasks[event.run.path], note=_epoch(event.detail))
+        elif event.kind in ("epoch", "waits") and event.run.path in self.tasks:
+            note = _epoch(event.detail) if event.kind == "epoch" else "waits for a network that another run trains"
+            self.view.update(self.tasks[event.run.path], note=note)
         elif event.kind in ("retry", "done", "failed"):
             if event.run.path in self.tasks:
                 self.view.remove_task(self.tasks.pop(event.run.path))

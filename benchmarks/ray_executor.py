@@ -84,19 +84,31 @@ class RayTasks:
             batches: run folders that exist, on a disk that all machines have at the same place.
 
         Yields:
-            What became of each run, once its batch is through.
+            What happens, as it happens; what became of each run once its batch is through.
         """
         import ray
+        from ray.util.queue import Queue
+
+        # On the head, as the launch is lost without it anyway.
+        events = Queue(actor_options={"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}})
 
         waiting = list(batches)
         while waiting or self._running:
             while waiting and len(self._running) < (self._wanted_jobs or self._room()):
                 batch = waiting.pop(next_batch(waiting, list(self._running.values())))
                 folders = [str(run.path.absolute()) for run in batch]
-                self._running[self._task.remote(folders, **self.settings)] = batch
+                self._running[self._task.remote(folders, events, **self.settings)] = batch
             ready, _ = ray.wait(list(self._running), timeout=_SECONDS_BETWEEN_LOOKS)
+            yield from self._news(events)
             for reference in ready:
                 yield from self._ends(reference, self._running.pop(reference))
+
+    def _news(self, events: Any) -> Iterator[Event]:
+        """What the tasks have told since the last look."""
+        runs = {str(run.path.absolute()): run for batch in self._running.values() for run in batch}
+        for folder, kind, detail in events.get_nowait_batch(events.qsize()):
+            if folder in runs:
+                yield Event(kind, runs[folder], detail)
 
     def _room(self) -> int:
         """How many tasks the cluster, as it is now, has room for; one at least, which then waits for machines."""
@@ -152,10 +164,15 @@ def _share() -> dict[str, Any]:
 
 
 def _work_through(
-    folders: list[str], backend: str, threads: int, together: int, timeout: float | None, retries: int
+    folders: list[str], events: Any, backend: str, threads: int, together: int, timeout: float | None, retries: int
 ) -> dict[str, tuple[str, dict]]:
-    """On a machine of the cluster: do the runs of these folders; by folder, how each ended."""
+    """On a machine of the cluster: do the runs of these folders and tell what happens; by folder, how each ended."""
+    ends = {}
     runs = [RunFolder.read(Path(folder)) for folder in folders]
     with LocalProcesses(1, worker_environment(backend, threads), together, timeout, retries) as workers:
-        events = [event for event in workers.run([runs]) if event.kind in ("done", "failed")]
-    return {str(event.run.path): (event.kind, event.detail) for event in events}
+        for event in workers.run([runs]):
+            if event.kind in ("done", "failed"):
+                ends[str(event.run.path)] = event.kind, event.detail
+            else:
+                events.put((str(event.run.path), event.kind, event.detail))
+    return ends

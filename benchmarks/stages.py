@@ -60,6 +60,7 @@ class StageCache(Stages):
         on_epoch: is told of every epoch that ends, with its row.
         stop: whether to end before the next epoch.
         trainer: what trains; see `Alone`.
+        on_wait: is told "waits" when somebody else trains the stage that is asked for, and "resumes" when it is there.
     """
 
     def __init__(
@@ -68,11 +69,13 @@ class StageCache(Stages):
         on_epoch: Callable[[Mapping[str, Any]], None] = lambda row: None,
         stop: Stop | None = None,
         trainer: Any = None,
+        on_wait: Callable[[str], None] = lambda kind: None,
     ) -> None:
         self.folder = Path(folder)
         self._tell = on_epoch
         self._stop = stop or Stop()
         self._trainer = trainer or Alone()
+        self._tell_waiting = on_wait
         self._checkpoints: list[Checkpoint] = []
         self._phases = 0
 
@@ -85,7 +88,7 @@ class StageCache(Stages):
         """The trained network of a stage, from the cache or trained now; see `baselines.strategy.Stages.run`."""
         folder = self.folder / hash_of(key)
         begun = self._phases
-        with locked(folder / "lock", self._trainer.wait):
+        with self._turn(folder / "lock"):
             stage = _read(folder)
             if stage is None:
                 model = build()
@@ -99,6 +102,23 @@ class StageCache(Stages):
         model = build()
         model.set_weights(weights)
         return model, record
+
+    @contextlib.contextmanager
+    def _turn(self, lock: Path) -> Iterator[None]:
+        """Hold a lock, and tell if that takes waiting."""
+        told = False
+
+        def wait() -> None:
+            nonlocal told
+            if not told:
+                self._tell_waiting("waits")
+            told = True
+            self._trainer.wait()
+
+        with locked(lock, wait):
+            if told:
+                self._tell_waiting("resumes")
+            yield
 
     @contextlib.contextmanager
     def keeping(self, checkpoint: Checkpoint) -> Iterator[None]:

@@ -223,7 +223,8 @@ class RunFolder:
     @property
     def status(self) -> str:
         """One of "done", "failed", "unfinished" (was started, or lost a file) and "missing" (never started)."""
-        if (self.path / "done").exists() and all(map(_mapping, (self.path / "config.json", self.path / "result.json"))):
+        readable = [_mapping(self.path / name) is not None for name in ("config.json", "result.json")]
+        if (self.path / "done").exists() and all(readable):
             return "done"
         if self.failure is not None:
             return "failed"

@@ -169,7 +169,7 @@ def _log_to(runs: Sequence[RunFolder], held: contextlib.ExitStack) -> None:
 
 def _attempt(run: RunFolder, emit: Callable[..., None], stop: Stop, trainer: Any) -> str:
     emit("start")
-    stages = StageCache(run.path.parent.parent / "stages", _throttled(emit), stop, trainer)
+    stages = StageCache(run.path.parent.parent / "stages", _throttled(emit), stop, trainer, emit)
     try:
         run.start()
         with stages.keeping(Checkpoint(run.path / NAME)):

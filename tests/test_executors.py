@@ -275,6 +275,28 @@ if len(runs) == 2:
     assert first.failure is None and second.status == "done"
 
 
+def test_time_in_which_a_run_waits_for_a_network_of_another_is_not_its_own(tmp_path):
+    script = """
+import json, sys, time
+from pathlib import Path
+from benchmarks.store import RunFolder
+def tell(kind):
+    print(json.dumps({"event": kind, "folder": sys.argv[1]}), flush=True)
+if len(sys.argv) == 3:
+    tell("start"), tell("waits")
+    time.sleep(3)
+    tell("resumes")
+    RunFolder.read(Path(sys.argv[1])).finish({}, [])
+    tell("done")
+    sys.argv = sys.argv[1:]
+tell("start")
+time.sleep(60)
+"""
+    events, (first, second) = _scripted(tmp_path, script, 2, timeout=1.5)
+    assert [event for event in events if event[1] == 0] == [(kind, 0) for kind in ("start", "waits", "resumes", "done")]
+    assert first.status == "done" and "longer than the limit of 1.5 seconds" in second.failure["error"]
+
+
 def test_a_run_whose_worker_dies_keeps_its_own_log(tmp_path):
     script = """
 import json, sys

@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks import run, store
+from benchmarks.planning import named_suite, planned_runs
 from benchmarks.ray_executor import RayTasks
 from tests import launches
 
@@ -10,9 +11,9 @@ ray = pytest.importorskip("ray", reason="Ray is not installed")
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="this Ray has no cluster for tests")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster():
-    """A head that takes no task, and two nodes that take one each."""
+    """A head that takes no task, and two nodes that take one each; the first dies in the first test."""
     made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     made.nodes = [made.add_node(num_cpus=1) for _ in range(2)]
     yield made
@@ -48,6 +49,20 @@ def test_a_node_that_dies_costs_nothing_but_time(tmp_path, cluster):
         rows = launches.table_of(tmp_path / name / "variant" / "runs.csv")
         results.append([(row["run"], row["status"], row["test_last"], row["epochs"]) for row in rows])
     assert results[0] == results[1] and len(results[0]) == 2
+
+
+def test_what_happens_on_a_cluster_is_told_as_it_happens(tmp_path, cluster):
+    suite = launches.variant(tmp_path, "sine", (r"\nsingle = \d+", "\nsingle = 900000"), (r"drops = \[800\]", "drops = []"))
+    options = run.parsed([*map(str, _arguments(tmp_path, "told", suite))])
+    runs = planned_runs(named_suite(str(suite)), options)
+    places = {"data_dir": None, "cache_dir": str(tmp_path / "cache")}
+    for each in runs:
+        each.create({"suite": str(suite), "command": "c", "commit": "abc", **places})
+    with RayTasks(cluster.address, "tensorflow", None) as tasks:
+        events = [(event.kind, event.run.path) for event in tasks.run([[each] for each in runs])]
+    for each in runs:
+        kinds = [kind for kind, path in events if path == each.path]
+        assert kinds[0] == "start" and kinds[-1] == "done" and set(kinds[1:-1]) == {"epoch"}
 
 
 def test_a_cluster_that_is_not_there_is_told(tmp_path):

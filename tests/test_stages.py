@@ -1,11 +1,14 @@
 """Stages that strategies share: trained once, the same from the cache, trained again where the cache is damaged."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
 
 from baselines.strategy import TrainingRecord
-from benchmarks.stages import StageCache
+from benchmarks.stages import Alone, StageCache
+from benchmarks.store import locked
 
 
 def _model():
@@ -66,6 +69,23 @@ def test_a_stage_that_fails_is_not_kept(tmp_path):
     calls = []
     cache.run({"seed": 1}, _model, _train(calls))
     assert len(calls) == 1
+
+
+def test_waiting_for_a_stage_that_another_trains_is_told(tmp_path):
+    heard, held = [], contextlib.ExitStack()
+
+    class Other(Alone):
+        def wait(self):
+            heard.append("another works")
+            held.close()
+
+    cache = StageCache(tmp_path, trainer=Other(), on_wait=heard.append)
+    cache.run({"seed": 1}, _model, _train([]))
+    assert heard == []
+    (lock,) = tmp_path.glob("*/lock")
+    held.enter_context(locked(lock))
+    cache.run({"seed": 1}, _model, _train([]))
+    assert heard == ["waits", "another works", "resumes"]
 
 
 def test_epochs_are_passed_on(tmp_path):

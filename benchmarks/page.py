@@ -21,7 +21,7 @@ _CURVES = ("val_metric", "val_loss", "loss", "learning_rate", "gate_pressure", "
 _PROVENANCE = (
     "suite", "strategy", "seed", "status", "error", "test_last", "test_best", "validation_last", "validation_best",
     "epochs", "teacher_epoch_equivalents", "flops", "seconds", "compile_seconds", "wall_seconds", "together", "parameters",
-    "macs", "scale", "examples", "backend", "precision", "device", "environment", "versions", "commit", "command",
+    "macs", "scale", "examples", "backend", "precision", "devices", "device", "environment", "versions", "commit", "command",
     "protocol", "run", "extras",
 )  # fmt: skip
 

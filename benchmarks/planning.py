@@ -100,6 +100,8 @@ def planned_runs(suite: Suite, options: argparse.Namespace) -> list[RunFolder]:
         raise UsageError(f"The backend {backend} is not installed. Run: pip install {backend}, or choose another.")
     if options.together > 1 and backend != "jax":
         raise UsageError(f"--together needs the JAX backend: add --backend jax. Got: {backend!r}")
+    if options.devices > 1 and (backend != "jax" or options.together > 1):
+        raise UsageError("--devices needs the JAX backend, and goes without --together: add --backend jax.")
     seeds = shard(parse_seeds(options.seeds, suite.seeds), options.shard)
     common = {
         "suite": suite.name,
@@ -110,6 +112,8 @@ def planned_runs(suite: Suite, options: argparse.Namespace) -> list[RunFolder]:
     }
     if options.precision != "float32":  # runs of before this could be chosen keep their names
         common["precision"] = options.precision
+    if options.devices != 1:
+        common["devices"] = options.devices
     if options.match == "compute":
         factors = _factors(options.out / suite.name, common, suite.strategies[0], strategies)
         own = {name: {**own[name], **factors[name]} for name in strategies}

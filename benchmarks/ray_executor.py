@@ -31,6 +31,7 @@ class RayTasks:
         together: how many seeds a worker trains in one program.
         timeout: seconds that a run may take; None for any time.
         retries: how often Ray repeats a task whose machine or process dies.
+        devices: GPUs or TPUs of a machine that a task takes.
 
     Raises:
         UsageError: if Ray is not installed.
@@ -44,6 +45,7 @@ class RayTasks:
         together: int = 1,
         timeout: float | None = None,
         retries: int = 0,
+        devices: int = 1,
     ) -> None:
         if importlib.util.find_spec("ray") is None:
             raise UsageError("--executor ray needs Ray. Run: pip install 'kmerge[ray]'")
@@ -52,6 +54,7 @@ class RayTasks:
         self.settings["threads"] = fair_share()  # as reserved: a larger machine has more tasks, not larger ones
         self.jobs = jobs or default_jobs()  # the cluster's number once it is known
         self._wanted_jobs = jobs
+        self._devices = devices
         self._running: dict[Any, Sequence[RunFolder]] = {}
 
     def __str__(self) -> str:
@@ -66,7 +69,7 @@ class RayTasks:
             ray.init(self.address, logging_level=logging.ERROR, log_to_driver=False, runtime_env=environment)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UsageError(f"There is no Ray cluster at {self.address}: {error}") from error
-        self._task = ray.remote(_work_through).options(max_retries=self.settings["retries"], **_share())
+        self._task = ray.remote(_work_through).options(max_retries=self.settings["retries"], **_share(self._devices))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -114,7 +117,7 @@ class RayTasks:
         """How many tasks the cluster, as it is now, has room for; one at least, which then waits for machines."""
         import ray
 
-        there, share = ray.cluster_resources(), _share()
+        there, share = ray.cluster_resources(), _share(self._devices)
         needed = {"CPU": share["num_cpus"], "GPU": share["num_gpus"], **share["resources"]}
         return max(1, min(int(there.get(name, 0) // number) for name, number in needed.items() if number))
 
@@ -150,15 +153,15 @@ def _check_address(address: str | None) -> None:
         raise UsageError(f"There is no Ray cluster at {address}: {error}") from error
 
 
-def _share() -> dict[str, Any]:
+def _share(devices: int) -> dict[str, Any]:
     """What of a cluster's resources a task takes."""
     import ray
 
     there = ray.cluster_resources()
-    tpu = {"TPU": 1} if there.get("TPU") else {}
+    tpu = {"TPU": devices} if there.get("TPU") else {}
     return {
         "num_cpus": fair_share(),
-        "num_gpus": 1 if there.get("GPU") and not tpu else 0,
+        "num_gpus": devices if there.get("GPU") and not tpu else 0,
         "resources": tpu,
     }
 

@@ -157,6 +157,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_launch_options(parser: argparse.ArgumentParser) -> None:
     """The options that say which of the runs are done, where, and when to give up."""
+    parser.add_argument(
+        "--devices", metavar="N", type=_count, default=1, help="on JAX: split each batch over N GPUs or TPUs (default: 1)"
+    )
     parser.add_argument("--only", choices=STATUSES, help="only runs that stand so")
     parser.add_argument(
         "--shard",
@@ -303,10 +306,11 @@ def _tell_of_other_code(runs: Sequence[RunFolder], current: str) -> None:
 def _executor(options: argparse.Namespace, backend: str) -> Executor:
     settings = {"together": options.together, "timeout": options.timeout, "retries": options.retries}
     if options.executor == "ray":
-        return RayTasks(options.address, backend, options.jobs, **settings)
+        return RayTasks(options.address, backend, options.jobs, devices=options.devices, **settings)
     if options.address is not None:
         raise UsageError("--address is that of a Ray cluster: add --executor ray.")
-    return LocalProcesses(options.jobs or default_jobs(), worker_environment(backend), **settings)
+    jobs = options.jobs or (default_jobs() if options.devices == 1 else 1)
+    return LocalProcesses(jobs, worker_environment(backend), **settings)
 
 
 def _execute(shared: Sequence[Sequence[RunFolder]], executor: Executor, most_failures: int | None) -> int:

@@ -61,6 +61,7 @@ class StageCache(Stages):
         stop: whether to end before the next epoch.
         trainer: what trains; see `Alone`.
         on_wait: is told "waits" when somebody else trains the stage that is asked for, and "resumes" when it is there.
+        devices: over so many each batch is split.
     """
 
     def __init__(
@@ -70,12 +71,14 @@ class StageCache(Stages):
         stop: Stop | None = None,
         trainer: Any = None,
         on_wait: Callable[[str], None] = lambda kind: None,
+        devices: int = 1,
     ) -> None:
         self.folder = Path(folder)
         self._tell = on_epoch
         self._stop = stop or Stop()
         self._trainer = trainer or Alone()
         self._tell_waiting = on_wait
+        self._devices = devices
         self._checkpoints: list[Checkpoint] = []
         self._phases = 0
 
@@ -143,12 +146,12 @@ class StageCache(Stages):
 
     def fit(self, model: "keras.Model", x: np.ndarray, y: np.ndarray, **how: Any) -> None:
         """Train a compiled network in place; see `baselines.strategy.Stages.fit`."""
-        with self._stop.deferred():
+        with self._stop.deferred(), _split_over(self._devices):
             self._trainer.fit(self._phases, model, x, y, **how)
 
     def size(self, sizer: "kmerge.AutoSizer", x: np.ndarray, y: np.ndarray, **how: Any) -> None:
         """Let a sizer train its network, alone: no two runs have the same sizes; see `baselines.strategy.Stages.size`."""
-        with self._stop.deferred():
+        with self._stop.deferred(), _split_over(self._devices):
             super().size(sizer, x, y, **how)
 
     def before_epoch(self) -> None:
@@ -160,6 +163,16 @@ class StageCache(Stages):
         if self._checkpoints:
             self._checkpoints[-1].update(state)
         self._tell(row)
+
+
+def _split_over(devices: int) -> contextlib.AbstractContextManager:
+    """While this lasts, training splits its batches over so many devices. Keras cannot predict so for any number of
+    examples, so it does not last longer."""
+    if devices == 1:
+        return contextlib.nullcontext()
+    from keras import distribution
+
+    return distribution.DataParallel(devices=distribution.list_devices()[:devices]).scope()
 
 
 def _write(folder: Path, key: Mapping[str, Any], record: TrainingRecord, weights: list[np.ndarray]) -> None:

@@ -64,6 +64,7 @@ RUN_COLUMNS = (
     "compile_seconds",
     "wall_seconds",
     "together",
+    "devices",
     "scale",
     "match",
     "factor",
@@ -172,7 +173,8 @@ class RunFolder:
         path: of the folder.
         configuration: what the run is: `suite`, `strategy`, `seed`, `scale`, `examples`, `backend`, `definition`; and
             `sizing`, for strategies of auto-sizing where others do not depend on it; at equal compute also `match`, which
-            says whose, and `factor`, which its epochs are multiplied by besides `scale`; `precision`, if not float32.
+            says whose, and `factor`, which its epochs are multiplied by besides `scale`; `precision`, if not float32;
+            `devices`, if more than one.
     """
 
     path: Path

@@ -28,6 +28,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,7 +170,8 @@ def _log_to(runs: Sequence[RunFolder], held: contextlib.ExitStack) -> None:
 
 def _attempt(run: RunFolder, emit: Callable[..., None], stop: Stop, trainer: Any) -> str:
     emit("start")
-    stages = StageCache(run.path.parent.parent / "stages", _throttled(emit), stop, trainer, emit)
+    folder, devices = run.path.parent.parent / "stages", run.configuration.get("devices", 1)
+    stages = StageCache(folder, _throttled(emit), stop, trainer, emit, devices)
     try:
         run.start()
         with stages.keeping(Checkpoint(run.path / NAME)):
@@ -209,11 +211,16 @@ def train(run: RunFolder, stages: StageCache) -> tuple[dict[str, Any], list[dict
             f"Set KERAS_BACKEND={configuration['backend']}."
         )
     keras.config.set_dtype_policy(configuration.get("precision", "float32"))
+    there, devices = keras.distribution.list_devices(), configuration.get("devices", 1)
+    if devices > len(there):
+        raise ValueError(f"This run is for {devices} devices; there are {len(there)}: {', '.join(there)}.")
     name, seed = configuration["strategy"], configuration["seed"]
     keras.utils.set_random_seed(seed_of("run", configuration["suite"], name, seed))
     scale, launch = configuration["scale"] * configuration.get("factor", 1.0), run.launch
     suite = _suite(run)
     task = suite.task(seed, launch["data_dir"], launch["cache_dir"], scale, configuration["examples"])
+    if devices > 1:
+        task = replace(task, identity={**task.identity, "data_parallel": devices})
     outcome = STRATEGIES[name](task, suite.budget(scale), seed, stages)
     result = _result(task, outcome) | _provenance(run)
     _keep_function(run, task, outcome)
@@ -296,6 +303,7 @@ def _provenance(run: RunFolder) -> dict[str, Any]:
         "backend": backend,
         "versions": " ".join(f"{name} {version}" for name, version in versions.items()),
         "precision": keras.config.dtype_policy().name,
+        "devices": run.configuration.get("devices", 1),
         "device": hardware(),
         "environment": {name: os.environ[name] for name in _DEVICE_SETTINGS if name in os.environ},
         "commit": launch.get("commit"),

@@ -9,6 +9,7 @@ models at once.
 import os
 import weakref
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -50,11 +51,40 @@ def choose_xla(model: keras.Model, augment: keras.Layer | None = None) -> bool:
     return bool(model.jit_compile) or (_on_cpu() and _only_dense(model))
 
 
+def is_data_parallel() -> bool:
+    """Whether each batch is to be split over several devices of this process, as the programs for JAX can do."""
+    distribution = keras.distribution.distribution()
+    is_local = BACKEND == "jax" and jax.process_count() == 1
+    return is_local and isinstance(distribution, keras.distribution.DataParallel)
+
+
 def is_distributed(model: keras.Model) -> bool:
-    """Whether the model or the process is set up to train on several devices."""
+    """Whether the model or the process is set up to train on several devices as no program does."""
     if keras.distribution.distribution() is not None:
-        return True
+        return not is_data_parallel()
     return BACKEND == "tensorflow" and model.distribute_strategy.num_replicas_in_sync > 1
+
+
+def on_all_devices(arrays: Any) -> Any:
+    """The arrays, all of each on every device that batches are split over."""
+    if not is_data_parallel():
+        return arrays
+    mesh, lay = keras.distribution.distribution().device_mesh, keras.distribution.distribute_tensor
+    layout = keras.distribution.TensorLayout
+    return keras.tree.map_structure(lambda array: lay(array, layout([None] * len(array.shape), mesh)), arrays)
+
+
+def _split(batch: tuple) -> tuple:
+    """A batch, split over the devices; one that cannot be split evenly is computed on every device."""
+    if not is_data_parallel():
+        return batch
+    distribution, lay = keras.distribution.distribution(), keras.distribution.distribute_tensor
+    devices = distribution.device_mesh.devices.size
+
+    def split(array):
+        return array if array.shape[0] % devices else lay(array, distribution.get_data_layout(array.shape))
+
+    return keras.tree.map_structure(split, batch)
 
 
 def device_memory() -> int | None:
@@ -261,13 +291,17 @@ def _stateless_steps(model, training: bool, augment):
     """A function of state, data, the indices of full batches (steps, batch size) and those of a smaller last one."""
     step = _stateless_step(model, training, augment)
 
+    def batch_of(data, indices):
+        return _split(_take(data, indices))
+
     def steps(state, data, batches, rest):
         if len(batches) > 1:
-            state, _ = jax.lax.scan(lambda state, indices: (step(state, _take(data, indices)), None), state, batches)
+            state, _ = jax.lax.scan(lambda state, indices: (step(state, batch_of(data, indices)), None), state, batches)
         elif len(batches):
-            state = step(state, _take(data, batches[0]))
+            state = step(state, batch_of(data, batches[0]))
         if rest.size:
-            state = step(state, _take(data, rest))
+            state = step(state, batch_of(data, rest))
+        state = on_all_devices(state)
         with keras.StatelessScope(list(zip(model.metrics_variables, state["metrics"], strict=True))):
             return state, model.get_metrics_result()
 
@@ -338,7 +372,7 @@ class JaxProgram(_Program):
 
     def _states(self):
         states = [{name: [v.value for v in group] for name, group in groups.items()} for groups in self._variables]
-        return [{**state, "metrics": self._fresh_metrics} for state in states]
+        return on_all_devices([{**state, "metrics": self._fresh_metrics} for state in states])
 
     def _write(self, states, keep):
         for groups, state, wanted in zip(self._variables, states, keep, strict=True):

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kmerge.epoch_programs import BACKEND
+from kmerge.epoch_programs import BACKEND, is_data_parallel
 from kmerge.errors import InvalidArgumentError
 from kmerge.training_checks import (
     arrays_of,
@@ -56,7 +56,8 @@ def fit(
     model's own. The last batch may be smaller than the others. A second call with the same model and shapes compiles
     nothing. What the program cannot do is left to `model.fit`, with a `ModelFitWarning` that says why: callbacks with
     hooks for single batches, data that is no array or does not fit, `run_eagerly`, a `train_step` of the model's own,
-    several devices, another backend than TensorFlow and JAX, or any of `fit_arguments`.
+    several devices but by `keras.distribution.DataParallel` under JAX, another backend than TensorFlow and JAX, or any of
+    `fit_arguments`.
 
     A keyboard interrupt keeps the weights of the last finished epoch.
 
@@ -224,6 +225,8 @@ def _check_many(models: list, callbacks: list) -> None:
         check_compiled(model)
         if reason := why_model_fit(model, own_callbacks, ()):
             raise InvalidArgumentError(f"fit_many cannot train {model.name!r}, because {reason}. Call fit for it.")
+    if is_data_parallel():
+        raise InvalidArgumentError("fit_many trains on one device, and keras.distribution names several. Call fit.")
     check_same_architecture(models)
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from kmerge.epoch_programs import BACKEND, PROGRAMS, build_state, is_out_of_memory
+from kmerge.epoch_programs import BACKEND, PROGRAMS, build_state, is_out_of_memory, on_all_devices
 from kmerge.errors import KmergeError
 from kmerge.seeds import rng_of
 from kmerge.training_checks import arrays_of
@@ -59,7 +59,7 @@ class Data(NamedTuple):
             floating = keras.backend.is_float_dtype(keras.backend.standardize_dtype(array.dtype))
             return keras.ops.convert_to_tensor(array, dtype=keras.config.floatx() if floating else None)
 
-        return self._replace(parts=keras.tree.map_structure(place, self.parts))
+        return self._replace(parts=on_all_devices(keras.tree.map_structure(place, self.parts)))
 
     def first_example(self, model: int) -> tuple:
         """The first example of a model, as a batch of one."""
@@ -183,6 +183,7 @@ def _made_for(models: list, data: Data, batch_size: int, augments: Sequence) -> 
         for thing in (model.optimizer, augment, *model.metrics, *model.trainable_variables)
     ]
     shapes = [(tuple(array.shape), str(array.dtype)) for array in arrays_of(data.parts)]
+    owners.append(keras.distribution.distribution())
     return (batch_size, data.own, shapes, [id(thing) for thing in owners]), owners
 
 

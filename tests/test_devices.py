@@ -1,0 +1,73 @@
+"""Training whose batches are split over several devices, four of which a processor can pretend to be."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import run
+from tests import launches
+
+FOUR = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+CODE = """
+import contextlib, json, sys
+import keras, numpy as np
+import kmerge
+
+layers, distribution = keras.layers, keras.distribution
+rng = np.random.default_rng(0)
+x, y = rng.normal(size=(70, 6, 6, 2)).astype("float32"), rng.integers(0, 3, 70)
+
+def trained(scope, convolutional):
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((6, 6, 2))
+    mixed = layers.Conv2D(4, 3)(inputs) if convolutional else layers.Dense(5)(inputs)
+    mixed = layers.Dropout(0.3, seed=1)(layers.Flatten()(layers.BatchNormalization()(mixed)))
+    model = keras.Model(inputs, layers.Dense(3)(mixed))
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), keras.losses.SparseCategoricalCrossentropy(True))
+    with scope:  # of 70 examples the last batch, of 6, cannot be split in four
+        for start in (0, 2):
+            history = kmerge.fit(model, x, y, batch_size=16, epochs=start + 2, initial_epoch=start, verbose=0,
+                                 validation_data=(x[:16], y[:16]), augment=layers.GaussianNoise(0.1, seed=4))
+    places = {len(variable.value.devices()) for variable in [*model.variables, *model.optimizer.variables]}
+    return model.predict(x, verbose=0), history, places
+
+found = []
+for convolutional in (False, True):
+    alone, history, places = trained(contextlib.nullcontext(), convolutional)
+    split, other, spread = trained(distribution.DataParallel(devices=distribution.list_devices()).scope(), convolutional)
+    found.append({
+        "difference": float(np.abs(alone - split).max()),
+        "losses": [history.history["val_loss"], other.history["val_loss"]],
+        "places": [sorted(places), sorted(spread)],
+        "program": other.params["program"],
+    })
+print(json.dumps(found))
+"""
+
+
+def test_batches_split_over_devices_train_as_whole_ones_do():
+    environment = {**os.environ, **FOUR}
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, cwd=launches.ROOT, env=environment)
+    assert done.returncode == 0, done.stderr
+    for found, program in zip(json.loads(done.stdout), ("epoch", "step"), strict=True):
+        assert found["difference"] < 1e-4 and found["program"] == program
+        assert found["losses"][0] == pytest.approx(found["losses"][1], rel=1e-4)
+        assert found["places"] == [[1], [4]]
+
+
+def test_a_launch_on_several_devices_is_of_its_own(tmp_path):
+    suite, environment = launches.variant(tmp_path, "sine"), {**os.environ, **FOUR}
+    arguments = ("--suite", suite, "--scale", "0.001", "--examples", "320", "--backend", "jax", "--seeds", "1")
+    arguments += ("--strategy", "one_model", *launches.places(tmp_path))
+    status, out, err = launches.launch(*arguments, "--devices", "4", env=environment)
+    assert status == run.DONE, out + err
+    (row,) = launches.table_of(tmp_path / "out" / "variant" / "runs.csv")
+    assert row["devices"] == "4" and float(row["test_last"]) > 0
+    assert row["run"] not in launches.launch(*arguments, "--dry-run", env=environment)[1]
+    status, out, _ = launches.launch(*arguments, "--devices", "5", env=environment)
+    assert status == run.FAILED and "This run is for 5 devices; there are 4" in out
+    status, _, err = launches.launch(*arguments, "--devices", "2", "--together", "2")
+    assert status == run.USAGE and "goes without --together" in err

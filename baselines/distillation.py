@@ -41,11 +41,11 @@ def big_teacher(task: Task, budget: Budget) -> tuple[Task, Budget, int]:
         budget: of the student.
 
     Returns:
-        The teacher's task and budget, and the factor on its width.
+        The teacher's task and budget, and the factor on its width. It sees all data, also where two teachers share them.
     """
     if task.big_teacher is None:
-        return task, replace(budget, teacher=2 * budget.teacher), 2
-    return task.big_teacher.task, replace(budget, teacher=task.big_teacher.epochs), 1
+        return replace(task, teacher_parts=1), replace(budget, teacher=2 * budget.teacher), 2
+    return replace(task.big_teacher.task, teacher_parts=1), replace(budget, teacher=task.big_teacher.epochs), 1
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.event_files import write_event_files
 from benchmarks.figures import write_figures
 from benchmarks.latex import document, table
 from benchmarks.page import page
@@ -55,16 +56,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--reference", metavar="S", help="the one that is compared with the others (default: the suite's first with a result)"
     )
+    parser.add_argument("--tensorboard", action="store_true", help="write learning curves for TensorBoard, too")
     options = parser.parse_args(arguments)
     for folder in options.folders:
         try:
             results = read_results(folder)
             _check_reference(results, options.reference)
             write_report(results, suite_order(results.rows), options.reference)
+            curves = [f"curves: {write_event_files(results)}"] if options.tensorboard else []
         except (ResultsError, OSError) as error:
             print(f"{parser.prog}: {error}", file=sys.stderr)
             return 2
-        print(*results.problems, f"{len(results.rows)} runs: {folder / 'report.html'}", sep="\n")
+        print(*results.problems, f"{len(results.rows)} runs: {folder / 'report.html'}", *curves, sep="\n")
     return 0
 
 

@@ -130,6 +130,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("results"), help="(default: results)")
     parser.add_argument(
+        "--stages", metavar="DIR", type=Path, help="folder of networks that runs share (default: in that of the results)"
+    )
+    parser.add_argument(
         "--jobs", metavar="N", type=_count, help="runs at a time (default: 1 on a GPU, else one per core, at most 4)"
     )
     parser.add_argument(
@@ -224,7 +227,7 @@ def recorded_command(arguments: Sequence[str]) -> str:
     return shlex.join(["python", "-m", "benchmarks.run", *kept])
 
 
-_FOLDERS = ("--out", "--data-dir", "--cache-dir")
+_FOLDERS = ("--out", "--data-dir", "--cache-dir", "--stages")
 
 
 def _launch(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace, command: str) -> int:
@@ -237,6 +240,7 @@ def _launch(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace
         "command": command,
         "commit": commit(),
         "launched": time.time(),
+        "stages": str((options.stages or folder / "stages").absolute()),
         **_data_places(options),
     }
     is_read = waiting and suite.dataset in IMAGES  # others are drawn

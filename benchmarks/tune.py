@@ -139,7 +139,9 @@ class _Search:
         self.name = Path(options.suite).stem
         self.folder = options.out / self.name / "tuning"
         self.table = self.folder / f"{options.strategy}.csv"
-        self.rest = ["--strategy", options.strategy, "--seeds", options.seeds, "--out", str(self.folder), *rest]
+        # Teachers that a trial leaves as they are need no training of its own.
+        folders = ["--out", str(self.folder), "--stages", str(self.folder / "stages")]
+        self.rest = ["--strategy", options.strategy, "--seeds", options.seeds, *folders, *rest]
         self.higher_is_better = HIGHER_IS_BETTER[content["metric"]]
         self.rows: list[dict[str, Any]] = []
 

@@ -170,8 +170,8 @@ def _log_to(runs: Sequence[RunFolder], held: contextlib.ExitStack) -> None:
 
 def _attempt(run: RunFolder, emit: Callable[..., None], stop: Stop, trainer: Any) -> str:
     emit("start")
-    folder, devices = run.path.parent.parent / "stages", run.configuration.get("devices", 1)
-    stages = StageCache(folder, _throttled(emit), stop, trainer, emit, devices)
+    folder = Path(run.launch.get("stages") or run.path.parent.parent / "stages")
+    stages = StageCache(folder, _throttled(emit), stop, trainer, emit, run.configuration.get("devices", 1))
     try:
         run.start()
         with stages.keeping(Checkpoint(run.path / NAME)):

@@ -214,6 +214,28 @@ def test_published_results_are_read_from_their_tables(tmp_path, capsys):
     assert f"21 runs: {published / 'report.html'}" in capsys.readouterr().out
 
 
+def test_learning_curves_are_written_for_tensorboard(tmp_path, capsys):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    history = [
+        {"phase": phase, "epoch": epoch, "loss": 1.0 / epoch, "val_metric": 0.25 * epoch, "lambda": 2.0 * epoch}
+        for phase in ("teacher", "finetune")
+        for epoch in (1, 2)
+    ]
+    run = _finish(tmp_path, "../odd", 3, 0.9, history=history)
+    _finish(tmp_path, "l0_merge", 4, 0.9)
+    for _ in range(2):  # the second call replaces what the first one wrote
+        assert report.main([str(tmp_path), "--tensorboard"]) == 0
+    folder = tmp_path / "tensorboard"
+    assert f"curves: {folder}" in capsys.readouterr().out
+    (path,) = folder.glob("*/*")
+    assert path == folder / "___odd" / f"seed_3-{run.path.name}" and len(list(path.iterdir())) == 1
+    read = EventAccumulator(str(path)).Reload()
+    assert set(read.Tags()["scalars"]) == {"loss", "val_metric", "lambda"}
+    assert [(event.step, event.value) for event in read.Scalars("loss")] == [(1, 1.0), (2, 0.5), (3, 1.0), (4, 0.5)]
+    assert [event.value for event in read.Scalars("lambda")] == [2.0, 4.0, 2.0, 4.0]
+
+
 def test_another_strategy_may_be_the_reference(tmp_path, capsys):
     _fill(tmp_path)
     assert report.main([str(tmp_path), "--reference", "best_of_three"]) == 0

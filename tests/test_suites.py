@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from baselines.budget import train_teacher
+from baselines.distillation import big_teacher
 from baselines.strategy import Budget
 from benchmarks import suites
 from benchmarks.strategies import SIZING, STRATEGIES
@@ -282,6 +283,10 @@ def test_teachers_of_halves_have_all_examples_between_them_and_as_many_steps(tmp
         train_teacher(task, Budget(1, 1, 1, 1), 7, number, Looking())
     assert seen[0] | seen[1] == {row.tobytes() for row in task.data.x_train} and seen[0] == seen[2] != seen[1]
     assert steps == [102, 100, 102] and len(seen[0]) == 51
+    # A big teacher is alone, and sees all.
+    taught, budget, widen = big_teacher(task, Budget(1, 1, 1, 1))
+    train_teacher(taught, budget, 7, 0, Looking(), widen)
+    assert len(seen[3]) == len(task.data.x_train) and steps[3] == 2 * 101
 
 
 def test_a_suite_says_what_a_strategy_lacks():

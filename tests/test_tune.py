@@ -87,3 +87,12 @@ def test_cross_validation_that_chooses_on_test_data_is_refused(tmp_path, capsys)
     arguments = ["--suite", "das_mnist:paper", "--strategy", "auto_sizing", "--out", str(tmp_path / "out")]
     assert tune.main(arguments) == run.USAGE
     assert "chooses on test data" in capsys.readouterr().err
+
+
+def test_trials_share_the_networks_that_they_do_not_vary(tmp_path):
+    small = ("--seeds", "0-0", *launches.SMALL, "--jobs", "1", "--cache-dir", tmp_path / "cache")
+    arguments = ("--suite", "sine", "--strategy", "magnitude_merge", "--out", tmp_path / "out", *small)
+    assert tune.main([*map(str, arguments), "--vary", "phases.finetune.learning_rate=0.01,0.02"]) == run.DONE
+    folder = tmp_path / "out" / "sine" / "tuning"
+    assert len(list(folder.glob("*/runs/*/done"))) == 2
+    assert len(list(folder.glob("stages/*/stage.json"))) == 2 and not list(folder.glob("*/stages/*"))

@@ -1,0 +1,53 @@
+"""Learning curves for TensorBoard: a copy of what history.csv says, never a source of results.
+
+    python -m benchmarks.report results/digits --tensorboard
+    tensorboard --logdir results/digits/tensorboard
+"""
+
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import Results, is_number
+
+_NO_CURVE = ("run", "suite", "strategy", "seed", "phase", "epoch", "extras")
+
+
+def write_event_files(results: Results) -> Path:
+    """Write an event file for each run that left epochs, in place of those of an earlier call.
+
+    Args:
+        results: of a suite.
+
+    Returns:
+        The folder, to be given to TensorBoard. A run is in `<strategy>/seed_<seed>-<run>`; the steps are its epochs,
+        counted over all phases, and the tags are the columns of its epochs and the names of their extras.
+    """
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    folder = results.folder / "tensorboard"
+    shutil.rmtree(folder, ignore_errors=True)
+    for row in results.rows:
+        epochs = results.history.get(row["run"])
+        if not epochs:
+            continue
+        # Names of strangers must not lead out of the folder.
+        strategy, run = (re.sub(r"\W", "_", row[name]) for name in ("strategy", "run"))
+        writer = EventFileWriter(str(folder / strategy / f"seed_{row['seed']}-{run}"))
+        for step, epoch in enumerate(epochs, 1):
+            values = [Summary.Value(tag=tag, simple_value=value) for tag, value in _scalars(epoch).items()]
+            writer.add_event(Event(step=step, wall_time=float(step), summary=Summary(value=values)))
+        writer.close()
+    return folder
+
+
+def _scalars(epoch: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of an epoch by tag, those in `extras` too."""
+    extras = epoch.get("extras")
+    columns = {name: value for name, value in epoch.items() if name not in _NO_CURVE}
+    both = {**(extras if isinstance(extras, dict) else {}), **columns}
+    return {name: float(value) for name, value in both.items() if is_number(value)}

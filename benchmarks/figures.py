@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.results import Row, is_number
-from benchmarks.store import FUNCTION, read_json, write_atomically
+from benchmarks.store import FILTERS, FUNCTION, read_json, write_atomically
 from benchmarks.summaries import done, grouped, protocol_text, unit
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ def write_figures(folder: Path, name: str, rows: Sequence[Row], history: History
     (folder / "figures").mkdir(exist_ok=True)
     epochs = {row["run"]: history.get(row["run"], ()) for row in finished}
     functions = {row["run"]: _function(folder / "runs" / row["run"]) for row in finished}
+    filters = {row["run"]: _filters(folder / "runs" / row["run"]) for row in finished}
+    filtered = [row for row in finished if filters[row["run"]] is not None]
     gated = [row for row in finished if any(epoch.get("phase") == "gates" for epoch in epochs[row["run"]])]
     drawings = {
         "boxplot": ("Test results of the last epoch, a point per seed", finished, _box_plot),
@@ -57,6 +59,7 @@ def write_figures(folder: Path, name: str, rows: Sequence[Row], history: History
         ),
         "gates": ("The gates over their phase, mean over the seeds", *_few(gated, epochs, _gates)),
         "functions": ("What the networks compute, a line per seed", *_few(finished, functions, _functions)),
+        "filters": ("First filters by parent, of each strategy's first seed", *_few(filtered, filters, _first_filters)),
         "parameters": ("Test results against parameters at inference", finished, partial(_against, "parameters")),
         "compute": ("Test results against compute", finished, partial(_against, "teacher_epoch_equivalents")),
     }
@@ -86,6 +89,18 @@ def _function(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
     except (KeyError, TypeError, ValueError):
         return None
     return (x, y) if x.ndim == 1 and x.shape == y.shape else None
+
+
+def _filters(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """The first kernel of a merged network, `(height, width, channels, filters)`, and the parent of each filter, where the
+    run left them so that they can be read."""
+    content = read_json(folder / FILTERS)
+    try:
+        kernel, parents = np.asarray(content["kernel"], "float64"), np.asarray(content["parents"], "int64")
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    is_right = kernel.ndim == 4 and kernel.shape[2] in (1, 3) and parents.shape == kernel.shape[3:] and kernel.size
+    return (kernel, parents) if is_right and np.isfinite(kernel).all() else None
 
 
 def _draw(path: Path, draw, rows: Sequence[Row]) -> bool:
@@ -214,6 +229,29 @@ def _functions(functions: Mapping, figure, rows: Sequence[Row]) -> bool:
             axes.plot(x, y, color=COLOURS[index % len(COLOURS)], alpha=0.35, linewidth=0.8)
         axes.set_title(f"{_plain(name)} (n = {len(group)})", fontsize="small")
         axes.grid(alpha=0.3)
+    return True
+
+
+def _first_filters(filters: Mapping, figure, rows: Sequence[Row]) -> bool:
+    """A row of filters per strategy and parent, from its first seed; grey, or the middle of a colour, is zero."""
+    shown = []
+    for name, group in grouped(rows, "strategy").items():
+        row = min(group, key=lambda row: row["seed"])
+        kernel, parents = filters[row["run"]]
+        kernel = 0.5 + 0.5 * kernel / (np.abs(kernel).max() or 1.0)
+        shown += [(f"{_plain(name)}, parent {p + 1}", kernel[..., parents == p]) for p in np.unique(parents)]
+    if not shown:
+        return False
+    most = max(kernel.shape[3] for _, kernel in shown)
+    figure.set_size_inches(2 + 0.4 * most, 0.6 * len(shown) + 0.4)
+    panels = figure.subplots(len(shown), most, squeeze=False)
+    for axes in panels.flat:
+        axes.set_axis_off()
+    for line, (label, kernel) in zip(panels, shown, strict=True):
+        line[0].text(-0.3, 0.5, label, fontsize="small", ha="right", va="center", transform=line[0].transAxes)
+        for axes, number in zip(line, range(kernel.shape[3]), strict=False):
+            image = kernel[..., number]
+            axes.imshow(image[..., 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=1)
     return True
 
 

@@ -72,7 +72,7 @@ class L0Merge:
             "validation_before_cut": gating.rows[-1]["val_metric"],
             "validation_after_cut": validation_metric(task, student),
             "gates_undecided": gating.rows[-1]["gate_undecided"],
-            **aligned,
+            **(aligned or _first_parents(big, student)),
         }
         saved = budget.gates - len(gating.rows)
         tuning = train_phase(student, task, "finetune", budget.finetune + saved, seed, stages)
@@ -85,6 +85,14 @@ class L0Merge:
         sampling, gate_seed = self.sampling or task.gates.sampling, seed_of("gates", seed)
         data = task.data.x_train[:_EXAMPLES]
         return aligned_big_student(*teachers, data, self.merged_above, sampling, gate_seed)
+
+
+def _first_parents(big: keras.Model, student: keras.Model) -> dict[str, list[int]]:
+    """Of each filter of the first convolution, which of two teachers it is of, 0 or 1; nothing where there is none."""
+    first = next((layer.name for layer in student.layers if isinstance(layer, keras.layers.Conv2D)), None)
+    merge = read_merge(big)
+    gates = [gate for name, gate in merge.gates.items() if first in merge.walked.spaces[name].owners]
+    return {"first_parents": [int(2 * unit >= gate.units) for gate in gates for unit in gate.kept()]} if gates else {}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ second launch finds what a first one finished:
             history.json    one row per epoch
             result.json     the run's row
             function.json   of a network of one variable with one output: points `x` and its outputs `y`
+            filters.json    of merged networks of images: `kernel` of the first convolution, and `parents` of its filters
             done            empty, written last: without it the run counts as not finished
             failed.json     instead of `done`: the error and its traceback
             log.txt         what the run printed
@@ -98,6 +99,7 @@ HISTORY_COLUMNS = (
     "extras",
 )
 FUNCTION = "function.json"
+FILTERS = "filters.json"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

@@ -37,7 +37,7 @@ from benchmarks.datasets import DataMissingError, load
 from benchmarks.executors import GRACE_SECONDS
 from benchmarks.stages import Alone, StageCache
 from benchmarks.stopping import Stop, Stopped
-from benchmarks.store import FUNCTION, RunFolder, hash_of, is_disk_full, json_text, locked, write_atomically
+from benchmarks.store import FILTERS, FUNCTION, RunFolder, hash_of, is_disk_full, json_text, locked, write_atomically
 from benchmarks.suites import Suite, load_suite
 from benchmarks.together import work_together
 
@@ -224,6 +224,7 @@ def train(run: RunFolder, stages: StageCache) -> tuple[dict[str, Any], list[dict
     outcome = STRATEGIES[name](task, suite.budget(scale), seed, stages)
     result = _result(task, outcome) | _provenance(run)
     _keep_function(run, task, outcome)
+    _keep_filters(run, outcome)
     return result | {"wall_seconds": time.monotonic() - began}, outcome.history
 
 
@@ -290,6 +291,18 @@ def _keep_function(run: RunFolder, task: "Task", outcome: "Outcome") -> None:
     points = np.linspace(x.min(), x.max(), 400, dtype=x.dtype)
     outputs = outcome.model.predict(points[:, None], batch_size=500, verbose=0)
     write_atomically(run.path / FUNCTION, json_text({"x": points.tolist(), "y": outputs[:, 0].tolist()}))
+
+
+def _keep_filters(run: RunFolder, outcome: "Outcome") -> None:
+    """Of a merged network of images, leave in the folder its first filters and which parents they are of, for a figure."""
+    import keras
+
+    parents = outcome.extras.get("first_parents")
+    first = next((layer for layer in outcome.model.layers if isinstance(layer, keras.layers.Conv2D)), None)
+    if parents is None or first is None or len(parents) != first.filters:
+        return
+    kernel = keras.ops.convert_to_numpy(first.kernel).astype("float32")
+    write_atomically(run.path / FILTERS, json_text({"kernel": kernel.tolist(), "parents": parents}))
 
 
 def _provenance(run: RunFolder) -> dict[str, Any]:

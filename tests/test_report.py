@@ -6,6 +6,7 @@ import shutil
 import statistics as stdlib
 import subprocess
 
+import numpy as np
 import pytest
 
 from benchmarks import figures, latex, report, results, store, summaries
@@ -156,11 +157,13 @@ def test_figures_are_drawn_from_what_runs_left(tmp_path):
     for seed in range(3):
         run = _finish(tmp_path, "l0_merge", seed, 0.9, history=epochs)
         store.write_atomically(run.path / store.FUNCTION, json.dumps({"x": [0.0, 1.0, 2.0], "y": [0.0, seed, 0.0]}))
+        filters = {"kernel": np.arange(-54, 54).reshape(3, 3, 3, 4).tolist(), "parents": [0, 1, 1, 0]}
+        store.write_atomically(run.path / store.FILTERS, json.dumps(filters))
         _finish(tmp_path, "one_model", seed, 0.8, history=epochs[:3])
     text = _report(tmp_path)
-    for kind in ("boxplot", "curves", "gates", "functions", "compute"):
+    for kind in ("boxplot", "curves", "gates", "functions", "filters", "compute"):
         (png,), (pdf,) = (list((tmp_path / "figures").glob(f"{kind}-*.{ending}")) for ending in ("png", "pdf"))
-        assert png.read_bytes().startswith(b"\x89PNG\r\n") and png.stat().st_size > 5_000
+        assert png.read_bytes().startswith(b"\x89PNG\r\n") and png.stat().st_size > 4_000
         assert pdf.read_bytes().startswith(b"%PDF-") and f"(figures/{png.name})" in text
     assert not list((tmp_path / "figures").glob("parameters-*"))  # these runs do not say theirs
     assert not list(tmp_path.rglob("*/.*"))
@@ -170,8 +173,9 @@ def test_a_file_in_the_place_of_a_function_is_not_drawn(tmp_path):
     for content in ("[]", '{"x": [1, 2], "y": [1]}', '{"x": "a", "y": "b"}', "{"):
         run = _finish(tmp_path, "l0_merge", 0, 0.9)
         (run.path / store.FUNCTION).write_text(content)
+        (run.path / store.FILTERS).write_text(content.replace("x", "kernel").replace("y", "parents"))
         _report(tmp_path)
-        assert not list((tmp_path / "figures").glob("functions-*"))
+        assert not [*(tmp_path / "figures").glob("functions-*"), *(tmp_path / "figures").glob("filters-*")]
 
 
 def test_published_numbers_stand_beside_ours(tmp_path):

@@ -243,7 +243,7 @@ def _first_filters(filters: Mapping, figure, rows: Sequence[Row]) -> bool:
     if not shown:
         return False
     most = max(kernel.shape[3] for _, kernel in shown)
-    figure.set_size_inches(2 + 0.4 * most, 0.6 * len(shown) + 0.4)
+    figure.set_size_inches(max(7, 2 + 0.4 * most), 0.6 * len(shown) + 0.4)
     panels = figure.subplots(len(shown), most, squeeze=False)
     for axes in panels.flat:
         axes.set_axis_off()

@@ -41,7 +41,7 @@ from benchmarks.planning import (
 from benchmarks.progress import progress
 from benchmarks.ray_executor import RayTasks
 from benchmarks.report import write_report
-from benchmarks.results import read_results, write_tables
+from benchmarks.results import ResultsError, read_results, write_tables
 from benchmarks.store import RunFolder, commit, is_disk_full
 from benchmarks.suites import PAPER, SUITES, Suite
 
@@ -346,7 +346,7 @@ def _write_results(folder: Path, order: Sequence[str], protocol: str | None = No
         results = read_results(folder)
         write_tables(results)
         sections = write_report(results, list(dict.fromkeys(order)))
-    except OSError as error:
+    except (OSError, ResultsError) as error:
         print(f"The tables of {folder} are not up to date: {error}. The runs' folders are.", file=sys.stderr)
         return FAILED
     shown = sections.values() if protocol is None else [sections[protocol]]

@@ -90,7 +90,7 @@ class _Solving:
         x_val, y_val = problem.arrays(data.x_val)
         local = replace(
             self.task,
-            phases={**self.task.phases, phase: _stable(self.task.phases[phase], problem.curvature(x[:_SAMPLE]))},
+            phases={**self.task.phases, phase: _stable(self.task.phases[phase], problem, x[:_SAMPLE])},
             data=Data(x, y, x_val, y_val, None, None),
             loss=keras.losses.MeanSquaredError,
             metric="mse",
@@ -102,8 +102,9 @@ class _Solving:
         return replace(record, flops=record.flops + reading)
 
 
-def _stable(phase: Phase, curvature: float) -> Phase:
-    """The phase, by SGD at no higher rate than is stable."""
+def _stable(phase: Phase, problem: LocalProblem, x: np.ndarray) -> Phase:
+    """The phase, by SGD at no higher rate than is stable for what the problem reads: one over its curvature."""
     if phase.optimizer != "sgd":
         return phase
-    return replace(phase, learning_rate=min(phase.learning_rate, 1 / curvature))
+    excess = phase.learning_rate * problem.curvature(x)
+    return replace(phase, learning_rate=phase.learning_rate / max(1.0, excess))

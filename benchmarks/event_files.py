@@ -12,7 +12,8 @@ from typing import Any
 
 from benchmarks.results import Results, is_number
 
-_NO_CURVE = ("run", "suite", "strategy", "seed", "phase", "epoch", "extras")
+# Of the numbers of an epoch, those that are none of its results.
+_NO_CURVE = ("seed", "epoch")
 
 
 def write_event_files(results: Results) -> Path:

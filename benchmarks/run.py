@@ -240,7 +240,7 @@ def _launch(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace
         "command": command,
         "commit": commit(),
         "launched": time.time(),
-        "stages": str((options.stages or folder / "stages").absolute()),
+        "stages": None if options.stages is None else str(options.stages.absolute()),
         **_data_places(options),
     }
     is_read = waiting and suite.dataset in IMAGES  # others are drawn

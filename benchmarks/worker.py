@@ -298,9 +298,9 @@ def _keep_filters(run: RunFolder, outcome: "Outcome") -> None:
     import keras
 
     parents = outcome.extras.get("first_parents")
-    first = next((layer for layer in outcome.model.layers if isinstance(layer, keras.layers.Conv2D)), None)
-    if parents is None or first is None or len(parents) != first.filters:
+    if parents is None:
         return
+    first = next(layer for layer in outcome.model.layers if isinstance(layer, keras.layers.Conv2D))
     kernel = keras.ops.convert_to_numpy(first.kernel).astype("float32")
     write_atomically(run.path / FILTERS, json_text({"kernel": kernel.tolist(), "parents": parents}))
 

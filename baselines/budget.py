@@ -12,7 +12,8 @@ import keras
 import numpy as np
 
 import kmerge
-from baselines.strategy import Budget, Data, Outcome, Phase, Stages, Task, TrainingRecord, TrainingState
+from baselines.schedules import optimizer_of
+from baselines.strategy import Budget, Data, Outcome, Stages, Task, TrainingRecord, TrainingState
 from kmerge import costs
 from kmerge.seeds import rng_of, seed_of
 
@@ -55,7 +56,7 @@ def train_phase(
     """
     label = label or phase
     settings = task.phases[phase]
-    optimizer, schedule = _optimizer(settings, epochs, len(task.data.x_train))
+    optimizer, schedule = optimizer_of(settings, epochs, len(task.data.x_train))
     pressure = []
     if control is not None:
         gates = task.gates
@@ -91,22 +92,6 @@ def _key(task: Task, phase: str, label: str, epochs: int, seed: int, control: st
     settings = {"phase": asdict(task.phases[phase]), "label": label, "epochs": epochs, "seed": seed}
     gates = None if control is None else asdict(task.gates) | {"control": control}
     return {"task": task.identity, **settings, "gates": gates}
-
-
-def _optimizer(phase: Phase, epochs: int, examples: int) -> tuple[keras.optimizers.Optimizer, Callable[[int], float]]:
-    """The optimizer of a phase, and its learning rate by step."""
-    steps = epochs * -(-examples // phase.batch_size)
-    # PiecewiseConstantDecay keeps the old rate at the boundary itself: the step after it is the first of the new.
-    boundaries = [max(0, round(drop * steps) - 1) for drop in phase.drops]
-    values = [phase.learning_rate * phase.drop_factor**i for i in range(len(boundaries) + 1)]
-    rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values) if boundaries else values[0]
-
-    def rate_at(step: int) -> float:
-        return values[sum(step > boundary for boundary in boundaries)]
-
-    if phase.optimizer == "adam":
-        return keras.optimizers.Adam(rate, beta_1=phase.momentum), rate_at
-    return keras.optimizers.SGD(rate, momentum=phase.momentum, nesterov=phase.nesterov), rate_at
 
 
 def metric_of(task: Task) -> keras.metrics.Metric:
@@ -282,22 +267,6 @@ def _part(data: Data, parts: int, number: int, seed: int) -> Data:
     """The same data with a part of the training examples: of so many disjoint ones, drawn by the seed, the number-th."""
     rows = rng_of("teacher data", seed).permutation(len(data.x_train))[number % parts :: parts]
     return replace(data, x_train=data.x_train[rows], y_train=data.y_train[rows])
-
-
-def stretch_of(phase: Phase, start: float, stop: float) -> Phase:
-    """The part of a phase's schedule from one fraction of it to another, as a phase of its own.
-
-    Args:
-        phase: the whole.
-        start: where the part begins, from 0.
-        stop: where it ends, up to 1.
-
-    Returns:
-        A phase that begins with the learning rate reached at `start`; drops within the part stand at their places.
-    """
-    passed = sum(drop <= start for drop in phase.drops)
-    inside = tuple((drop - start) / (stop - start) for drop in phase.drops if start < drop < stop)
-    return replace(phase, learning_rate=phase.learning_rate * phase.drop_factor**passed, drops=inside)
 
 
 def shared_among(name: str, budget: Budget, networks: int, cuts: int) -> tuple[Budget, list[int], list[int]]:

@@ -30,10 +30,10 @@ import kmerge
 from baselines.budget import (
     check_budget,
     make_outcome,
-    stretch_of,
     train_phase,
     validation_metric,
 )
+from baselines.schedules import stretch_of
 from baselines.strategy import Budget, Outcome, Stages, Task
 from baselines.unit_scores import check_importance, score_units
 from kmerge.pruning import best_units

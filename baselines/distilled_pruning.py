@@ -40,7 +40,7 @@ class DistilledPruning:
         """See `Strategy`."""
         check_pruning(self.percentage, self.method)
         student, records = self.distillation.distil(task, budget, budget.gates, seed, stages)
-        examples = task.data.x_train[:_EXAMPLES]
+        examples = task.data.inputs[:_EXAMPLES]
         pruned = prune_weights(student, self.percentage, self.method, examples, seed_of("pruning", seed))
         extras = {
             "percentage": float(self.percentage),

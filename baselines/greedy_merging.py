@@ -72,7 +72,7 @@ class _Solving:
     def __init__(self, task: Task, seed: int, stages: Stages):
         self.task, self.seed, self.stages = task, seed, stages
         self.examples = len(task.data.x_train)
-        self.sample = task.data.x_train[:_SAMPLE]
+        self.sample = task.data.inputs[:_SAMPLE]
 
     def solve(
         self,
@@ -86,7 +86,7 @@ class _Solving:
         data = self.task.data
         examples = min(len(data.x_train), _BYTES // problem.bytes_per_example)
         self.examples = min(self.examples, examples)
-        x, y = problem.arrays(data.x_train[:examples])
+        x, y = problem.arrays(data.inputs[:examples])
         x_val, y_val = problem.arrays(data.x_val)
         local = replace(
             self.task,

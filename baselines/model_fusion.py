@@ -87,9 +87,9 @@ class Fusion:
             check_solver()
         trained = [train_teacher(task, budget, seed, number, stages) for number in range(2)]
         (model, other), records = [model for model, _ in trained], [record for _, record in trained]
-        aligned = aligned_by(self.matching, model, other, task.data.x_train[:_EXAMPLES], seed)
+        aligned = aligned_by(self.matching, model, other, task.data.inputs[:_EXAMPLES], seed)
         fused = alignment.average(model, aligned)
-        student = kmerge.recalibrate(fused, task.data.x_train[:_EXAMPLES])
+        student = kmerge.recalibrate(fused, task.data.inputs[:_EXAMPLES])
         extras = {
             "validation_teachers": [record.rows[-1]["val_metric"] for record in records],
             "validation_fused": validation_metric(task, fused),

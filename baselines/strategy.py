@@ -40,6 +40,13 @@ class Data:
     x_test: np.ndarray
     y_test: np.ndarray
 
+    @property
+    def inputs(self) -> np.ndarray:
+        """Training inputs as a network has them without augmentation: whole, or of larger images the middle."""
+        cuts = [(have - want) // 2 for have, want in zip(self.x_train.shape[1:], self.x_val.shape[1:], strict=True)]
+        middle = (slice(cut, cut + want) for cut, want in zip(cuts, self.x_val.shape[1:], strict=True))
+        return self.x_train[(slice(None), *middle)]
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -53,6 +60,7 @@ class Phase:
         drops: where the learning rate is multiplied by `drop_factor`, as fractions of the phase, from 0 to 1.
         drop_factor: what each drop multiplies by.
         optimizer: "sgd" or "adam".
+        warmup: the fraction of the phase in which the learning rate rises in equal steps, from almost 0.
     """
 
     learning_rate: float
@@ -62,6 +70,7 @@ class Phase:
     drops: tuple[float, ...] = ()
     drop_factor: float = 0.1
     optimizer: str = "sgd"
+    warmup: float = 0.0
 
 
 @dataclass(frozen=True)

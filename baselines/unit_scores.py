@@ -51,7 +51,7 @@ def score_units(model: keras.Model, task: Task, importance: str, seed: int) -> t
     """
     if importance != "taylor":
         return kmerge.unit_importance(model, importance, seed=seed), 0.0
-    x, y = task.data.x_train, task.data.y_train
+    x, y = task.data.inputs, task.data.y_train
     chosen = np.sort(rng_of("scored", seed).permutation(len(x))[:_SCORED_EXAMPLES])
     model.compile(loss=task.loss())
     scores = kmerge.unit_importance(model, "taylor", (x[chosen], y[chosen]), batch_size=task.phases["gates"].batch_size)

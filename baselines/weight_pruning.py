@@ -179,7 +179,7 @@ class WeightPruning:
         check_pruning(self.percentage, self.method)
         model = task.build(seed_of("single", seed))
         trained = train_phase(model, task, "single", budget.merging - budget.finetune, seed, stages)
-        examples = task.data.x_train[:_EXAMPLES]
+        examples = task.data.inputs[:_EXAMPLES]
         pruned = prune_weights(model, self.percentage, self.method, examples, seed_of("pruning", seed))
         extras = {
             "percentage": float(self.percentage),
@@ -228,7 +228,7 @@ def pruning_curve(
     for method in methods:
         for percentage in percentages:
             start = time.perf_counter()
-            pruned = prune_weights(model, percentage, method, task.data.x_train[:_EXAMPLES], seed)
+            pruned = prune_weights(model, percentage, method, task.data.inputs[:_EXAMPLES], seed)
             seconds = time.perf_counter() - start
             row = {"method": method, "percentage": percentage, **pruned.counts, "seconds": seconds}
             row["pruned"] = validation_metric(task, pruned.sparse)

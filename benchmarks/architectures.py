@@ -259,6 +259,7 @@ def deep_resnet(
     depth: int = 18,
     width: int = 64,
     stem: str = "cifar",
+    standardise: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     widen: int = 1,
 ) -> keras.Model:
     """ResNet-18, 34, 50, 101 or 152: four stages of `width`, 2, 4 and 8 times `width` channels, as torchvision has them.
@@ -274,6 +275,7 @@ def deep_resnet(
         depth: 18, 34, 50, 101 or 152; from 50 on of bottlenecks, which stride in their 3x3 convolution.
         width: channels of the first stage, inside of bottlenecks.
         stem: "imagenet": 7x7 of stride 2, and a pooling of stride 2; "cifar": 3x3 of stride 1, for small images.
+        standardise: mean and deviation of each channel of inputs that are not standardised; None for those that are.
         widen: factor on the width of every stage.
 
     Returns:
@@ -291,8 +293,12 @@ def deep_resnet(
             f"{depth} and {stem!r}."
         )
     torch, width, (block, stages) = _TorchLayers(seed, weight_decay), widen * width, _DEEP[depth]
-    inputs = keras.Input(input_shape, name="input")
-    x = torch.conv_norm(inputs, width, *((3, 1) if stem == "cifar" else (7, 2)), "stem")
+    x = inputs = keras.Input(input_shape, name="input")
+    if standardise is not None:
+        scale = [1 / deviation for deviation in standardise[1]]
+        offset = [-mean / deviation for mean, deviation in zip(*standardise, strict=True)]
+        x = layers.Rescaling(scale, offset, name="standardise")(x)
+    x = torch.conv_norm(x, width, *((3, 1) if stem == "cifar" else (7, 2)), "stem")
     x = layers.Activation("relu", name="stem_relu")(x)
     if stem == "imagenet":
         # After a ReLU, zeros around the image are never its maximum.

@@ -3,8 +3,13 @@
 `keras.layers.RandomCrop` draws one offset for a whole batch, so that a batch shares its shift.
 """
 
+import math
+
 import keras
 from keras import ops
+
+# Of red, green and blue in the brightness of a pixel (ITU-R BT.601).
+_LUMINANCE = (0.299, 0.587, 0.114)
 
 
 class ShiftAndFlip(keras.layers.Layer):
@@ -56,3 +61,93 @@ class ShiftAndFlip(keras.layers.Layer):
 
     def get_config(self):
         return super().get_config() | {"padding": self.padding, "fill": self.fill, "seed": self.seed}
+
+
+class RandomResizedCrop(keras.layers.Layer):
+    """Cuts a part of random place, size and shape out of a photograph, scales it, and flips it left to right half of the time.
+
+    With `jitter`, then changes brightness, contrast and saturation, in this order. Every example has its own draws. Only in
+    training: otherwise it cuts out the middle.
+
+    The part is scaled bilinearly, with a wider filter where it becomes smaller, as a product with two matrices: that is
+    fast on every device.
+
+    Args:
+        size: side of the result, in pixels.
+        area: of the part, least and most, as shares of the image.
+        ratio: of the part's width to its height, least and most; its logarithm is uniform. A side that would be longer
+            than the image is as long as it.
+        jitter: the most by which brightness, contrast and saturation change, as a share.
+        seed: of the draws.
+
+    Input shape: `(batch, height, width, 3)`, from 0 to 255. Output shape: `(batch, size, size, 3)`, floats.
+
+    Reference:
+        Szegedy et al., "Going deeper with convolutions", CVPR 2015, section 6; torchvision has it under this name.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        seed: int,
+        area: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        jitter: float = 0.0,
+        **kwargs,
+    ):
+        super().__init__(autocast=False, **kwargs)
+        if not (0 < area[0] <= area[1] <= 1 and 0 < ratio[0] <= ratio[1] and 0 <= jitter <= 1 and size >= 1):
+            raise ValueError(
+                "RandomResizedCrop expects a positive size, two rising shares as area, two rising ratios, and a jitter from "
+                f"0 to 1; received size={size}, area={area}, ratio={ratio}, jitter={jitter}."
+            )
+        self.size, self.area, self.ratio, self.jitter, self.seed = size, tuple(area), tuple(ratio), jitter, seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, images, training: bool = False):
+        height, width = images.shape[1:3]
+        if not training:
+            top, left = (height - self.size) // 2, (width - self.size) // 2
+            return ops.cast(images[:, top : top + self.size, left : left + self.size], self.compute_dtype)
+        batch = ops.shape(images)[0]
+        shape = ops.exp(self._draw(batch, math.log(self.ratio[0]), math.log(self.ratio[1])))
+        pixels = self._draw(batch, *self.area) * (height * width)
+        rows = self._weights(batch, ops.minimum(ops.sqrt(pixels / shape), height), height, may_flip=False)
+        columns = self._weights(batch, ops.minimum(ops.sqrt(pixels * shape), width), width, may_flip=True)
+        images = ops.einsum("bih,bhwc->biwc", rows, ops.cast(images, "float32"))
+        images = ops.einsum("bjw,biwc->bijc", columns, images)
+        return ops.cast(self._jittered(batch, images) if self.jitter else images, self.compute_dtype)
+
+    def _draw(self, batch, least: float, most: float):
+        return keras.random.uniform((batch, 1, 1), least, most, dtype="float32", seed=self.seed_generator)
+
+    def _weights(self, batch, length, pixels: int, may_flip: bool):
+        """How much of each pixel goes into each pixel of the result: (batch, size, pixels), for parts of such lengths."""
+        start = self._draw(batch, 0.0, 1.0) * (pixels - length)
+        places = ops.reshape((ops.arange(self.size, dtype="float32") + 0.5) / self.size, (1, -1, 1))
+        if may_flip:
+            places = ops.where(self._draw(batch, 0.0, 1.0) < 0.5, 1.0 - places, places)
+        centres = ops.reshape(ops.arange(pixels, dtype="float32") + 0.5, (1, 1, -1))
+        reach = ops.maximum(length / self.size, 1.0)
+        weights = ops.relu(1.0 - ops.abs(start + places * length - centres) / reach)
+        return weights / ops.sum(weights, axis=-1, keepdims=True)
+
+    def _jittered(self, batch, images):
+        def factor():
+            return self._draw(batch, 1 - self.jitter, 1 + self.jitter)[..., None]
+
+        def grey(images):
+            return ops.sum(images * ops.array(_LUMINANCE), axis=-1, keepdims=True)
+
+        images = ops.clip(images * factor(), 0, 255)
+        for other in (lambda x: ops.mean(grey(x), axis=(1, 2), keepdims=True), grey):
+            share = factor()
+            images = ops.clip(images * share + other(images) * (1 - share), 0, 255)
+        return images
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.size, self.size, *input_shape[3:])
+
+    def get_config(self):
+        own = {name: getattr(self, name) for name in ("size", "seed", "area", "ratio", "jitter")}
+        return super().get_config() | own

@@ -186,10 +186,10 @@ def _measure(setting: Setting, seed: int, data_dir: str | None, matchings: list)
     whole = [100 * validation_metric(tested, parent) for parent in parents]
     for matching in matchings:
         start = time.perf_counter()
-        aligned = aligned_by(matching, *parents, data.x_train[:_EXAMPLES], seed)
+        aligned = aligned_by(matching, *parents, data.inputs[:_EXAMPLES], seed)
         seconds = time.perf_counter() - start
         fused = alignment.average(parents[0], aligned)
-        student = kmerge.recalibrate(fused, data.x_train[:_EXAMPLES])
+        student = kmerge.recalibrate(fused, data.inputs[:_EXAMPLES])
         row = asdict(setting) | {"seed": seed, "matching": NAMES[matching], "matching_seconds": round(seconds, 2)}
         row |= {"parent_0": whole[0], "parent_1": whole[1], "score": alignment.match_score(parents[0], aligned)}
         row |= {"fused": 100 * validation_metric(tested, fused)}

@@ -63,7 +63,7 @@ class L0Merge:
         gated = arrange(big) if arrange else big
         gating = train_phase(gated, task, "gates", budget.gates, seed, stages, control=control, patience=self.patience)
         big = restore(gated, big) if restore else big
-        sample = task.data.x_train[:_EXAMPLES] if self.compensate else None
+        sample = task.data.inputs[:_EXAMPLES] if self.compensate else None
         student = kmerge.compress(big, data=sample)
         extras = {
             "control": control,
@@ -83,7 +83,7 @@ class L0Merge:
         if self.merged_above is None:
             return _big_student(task, teachers, seed, self.sampling), {}
         sampling, gate_seed = self.sampling or task.gates.sampling, seed_of("gates", seed)
-        data = task.data.x_train[:_EXAMPLES]
+        data = task.data.inputs[:_EXAMPLES]
         return aligned_big_student(*teachers, data, self.merged_above, sampling, gate_seed)
 
 

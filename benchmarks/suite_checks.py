@@ -15,6 +15,8 @@ from benchmarks.strategies import STRATEGIES
 
 METRICS = ("accuracy", "mse")
 AUGMENTATIONS = ("none", "shift_and_flip")
+# Of the augmentation of photographs; see `benchmarks.augmentation.RandomResizedCrop`.
+_CROP_KEYS = ("area", "ratio", "jitter")
 PHASES = tuple(field.name for field in fields(Budget))
 KEYS = (
     "description",
@@ -43,6 +45,8 @@ _OPTIONAL = (*_FOR_IMAGES, "sizing", "teacher", "teacher_data", "published", "tu
 _TEACHER_KEYS = ("architecture", "epochs", "phase")
 # Into how many parts training data are cut for teachers.
 TEACHER_PARTS = {"all": 1, "halves": 2}
+# The suite says the target; strategies ask for wider networks, and data for how inputs are standardised.
+_NOT_OPTIONS = ("widen", "standardise")
 _PENALTIES = ("weighted_l1", "l21", "linf1", "l1")
 
 
@@ -65,8 +69,7 @@ def check_architecture(where: str, table: Mapping[str, Any], architectures: Mapp
     if name not in architectures:
         raise SuiteError(f"{where}: unknown architecture {name!r}; there are {', '.join(architectures)}.")
     named = inspect.signature(architectures[name]).parameters.values()
-    # The suite says the target; strategies ask for wider networks.
-    known = [p.name for p in named if p.kind is p.KEYWORD_ONLY and p.name != "widen"]
+    known = [p.name for p in named if p.kind is p.KEYWORD_ONLY and p.name not in _NOT_OPTIONS]
     options = {key: value for key, value in table.items() if key != "name"}
     _check_keys(where, options, known, required=())
     return name
@@ -100,16 +103,13 @@ def check_content(where: str, content: dict[str, Any]) -> None:
     merges = "phases" in content or "gates" in content or "sizing" not in content
     required = [key for key in KEYS if key not in _OPTIONAL and (merges or key not in ("phases", "gates"))]
     _check_keys(where, content, KEYS, required)
-    for key, known in (("dataset", datasets.NAMES), ("metric", METRICS), ("augmentation", AUGMENTATIONS)):
+    for key, known in (("dataset", datasets.NAMES), ("metric", METRICS)):
         _check_in(f"{where}, {key}", content[key], known)
+    _check_augmentation(where, content)
     for strategy in (*content["strategies"], *content.get("tuning", {})):
         _check_in(f"{where}, strategies", strategy, list(STRATEGIES))
     _check_launch(where, content["seeds"], content["runs_per_process"])
     _check_published(f"{where}, [[published]]", content.get("published", []))
-    if content["augmentation"] != "none" and content["dataset"] not in datasets.IMAGES:
-        raise SuiteError(
-            f"{where}: augmentation {content['augmentation']!r} is for images, not {content['dataset']!r}."
-        )
     _check_in(f"{where}, standardise_by", content.get("standardise_by", "channel"), datasets.STANDARDISATIONS)
     _check_in(f"{where}, teacher_data", content.get("teacher_data", "all"), TEACHER_PARTS)
     _check_folds(where, content)
@@ -133,6 +133,16 @@ def check_content(where: str, content: dict[str, Any]) -> None:
     _check_in(f"{where}, gates.control", content["gates"]["control"], content["gates"]["controls"])
 
 
+def _check_augmentation(where: str, content: Mapping[str, Any]) -> None:
+    how, source = content["augmentation"], datasets.IMAGES.get(content["dataset"])
+    if source is not None and source.crop is not None:
+        _check_keys(f"{where}, augmentation of photographs", how, _CROP_KEYS)
+        return
+    _check_in(f"{where}, augmentation", how, AUGMENTATIONS)
+    if how != "none" and source is None:
+        raise SuiteError(f"{where}: augmentation {how!r} is for images, not {content['dataset']!r}.")
+
+
 def _check_launch(where: str, seeds: object, runs_per_process: object) -> None:
     two = isinstance(seeds, list) and len(seeds) == 2 and all(isinstance(seed, int) for seed in seeds)
     if not (two and 0 <= seeds[0] <= seeds[1]):
@@ -153,7 +163,7 @@ def _check_folds(where: str, content: Mapping[str, Any]) -> None:
     is_images = content["dataset"] in datasets.IMAGES
     if not is_images and (set(_FOR_IMAGES) & content.keys()):
         raise SuiteError(f"{where}: {' and '.join(_FOR_IMAGES)} are for images, not {content['dataset']!r}.")
-    if content["augmentation"] != "none" and content.get("standardise_by", "channel") != "channel":
+    if content["augmentation"] == "shift_and_flip" and content.get("standardise_by", "channel") != "channel":
         raise SuiteError(f"{where}: augmentation shifts in black pixels, which have no one value if standardised by pixel.")
 
 
@@ -189,9 +199,13 @@ def _check_epochs(where: str, epochs: object) -> None:
 
 
 def _check_phase(where: str, epochs: object, settings: dict[str, Any]) -> None:
-    # No suite gives one: merging is by SGD, and auto-sizing has settings of its own.
-    _check_keys(where, settings, [field.name for field in fields(Phase) if field.name != "optimizer"])
+    # No suite gives an optimizer: merging is by SGD, and auto-sizing has settings of its own.
+    known = [field.name for field in fields(Phase) if field.name != "optimizer"]
+    _check_keys(where, settings, known, [name for name in known if name != "warmup"])
     _check_epochs(where, epochs)
+    warmup = settings.get("warmup", 0)
+    if not isinstance(warmup, int | float) or not 0 <= warmup < epochs:
+        raise SuiteError(f"{where}: expected a warmup from 0 to below {epochs} epochs; received {warmup!r}.")
     drops = settings["drops"]
     if drops != sorted(drops) or not all(0 < drop < epochs for drop in drops):
         raise SuiteError(f"{where}: expected drops at rising epochs between 0 and {epochs}; received {drops}.")

@@ -50,10 +50,15 @@ _TRAINING_CODE = (
     "kmerge.epoch_programs",
     "kmerge.training_loop",
     "kmerge.training_checks",
+    "kmerge.training_data",
     "kmerge.training",
+    "baselines.schedules",
     "baselines.budget",
     "benchmarks.puzzles",
     "benchmarks.splits",
+    "benchmarks.photographs",
+    "benchmarks.tfds_builders.squares",
+    "benchmarks.data_cache",
     "benchmarks.datasets",
     "benchmarks.augmentation",
     "benchmarks.self_normalizing",
@@ -224,7 +229,9 @@ class Suite:
 
         name = check_architecture(f"suite {self.name}, [{where}]", architecture, ARCHITECTURES)
         options = {key: value for key, value in architecture.items() if key != "name"}
-        return partial(ARCHITECTURES[name], dataset.data.x_train.shape[1:], dataset.outputs, **options)
+        if dataset.standardise is not None:
+            options["standardise"] = dataset.standardise
+        return partial(ARCHITECTURES[name], dataset.data.x_val.shape[1:], dataset.outputs, **options)
 
     def _sizing(self, dataset: datasets.Dataset, seed: int) -> SizingSettings | None:
         if self.sizing is None:
@@ -248,10 +255,13 @@ class Suite:
         return settings
 
     def _augmentation(self, dataset: datasets.Dataset) -> Callable | None:
-        if self.definition["augmentation"] == "none":
+        how = self.definition["augmentation"]
+        if how == "none":
             return None
-        from benchmarks.augmentation import ShiftAndFlip
+        from benchmarks.augmentation import RandomResizedCrop, ShiftAndFlip
 
+        if isinstance(how, dict):
+            return partial(RandomResizedCrop, dataset.data.x_val.shape[1], **how)
         return partial(ShiftAndFlip, 4, dataset.black)
 
     def _identity(self, dataset: datasets.Dataset) -> dict[str, Any]:
@@ -269,7 +279,8 @@ class Suite:
 
 
 def _phase(settings: Mapping[str, Any], epochs: int) -> Phase:
-    return Phase(**settings | {"drops": tuple(drop / epochs for drop in settings["drops"])})
+    drops, warmup = tuple(drop / epochs for drop in settings["drops"]), settings.get("warmup", 0) / epochs
+    return Phase(**settings | {"drops": drops, "warmup": warmup})
 
 
 def _sizing_digest() -> str:

@@ -33,7 +33,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.checkpoints import NAME, Checkpoint
-from benchmarks.datasets import DataMissingError, load
+from benchmarks.data_cache import DataMissingError
+from benchmarks.datasets import load
 from benchmarks.executors import GRACE_SECONDS
 from benchmarks.stages import Alone, StageCache
 from benchmarks.stopping import Stop, Stopped
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from baselines.strategy import Outcome, Task
 
 _SECONDS_BETWEEN_EPOCH_EVENTS = 0.2
+# Examples whose outputs are computed in one call: Keras copies them, and photographs are many.
+_EVALUATED = 10_000
 
 # How a device's memory is used, and what its compiler is told, as far as the environment says it.
 _DEVICE_SETTINGS = (
@@ -242,7 +245,8 @@ def evaluate(model: "keras.Model", x: "np.ndarray", y: "np.ndarray", metric: str
     """
     import numpy as np
 
-    outputs = model.predict(x, batch_size=500, verbose=0)
+    parts = (x[start : start + _EVALUATED] for start in range(0, len(x), _EVALUATED))
+    outputs = np.concatenate([model.predict(part, batch_size=500, verbose=0) for part in parts])
     if not np.isfinite(outputs).all():
         raise DivergedError("training diverged: the network's outputs are not finite")
     if metric == "accuracy":

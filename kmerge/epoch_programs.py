@@ -8,7 +8,7 @@ models at once.
 
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -204,31 +204,32 @@ class _Program:
 class TensorFlowProgram(_Program):
     """An epoch as a `tf.function` with a loop."""
 
-    def run(self, data: tuple, orders: np.ndarray, keep: Sequence[bool]) -> list[dict]:
-        """One epoch; `orders` and `keep` have one entry. Returns the metrics."""
-        # XLA writes the variables when all is computed; without it every step does.
-        before = [] if self.xla else [(variable, tf.identity(variable.value)) for variable in self._variables]
+    def run(self, pieces: Iterable, keep: Sequence[bool]) -> list[dict]:
+        """One epoch over pieces of data, each with its order; orders and `keep` have one entry. Returns the metrics."""
+        self._model().reset_metrics()
+        # XLA writes the variables when all of a piece is computed; without it every step does.
+        before = [(variable, tf.identity(variable.value)) for variable in self._variables]
         try:
-            logs = self._epoch(data, tf.constant(orders[0]), tf.constant(orders.shape[1]))
-        except tf.errors.ResourceExhaustedError:
+            for data, orders in pieces:
+                logs = self._epochs[orders.shape[1]](data, tf.constant(orders[0]), tf.constant(orders.shape[1]))
+        except BaseException:
             for variable, value in before:
                 variable.assign(value)
             raise
         return [{name: value.numpy() for name, value in logs.items()}]
 
-    def compile(self, data: tuple, orders: np.ndarray) -> None:
-        """Trace and compile for data and orders of these shapes, without a step."""
+    def compile(self, pieces: Iterable) -> None:
+        """Trace and compile for pieces of data and orders of these shapes, without a step."""
         model = self._model()
         self._variables = [*model.variables, *model.optimizer.variables] if self._training else []
-        epoch = tf.function(self._trace, jit_compile=self.xla, autograph=False)
-        self._epoch = epoch.get_concrete_function(data, tf.constant(orders[0]), tf.constant(0))
-        self._epoch(
-            data, tf.constant(orders[0]), tf.constant(0)
-        )  # XLA compiles at the first call: call with nothing to do
+        epoch, self._epochs = tf.function(self._trace, jit_compile=self.xla, autograph=False), {}
+        for data, orders in pieces:
+            nothing = (data, tf.constant(orders[0]), tf.constant(0))
+            self._epochs[orders.shape[1]] = epoch.get_concrete_function(*nothing)
+            self._epochs[orders.shape[1]](*nothing)  # XLA compiles at the first call: call with nothing to do
 
     def _trace(self, data, order, end):
         model = self._model()
-        model.reset_metrics()
         examples = order.shape[0]
         # XLA must know the size of each batch: full batches and the rest are two loops. Without it the last batch of a
         # single loop is smaller, and the step is traced once.
@@ -337,14 +338,16 @@ class JaxProgram(_Program):
         models[0].reset_metrics()
         self._fresh_metrics = [jax.numpy.copy(variable.value) for variable in models[0].metrics_variables]
 
-    def run(self, data: tuple, orders: np.ndarray, keep: Sequence[bool]) -> list[dict]:
-        """One epoch over the examples in the orders given, one row per model; returns the metrics of each.
+    def run(self, pieces: Iterable, keep: Sequence[bool]) -> list[dict]:
+        """One epoch over pieces of data, each with its orders, one row per model; returns the metrics of each.
 
         A model that is not to be kept stays as it is.
         """
         states = self._states()
-        for batches, rest in self._calls(orders):
-            states, logs = self._compiled[batches.shape, rest.shape](states, data, batches, rest)
+        for data, orders in pieces:
+            jax.block_until_ready(states)  # so that no third piece comes while two are there
+            for batches, rest in self._calls(orders):
+                states, logs = self._compiled[orders.shape, batches.shape, rest.shape](states, data, batches, rest)
         jax.block_until_ready((states, logs))  # a full device is only seen here: before the old values are let go
         try:
             self._write(states, keep)
@@ -352,14 +355,16 @@ class JaxProgram(_Program):
             self._write(states, keep)  # never leave the variables of one epoch mixed with those of another
             raise
         logs = {name: np.asarray(values) for name, values in logs.items()}
-        return [{name: values[i] for name, values in logs.items()} for i in range(len(orders))]
+        return [{name: values[i] for name, values in logs.items()} for i in range(len(keep))]
 
-    def compile(self, data: tuple, orders: np.ndarray) -> None:
-        """Trace and compile for data and orders of these shapes, without a step."""
+    def compile(self, pieces: Iterable) -> None:
+        """Trace and compile for pieces of data and orders of these shapes, without a step."""
         steps = _stateless_steps(self._model(), self._training, self._augments[0])
-        steps = jax.jit(_of_all(steps, self._own, len(orders)))
-        shapes = {(batches.shape, rest.shape): (batches, rest) for batches, rest in self._calls(orders)}
-        self._compiled = {key: steps.lower(self._states(), data, *call).compile() for key, call in shapes.items()}
+        steps, self._compiled = jax.jit(_of_all(steps, self._own, len(self._variables))), {}
+        for data, orders in pieces:
+            shapes = {(orders.shape, b.shape, r.shape): (b, r) for b, r in self._calls(orders)}
+            for key, call in shapes.items():
+                self._compiled[key] = steps.lower(self._states(), data, *call).compile()
 
     def _calls(self, orders):
         """The indices of the full batches (models, steps, batch size) and the rest (models, n), call by call."""

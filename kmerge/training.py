@@ -23,7 +23,8 @@ from kmerge.training_checks import (
     is_array,
     why_model_fit,
 )
-from kmerge.training_loop import Data, Plan, train
+from kmerge.training_data import Data, examples_at_a_time
+from kmerge.training_loop import Plan, train
 
 # An array or tensor, or a list, tuple or dict of them.
 Arrays = Any
@@ -46,6 +47,7 @@ def fit(
     shuffle: bool = True,
     seed: int = 0,
     augment: keras.Layer | None = None,
+    data_bytes: int | None = None,
     verbose: str | int = "auto",
     **fit_arguments,
 ) -> keras.callbacks.History:
@@ -55,9 +57,12 @@ def fit(
     `add_loss` and regularizers add), metrics, optimizer with its schedule, mixed precision and all state are the
     model's own. The last batch may be smaller than the others. A second call with the same model and shapes compiles
     nothing. What the program cannot do is left to `model.fit`, with a `ModelFitWarning` that says why: callbacks with
-    hooks for single batches, data that is no array or does not fit, `run_eagerly`, a `train_step` of the model's own,
+    hooks for single batches, data that is no array, `run_eagerly`, a `train_step` of the model's own,
     several devices but by `keras.distribution.DataParallel` under JAX, another backend than TensorFlow and JAX, or any of
     `fit_arguments`.
+
+    Data that does not fit on the device stays where it is, say in a file that `numpy.load(..., mmap_mode="r")` maps, and goes
+    there piece by piece, in the order of each epoch. The result is the same.
 
     A keyboard interrupt keeps the weights of the last finished epoch.
 
@@ -72,7 +77,9 @@ def fit(
         callbacks: Keras callbacks. They run between epochs and may assign to any variable of the model.
         shuffle: whether each epoch goes through the data in a random order of its own.
         seed: with the number of the epoch it decides that order, so a resumed run sees the same orders.
-        augment: a layer that is called as `augment(x, training=True)` on every training batch, inside the program.
+        augment: a layer that is called as `augment(x, training=True)` on every training batch, inside the program. It may
+            change the shape of the examples, as a crop does.
+        data_bytes: how much of the device's memory training and validation data may fill; by default half of it.
         verbose: as in `model.fit`.
         **fit_arguments: other arguments of `model.fit`, like `class_weight`.
 
@@ -100,6 +107,7 @@ def fit(
         warnings.warn(f"{model.name}: model.fit does the training, because {reason}.", ModelFitWarning, stacklevel=2)
         fit_arguments.update(validation_data=validation_data, callbacks=callbacks)
         return _model_fit(model, data, plan, seed, augment, reason, fit_arguments)
+    plan = plan._replace(at_a_time=examples_at_a_time(batch_size, data_bytes, data, validation))
     data, validation = (None if part is None else Data(part, (False,) * len(part)) for part in (data, validation))
     return train([model], data, validation, plan, [callbacks], [seed], [augment])[0]
 
@@ -238,7 +246,10 @@ def _data_for_all(models: list, data: tuple | None, where: str) -> Data | None:
     parts = [_for_each(models, where, part) if isinstance(part, list) else [part] * len(models) for part in data]
     for i, (model, *of_model) in enumerate(zip(models, *parts, strict=True)):
         if i == 0 or any(own):
-            if reason := why_model_fit(model, (), (), of_model):
+            reason = why_model_fit(model, (), (), of_model)
+            if reason is None and examples_at_a_time(1, None, of_model):
+                reason = "it does not fit on the device. Call fit, which brings it there in pieces"
+            if reason:
                 raise InvalidArgumentError(f"fit_many cannot use the {where} of model {i}, because {reason}.")
             check_data(model, tuple(of_model), f"{where} of model {i}")
     for part in parts:

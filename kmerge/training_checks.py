@@ -7,13 +7,11 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from kmerge.epoch_programs import PROGRAMS, device_memory, is_distributed, nested_layers
+from kmerge.epoch_programs import PROGRAMS, is_distributed, nested_layers
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError
 
 _NUMBERS = "fiub"
 _BATCH_HOOKS = [f"on_{kind}batch_{end}" for kind in ("", "train_", "test_") for end in ("begin", "end")]
-# Part of the device's memory that the data may fill; the rest is for the activations.
-_SHARE_FOR_DATA = 0.5
 # Entries of a configuration that may differ between models that train in one program.
 _FREE_ENTRIES = {"name", "seed", "shared_object_id", "build_config"}
 
@@ -46,7 +44,10 @@ def why_model_fit(model: keras.Model, callbacks: Sequence, fit_arguments: Sequen
             return f"the callback {type(callback).__name__} has the hook {hook} for single batches"
     if fit_arguments:
         return f"of the argument {sorted(fit_arguments)[0]}"
-    return _why_not_on_device(arrays_of(*data))
+    for array in arrays_of(*data):
+        if not is_array(array):
+            return f"the data holds a {type(array).__name__}, which is no array of numbers"
+    return None
 
 
 def _batch_hook(callback) -> str | None:
@@ -58,16 +59,6 @@ def _batch_hook(callback) -> str | None:
     for hook in _BATCH_HOOKS:  # a LambdaCallback keeps its hooks on the instance
         if hook in vars(callback) or getattr(type(callback), hook) is not getattr(base, hook):
             return hook
-    return None
-
-
-def _why_not_on_device(arrays: list) -> str | None:
-    for array in arrays:
-        if not is_array(array):
-            return f"the data holds a {type(array).__name__}, which is no array of numbers"
-    size, memory = sum(array.nbytes for array in map(np.asarray, arrays)), device_memory()
-    if memory and size > _SHARE_FOR_DATA * memory:
-        return f"the data fills {size / 1e9:.1f} GB of the {memory / 1e9:.1f} GB of the device"
     return None
 
 

@@ -13,10 +13,11 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from kmerge.epoch_programs import BACKEND, PROGRAMS, build_state, is_out_of_memory, on_all_devices
+from kmerge.epoch_programs import BACKEND, PROGRAMS, build_state, is_out_of_memory
 from kmerge.errors import KmergeError
 from kmerge.seeds import rng_of
 from kmerge.training_checks import arrays_of
+from kmerge.training_data import Data, InPieces, Piece, Whole
 
 _programs = weakref.WeakKeyDictionary()
 
@@ -26,12 +27,17 @@ class DeviceMemoryError(KmergeError, MemoryError):
 
 
 class Plan(NamedTuple):
-    """What one call trains: steps of `batch_size` examples, through these epochs."""
+    """What one call trains: steps of `batch_size` examples, through these epochs, with so many on the device at a time."""
 
     batch_size: int
     epochs: range
     shuffle: bool
     verbose: str | int
+    at_a_time: int | None = None
+
+    def source(self, data: Data) -> Whole | InPieces:
+        """The data, ready to be trained on."""
+        return Whole(data) if self.at_a_time is None else InPieces(data, self.at_a_time)
 
     def order(self, examples: int, seed: int, epoch: int) -> np.ndarray:
         """The order of the examples in an epoch: int32, shape (examples,)."""
@@ -39,34 +45,6 @@ class Plan(NamedTuple):
         if self.shuffle:
             rng_of("order", seed, epoch).shuffle(order)
         return order
-
-
-class Data(NamedTuple):
-    """`(x, y)` or `(x, y, sample_weight)`; the parts that are `own` hold the data of each model on a first axis."""
-
-    parts: tuple
-    own: tuple[bool, ...]
-
-    @property
-    def examples(self) -> int:
-        """The number of examples of one model."""
-        return arrays_of(self.parts[0])[0].shape[int(self.own[0])]
-
-    def on_device(self) -> "Data":
-        """The data as tensors; as in `model.fit`, floats of other widths become the default float type."""
-
-        def place(array):
-            floating = keras.backend.is_float_dtype(keras.backend.standardize_dtype(array.dtype))
-            return keras.ops.convert_to_tensor(array, dtype=keras.config.floatx() if floating else None)
-
-        return self._replace(parts=on_all_devices(keras.tree.map_structure(place, self.parts)))
-
-    def first_example(self, model: int) -> tuple:
-        """The first example of a model, as a batch of one."""
-        return tuple(
-            keras.tree.map_structure(lambda array, is_own=is_own: array[model, :1] if is_own else array[:1], part)
-            for part, is_own in zip(self.parts, self.own, strict=True)
-        )
 
 
 def train(
@@ -80,17 +58,17 @@ def train(
 ) -> list[keras.callbacks.History]:
     """Train all models through all epochs, each with its own callbacks, seed and augmentation."""
     with _memory_errors(models, plan):
-        data = data.on_device()
-        program, seconds = _program(models, data, plan.batch_size, augments)
+        source = plan.source(data)
+        program, seconds = _program(models, source, plan.batch_size, augments)
         evaluate = None
         if validation is not None:
-            validation = validation.on_device()
-            evaluation, more = _program(models, validation, plan.batch_size, None)
+            known = plan.source(validation)
+            evaluation, more = _program(models, known, plan.batch_size, None)
             straight = np.stack([np.arange(validation.examples, dtype="int32")] * len(models))
             seconds += more
 
             def evaluate(running):
-                return evaluation.run(validation.parts, straight, running)
+                return evaluation.run(known.pieces(straight), running)
 
         about = {
             "program": "step" if program.steps_per_call else "epoch",
@@ -103,7 +81,7 @@ def train(
 
         def train_epoch(epoch, running):
             orders = np.stack([plan.order(data.examples, seed, epoch) for seed in seeds])
-            return program.run(data.parts, orders, running)
+            return program.run(source.pieces(orders), running)
 
         _epochs(models, hooks, plan.epochs, train_epoch, evaluate)
     return [model.history for model in models]
@@ -152,7 +130,7 @@ def _epochs(models: list, hooks: list, epochs: range, train_epoch, evaluate) -> 
         hook.on_train_end(last)
 
 
-def _program(models: list, data: Data, batch_size: int, augments: Sequence | None) -> tuple:
+def _program(models: list, source: Whole | InPieces, batch_size: int, augments: Sequence | None) -> tuple:
     """The compiled epoch for these models and this shape of data, and the seconds it took to compile.
 
     With `augments` it trains, else it evaluates. An earlier call's program serves again if nothing changed.
@@ -160,31 +138,40 @@ def _program(models: list, data: Data, batch_size: int, augments: Sequence | Non
     training, layers = augments is not None, augments or [None] * len(models)
     slots = _programs.setdefault(models[0], {})
     slots = slots.setdefault(training, [])
-    key, _ = _made_for(models, data, batch_size, layers)
+    key, _ = _made_for(models, source, batch_size, layers)
     for known, program, _ in slots:
         if known == key:
             return program, 0.0
-    start = time.perf_counter()
-    for i, model in enumerate(models):
-        build_state(model, data.first_example(i))
-    key, owners = _made_for(models, data, batch_size, layers)
+    start, data = time.perf_counter(), source.data
+    for i, (model, augment) in enumerate(zip(models, layers, strict=True)):
+        x, *rest = data._replace(parts=data.first_example(i)).on_device()
+        build_state(model, (x if augment is None else augment(x, training=False), *rest))
+    key, owners = _made_for(models, source, batch_size, layers)
     program = PROGRAMS[BACKEND](models, batch_size, training, layers, data.own)
-    program.compile(data.parts, np.zeros((len(models), data.examples), "int32"))
+    program.compile(_of_each_size(source, len(models)))
     # The owners live on, so their ids stay theirs. Two programs: an epoch in parts has a smaller last one.
     slots[:] = [*slots[-1:], (key, program, owners)]
     return program, time.perf_counter() - start
 
 
-def _made_for(models: list, data: Data, batch_size: int, augments: Sequence) -> tuple[tuple, list]:
+def _of_each_size(source: Whole | InPieces, models: int) -> list[Piece]:
+    """Pieces as an epoch has them, one of each size."""
+    examples, size = source.data.examples, source.size or source.data.examples
+    sizes = {min(size, examples), examples % size or size}
+    return [next(source.pieces(np.zeros((models, number), "int32"))) for number in sorted(sizes)]
+
+
+def _made_for(models: list, source: Whole | InPieces, batch_size: int, augments: Sequence) -> tuple[tuple, list]:
     """What a program is compiled for: a key to compare, and the objects whose ids are in it."""
     owners = [
         thing
         for model, augment in zip(models, augments, strict=True)
         for thing in (model.optimizer, augment, *model.metrics, *model.trainable_variables)
     ]
+    data = source.data
     shapes = [(tuple(array.shape), str(array.dtype)) for array in arrays_of(data.parts)]
     owners.append(keras.distribution.distribution())
-    return (batch_size, data.own, shapes, [id(thing) for thing in owners]), owners
+    return (batch_size, source.size, data.own, shapes, [id(thing) for thing in owners]), owners
 
 
 @contextlib.contextmanager

@@ -7,14 +7,16 @@ than the whole budget, says so in a table below.
 import json
 import math
 
+import keras
 import numpy as np
 import pytest
 
 import kmerge
 from baselines.auto_sizing import AutoSizing
-from baselines.budget import check_budget, stretch_of, validation_metric
+from baselines.budget import check_budget, validation_metric
 from baselines.channel_pruning import ChannelPruning
 from baselines.neuron_transplantation import MagnitudeMerge
+from baselines.schedules import optimizer_of, stretch_of
 from baselines.strategy import Budget, Phase, Stages
 from baselines.weight_pruning import WeightPruning
 from benchmarks.strategies import SIZING, STRATEGIES
@@ -234,6 +236,24 @@ def test_a_stretch_of_a_schedule_goes_on_where_it_is():
     assert (first.learning_rate, first.drops) == (0.1, ())
     assert second.learning_rate == pytest.approx(0.01) and second.drops == pytest.approx((0.4,))
     assert stretch_of(phase, 0.8, 1.0).learning_rate == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize("drops", [(), (0.5,)])
+def test_a_phase_warms_up_in_equal_steps(drops):
+    phase = Phase(0.1, 0.9, 8, drops=drops, warmup=0.25)
+    optimizer, rate_at = optimizer_of(phase, epochs=4, examples=20)  # 12 steps, 3 of them warm-up
+    rates = []
+    weight = keras.Variable(1.0)
+    for step in range(12):
+        rates.append(float(optimizer.learning_rate))
+        assert rates[-1] == pytest.approx(rate_at(step))
+        optimizer.apply([keras.ops.zeros(())], [weight])
+    np.testing.assert_allclose(rates[:6], [0.1 / 3, 0.2 / 3, 0.1, 0.1, 0.1, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(rates[6:], [0.01 if drops else 0.1] * 6, rtol=1e-6)
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    again.iterations.assign(1)
+    assert float(again.learning_rate) == pytest.approx(0.2 / 3)
+    assert stretch_of(phase, 0.0, 0.5).warmup == 0.5 and stretch_of(phase, 0.5, 1.0).warmup == 0
 
 
 def test_a_budget_that_suffices_passes():

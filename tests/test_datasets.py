@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import datasets
+from benchmarks import data_cache, datasets
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_cached_arrays_are_mapped_bytes(cache):
 
 def test_a_second_writer_leaves_the_first_result(cache):
     before = (cache / "digits" / "info.json").stat().st_mtime_ns
-    datasets._write_cache(cache / "digits", datasets._read_digits())  # As a process that began before the first ended.
+    data_cache.write_cache(cache / "digits", data_cache.read_digits())  # As a process that began before the first ended.
     assert (cache / "digits" / "info.json").stat().st_mtime_ns == before
     assert sorted(path.name for path in cache.iterdir()) == ["digits"]
 
@@ -142,23 +142,23 @@ def test_a_truncated_cache_names_file_and_remedy(tmp_path, part):
     datasets.prepare("digits", None, tmp_path)
     path = tmp_path / "digits" / f"{part}.npy"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(datasets.DataCorruptError, match=rf"{path} cannot be read.*Delete the folder {path.parent}"):
+    with pytest.raises(data_cache.DataCorruptError, match=rf"{path} cannot be read.*Delete the folder {path.parent}"):
         datasets.load("digits", None, tmp_path, seed=0)
 
 
 def test_a_cache_without_its_description_is_refused(tmp_path):
     datasets.prepare("digits", None, tmp_path)
     (tmp_path / "digits" / "info.json").unlink()
-    with pytest.raises(datasets.DataCorruptError, match="lacks info.json. Delete the folder"):
+    with pytest.raises(data_cache.DataCorruptError, match="lacks info.json. Delete the folder"):
         datasets.load("digits", None, tmp_path, seed=0)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion_mnist", "mnist", "svhn_cropped"])
 def test_missing_data_names_the_exact_command(tmp_path, name):
     pytest.importorskip("tensorflow_datasets")
-    with pytest.raises(datasets.DataMissingError) as error:
+    with pytest.raises(data_cache.DataMissingError) as error:
         datasets.load(name, tmp_path / "none", tmp_path / "cache", seed=0)
-    assert not isinstance(error.value, datasets.DataCorruptError)
+    assert not isinstance(error.value, data_cache.DataCorruptError)
     builder = datasets.IMAGES[name].builder
     command = (
         f'python -c "import tensorflow_datasets as tfds; tfds.load({builder!r}, data_dir={str(tmp_path / "none")!r})"'
@@ -176,7 +176,7 @@ def test_broken_data_names_folder_and_remedy(tmp_path, data_dir, broken):
             (copy / path.name).write_bytes(content[: len(content) // 2])
         else:
             os.symlink(path, copy / path.name)
-    with pytest.raises(datasets.DataCorruptError, match=rf"cifar100 in {tmp_path / 'data'} cannot be read.*Delete"):
+    with pytest.raises(data_cache.DataCorruptError, match=rf"cifar100 in {tmp_path / 'data'} cannot be read.*Delete"):
         datasets.load("cifar100", tmp_path / "data", tmp_path / "cache", seed=0)
     assert not (tmp_path / "cache" / "cifar100").exists()
 
@@ -199,11 +199,11 @@ def test_a_cache_serves_a_machine_without_tensorflow_and_scikit_learn(data_dir, 
     script = (
         "import sys\n"
         "for name in ('tensorflow', 'tensorflow_datasets', 'sklearn'): sys.modules[name] = None\n"
-        "from benchmarks import datasets\n"
+        "from benchmarks import data_cache, datasets\n"
         f"print(datasets.load('fashion_mnist', None, {str(image_cache)!r}, 0).data.x_train.shape)\n"
         f"print(datasets.load('digits', None, {str(cache)!r}, 0).data.x_train.shape)\n"
         f"try: datasets.load('cifar100', None, {str(cache)!r}, 0)\n"
-        "except datasets.DataMissingError as error: print(error)\n"
+        "except data_cache.DataMissingError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()

@@ -9,7 +9,7 @@ from baselines import alignment
 from baselines.budget import train_teacher, validation_metric
 from baselines.model_fusion import Fusion
 from baselines.strategy import Budget, Stages
-from benchmarks import datasets
+from benchmarks import data_cache, datasets
 from benchmarks.strategies import STRATEGIES
 from benchmarks.suites import load_suite
 from tests.tiny_tasks import RUNNABLE, with_test_data
@@ -54,7 +54,7 @@ def small_cifar10(tmp_path_factory):
         arrays[f"{part}_images"] = rng.integers(0, 256, (count, *source.shape), dtype=np.uint8)
         arrays[f"{part}_labels"] = rng.integers(0, 10, count, dtype=np.int32)
     folder = tmp_path_factory.mktemp("cache")
-    datasets._write_cache(folder / "cifar10", arrays)
+    data_cache.write_cache(folder / "cifar10", arrays)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(datasets.IMAGES, "cifar10", source)
         yield load_suite("cifar10_vgg11").task(100, None, folder, scale=0.01)

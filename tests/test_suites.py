@@ -44,6 +44,8 @@ def test_the_suites_of_the_papers_are_there():
 
 # Suites for auto-sizing alone have no other phase than "single".
 MERGING = [name for name in SUITES if "phases" in load_suite(name).definition]
+# All but that for the paper's row of fewer epochs.
+EQUAL = [name for name in MERGING if name != "imagenet_resnet18_90"]
 
 
 def test_suites_of_auto_sizing_alone_have_one_phase():
@@ -54,10 +56,14 @@ def test_suites_of_auto_sizing_alone_have_one_phase():
         assert load_suite(name).budget().single in (26, 40) and set(load_suite(name).strategies) <= SIZING
 
 
-@pytest.mark.parametrize("name", MERGING)
+@pytest.mark.parametrize("name", EQUAL)
 def test_budgets_of_strategies_are_equal(name):
     budget = load_suite(name).budget()
-    assert 2 * budget.teacher + budget.gates + budget.finetune == 3 * budget.teacher == budget.single
+    assert 2 * budget.teacher + budget.gates + budget.finetune == budget.single
+    if name == "imagenet_resnet18":
+        assert vars(budget) == {"teacher": 20, "gates": 20, "finetune": 90, "single": 150}
+        return
+    assert 3 * budget.teacher == budget.single
     assert budget.teacher == 2 * budget.gates == 2 * budget.finetune
 
 
@@ -94,7 +100,7 @@ def test_scale_multiplies_epochs_and_keeps_one_each():
 
 @pytest.mark.parametrize("scale", [0.001, 0.007, 0.013, 0.3, 1.0])
 def test_one_network_has_the_epochs_of_merging_at_every_scale(scale):
-    for name in MERGING:
+    for name in EQUAL:
         budget = load_suite(name).budget(scale)
         assert budget.single == 2 * budget.teacher + budget.gates + budget.finetune
 

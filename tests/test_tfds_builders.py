@@ -14,7 +14,7 @@ tfds = pytest.importorskip("tensorflow_datasets")
 
 import keras  # noqa: E402
 
-from benchmarks import datasets  # noqa: E402
+from benchmarks import data_cache, datasets  # noqa: E402
 from benchmarks.tfds_builders import imagewoof, tiny_imagenet  # noqa: E402
 
 CLASSES = ("n02", "n00", "n01")
@@ -85,7 +85,7 @@ def test_the_middle_square_of_an_image_is_taken(tmp_path):
     image = np.zeros((40, 80, 3), "uint8")
     image[:, 20:40], image[:, 40:60] = 100, 200  # the square is half and half
     keras.utils.save_img(tmp_path / "image.png", image, scale=False)
-    small = imagewoof.square(tmp_path / "image.png", 4)
+    small = imagewoof._square(tmp_path / "image.png", 4)
     np.testing.assert_array_equal(small[..., 0], np.tile([100, 100, 200, 200], (4, 1)))
 
 
@@ -99,6 +99,6 @@ def test_an_archive_with_other_classes_is_refused(served, tmp_path, monkeypatch)
 
 
 def test_the_command_that_is_missing_names_the_builder(tmp_path):
-    with pytest.raises(datasets.DataMissingError, match="import benchmarks.tfds_builders.tiny_imagenet; import") as error:
+    with pytest.raises(data_cache.DataMissingError, match="import benchmarks.tfds_builders.tiny_imagenet; import") as error:
         datasets.load("tiny_imagenet", tmp_path / "none", tmp_path / "cache", seed=0)
     assert "tfds.load('tiny_imagenet:1.0.0'" in str(error.value)

@@ -1,6 +1,7 @@
 """`fit` against `model.fit`, and what it does that `model.fit` does not. Runs on TensorFlow and on JAX."""
 
 import gc
+import math
 import weakref
 
 import keras
@@ -12,6 +13,7 @@ from kmerge.gate_training import GatePressure
 from kmerge.gates import gates_of
 from kmerge.seeds import rng_of
 from kmerge.training import fit
+from kmerge.training_data import InPieces
 from tests.training_cases import (
     BACKEND,
     CASES,
@@ -166,6 +168,60 @@ def test_integer_images_stay_integers_on_the_device():
     x = np.random.default_rng(0).integers(0, 256, (40, *IMAGES)).astype("uint8")
     train(convolutional, lambda: (x, labels(40)), loss=sparse, augment=Scale())
     assert set(seen) == {"uint8"}
+
+
+# Data in pieces
+
+
+def in_a_file(folder, name, array):
+    np.save(folder / f"{name}.npy", array)
+    return np.load(folder / f"{name}.npy", mmap_mode="r")
+
+
+# 90 examples in batches of 16: pieces of one batch, of two, and one that holds all but the last batch.
+@pytest.mark.parametrize(
+    ("case", "batches"),
+    [("dense", 1), ("convolutional", 2), ("two outputs, losses in a list", 5), ("dropout", 2), ("gates", 1)],
+)
+def test_data_in_pieces_trains_to_the_same_bits(case, batches, tmp_path):
+    build, data, options = CASES[case]
+    (x, y), results = data(), []
+    size = sum(array.nbytes for array in keras.tree.flatten((x, y))) / 90
+    for in_pieces in (False, True):
+        model, how = compiled(build, **options), {}
+        noise = layers.GaussianNoise(0.1, seed=3) if len(keras.tree.flatten(x)) == 1 else None
+        if in_pieces:
+            x, y = (
+                keras.tree.map_structure_up_to(part, lambda a, name=name: in_a_file(tmp_path, f"{name}{a.shape}", a), part)
+                for name, part in (("x", x), ("y", y))
+            )
+            how = {"data_bytes": math.ceil(2 * 16 * batches * size)}
+        history = fit(
+            model, x, y, epochs=3, batch_size=16, seed=4, validation_data=data(100), augment=noise, verbose=0, **how
+        )
+        results.append((state_of(model), history))
+        assert history.params["program"] != "model.fit"
+    assert_same(*(state for state, _ in results), tolerance=0)
+    assert_same_history(*(history for _, history in results), tolerance=1e-6)  # XLA sums metrics as it likes
+
+
+def test_a_reader_that_fails_leaves_the_weights_of_the_last_finished_epoch(monkeypatch):
+    read, reads = InPieces._read, []
+
+    def failing(self, rows):
+        reads.append(rows)
+        if len(reads) == 12:  # one to compile, six pieces of the first epoch, and then in the second
+            raise OSError("the disk is gone")
+        return read(self, rows)
+
+    monkeypatch.setattr(InPieces, "_read", failing)
+    model = compiled(convolutional, loss=sparse, optimizer=decaying_sgd)
+    with pytest.raises(OSError, match="the disk is gone"):
+        fit(model, *classification(), epochs=5, batch_size=16, verbose=0, data_bytes=1)
+    monkeypatch.undo()
+    expected = compiled(convolutional, loss=sparse, optimizer=decaying_sgd)
+    fit(expected, *classification(), epochs=1, batch_size=16, verbose=0)
+    assert_same(state_of(model), state_of(expected), tolerance=0)
 
 
 def test_sample_weights_of_validation_data_count():

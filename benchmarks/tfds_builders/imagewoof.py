@@ -5,8 +5,8 @@ Reference: Howard, "Imagewoof: a subset of 10 classes from ImageNet that aren't 
     imagewoof2-320/train/n02086240/ILSVRC2012_val_00000907.JPEG
                   /val/n02086240/n02086240_1026.JPEG
 
-The archive's images have a shorter side of 320 pixels. Here the square in their middle is taken and scaled down, by the mean
-of the pixels that become one. Labels are numbered by the sorted names of the classes.
+The archive's images have a shorter side of 320 pixels. Here the square in their middle is taken and scaled down. Labels are
+numbered by the sorted names of the classes.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from benchmarks.tfds_builders.squares import info
+from benchmarks.tfds_builders.squares import info, square
 
 URL = "https://s3.amazonaws.com/fast-ai-imageclas/imagewoof2-320.tgz"
 _HOMEPAGE = "https://github.com/fastai/imagenette"
@@ -58,14 +58,8 @@ class Imagewoof(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, folder: Path, names: list[str]) -> Iterator[tuple[str, dict]]:
         for label, name in enumerate(names):
             for path in sorted((folder / name).iterdir()):
-                yield f"{name}/{path.name}", {"image": square(path, self.builder_config.pixels), "label": label}
+                yield f"{name}/{path.name}", {"image": _square(path, self.builder_config.pixels), "label": label}
 
 
-def square(path: Path, side: int) -> np.ndarray:
-    """The middle square of an image, scaled to `(side, side, 3)`."""
-    image = tf.io.decode_image(path.read_bytes(), channels=3, expand_animations=False)
-    height, width = image.shape[:2]
-    least = min(height, width)
-    top, left = (height - least) // 2, (width - least) // 2
-    image = image[top : top + least, left : left + least]
-    return np.round(tf.image.resize(image, (side, side), method="area").numpy()).astype("uint8")
+def _square(path: Path, side: int) -> np.ndarray:
+    return square(tf.io.decode_image(path.read_bytes(), channels=3, expand_animations=False), side).numpy()

@@ -1,5 +1,6 @@
 """What our builders of labelled square images have in common."""
 
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 
@@ -27,3 +28,12 @@ def info(
     )
     about = {"description": description, "homepage": homepage, "citation": citation}
     return tfds.core.DatasetInfo(builder=builder, features=features, supervised_keys=("image", "label"), **about)
+
+
+def square(image: tf.Tensor, side: int) -> tf.Tensor:
+    """The middle square of an image, scaled to `(side, side, channels)` by the mean of the pixels that become one; uint8."""
+    shape = tf.shape(image)
+    least = tf.minimum(shape[0], shape[1])
+    top, left = (shape[0] - least) // 2, (shape[1] - least) // 2
+    image = image[top : top + least, left : left + least]
+    return tf.cast(tf.round(tf.image.resize(image, (side, side), method="area")), "uint8")

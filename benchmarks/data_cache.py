@@ -1,0 +1,284 @@
+"""Data sets of images: where they come from, and their cache: plain NumPy files, decoded once per machine.
+
+    CACHE/NAME/{train,test}_{images,labels}.npy, info.json
+
+Where that folder is copied to, neither TensorFlow nor tensorflow-datasets nor scikit-learn is needed.
+"""
+
+import functools
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.photographs import write_photographs
+from benchmarks.splits import hash_order
+
+PARTS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+class DataMissingError(Exception):
+    """A data set that is not there; the message says how to get it."""
+
+
+class DataCorruptError(DataMissingError):
+    """A data set that is there but cannot be read; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Where a data set of images comes from.
+
+    Attributes:
+        builder: name and version in tensorflow-datasets, or None for scikit-learn's digits.
+        shape: of an image: height, width, channels.
+        classes: number of labels.
+        train: images in the training split.
+        test: images in the test split.
+        validation: how many images of the training split make the validation part.
+        test_split: what tensorflow-datasets calls the test part.
+        module: of ours that adds the builder to tensorflow-datasets when it is imported, where it has none of its own.
+        crop: for photographs, the side in pixels of what a network has of an image; None for other images.
+        manual: what has to be put where before, if the data cannot be downloaded.
+    """
+
+    builder: str | None
+    shape: tuple[int, int, int]
+    classes: int
+    train: int
+    test: int
+    validation: int
+    test_split: str = "test"
+    module: str | None = None
+    crop: int | None = None
+    manual: str | None = None
+
+
+IMAGES = {
+    "cifar10": ImageSource("cifar10:3.0.2", (32, 32, 3), 10, 50_000, 10_000, validation=5_000),
+    "cifar100": ImageSource("cifar100:3.0.2", (32, 32, 3), 100, 50_000, 10_000, validation=5_000),
+    "digits": ImageSource(None, (8, 8, 1), 10, 1_197, 600, validation=297),
+    "fashion_mnist": ImageSource("fashion_mnist:3.0.1", (28, 28, 1), 10, 60_000, 10_000, validation=5_000),
+    "imagewoof_28": ImageSource(
+        "imagewoof/28px:2.0.0",
+        (28, 28, 3),
+        10,
+        9_025,
+        3_929,
+        validation=1_025,
+        test_split="validation",  # there are only two splits
+        module="benchmarks.tfds_builders.imagewoof",
+    ),
+    "imagewoof_256": ImageSource(
+        "imagewoof/256px:2.0.0",
+        (256, 256, 3),
+        10,
+        9_025,
+        3_929,
+        validation=1_025,
+        test_split="validation",
+        module="benchmarks.tfds_builders.imagewoof",
+        crop=224,
+    ),
+    "imagenet_256": ImageSource(
+        "imagenet2012:5.1.0",
+        (256, 256, 3),
+        1_000,
+        1_281_167,
+        50_000,
+        validation=25_000,
+        test_split="validation",  # the labels of the official test split are secret
+        crop=224,
+        manual="put ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, which image-net.org gives to those who "
+        "register, into the folder downloads/manual there, then ",
+    ),
+    "mnist": ImageSource("mnist:3.0.1", (28, 28, 1), 10, 60_000, 10_000, validation=5_000),
+    "svhn_cropped": ImageSource("svhn_cropped:3.1.0", (32, 32, 3), 10, 73_257, 26_032, validation=7_257),
+    "tiny_imagenet": ImageSource(
+        "tiny_imagenet:1.0.0",
+        (64, 64, 3),
+        200,
+        100_000,
+        10_000,
+        validation=10_000,
+        test_split="validation",  # the labels of the official test split are secret
+        module="benchmarks.tfds_builders.tiny_imagenet",
+    ),
+}
+
+
+def prepare_images(name: str, data_dir: str | Path | None, cache_dir: str | Path) -> None:
+    """Decode a data set of images into the cache, unless it is there.
+
+    Call it once before workers start. Two processes may call it at once: one of the two equal results stays.
+
+    Args:
+        name: a key of `IMAGES`.
+        data_dir: folder of tensorflow-datasets; None for its default.
+        cache_dir: folder of the decoded arrays; made if needed.
+
+    Raises:
+        DataMissingError: if the data is not in `data_dir`; nothing is downloaded.
+        DataCorruptError: if it is there and cannot be read.
+    """
+    folder = Path(cache_dir) / name
+    if (folder / "info.json").exists():
+        return
+    if folder.exists():
+        raise DataCorruptError(f"The cached folder {folder} lacks info.json. Delete the folder and run again.")
+    source = IMAGES[name]
+    if source.crop is not None:
+        _in_draft(folder, functools.partial(_prepare_photographs, name, data_dir))
+        return
+    arrays = read_digits() if name == "digits" else _read_tfds(name, data_dir)
+    expected = [(source.train, *source.shape), (source.train,), (source.test, *source.shape), (source.test,)]
+    found = [arrays[part].shape for part in PARTS]
+    if found != expected:
+        raise DataCorruptError(f"{name} in {data_dir} has arrays of shapes {found}; expected {expected}. {_get(name)}")
+    write_cache(folder, arrays)
+
+
+def read_digits() -> dict[str, np.ndarray]:
+    """The arrays of scikit-learn's digits, by `PARTS`."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise DataMissingError(
+            "digits comes with scikit-learn, which is not installed. Run: pip install scikit-learn"
+            " (or copy the folder digits of another machine's cache here)."
+        ) from error
+    digits = load_digits()
+    images = digits.images.astype("uint8")[..., None]
+    order = hash_order(images)
+    test, train = np.sort(order[: IMAGES["digits"].test]), np.sort(order[IMAGES["digits"].test :])
+    labels = digits.target.astype("int32")
+    return dict(zip(PARTS, (images[train], labels[train], images[test], labels[test]), strict=True))
+
+
+def _get(name: str, data_dir: str | Path | None = None) -> str:
+    folder = "" if data_dir is None else f", data_dir={str(data_dir)!r}"
+    source = IMAGES[name]
+    ours = "" if source.module is None else f"import {source.module}; "
+    code = f'"{ours}import tensorflow_datasets as tfds; tfds.load({source.builder!r}{folder})"'
+    return f"To get it, {source.manual or ''}run: python -c {code}"
+
+
+def _splits(name: str, data_dir: str | Path | None, batch_size: int | None) -> list:
+    """The training split and the test part as tensorflow-datasets has them, in the order of its files."""
+    where = "the default folder of tensorflow-datasets" if data_dir is None else str(data_dir)
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise DataMissingError(
+            f"{name} is not in the cache, and tensorflow-datasets is not installed to read it from {where}. Run:"
+            f" pip install 'kmerge[benchmarks]' (or copy the folder {name} of another machine's cache here)."
+        ) from error
+    source = IMAGES[name]
+    if source.module is not None:
+        importlib.import_module(source.module)
+    try:
+        return tfds.load(
+            source.builder,
+            split=["train", source.test_split],
+            data_dir=data_dir,
+            download=False,
+            batch_size=batch_size,
+            as_supervised=True,
+        )
+    except AssertionError as error:  # What tensorflow-datasets raises where it would have to download.
+        raise DataMissingError(f"{name} is not in {where}, which --data-dir names. {_get(name, data_dir)}") from error
+    except Exception as error:
+        # A broken file shows as one of many exceptions: of TensorFlow's reader, of the JSON or the protobuf parser.
+        raise _unreadable(name, data_dir, error) from error
+
+
+def _unreadable(name: str, data_dir: str | Path | None, error: Exception) -> DataCorruptError:
+    where = "the default folder of tensorflow-datasets" if data_dir is None else str(data_dir)
+    folder = IMAGES[name].builder.partition(":")[0].partition("/")[0]
+    return DataCorruptError(
+        f"{name} in {where} cannot be read: {error} Delete the folder {folder} there. {_get(name, data_dir)}"
+    )
+
+
+def _prepare_photographs(name: str, data_dir: str | Path | None, folder: Path) -> dict:
+    source, splits = IMAGES[name], _splits(name, data_dir, None)
+    import tensorflow as tf
+
+    from benchmarks.tfds_builders.squares import square
+
+    def squares(image, label):
+        return square(image, source.shape[0]), label
+
+    parts = [split.map(squares, tf.data.AUTOTUNE).as_numpy_iterator() for split in splits]
+    try:
+        return write_photographs(folder, *parts, source.shape, (source.train, source.test), source.validation)
+    except (ValueError, tf.errors.OpError) as error:
+        raise _unreadable(name, data_dir, error) from error
+
+
+def _read_tfds(name: str, data_dir: str | Path | None) -> dict[str, np.ndarray]:
+    import tensorflow_datasets as tfds
+
+    splits = _splits(name, data_dir, -1)
+    (train_images, train_labels), (test_images, test_labels) = tfds.as_numpy(splits)
+    labels = (np.asarray(train_labels, "int32"), np.asarray(test_labels, "int32"))
+    return dict(zip(PARTS, (train_images, labels[0], test_images, labels[1]), strict=True))
+
+
+def write_cache(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write the arrays, by `PARTS`, and their hash to a folder that is not there; one that is meanwhile stays."""
+
+    def write(draft: Path) -> dict:
+        digest = hashlib.sha256()
+        for part in PARTS:
+            np.save(draft / f"{part}.npy", arrays[part])
+            digest.update(np.ascontiguousarray(arrays[part]).data)
+        return {"sha256": digest.hexdigest()}
+
+    _in_draft(folder, write)
+
+
+def _in_draft(folder: Path, write: Callable[[Path], dict]) -> None:
+    """Have a folder written beside its place and moved there when it is whole; `write` returns its info.json."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        (draft / "info.json").write_text(json.dumps(write(draft)))
+        draft.chmod(0o755)  # mkdtemp makes folders that only their owner can read.
+        os.rename(draft, folder)
+    except OSError:
+        if not (folder / "info.json").exists():  # Else another process was faster, with the same arrays.
+            raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def open_cache(name: str, folder: Path) -> tuple[dict[str, np.ndarray], dict]:
+    """The arrays of a cached data set, mapped, by `PARTS`; and what its info.json says.
+
+    Raises:
+        DataCorruptError: if a file cannot be read.
+    """
+    source, path, arrays = IMAGES[name], folder / "info.json", {}
+    try:
+        about = json.loads(path.read_text())
+        if missing := {"sha256", *(("mean", "deviation") if source.crop else ())} - about.keys():
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}.")
+        for part in PARTS:
+            path = folder / f"{part}.npy"
+            arrays[part] = np.load(path, mmap_mode="r")
+            count = source.train if part.startswith("train") else source.test
+            if len(arrays[part]) != count:
+                raise ValueError(f"it has {len(arrays[part])} rows; expected {count}.")
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataCorruptError(
+            f"The cached file {path} cannot be read: {error} Delete the folder {folder} and run again."
+        ) from error
+    return arrays, about

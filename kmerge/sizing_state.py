@@ -1,7 +1,7 @@
 """What an `AutoSizer` does to a model between epochs: grow, prune, hand weights and slots on.
 
 Nothing here trains. The weights of the units alive are kept as arrays without room; a `WorkingModel` with room is filled
-from them before an epoch and read after it. So no result depends on how much room there is.
+from them before an epoch and read after it. So results do not depend on how much room there is, but for what dropout draws.
 """
 
 from collections.abc import Mapping

@@ -143,7 +143,8 @@ def _program(models: list, source: Whole | InPieces, batch_size: int, augments: 
         if known == key:
             return program, 0.0
     start, data = time.perf_counter(), source.data
-    for i, (model, augment) in enumerate(zip(models, layers, strict=True)):
+    # A program that evaluates follows one that trains, which has built it all.
+    for i, (model, augment) in enumerate(zip(models, layers, strict=True) if training else ()):
         x, *rest = data._replace(parts=data.first_example(i)).on_device()
         build_state(model, (x if augment is None else augment(x, training=False), *rest))
     key, owners = _made_for(models, source, batch_size, layers)

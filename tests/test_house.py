@@ -94,6 +94,15 @@ def test_kmerge_consists_of_the_files_of_the_floor_plan():
     assert files == planned, f"not in the plan: {files - planned}; not there: {planned - files}"
 
 
+@pytest.mark.parametrize("package", ["baselines", "benchmarks"])
+def test_the_plan_names_every_file_of_the_other_packages(package):
+    text = (ROOT / "README.md").read_text()
+    part = text[text.index(f"    {package}/ ") :]
+    planned = re.findall(r"\w+", re.split(r"\n    \w", part)[0])
+    files = {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__"}
+    assert files <= set(planned), f"not in the plan: {files - set(planned)}"
+
+
 def test_the_backend_specific_file_and_the_graph_file_are_in_the_plan():
     assert {BACKEND_FILE, GRAPH_FILE} <= {f"kmerge/{name}.py" for name in FLOOR_PLAN}
 

@@ -67,5 +67,5 @@ def test_puzzles_take_fewer_examples_and_refuse_too_many():
     assert few.identity == {"name": "puzzle15_depth16", "side": 4, "depth": 16, "examples": 100}
     with pytest.raises(ValueError, match="puzzle8 has 145152 training examples; asked for 145153"):
         datasets.load("puzzle8", None, "unused", seed=0, examples=145_153)
-    with pytest.raises(ValueError, match="are for images; puzzle8 has none"):
+    with pytest.raises(ValueError, match="are for images that fit into memory; puzzle8 is none of them"):
         datasets.load("puzzle8", None, "unused", seed=0, folds=5)

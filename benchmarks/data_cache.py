@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,32 +61,23 @@ class ImageSource:
     manual: str | None = None
 
 
+_IMAGEWOOF = ImageSource(
+    "imagewoof/28px:2.0.0",
+    (28, 28, 3),
+    10,
+    9_025,
+    3_929,
+    validation=1_025,
+    test_split="validation",  # there are only two splits
+    module="benchmarks.tfds_builders.imagewoof",
+)
 IMAGES = {
     "cifar10": ImageSource("cifar10:3.0.2", (32, 32, 3), 10, 50_000, 10_000, validation=5_000),
     "cifar100": ImageSource("cifar100:3.0.2", (32, 32, 3), 100, 50_000, 10_000, validation=5_000),
     "digits": ImageSource(None, (8, 8, 1), 10, 1_197, 600, validation=297),
     "fashion_mnist": ImageSource("fashion_mnist:3.0.1", (28, 28, 1), 10, 60_000, 10_000, validation=5_000),
-    "imagewoof_28": ImageSource(
-        "imagewoof/28px:2.0.0",
-        (28, 28, 3),
-        10,
-        9_025,
-        3_929,
-        validation=1_025,
-        test_split="validation",  # there are only two splits
-        module="benchmarks.tfds_builders.imagewoof",
-    ),
-    "imagewoof_256": ImageSource(
-        "imagewoof/256px:2.0.0",
-        (256, 256, 3),
-        10,
-        9_025,
-        3_929,
-        validation=1_025,
-        test_split="validation",
-        module="benchmarks.tfds_builders.imagewoof",
-        crop=224,
-    ),
+    "imagewoof_28": _IMAGEWOOF,
+    "imagewoof_256": replace(_IMAGEWOOF, builder="imagewoof/256px:2.0.0", shape=(256, 256, 3), crop=224),
     "imagenet_256": ImageSource(
         "imagenet2012:5.1.0",
         (256, 256, 3),
@@ -170,14 +161,17 @@ def _get(name: str, data_dir: str | Path | None = None) -> str:
     return f"To get it, {source.manual or ''}run: python -c {code}"
 
 
+def _where(data_dir: str | Path | None) -> str:
+    return "the default folder of tensorflow-datasets" if data_dir is None else str(data_dir)
+
+
 def _splits(name: str, data_dir: str | Path | None, batch_size: int | None) -> list:
     """The training split and the test part as tensorflow-datasets has them, in the order of its files."""
-    where = "the default folder of tensorflow-datasets" if data_dir is None else str(data_dir)
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise DataMissingError(
-            f"{name} is not in the cache, and tensorflow-datasets is not installed to read it from {where}. Run:"
+            f"{name} is not in the cache, and tensorflow-datasets is not installed to read it from {_where(data_dir)}. Run:"
             f" pip install 'kmerge[benchmarks]' (or copy the folder {name} of another machine's cache here)."
         ) from error
     source = IMAGES[name]
@@ -193,6 +187,7 @@ def _splits(name: str, data_dir: str | Path | None, batch_size: int | None) -> l
             as_supervised=True,
         )
     except AssertionError as error:  # What tensorflow-datasets raises where it would have to download.
+        where = _where(data_dir)
         raise DataMissingError(f"{name} is not in {where}, which --data-dir names. {_get(name, data_dir)}") from error
     except Exception as error:
         # A broken file shows as one of many exceptions: of TensorFlow's reader, of the JSON or the protobuf parser.
@@ -200,10 +195,9 @@ def _splits(name: str, data_dir: str | Path | None, batch_size: int | None) -> l
 
 
 def _unreadable(name: str, data_dir: str | Path | None, error: Exception) -> DataCorruptError:
-    where = "the default folder of tensorflow-datasets" if data_dir is None else str(data_dir)
     folder = IMAGES[name].builder.partition(":")[0].partition("/")[0]
     return DataCorruptError(
-        f"{name} in {where} cannot be read: {error} Delete the folder {folder} there. {_get(name, data_dir)}"
+        f"{name} in {_where(data_dir)} cannot be read: {error} Delete the folder {folder} there. {_get(name, data_dir)}"
     )
 
 
@@ -224,9 +218,9 @@ def _prepare_photographs(name: str, data_dir: str | Path | None, folder: Path) -
 
 
 def _read_tfds(name: str, data_dir: str | Path | None) -> dict[str, np.ndarray]:
+    splits = _splits(name, data_dir, -1)  # says what to do where there is no tensorflow-datasets
     import tensorflow_datasets as tfds
 
-    splits = _splits(name, data_dir, -1)
     (train_images, train_labels), (test_images, test_labels) = tfds.as_numpy(splits)
     labels = (np.asarray(train_labels, "int32"), np.asarray(test_labels, "int32"))
     return dict(zip(PARTS, (train_images, labels[0], test_images, labels[1]), strict=True))

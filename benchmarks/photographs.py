@@ -16,9 +16,7 @@ from typing import Any
 import numpy as np
 
 from baselines.strategy import Data
-
-# Of pixels.
-_LEVELS = 256
+from benchmarks.splits import LEVELS, level_counts, pixel_hash, statistics_of
 
 Photographs = Iterable[tuple[np.ndarray, int]]
 
@@ -54,15 +52,13 @@ def write_photographs(
     for array in (images, labels, digests):
         array[early], array[late] = array[late], array[early]
     for image in images[:validation]:
-        levels -= _levels_of(image)
+        levels -= level_counts(image)
     images.flush()
     np.save(folder / "train_labels.npy", labels)
     _, test_labels, test_digests, _ = _write(folder, "test", test, counts[1], shape)
     np.save(folder / "test_labels.npy", test_labels)
     digest = hashlib.sha256(b"".join([*digests, labels.tobytes(), *test_digests, test_labels.tobytes()]))
-    shares = levels / levels.sum(axis=1, keepdims=True)
-    mean = shares @ np.arange(_LEVELS)
-    deviation = np.sqrt(shares @ np.arange(_LEVELS) ** 2 - mean**2)
+    mean, deviation = statistics_of(levels)
     return {"sha256": digest.hexdigest(), "mean": mean.tolist(), "deviation": deviation.tolist()}
 
 
@@ -70,21 +66,17 @@ def _write(folder: Path, part: str, photographs: Photographs, count: int, shape:
     """Images (mapped), labels, the hash of each image's pixels, and how often each channel has each level."""
     images = np.lib.format.open_memmap(folder / f"{part}_images.npy", mode="w+", dtype="uint8", shape=(count, *shape))
     labels, digests = np.zeros(count, "int32"), np.zeros(count, "S32")
-    levels, found = np.zeros((shape[-1], _LEVELS), "int64"), 0
+    levels, found = np.zeros((shape[-1], LEVELS), "int64"), 0
     for found, (image, label) in enumerate(photographs, 1):
         if found > count:
             break
         images[found - 1], labels[found - 1] = image, label
-        digests[found - 1] = hashlib.sha256(np.ascontiguousarray(image).data).digest()
-        levels += _levels_of(image)
+        digests[found - 1] = pixel_hash(image)
+        levels += level_counts(image)
     if found != count:
         raise ValueError(f"the {part} split has {'more than ' if found > count else ''}{min(found, count)} images; "
                          f"expected {count}.")  # fmt: skip
     return images, labels, digests, levels
-
-
-def _levels_of(image: np.ndarray) -> np.ndarray:
-    return np.stack([np.bincount(channel.ravel(), minlength=_LEVELS) for channel in np.moveaxis(image, -1, 0)])
 
 
 def parts_of(arrays: dict[str, np.ndarray], validation: int, examples: int, side: int) -> Data:

@@ -6,18 +6,34 @@ import numpy as np
 
 from baselines.strategy import Data
 
+# Values that a pixel can have.
+LEVELS = 256
+
+
+def pixel_hash(image: np.ndarray) -> bytes:
+    """The hash of an image's pixels."""
+    return hashlib.sha256(image.tobytes()).digest()
+
 
 def hash_order(images: np.ndarray) -> np.ndarray:
     """Indices of the images, sorted by the hash of their pixels: a shuffle that no seed and no file order changes."""
-    return np.argsort([hashlib.sha256(image.tobytes()).digest() for image in images], kind="stable")
+    return np.argsort([pixel_hash(image) for image in images], kind="stable")
 
 
-def _channel_statistics(images: np.ndarray, levels: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """Exact mean and standard deviation per channel of uint8 images, from counts: no copy in floating point."""
-    counts = np.stack([np.bincount(images[..., c].ravel(), minlength=levels) for c in range(images.shape[-1])])
+def level_counts(images: np.ndarray) -> np.ndarray:
+    """How often each channel of uint8 images, or of one, has each level: shape (channels, `LEVELS`)."""
+    return np.stack([np.bincount(images[..., c].ravel(), minlength=LEVELS) for c in range(images.shape[-1])])
+
+
+def statistics_of(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Exact mean and standard deviation per channel, from the counts of levels: no copy in floating point."""
     shares = counts / counts.sum(axis=1, keepdims=True)
-    mean = shares @ np.arange(levels)
-    return mean, np.sqrt(shares @ np.arange(levels) ** 2 - mean**2)
+    mean = shares @ np.arange(LEVELS)
+    return mean, np.sqrt(shares @ np.arange(LEVELS) ** 2 - mean**2)
+
+
+def _channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return statistics_of(level_counts(images))
 
 
 def _pixel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -142,17 +142,22 @@ def _program(models: list, source: Whole | InPieces, batch_size: int, augments: 
     for known, program, _ in slots:
         if known == key:
             return program, 0.0
-    start, data = time.perf_counter(), source.data
-    # A program that evaluates follows one that trains, which has built it all.
-    for i, (model, augment) in enumerate(zip(models, layers, strict=True) if training else ()):
-        x, *rest = data._replace(parts=data.first_example(i)).on_device()
-        build_state(model, (x if augment is None else augment(x, training=False), *rest))
+    start = time.perf_counter()
+    if training:  # a program that evaluates follows one that trains, for which all is built
+        _build_states(models, source.data, layers)
     key, owners = _made_for(models, source, batch_size, layers)
-    program = PROGRAMS[BACKEND](models, batch_size, training, layers, data.own)
+    program = PROGRAMS[BACKEND](models, batch_size, training, layers, source.data.own)
     program.compile(_of_each_size(source, len(models)))
     # The owners live on, so their ids stay theirs. Two programs: an epoch in parts has a smaller last one.
     slots[:] = [*slots[-1:], (key, program, owners)]
     return program, time.perf_counter() - start
+
+
+def _build_states(models: list, data: Data, augments: Sequence) -> None:
+    """Create what the models, their metrics, losses and optimizers have only after a first step."""
+    for i, (model, augment) in enumerate(zip(models, augments, strict=True)):
+        x, *rest = data._replace(parts=data.first_example(i)).on_device()
+        build_state(model, (x if augment is None else augment(x, training=False), *rest))
 
 
 def _of_each_size(source: Whole | InPieces, models: int) -> list[Piece]:
@@ -169,10 +174,9 @@ def _made_for(models: list, source: Whole | InPieces, batch_size: int, augments:
         for model, augment in zip(models, augments, strict=True)
         for thing in (model.optimizer, augment, *model.metrics, *model.trainable_variables)
     ]
-    data = source.data
-    shapes = [(tuple(array.shape), str(array.dtype)) for array in arrays_of(data.parts)]
+    shapes = [(tuple(array.shape), str(array.dtype)) for array in arrays_of(source.data.parts)]
     owners.append(keras.distribution.distribution())
-    return (batch_size, source.size, data.own, shapes, [id(thing) for thing in owners]), owners
+    return (batch_size, source.size, source.data.own, shapes, [id(thing) for thing in owners]), owners
 
 
 @contextlib.contextmanager

@@ -49,8 +49,9 @@ def write_photographs(
     held_out = np.argsort(digests, kind="stable")[:validation]
     late = held_out[held_out >= validation]
     early = np.setdiff1d(np.arange(validation), held_out)
-    for array in (images, labels, digests):
-        array[early], array[late] = array[late], array[early]
+    for pair in np.stack([early, late], axis=1):  # one by one: together they may not fit into memory
+        for array in (images, labels, digests):
+            array[pair] = array[pair[::-1]]
     for image in images[:validation]:
         levels -= level_counts(image)
     images.flush()

@@ -6,7 +6,7 @@ dynamic epochs from 100 units in each of five layers, and 4 static ones. One com
     sizes and accuracy over the seeds      of the paper's restarted optimizer state and of the carried one
     compiles                               models built and compiled in all epochs
     dynamic / static                       seconds of all dynamic epochs over those of warm static epochs at the sizes that
-                                           each of them was trained with
+                                           each of them was trained with; after each dynamic epoch comes the static one
     memory                                 growth over 50 dynamic epochs
     JAX / TensorFlow                       seconds of the same run
 
@@ -61,8 +61,11 @@ def _compiled() -> dict:
     return dict(optimizer=keras.optimizers.Adam(_RATE), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
 
 
-def run(seed: int, optimizer_state: str, dynamic: int, static: int) -> dict:
-    """One run; its sizes, accuracy, compiles and the seconds of each epoch."""
+def run(seed: int, optimizer_state: str, dynamic: int, static: int, compare: bool = False) -> dict:
+    """One run; its sizes, accuracy, compiles and the seconds of each epoch.
+
+    With `compare` also those of a warm static epoch after each dynamic one, at the sizes with which that was trained.
+    """
     import keras
 
     import kmerge
@@ -71,15 +74,23 @@ def run(seed: int, optimizer_state: str, dynamic: int, static: int) -> dict:
     train, validation = digits(seed)
     sizer = kmerge.AutoSizer(paper_net(), alpha=_ALPHA, optimizer_state=optimizer_state, seed=seed)
     sizer.compile(**_compiled())
-    ends = [time.process_time()]
-    tick = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: ends.append(time.process_time()))
+    static_epochs, seconds, warm = _StaticEpochs(train, validation), [], []
+
+    def on_epoch_end(epoch, logs):
+        nonlocal began
+        seconds.append(time.process_time() - began)
+        if compare and epoch < dynamic:
+            warm.append(static_epochs.seconds(sizer.history_of_sizes[-1]["grown"]))
+        began = time.process_time()
+
+    began = time.process_time()
     history = sizer.fit(
         *train,
         batch_size=_BATCH,
         epochs=dynamic,
         static_epochs=static,
         validation_data=validation,
-        callbacks=[tick],
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)],
         verbose=0,
     )
     return {
@@ -88,32 +99,30 @@ def run(seed: int, optimizer_state: str, dynamic: int, static: int) -> dict:
         "best": max(history.history["val_accuracy"]),
         "compiles": sizer.compiles,
         "compile_seconds": sizer.compile_seconds,
-        "seconds": list(np.diff(ends)),
-        "grown": [record["grown"] for record in sizer.history_of_sizes],
-        "room": [record["room"] for record in sizer.history_of_sizes],
+        "seconds": seconds,
+        "warm": warm,
     }
 
 
-def static_seconds(sizes: list[dict], seed: int = 0) -> list[float]:
-    """Seconds of one warm static epoch, with validation, at each of the sizes."""
-    import keras
+class _StaticEpochs:
+    """Epochs, with validation, of networks of any sizes that do not change."""
 
-    import kmerge
+    def __init__(self, train: tuple, validation: tuple):
+        self._data = train
+        self._options = dict(batch_size=_BATCH, validation_data=validation, verbose=0)
+        self._models: dict[str, object] = {}
 
-    train, validation = digits(seed)
-    known: dict[str, float] = {}
-    for units in sizes:
-        if str(units) not in known:
-            model = paper_net(units)
+    def seconds(self, units: dict) -> float:
+        """Of one epoch, once the program is there."""
+        import kmerge
+
+        if str(units) not in self._models:
+            model = self._models[str(units)] = paper_net(units)
             model.compile(**_compiled())
-            ends = []
-            tick = keras.callbacks.LambdaCallback(
-                on_epoch_end=lambda epoch, logs, ends=ends: ends.append(time.process_time())
-            )
-            options = dict(batch_size=_BATCH, validation_data=validation, callbacks=[tick], verbose=0)
-            kmerge.fit(model, *train, epochs=3, **options)
-            known[str(units)] = float(np.mean(np.diff(ends)))
-    return [known[str(units)] for units in sizes]
+            kmerge.fit(model, *self._data, **self._options)
+        began = time.process_time()
+        kmerge.fit(self._models[str(units)], *self._data, **self._options)
+        return time.process_time() - began
 
 
 def memory(epochs: int) -> dict:
@@ -137,7 +146,7 @@ def _resident() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-PARTS = {"run": run, "static": static_seconds, "memory": memory}
+PARTS = {"run": run, "memory": memory}
 
 
 def elsewhere(backend: str, part: str, *arguments: object) -> object:
@@ -155,15 +164,15 @@ def report(seeds: int, dynamic: int, static: int, epochs: int, jax: bool) -> Non
     )
     runs = {}
     for state in ("restart", "carry"):
-        runs[state] = [elsewhere("tensorflow", "run", seed, state, dynamic, static) for seed in range(seeds)]
+        rest = (state, dynamic, static)
+        runs[state] = [elsewhere("tensorflow", "run", n, *rest, (n, state) == (0, "restart")) for n in range(seeds)]
         for seed, found in enumerate(runs[state]):
             print(_line(f"{state}, seed {seed}", found), flush=True)
         sizes = np.median([found["sizes"] for found in runs[state]], axis=0).astype(int).tolist()
         accuracy = [found["val_accuracy"] for found in runs[state]]
         print(f"{state}, n = {seeds}: median sizes {sizes}, accuracy {min(accuracy):.4f} to {max(accuracy):.4f}")
     first = runs["restart"][0]
-    warm = elsewhere("tensorflow", "static", first["grown"])
-    spent = sum(first["seconds"][:dynamic])
+    spent, warm = sum(first["seconds"][:dynamic]), first["warm"]
     compiling = f"with {first['compile_seconds']:.1f} s of compiling"
     print(f"dynamic / static: {spent:.1f} s / {sum(warm):.1f} s = {spent / sum(warm):.2f}, {compiling}")
     used = elsewhere("tensorflow", "memory", epochs)

@@ -5,8 +5,8 @@ dynamic epochs from 100 units in each of five layers, and 4 static ones. One com
 
     sizes and accuracy over the seeds      of the paper's restarted optimizer state and of the carried one
     compiles                               models built and compiled in all epochs
-    dynamic / static                       seconds of all dynamic epochs over those of warm static epochs at the sizes that
-                                           each of them was trained with; after each dynamic epoch comes the static one
+    dynamic / static                       of both: seconds of all dynamic epochs over those of warm static epochs at the sizes
+                                           that each was trained with; after each dynamic epoch comes the static one
     memory                                 growth over 50 dynamic epochs
     JAX / TensorFlow                       seconds of the same run
 
@@ -165,16 +165,17 @@ def report(seeds: int, dynamic: int, static: int, epochs: int, jax: bool) -> Non
     runs = {}
     for state in ("restart", "carry"):
         rest = (state, dynamic, static)
-        runs[state] = [elsewhere("tensorflow", "run", n, *rest, (n, state) == (0, "restart")) for n in range(seeds)]
+        runs[state] = [elsewhere("tensorflow", "run", n, *rest, n == 0) for n in range(seeds)]
         for seed, found in enumerate(runs[state]):
             print(_line(f"{state}, seed {seed}", found), flush=True)
         sizes = np.median([found["sizes"] for found in runs[state]], axis=0).astype(int).tolist()
         accuracy = [found["val_accuracy"] for found in runs[state]]
         print(f"{state}, n = {seeds}: median sizes {sizes}, accuracy {min(accuracy):.4f} to {max(accuracy):.4f}")
+    for state, (found, *_) in runs.items():
+        spent, warm = sum(found["seconds"][:dynamic]), sum(found["warm"])
+        compiling = f"with {found['compile_seconds']:.1f} s of compiling, static epochs' too"
+        print(f"dynamic / static, {state}, seed 0: {spent:.1f} s / {warm:.1f} s = {spent / warm:.2f}, {compiling}")
     first = runs["restart"][0]
-    spent, warm = sum(first["seconds"][:dynamic]), first["warm"]
-    compiling = f"with {first['compile_seconds']:.1f} s of compiling"
-    print(f"dynamic / static: {spent:.1f} s / {sum(warm):.1f} s = {spent / sum(warm):.2f}, {compiling}")
     used = elsewhere("tensorflow", "memory", epochs)
     start, end = used["resident"][len(used["resident"]) // 5], used["resident"][-1]
     print(

@@ -28,18 +28,18 @@ from kmerge.errors import InvalidArgumentError
 from kmerge.graph import compile_arguments
 from kmerge.optimizer_slots import find_slots
 from kmerge.regularizers import PENALTIES, UnitRegularizer
-from kmerge.sizing_checks import check_alpha, check_options, check_proximal, check_steps, sizable_spaces
+from kmerge.sizing_checks import check_alpha, check_optional, check_options, check_proximal, sizable_spaces
 from kmerge.sizing_epochs import Schedule, run_epochs
 from kmerge.sizing_files import read_sizer, restore, write_sizer
-from kmerge.sizing_growth import adapted_sizes, grown_sizes
+from kmerge.sizing_growth import adapted_sizes, grown_sizes, limited_sizes
 from kmerge.sizing_state import SizingState
 from kmerge.training import Arrays
 from kmerge.unit_paths import UnitPaths
 
 # What `save` writes as it is.
 _OPTIONS = (
-    "growth", "min_growth", "threshold", "period", "period_steps", "min_units", "grow", "prune", "optimizer_state",
-    "proximal", "seed",
+    "growth", "min_growth", "threshold", "period", "period_steps", "min_units", "max_units", "grow", "prune",
+    "optimizer_state", "proximal", "seed",
 )  # fmt: skip
 
 
@@ -67,6 +67,8 @@ class AutoSizer:
         period_steps: steps from one growth to the next, in the place of epochs: what sizes depend on is how many steps units
             have. A period ends with its epoch at the latest, and metrics of an epoch are means over its periods.
         min_units: what every space keeps.
+        max_units: what no space grows beyond; one that has more gets no new units. None for no limit, as in the paper: then
+            spaces grow without end where the learning rate is so large that no new unit falls below the threshold.
         grow: whether units are added.
         prune: when units are dropped: "period" (the end of each), "end" (of the dynamic epochs; original auto-sizing), or
             "never".
@@ -109,6 +111,7 @@ class AutoSizer:
         period: int = 1,
         period_steps: int | None = None,
         min_units: int = 1,
+        max_units: int | None = None,
         grow: bool = True,
         prune: str = "period",
         optimizer_state: str = "carry",
@@ -118,13 +121,15 @@ class AutoSizer:
     ):
         check_alpha(alpha(0) if callable(alpha) else alpha)
         check_options(growth, min_growth, threshold, period, min_units, prune, optimizer_state)
-        check_steps(period_steps)
+        check_optional("period_steps", period_steps, 1)
+        check_optional("max_units", max_units, min_units)
         self.alpha = alpha
         self.penalty = penalty if isinstance(penalty, UnitRegularizer) else _penalty(penalty)
         self.growth = growth if growth == "adaptive" else float(growth)
         self.min_growth, self.threshold, self.proximal = int(min_growth), float(threshold), bool(proximal)
         self.period, self.min_units, self.seed = int(period), int(min_units), int(seed)
         self.period_steps = period_steps if period_steps is None else int(period_steps)
+        self.max_units = max_units if max_units is None else int(max_units)
         self.grow, self.prune, self.optimizer_state = bool(grow), prune, optimizer_state
         self._paths = UnitPaths(trace(model))
         self._names, self.left = sizable_spaces(self._paths, spaces)
@@ -291,8 +296,10 @@ class AutoSizer:
     def larger(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """The sizes with which a period starts that finds these."""
         if self.growth == "adaptive":
-            return adapted_sizes(sizes, self.min_growth, self.history_of_sizes)
-        return grown_sizes(sizes, self.growth, self.min_growth)
+            grown = adapted_sizes(sizes, self.min_growth, self.history_of_sizes)
+        else:
+            grown = grown_sizes(sizes, self.growth, self.min_growth)
+        return grown if self.max_units is None else limited_sizes(sizes, grown, self.max_units)
 
     def _compiled_state(self) -> SizingState:
         if self._state is None:

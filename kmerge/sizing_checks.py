@@ -56,11 +56,11 @@ def check_options(
         _refuse("optimizer_state", f"one of {_STATES}", optimizer_state)
 
 
-def check_steps(period_steps: int | None) -> None:
-    """Raises unless it is None or a positive whole number."""
-    whole = isinstance(period_steps, (int, np.integer)) and not isinstance(period_steps, bool)
-    if period_steps is not None and (not whole or period_steps < 1):
-        _refuse("period_steps", "a whole number of at least 1, or None", period_steps)
+def check_optional(name: str, value: int | None, least: int) -> None:
+    """Raises unless an option is None or a whole number of at least so much."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if value is not None and (not whole or value < least):
+        _refuse(name, f"a whole number of at least {least}, or None", value)
 
 
 def check_proximal(penalty: UnitRegularizer, paths: UnitPaths, names: Sequence[str]) -> None:

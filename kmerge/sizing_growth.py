@@ -22,6 +22,11 @@ def grown_sizes(sizes: Mapping[str, int], growth: float, min_growth: int) -> dic
     return {name: n + max(int(n * growth), min_growth) for name, n in sizes.items()}
 
 
+def limited_sizes(sizes: Mapping[str, int], grown: Mapping[str, int], max_units: int) -> dict[str, int]:
+    """The sizes after units are added, but to no space beyond so many; one that has more keeps its size."""
+    return {name: max(n, min(grown[name], max_units)) for name, n in sizes.items()}
+
+
 def adapted_sizes(sizes: Mapping[str, int], min_growth: int, history: Sequence[Mapping]) -> dict[str, int]:
     """The sizes after units are added by the adaptive rule.
 
@@ -38,5 +43,5 @@ def adapted_sizes(sizes: Mapping[str, int], min_growth: int, history: Sequence[M
 
 def _next(offered: int, stayed: int, units: int) -> int:
     if stayed >= _MANY * offered:
-        return max(min(2 * offered, units), offered)
+        return max(min(2 * offered, units), offered, 1)  # nothing was offered where a limit was reached
     return max(offered // 2, 1) if stayed <= _FEW * offered else offered

@@ -253,6 +253,23 @@ def test_schedules():
     assert min(sizer.sizes.values()) >= 7
 
 
+@pytest.mark.parametrize("growth", [0.2, "adaptive"])
+def test_no_space_grows_beyond_the_most_units_but_one_that_has_more_keeps_them(growth, tmp_path):
+    options = dict(epochs=2, static=0, growth=growth, threshold=1e-9)  # nothing is dropped
+    free, _ = fitted(plain_net(), **options)
+    assert max(free.sizes.values()) > 10
+    sizer, _ = fitted(plain_net(), max_units=10, **options)
+    assert set(sizer.sizes.values()) == {10}
+    sizer.save(tmp_path / "sizer")
+    assert kmerge.AutoSizer.load(tmp_path / "sizer").larger({"conv": 4, "down": 9, "dense": 12}) == {
+        "conv": 5 if growth == "adaptive" else 7,
+        "down": 10,
+        "dense": 12,
+    }
+    kept, _ = fitted(plain_net(), max_units=7, **options)
+    assert set(kept.sizes.values()) == {8}
+
+
 def test_a_period_of_steps():
     model = plain_net()
     sizer, history = fitted(model, epochs=2, static=1, period_steps=3)
@@ -313,6 +330,7 @@ def test_spaces_can_be_chosen_and_the_others_say_why():
         (dict(min_units=0), "min_units must be a whole number of at least 1, received 0"),
         (dict(period=1.5), "period must be a whole number of at least 1, received 1.5"),
         (dict(period_steps=0), "period_steps must be a whole number of at least 1, or None, received 0"),
+        (dict(min_units=3, max_units=2), "max_units must be a whole number of at least 3, or None, received 2"),
         (dict(prune="always"), "prune must be one of .*received 'always'"),
         (dict(optimizer_state="new"), "optimizer_state must be one of .*received 'new'"),
         (dict(penalty="l3"), "penalty must be one of .*received 'l3'"),

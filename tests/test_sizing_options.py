@@ -137,6 +137,8 @@ def test_adaptive_growth_follows_what_stayed():
     assert adapted_sizes(sizes, 20, history) != adapted_sizes(sizes, 20, [])
     assert adapted_sizes({"a": 200, "b": 4}, 20, []) == {"a": 240, "b": 24}
     assert adapted_sizes({"a": 3}, 0, [{"new": {"a": 1}, "stayed": {"a": 0}}]) == {"a": 4}
+    # Behind a limit nothing was offered; below it a unit is again.
+    assert adapted_sizes({"a": 3}, 0, [{"new": {"a": 0}, "stayed": {"a": 0}}]) == {"a": 4}
 
 
 def test_adaptive_growth_offers_less_where_new_units_go_and_more_where_they_stay():

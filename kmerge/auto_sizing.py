@@ -68,7 +68,7 @@ class AutoSizer:
             have. A period ends with its epoch at the latest, and metrics of an epoch are means over its periods.
         min_units: what every space keeps.
         max_units: what no space grows beyond; one that has more gets no new units. None for no limit, as in the paper: then
-            spaces grow without end where the learning rate is so large that no new unit falls below the threshold.
+            spaces may grow without end where the learning rate is large for the threshold, as new units stay.
         grow: whether units are added.
         prune: when units are dropped: "period" (the end of each), "end" (of the dynamic epochs; original auto-sizing), or
             "never".

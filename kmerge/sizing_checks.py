@@ -23,6 +23,10 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
+
+
 def check_alpha(alpha: object) -> None:
     """Raises unless alpha is a positive number."""
     if not is_number(alpha) or alpha <= 0:
@@ -46,7 +50,7 @@ def check_options(
     if growth != "adaptive" and (not is_number(growth) or growth < 0):
         _refuse("growth", 'a share of the units, 0 or more, or "adaptive"', growth)
     for name, value, least in (("min_growth", min_growth, 0), ("period", period, 1), ("min_units", min_units, 1)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        if not _is_whole(value, least):
             _refuse(name, f"a whole number of at least {least}", value)
     if prune not in _PRUNE:
         _refuse("prune", f"one of {_PRUNE}", prune)
@@ -58,8 +62,7 @@ def check_options(
 
 def check_optional(name: str, value: int | None, least: int) -> None:
     """Raises unless an option is None or a whole number of at least so much."""
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if value is not None and (not whole or value < least):
+    if value is not None and not _is_whole(value, least):
         _refuse(name, f"a whole number of at least {least}, or None", value)
 
 

@@ -4,10 +4,11 @@ The fixed rule is the paper's: a share of the units there are, but at least so m
 the last offer to a space:
 
     at least 3/4 of the new units stayed    twice as many, but no more than the space has
-    at most 1/4 stayed                      half as many, but one at least
+    at most 1/4 stayed                      half as many
     else                                    as many again
 
-So a space that has found its size costs next to nothing to test, and one that is too narrow doubles.
+One is offered at least, also where a limit on the size left nothing to offer. So a space that has found its size costs next
+to nothing to test, and one that is too narrow doubles.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,5 +44,7 @@ def adapted_sizes(sizes: Mapping[str, int], min_growth: int, history: Sequence[M
 
 def _next(offered: int, stayed: int, units: int) -> int:
     if stayed >= _MANY * offered:
-        return max(min(2 * offered, units), offered, 1)  # nothing was offered where a limit was reached
-    return max(offered // 2, 1) if stayed <= _FEW * offered else offered
+        offer = max(min(2 * offered, units), offered)
+    else:
+        offer = offered // 2 if stayed <= _FEW * offered else offered
+    return max(offer, 1)

@@ -1,29 +1,24 @@
 """The rules of the house that a machine can check: who imports whom, what is public, and how it is documented.
 
-Every check reads the tree as it is, so a new file is covered without a line here. A new file of kmerge needs its line in
-the README's plan of the code.
+Every check reads the tree as it is, so a new file is covered without a line here. A new room of a package needs its place
+in `ORDER` of benchmarks/studies/structure.py.
 """
 
 import ast
 import inspect
 import re
 import sys
-from pathlib import Path
 
 import pytest
 
 import kmerge
+from benchmarks.studies.structure import ORDER, ROOT, imported_files, imports_of, read_files, room_of, structure_of
 
-ROOT = Path(__file__).parent.parent
-
-# The files of kmerge, as the README lists them. A file imports only files that stand before it.
-FLOOR_PLAN = tuple(re.findall(r"^      (\w+)\.py ", (ROOT / "README.md").read_text(), re.MULTILINE))
-# A package imports only packages that stand before it.
-PACKAGES = ("kmerge", "baselines", "benchmarks")
+PACKAGES = tuple(ORDER)
 
 KMERGE_MAY_IMPORT = {"numpy", "keras"}
 # The one backend-specific file. It imports the backend that is in use, not at its top level.
-BACKEND_FILE, BACKENDS = "kmerge/epoch_programs.py", {"tensorflow", "jax"}
+BACKEND_FILES, BACKENDS = {"kmerge/epoch_programs.py"}, {"tensorflow", "jax"}
 # The one file that knows Keras' private names.
 GRAPH_FILE = "kmerge/graph.py"
 
@@ -31,54 +26,17 @@ FILE_LIMIT, FUNCTION_LIMIT = 400, 60
 DUMPING_GROUNDS = {"utils", "util", "helpers", "common", "misc"}
 
 
-def files_of(*folders):
-    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
-
-
-SOURCES = files_of(*PACKAGES)
-TESTS = files_of("tests")
-TREES = {path: ast.parse(path.read_text()) for path in SOURCES + TESTS}
+SOURCES = read_files(ROOT, *PACKAGES)
+TESTS = read_files(ROOT, "tests")
+TREES = SOURCES | TESTS
 
 
 def where(path, node=None):
     return str(path.relative_to(ROOT)) + (f":{node.lineno}" if node else "")
 
 
-def module_name(path):
-    """`kmerge/graph.py` is `kmerge.graph`, and `kmerge/__init__.py` is `kmerge.__init__`."""
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
-
-
 def is_private(name):
     return name.startswith("_") and not (name.startswith("__") and name.endswith("__"))
-
-
-def imports_of(path):
-    """Yields (module, imported name or None, node), with relative imports made absolute."""
-    package = module_name(path).rpartition(".")[0].split(".")
-    for node in ast.walk(TREES[path]):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, None, node) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            module = ".".join(base + ([node.module] if node.module else []))
-            yield from ((module, alias.name, node) for alias in node.names)
-
-
-def own_files_imported_by(path):
-    """Yields (file, node) for each import of one of our packages."""
-    for module, name, node in imports_of(path):
-        if module.partition(".")[0] not in PACKAGES:
-            continue
-        parts = module.split(".")
-        candidates = [parts + [name]] if name else []
-        for candidate in candidates + [parts, parts + ["__init__"]]:
-            file = ROOT.joinpath(*candidate).with_suffix(".py")
-            if file in TREES:
-                yield file, node
-                break
-        else:
-            pytest.fail(f"{where(path, node)} imports {module}, which is no file here")
 
 
 def functions_of(tree):
@@ -88,49 +46,31 @@ def functions_of(tree):
 # Layers of the house
 
 
-def test_kmerge_consists_of_the_files_of_the_floor_plan():
-    files = {where(path) for path in files_of("kmerge")}
-    planned = {f"kmerge/{name}.py" for name in FLOOR_PLAN}
-    assert files == planned, f"not in the plan: {files - planned}; not there: {planned - files}"
-
-
-@pytest.mark.parametrize("package", ["baselines", "benchmarks"])
-def test_the_plan_names_every_file_of_the_other_packages(package):
-    text = (ROOT / "README.md").read_text()
-    part = text[text.index(f"    {package}/ ") :]
-    planned = re.findall(r"\w+", re.split(r"\n    \w", part)[0])
-    files = {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__"}
-    assert files <= set(planned), f"not in the plan: {files - set(planned)}"
-
-
-def test_the_backend_specific_file_and_the_graph_file_are_in_the_plan():
-    assert {BACKEND_FILE, GRAPH_FILE} <= {f"kmerge/{name}.py" for name in FLOOR_PLAN}
-
-
-def test_files_of_kmerge_import_only_files_before_them():
+@pytest.mark.parametrize("package", PACKAGES)
+def test_rooms_import_only_rooms_before_them(package):
+    order = ORDER[package]
     wrong = [
-        f"{where(path, node)} imports {where(file)}"
-        for path in files_of("kmerge")
-        for file, node in own_files_imported_by(path)
-        if {file.stem, path.stem} <= set(FLOOR_PLAN) and FLOOR_PLAN.index(file.stem) >= FLOOR_PLAN.index(path.stem)
+        f"{room} imports {other}"
+        for room, others in structure_of(package).arrows.items()
+        for other in others
+        if {room, other} <= set(order) and order.index(other) >= order.index(room)
     ]
     assert not wrong, wrong
 
 
 def test_packages_import_only_packages_before_them():
-    wrong = [
-        f"{where(path, node)} imports {module}"
-        for path in SOURCES
-        for module, _, node in imports_of(path)
-        if (package := module.partition(".")[0]) == "tests"
-        or package in PACKAGES
-        and PACKAGES.index(package) > PACKAGES.index(path.relative_to(ROOT).parts[0])
-    ]
+    wrong = []
+    for path in SOURCES:
+        for file, node in imported_files(path, SOURCES, ROOT):
+            assert file, f"{where(path, node)} imports what is no file here"
+            if PACKAGES.index(room_of(file, ROOT)[0]) > PACKAGES.index(room_of(path, ROOT)[0]):
+                wrong.append(f"{where(path, node)} imports {where(file)}")
+        wrong += [f"{where(path, n)} imports {m}" for m, _, n in imports_of(path, TREES[path], ROOT) if m.startswith("tests")]
     assert not wrong, wrong
 
 
 def test_no_file_imports_itself_by_way_of_others():
-    graph = {path: {file for file, _ in own_files_imported_by(path)} for path in SOURCES}
+    graph = {path: {file for file, _ in imported_files(path, SOURCES, ROOT)} for path in SOURCES}
     # Taking away the files that import nothing of what is left, again and again, leaves exactly the circles.
     while leaves := [path for path, imported in graph.items() if not imported & graph.keys()]:
         for path in leaves:
@@ -140,11 +80,11 @@ def test_no_file_imports_itself_by_way_of_others():
 
 def test_kmerge_imports_only_numpy_keras_and_the_standard_library():
     wrong = []
-    for path in files_of("kmerge"):
+    for path in read_files(ROOT, "kmerge"):
         at_the_top = set(map(id, TREES[path].body))
-        for module, _, node in imports_of(path):
+        for module, _, node in imports_of(path, TREES[path], ROOT):
             package = module.partition(".")[0]
-            lazy_backend = where(path) == BACKEND_FILE and package in BACKENDS and id(node) not in at_the_top
+            lazy_backend = where(path) in BACKEND_FILES and package in BACKENDS and id(node) not in at_the_top
             if not (package in KMERGE_MAY_IMPORT | {"kmerge"} | sys.stdlib_module_names or lazy_backend):
                 wrong.append(f"{where(path, node)} imports {module}")
     assert not wrong, wrong
@@ -168,7 +108,7 @@ def own_private_names(tree):
 
 def private_names_used(path):
     """Yields (name, node): attributes, also through getattr, of anything but a module of the standard library."""
-    standard = {module for module, _, _ in imports_of(path)} & sys.stdlib_module_names
+    standard = {module for module, _, _ in imports_of(path, TREES[path], ROOT)} & sys.stdlib_module_names
     for node in ast.walk(TREES[path]):
         if isinstance(node, ast.Attribute):
             if not (isinstance(node.value, ast.Name) and node.value.id in standard):
@@ -196,7 +136,7 @@ def test_only_the_graph_file_knows_private_names_of_others():
             ]
             wrong += [
                 f"{where(path, node)} imports {name or module} from {module}"
-                for module, name, node in imports_of(path)
+                for module, name, node in imports_of(path, TREES[path], ROOT)
                 if module.startswith("keras.src") or any(map(is_private, module.split("."))) or is_private(name or "")
             ]
     assert not wrong, wrong

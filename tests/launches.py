@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 from benchmarks.suites import FOLDER
+from tests.documents import ROOT
 
-ROOT = Path(__file__).parents[1]
 SMALL = ("--scale", "0.001", "--examples", "320", "--backend", "tensorflow")
 
 

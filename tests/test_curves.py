@@ -4,14 +4,13 @@ import csv
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from benchmarks import curves
 from benchmarks.suites import FOLDER
+from tests.documents import ROOT
 
-ROOT = Path(__file__).parent.parent
 SHORT = ["--scale", "0.005", "--examples", "64"]
 
 

@@ -3,14 +3,12 @@
 import csv
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from baselines.model_fusion import MATCHINGS
 from benchmarks import fusion
-
-ROOT = Path(__file__).parent.parent
+from tests.documents import ROOT
 
 
 def rows(seeds: int, gain: float) -> list[dict]:

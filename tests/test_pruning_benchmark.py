@@ -2,12 +2,10 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 from benchmarks.pruning import COLUMNS, METHODS, table
 from kmerge.importance import METHODS as IMPORTANCES
-
-ROOT = Path(__file__).parent.parent
+from tests.documents import ROOT
 
 
 def test_the_table_says_mean_range_median_and_shortest_time():

@@ -1,15 +1,14 @@
 """Files that an earlier version saved load and give what they gave. `tests/saved/recipe.py` made them."""
 
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
 
 import kmerge
+from tests.documents import ROOT
 from tests.saved.recipe import IMAGES, LABELS, compiled, network
 
-SAVED = Path(__file__).parent / "saved"
+SAVED = ROOT / "tests" / "saved"
 
 
 def outputs(name):

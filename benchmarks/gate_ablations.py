@@ -16,10 +16,8 @@ from baselines.strategy import GateSettings
 from kmerge.building import Gating, build
 from kmerge.channels import Trace
 from kmerge.errors import InvalidArgumentError
-from kmerge.gate_application import ApplyGates, FoldGates
 from kmerge.gate_placement import GatePlacement
-from kmerge.gate_training import PaperControl
-from kmerge.gates import BETA, GAMMA, GATE_WEIGHT, ZETA, HardConcreteGate, gates_of
+from kmerge.gates import BETA, GAMMA, GATE_WEIGHT, ZETA, ApplyGates, FoldGates, HardConcreteGate, PaperControl, gates_of
 from kmerge.layout import Layout
 from kmerge.merge_records import Merged, read_merge
 from kmerge.seeds import seed_of

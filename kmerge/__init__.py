@@ -8,9 +8,7 @@ from kmerge.costs import latency, multiply_accumulates, parameters, saved_bytes
 from kmerge.drawing import Drawing, plot
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError, KmergeError, UnsupportedLayerError
 from kmerge.explanations import Explanation, LayerShare, SpaceExplanation, explain
-from kmerge.gate_application import ApplyGates, FoldGates
-from kmerge.gate_training import GateControl, GatePressure, gate_optimizer
-from kmerge.gates import HardConcreteGate, gates_of
+from kmerge.gates import ApplyGates, FoldGates, GateControl, GatePressure, HardConcreteGate, gate_optimizer, gates_of
 from kmerge.importance import unit_importance
 from kmerge.layer_rules import Rule, register_rule
 from kmerge.layout import Plan

@@ -11,7 +11,7 @@ A head is a unit. Attention works on each head alone, so that heads of several m
 import numpy as np
 from keras import layers
 
-from kmerge.gated_attention import GatedGroupedQueryAttention, GatedMultiHeadAttention
+from kmerge.gates import GatedGroupedQueryAttention, GatedMultiHeadAttention
 from kmerge.labels import Labels, Site
 from kmerge.layer_rules import Rule, apply_activation, channel, consumes, is_elementwise, produces, rules_for
 

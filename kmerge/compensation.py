@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from kmerge.errors import InvalidArgumentError
-from kmerge.gate_application import ApplyGates, gated_layer
+from kmerge.gates import ApplyGates, gated_layer
 from kmerge.graph import Graph
 from kmerge.labels import positions_of
 from kmerge.layout import Layout

@@ -19,7 +19,7 @@ import numpy as np
 from keras import layers
 
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
-from kmerge.gate_application import gated_layer
+from kmerge.gates import gated_layer
 from kmerge.graph import Call, Graph, find_weight
 
 _CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)

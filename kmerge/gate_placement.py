@@ -7,8 +7,7 @@ import keras
 import numpy as np
 
 from kmerge.compensation import KERNEL_LAYERS
-from kmerge.gate_application import ApplyGates, FoldGates, LookUpGates
-from kmerge.gates import HardConcreteGate
+from kmerge.gates import ApplyGates, FoldGates, HardConcreteGate, LookUpGates
 from kmerge.labels import Labels
 from kmerge.layout import Layout, Placed
 from kmerge.merge_records import MergeRecord, architecture_of

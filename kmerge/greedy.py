@@ -23,8 +23,7 @@ import numpy as np
 
 from kmerge.channels import Record, Trace, trace
 from kmerge.errors import UnsupportedLayerError
-from kmerge.gate_application import ApplyGates
-from kmerge.gates import HardConcreteGate
+from kmerge.gates import ApplyGates, HardConcreteGate
 from kmerge.graph import clone_operation
 from kmerge.seeds import seed_of
 

@@ -7,8 +7,7 @@ import keras
 
 from kmerge.channels import Trace, trace
 from kmerge.errors import InvalidArgumentError
-from kmerge.gate_application import gated_layer
-from kmerge.gates import HardConcreteGate, gates_of
+from kmerge.gates import HardConcreteGate, gated_layer, gates_of
 from kmerge.layout import Plan
 
 

@@ -6,7 +6,7 @@ all units of one source, normalised by a layer of their own: as `concatenate` bu
 
 from keras import layers
 
-from kmerge.gated_normalization import GatedLayerNormalization, GatedRMSNormalization, GatedUnitNormalization
+from kmerge.gates import GatedLayerNormalization, GatedRMSNormalization, GatedUnitNormalization
 from kmerge.layer_rules import Rule, channel, rules_for
 
 

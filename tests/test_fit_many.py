@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError
-from kmerge.gate_training import GatePressure
+from kmerge.gates.pressure import GatePressure
 from kmerge.seeds import seed_of
 from kmerge.training import fit, fit_many
 from tests.training_cases import (

@@ -16,7 +16,7 @@ from benchmarks.gate_ablations import (
 )
 from benchmarks.strategies import STRATEGIES
 from benchmarks.suites import load_suite
-from kmerge.gate_application import ApplyGates
+from kmerge.gates.application import ApplyGates
 from tests import checks
 from tests.models import ZOO, example_inputs, randomise
 from tests.test_contract import BUDGET

@@ -10,7 +10,7 @@ import pytest
 from keras import layers, ops
 
 import kmerge
-from kmerge import gated_normalization
+from kmerge.gates import normalization as gated_normalization
 from tests import checks
 from tests.checks import concatenated, family
 from tests.models import Entry, example_inputs, randomise

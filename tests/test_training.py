@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from kmerge.gate_training import GatePressure
-from kmerge.gates import gates_of
+from kmerge.gates.hard_concrete import gates_of
+from kmerge.gates.pressure import GatePressure
 from kmerge.seeds import rng_of
 from kmerge.training import fit
 from kmerge.training_data import InPieces

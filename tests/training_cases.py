@@ -4,9 +4,9 @@ import keras
 import numpy as np
 from keras import layers, regularizers
 
-from kmerge.gate_application import ApplyGates
-from kmerge.gate_training import gate_optimizer
-from kmerge.gates import HardConcreteGate
+from kmerge.gates.application import ApplyGates
+from kmerge.gates.hard_concrete import HardConcreteGate
+from kmerge.gates.optimizer import gate_optimizer
 from kmerge.training import fit
 from tests.models import randomise
 

@@ -7,8 +7,8 @@ from keras import layers, ops
 
 import kmerge
 from kmerge.errors import InvalidArgumentError
-from kmerge.gate_application import ApplyGates, FoldGates, LookUpGates, gated_layer
-from kmerge.gates import HardConcreteGate
+from kmerge.gates.application import ApplyGates, FoldGates, LookUpGates, gated_layer
+from kmerge.gates.hard_concrete import HardConcreteGate
 
 
 @keras.saving.register_keras_serializable("tests")

@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 from keras import ops
 
-import kmerge.gates as gates_module
+import kmerge.gates.hard_concrete as gates_module
 from kmerge.errors import InvalidArgumentError
-from kmerge.gate_application import ApplyGates
-from kmerge.gates import HardConcreteGate, gates_of
+from kmerge.gates.application import ApplyGates
+from kmerge.gates.hard_concrete import HardConcreteGate, gates_of
 
 
 def built(gate, loc=None):

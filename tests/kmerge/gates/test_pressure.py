@@ -4,9 +4,10 @@ import pytest
 
 import kmerge
 from kmerge.errors import InvalidArgumentError
-from kmerge.gate_application import ApplyGates
-from kmerge.gate_training import GateControl, GatePressure, gate_optimizer
-from kmerge.gates import HardConcreteGate, gates_of
+from kmerge.gates.application import ApplyGates
+from kmerge.gates.hard_concrete import HardConcreteGate, gates_of
+from kmerge.gates.optimizer import gate_optimizer
+from kmerge.gates.pressure import GateControl, GatePressure
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(48, 3)).astype("float32")

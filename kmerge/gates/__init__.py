@@ -1,0 +1,30 @@
+"""What a gate is, where it acts on the layers that mix its units, and what drives it while it trains."""
+
+from kmerge.gates.application import ApplyGates, FoldGates, LookUpGates, gated_layer
+from kmerge.gates.attention import GatedGroupedQueryAttention, GatedMultiHeadAttention
+from kmerge.gates.hard_concrete import BETA, GAMMA, GATE_WEIGHT, ZETA, HardConcreteGate, gates_of
+from kmerge.gates.normalization import GatedLayerNormalization, GatedRMSNormalization, GatedUnitNormalization
+from kmerge.gates.optimizer import gate_optimizer
+from kmerge.gates.pressure import GateControl, GatePressure, PaperControl
+
+__all__ = [
+    "ApplyGates",
+    "BETA",
+    "FoldGates",
+    "GAMMA",
+    "GATE_WEIGHT",
+    "GateControl",
+    "GatePressure",
+    "GatedGroupedQueryAttention",
+    "GatedLayerNormalization",
+    "GatedMultiHeadAttention",
+    "GatedRMSNormalization",
+    "GatedUnitNormalization",
+    "HardConcreteGate",
+    "LookUpGates",
+    "PaperControl",
+    "ZETA",
+    "gate_optimizer",
+    "gated_layer",
+    "gates_of",
+]

@@ -1,0 +1,112 @@
+"""An optimizer that trains gates at a learning rate of their own."""
+
+import keras
+import numpy as np
+
+from kmerge.errors import InvalidArgumentError
+from kmerge.gates.hard_concrete import GATE_WEIGHT
+
+
+@keras.saving.register_keras_serializable("kmerge")
+class GateOptimizer(keras.optimizers.MultiOptimizer):
+    """Trains the gates with an optimizer of their own and everything else with `base`; made by `gate_optimizer`.
+
+    `learning_rate` is the base's, to read and to set. The attribute `optimizers` that Keras' callbacks look for is
+    hidden on purpose: they would set the learning rate of the gates too.
+    """
+
+    def __init__(
+        self,
+        base: keras.optimizers.Optimizer,
+        gate_learning_rate: float = 0.1,
+        gate_momentum: float = 0.9,
+        name: str = "gate_optimizer",
+    ):
+        # MultiOptimizer overwrites the scale factors of its parts with its own.
+        super().__init__(self._part_of, loss_scale_factor=base.loss_scale_factor, name=name)
+        self.base = base
+        self.gates = keras.optimizers.SGD(
+            gate_learning_rate,
+            momentum=gate_momentum,
+            loss_scale_factor=base.loss_scale_factor,
+            gradient_accumulation_steps=base.gradient_accumulation_steps,
+            name="gates_sgd",
+        )
+
+    def _part_of(self, variable) -> keras.optimizers.Optimizer:
+        return self.gates if variable.name == GATE_WEIGHT else self.base
+
+    def build(self, variables):
+        if not self.built and not any(variable.name == GATE_WEIGHT for variable in variables):
+            raise InvalidArgumentError(
+                f"gate_optimizer expects a model with gates among its trainable variables, received {len(variables)} "
+                "variables and no gate. Compile a model without gates with the base optimizer."
+            )
+        super().build(variables)
+
+    @property
+    def optimizers(self):
+        raise AttributeError("The parts of a GateOptimizer are its attributes `base` and `gates`.")
+
+    @property
+    def learning_rate(self):
+        return self.base.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value):
+        self.base.learning_rate = value
+
+    def get_config(self) -> dict:
+        return {
+            "base": keras.saving.serialize_keras_object(self.base),
+            "gate_learning_rate": float(np.asarray(self.gates.learning_rate)),
+            "gate_momentum": self.gates.momentum,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        base = keras.saving.deserialize_keras_object(config["base"], custom_objects=custom_objects)
+        return cls(**(config | {"base": base}))
+
+
+def gate_optimizer(
+    base: keras.optimizers.Optimizer | str, gate_learning_rate: float = 0.1, gate_momentum: float = 0.9
+) -> GateOptimizer:
+    """An optimizer for a gated model: SGD with a rate of its own for the gates, `base` for everything else.
+
+    The gates' rate is constant, and they are neither decayed nor clipped nor averaged, whatever `base` does. The
+    result's `learning_rate` is the base's, so learning rate schedules, `LearningRateScheduler` and `ReduceLROnPlateau`
+    act on the base alone. The result saves and loads with the model that is compiled with it.
+
+    Args:
+        base: optimizer, or its Keras name, of all other variables; not built yet.
+        gate_learning_rate: learning rate of the gates.
+        gate_momentum: momentum of the gates.
+
+    Returns:
+        An optimizer to compile the model with.
+
+    Raises:
+        InvalidArgumentError: if `base` is built already, would put the gates into a second group (it is itself made by
+            `gate_optimizer`, a `MultiOptimizer`, or wraps another optimizer), or a number is out of its range.
+
+    Reference:
+        Pašen and Boža, Merging of neural networks: gates have their own optimizer with a constant learning rate.
+    """
+    base = keras.optimizers.get(base)
+    if isinstance(base, keras.optimizers.MultiOptimizer | keras.optimizers.LossScaleOptimizer):
+        raise InvalidArgumentError(
+            f"base must be one optimizer for everything but the gates, received {type(base).__name__}, in which gates "
+            "would sit in a second group. Pass the optimizer that it wraps; compile adds loss scaling by itself."
+        )
+    if base.built:
+        raise InvalidArgumentError(
+            f"base must not be built yet, received {base.name!r}, which already belongs to a model. Make a new one."
+        )
+    if not gate_learning_rate > 0 or not 0 <= gate_momentum < 1:
+        raise InvalidArgumentError(
+            "gate_learning_rate must be positive and gate_momentum in [0, 1), received "
+            f"gate_learning_rate={gate_learning_rate!r}, gate_momentum={gate_momentum!r}."
+        )
+    return GateOptimizer(base, float(gate_learning_rate), float(gate_momentum))

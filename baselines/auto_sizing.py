@@ -32,8 +32,8 @@ from baselines.budget import Beginning, check_budget, is_better, make_outcome, m
 from baselines.strategy import Budget, Outcome, SizingSettings, Stages, Task, TrainingRecord, TrainingState
 from kmerge.budgets import WidthCosts
 from kmerge.channels import trace
-from kmerge.epoch_programs import choose_xla
 from kmerge.seeds import seed_of
+from kmerge.training import choose_xla
 
 # The strategy whose sizes others take.
 SEARCH = "auto_sizing"

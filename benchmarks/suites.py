@@ -47,11 +47,11 @@ SUITES = tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
 # The code that a trained network depends on.
 _TRAINING_CODE = (
     "kmerge.seeds",
-    "kmerge.epoch_programs",
-    "kmerge.training_loop",
-    "kmerge.training_checks",
-    "kmerge.training_data",
-    "kmerge.training",
+    "kmerge.training.backend",
+    "kmerge.training.fitting.loop",
+    "kmerge.training.fitting.checks",
+    "kmerge.training.fitting.data",
+    "kmerge.training.fitting",
     "baselines.schedules",
     "baselines.budget",
     "benchmarks.puzzles",

@@ -14,13 +14,12 @@ from kmerge.layer_rules import Rule, register_rule
 from kmerge.layout import Plan
 from kmerge.merge_reports import MergeReport, merge_report
 from kmerge.merging import compress, gate, merge
-from kmerge.normalization import recalibrate
 from kmerge.opaque_rules import OpaqueRule
 from kmerge.pairwise_merging import merge_pairwise
 from kmerge.pruning import UnitChoice, choose_units, prune
 from kmerge.rewriting import rewrite
 from kmerge.surgery import concatenate, grow, permute, select
-from kmerge.training import fit, fit_many
+from kmerge.training import fit, fit_many, recalibrate
 
 __all__ = [
     "ApplyGates",

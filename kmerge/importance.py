@@ -19,14 +19,13 @@ import keras
 import numpy as np
 
 from kmerge.channels import Trace, check_selectable, trace
-from kmerge.epoch_programs import PROGRAMS, build_state, loss_gradients
 from kmerge.errors import InvalidArgumentError
 from kmerge.labels import occurrences
 from kmerge.layout import weight_axes
 from kmerge.merge_records import read_merge
 from kmerge.rewriting import check_finite
 from kmerge.seeds import rng_of
-from kmerge.training_checks import arrays_of, check_data, is_array
+from kmerge.training import PROGRAMS, arrays_of, build_state, check_data, is_array, loss_gradients
 
 METHODS = ("magnitude", "magnitude_l1", "bn_scale", "fpgm", "taylor", "random", "gates")
 _OFFSETS = {"bias", "beta", "moving_mean", "moving_variance", "mean", "variance"}

@@ -8,9 +8,7 @@ import numpy as np
 
 from kmerge.errors import InvalidArgumentError
 from kmerge.sizing_state import SizingState
-from kmerge.training import fit
-from kmerge.training_checks import arrays_of, is_array
-from kmerge.training_loop import Plan
+from kmerge.training import Plan, arrays_of, fit, is_array
 
 _BATCH_HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
 

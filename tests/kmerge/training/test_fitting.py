@@ -12,9 +12,9 @@ from keras import layers
 from kmerge.gates.hard_concrete import gates_of
 from kmerge.gates.pressure import GatePressure
 from kmerge.seeds import rng_of
-from kmerge.training import fit
-from kmerge.training_data import InPieces
-from tests.training_cases import (
+from kmerge.training.data import InPieces
+from kmerge.training.fitting import fit
+from tests.kmerge.training.cases import (
     BACKEND,
     CASES,
     IMAGES,

@@ -7,7 +7,7 @@ from keras import layers, regularizers
 from kmerge.gates.application import ApplyGates
 from kmerge.gates.hard_concrete import HardConcreteGate
 from kmerge.gates.optimizer import gate_optimizer
-from kmerge.training import fit
+from kmerge.training.fitting import fit
 from tests.models import randomise
 
 IMAGES, CLASSES = (8, 8, 3), 5

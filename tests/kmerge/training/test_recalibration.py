@@ -4,7 +4,7 @@ import pytest
 from keras import layers
 
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
-from kmerge.normalization import recalibrate
+from kmerge.training.recalibration import recalibrate
 
 RNG = np.random.default_rng(3)
 IMAGES = (RNG.normal(size=(50, 6, 6, 3)) * [1, 2, 3] + [1, 0, -1]).astype("float32")

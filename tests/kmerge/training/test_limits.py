@@ -6,9 +6,9 @@ import pytest
 from keras import layers
 
 from kmerge.errors import InvalidArgumentError
-from kmerge.training import ModelFitWarning, fit
-from kmerge.training_loop import DeviceMemoryError
-from tests.training_cases import (
+from kmerge.training.fitting import ModelFitWarning, fit
+from kmerge.training.loop import DeviceMemoryError
+from tests.kmerge.training.cases import (
     CLASSES,
     EveryBatch,
     assert_same,

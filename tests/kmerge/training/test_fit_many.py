@@ -8,8 +8,8 @@ from keras import layers
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError
 from kmerge.gates.pressure import GatePressure
 from kmerge.seeds import seed_of
-from kmerge.training import fit, fit_many
-from tests.training_cases import (
+from kmerge.training.fitting import fit, fit_many
+from tests.kmerge.training.cases import (
     EveryBatch,
     assert_same,
     assert_same_history,

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from kmerge.epoch_programs import PROGRAMS, is_distributed, nested_layers
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError
+from kmerge.training.backend import is_distributed, nested_layers
+from kmerge.training.programs import PROGRAMS
 
 _NUMBERS = "fiub"
 _BATCH_HOOKS = [f"on_{kind}batch_{end}" for kind in ("", "train_", "test_") for end in ("begin", "end")]

@@ -13,11 +13,12 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from kmerge.epoch_programs import BACKEND, PROGRAMS, build_state, is_out_of_memory
 from kmerge.errors import KmergeError
 from kmerge.seeds import rng_of
-from kmerge.training_checks import arrays_of
-from kmerge.training_data import Data, InPieces, Piece, Whole
+from kmerge.training.backend import BACKEND, build_state, is_out_of_memory
+from kmerge.training.checks import arrays_of
+from kmerge.training.data import Data, InPieces, Piece, Whole
+from kmerge.training.programs import PROGRAMS
 
 _programs = weakref.WeakKeyDictionary()
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from kmerge.epoch_programs import device_memory, on_all_devices
 from kmerge.errors import InvalidArgumentError
-from kmerge.training_checks import arrays_of
+from kmerge.training.backend import device_memory, on_all_devices
+from kmerge.training.checks import arrays_of
 
 # Part of the device's memory that the data may fill; the rest is for the activations.
 _SHARE_FOR_DATA = 0.5

@@ -12,9 +12,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from kmerge.epoch_programs import BACKEND, is_data_parallel
 from kmerge.errors import InvalidArgumentError
-from kmerge.training_checks import (
+from kmerge.training.backend import BACKEND, is_data_parallel
+from kmerge.training.checks import (
     arrays_of,
     check_compiled,
     check_counts,
@@ -23,8 +23,8 @@ from kmerge.training_checks import (
     is_array,
     why_model_fit,
 )
-from kmerge.training_data import Data, examples_at_a_time
-from kmerge.training_loop import Plan, train
+from kmerge.training.data import Data, examples_at_a_time
+from kmerge.training.loop import Plan, train
 
 # An array or tensor, or a list, tuple or dict of them.
 Arrays = Any

@@ -1,0 +1,23 @@
+"""`fit`: an epoch as one compiled program, and BatchNormalization's statistics. The only backend-specific folder."""
+
+from kmerge.training.backend import build_state, choose_xla, loss_gradients
+from kmerge.training.checks import arrays_of, check_data, is_array
+from kmerge.training.fitting import Arrays, fit, fit_many
+from kmerge.training.loop import Plan
+from kmerge.training.programs import PROGRAMS
+from kmerge.training.recalibration import recalibrate
+
+__all__ = [
+    "Arrays",
+    "PROGRAMS",
+    "Plan",
+    "arrays_of",
+    "build_state",
+    "check_data",
+    "choose_xla",
+    "fit",
+    "fit_many",
+    "is_array",
+    "loss_gradients",
+    "recalibrate",
+]

@@ -21,9 +21,9 @@ import numpy as np
 
 import kmerge
 from kmerge.channels import Trace, trace
-from kmerge.compensation import KERNEL_LAYERS
 from kmerge.constants import fold_constants
 from kmerge.layout import weight_axes
+from kmerge.rules import KERNEL_LAYERS
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from kmerge import InvalidArgumentError
 from kmerge.channels import Trace
 from kmerge.graph import Graph
-from kmerge.labels import occurrences
+from kmerge.rules import occurrences
 from kmerge.walks import walk_calls
 
 _BATCH = 64

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from kmerge.compensation import KERNEL_LAYERS
 from kmerge.errors import InvalidArgumentError
+from kmerge.rules import KERNEL_LAYERS
 
 Masks = list[np.ndarray | None]
 

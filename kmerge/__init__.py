@@ -10,14 +10,13 @@ from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError, Kmerg
 from kmerge.explanations import Explanation, LayerShare, SpaceExplanation, explain
 from kmerge.gates import ApplyGates, FoldGates, GateControl, GatePressure, HardConcreteGate, gate_optimizer, gates_of
 from kmerge.importance import unit_importance
-from kmerge.layer_rules import Rule, register_rule
 from kmerge.layout import Plan
 from kmerge.merge_reports import MergeReport, merge_report
 from kmerge.merging import compress, gate, merge
-from kmerge.opaque_rules import OpaqueRule
 from kmerge.pairwise_merging import merge_pairwise
 from kmerge.pruning import UnitChoice, choose_units, prune
 from kmerge.rewriting import rewrite
+from kmerge.rules import OpaqueRule, Rule, register_rule
 from kmerge.surgery import concatenate, grow, permute, select
 from kmerge.training import fit, fit_many, recalibrate
 

@@ -11,7 +11,7 @@ import numpy as np
 from kmerge.errors import UnsupportedLayerError
 from kmerge.graph import Call, Graph, clone_operation, frozen_as, has_mask, input_layer, rename_operation
 from kmerge.layout import Layout, Placed
-from kmerge.shape_rules import gather
+from kmerge.rules import gather
 from kmerge.walks import copy_name
 
 

@@ -17,9 +17,7 @@ import numpy as np
 
 from kmerge.errors import InvalidArgumentError
 from kmerge.graph import Call, Graph, input_layer
-from kmerge.labels import Axis, Labels, stretches
-from kmerge.layer_rules import Rule
-from kmerge.operation_rules import rule_for
+from kmerge.rules import Axis, Labels, Rule, rule_for, stretches
 from kmerge.walks import Notes, TraceSite, copy_name, input_labels, walk_calls, without_masks
 
 

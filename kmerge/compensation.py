@@ -13,16 +13,12 @@ import numpy as np
 from kmerge.errors import InvalidArgumentError
 from kmerge.gates import ApplyGates, gated_layer
 from kmerge.graph import Graph
-from kmerge.labels import positions_of
 from kmerge.layout import Layout
+from kmerge.rules import KERNEL_LAYERS, positions_of
 
 _BATCH = 256
 # Relative to the mean square of an activation: keeps units that are almost equal from taking huge opposite weights.
 _RIDGE = 1e-3
-KERNEL_LAYERS = (
-    keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose,
-)  # fmt: skip
 
 
 def compensate(

@@ -15,8 +15,8 @@ import keras
 import numpy as np
 
 from kmerge.channels import Record, Trace
-from kmerge.compensation import KERNEL_LAYERS
 from kmerge.graph import Graph
+from kmerge.rules import KERNEL_LAYERS
 
 # Constants are told from others by their spread over examples and places, relative to the largest activation.
 _CONSTANT = 1e-5

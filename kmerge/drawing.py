@@ -18,8 +18,8 @@ from kmerge.errors import InvalidArgumentError
 from kmerge.explanations import Explanation, SpaceExplanation, explain_walk, walk_to_show
 from kmerge.filter_drawing import draw_first_filters
 from kmerge.graph import Graph, input_layer
-from kmerge.labels import Labels
 from kmerge.layered_drawing import place_boxes
+from kmerge.rules import Labels
 from kmerge.svg import Canvas, colour, text_width
 from kmerge.walks import walk_calls
 

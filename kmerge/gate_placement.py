@@ -6,11 +6,10 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from kmerge.compensation import KERNEL_LAYERS
 from kmerge.gates import ApplyGates, FoldGates, HardConcreteGate, LookUpGates
-from kmerge.labels import Labels
 from kmerge.layout import Layout, Placed
 from kmerge.merge_records import MergeRecord, architecture_of
+from kmerge.rules import KERNEL_LAYERS, Labels
 from kmerge.seeds import seed_of
 
 

@@ -20,10 +20,10 @@ import numpy as np
 
 from kmerge.channels import Trace, check_selectable, trace
 from kmerge.errors import InvalidArgumentError
-from kmerge.labels import occurrences
 from kmerge.layout import weight_axes
 from kmerge.merge_records import read_merge
 from kmerge.rewriting import check_finite
+from kmerge.rules import occurrences
 from kmerge.seeds import rng_of
 from kmerge.training import PROGRAMS, arrays_of, build_state, check_data, is_array, loss_gradients
 

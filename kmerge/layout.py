@@ -20,7 +20,7 @@ import numpy as np
 from kmerge.channels import Record, Trace
 from kmerge.errors import InvalidArgumentError, KmergeError, UnsupportedLayerError
 from kmerge.graph import Graph, find_weight, has_mask
-from kmerge.labels import Axis, Labels, Site, match, occurrences, positions_of, stretches
+from kmerge.rules import Axis, Labels, Site, match, occurrences, positions_of, stretches
 from kmerge.walks import output_name, walk_calls, without_masks
 
 # In the place of a source: none has the unit; all have it together.

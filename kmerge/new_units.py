@@ -5,9 +5,9 @@ import math
 import keras
 import numpy as np
 
-from kmerge.attention_rules import einsum_letters
 from kmerge.channels import Trace
 from kmerge.graph import holder_of
+from kmerge.rules import einsum_letters
 from kmerge.seeds import rng_of, seed_of
 
 # Of a standard normal variable that is cut off at two deviations.

@@ -15,9 +15,9 @@ from kmerge.building import build
 from kmerge.channels import Trace, trace
 from kmerge.errors import InvalidArgumentError, KmergeError
 from kmerge.graph import paired_layers
-from kmerge.labels import Axis, positions_of
 from kmerge.layout import COMMON, Layout, Plan, weight_axes
 from kmerge.new_units import Fresh
+from kmerge.rules import Axis, positions_of
 
 
 @dataclass(frozen=True)

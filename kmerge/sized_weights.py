@@ -15,8 +15,8 @@ import keras
 import numpy as np
 
 from kmerge.channels import Trace
-from kmerge.labels import Axis, positions_of
 from kmerge.layout import NEW, Layout, Plan, weight_axes
+from kmerge.rules import Axis, positions_of
 
 # The layer's path, and the index of the weight in the layer.
 Key = tuple[str, int]

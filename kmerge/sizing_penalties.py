@@ -14,8 +14,8 @@ import numpy as np
 from keras import ops
 
 from kmerge.graph import find_weight
-from kmerge.labels import positions_of
 from kmerge.regularizers import UnitRegularizer
+from kmerge.rules import positions_of
 from kmerge.sized_weights import Geometry
 from kmerge.unit_paths import UnitPaths, unit_axis, weight_index
 

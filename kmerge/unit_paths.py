@@ -17,7 +17,7 @@ import numpy as np
 
 from kmerge.channels import Trace
 from kmerge.graph import Graph, find_weight
-from kmerge.labels import Axis
+from kmerge.rules import Axis
 from kmerge.sized_weights import Key, SizedWeights
 from kmerge.walks import walk_calls
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
 from kmerge.graph import Call, Graph, find_weight
-from kmerge.labels import Labels, Site
+from kmerge.rules import Labels, Site
 
 
 def walk_calls(graph: Graph, inputs: list, visit: Callable) -> list:

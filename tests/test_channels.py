@@ -9,7 +9,7 @@ from keras import layers, ops
 
 import kmerge
 import tests.odd_models  # noqa: F401  (its models join the zoo)
-from kmerge.layer_rules import channel
+from kmerge.rules.rule import channel
 from tests.checks import selectable
 from tests.models import ZOO
 

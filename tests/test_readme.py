@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import kmerge
-from kmerge.layer_rules import RULES
+from kmerge.rules.rule import RULES
 from tests.documents import ROOT, blocks
 
 README = (ROOT / "README.md").read_text()

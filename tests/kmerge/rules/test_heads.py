@@ -8,9 +8,9 @@ from keras import layers, ops
 import kmerge
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
 from tests import checks
-from tests.attention_cases import CASES
-from tests.attention_models import text_encoder
 from tests.checks import family
+from tests.kmerge.rules.attention_cases import CASES
+from tests.kmerge.rules.attention_models import text_encoder
 from tests.models import example_inputs, randomise
 from tests.test_merging import harden
 

@@ -12,8 +12,9 @@ import numpy as np
 from keras import layers
 
 from kmerge.gates import GatedGroupedQueryAttention, GatedMultiHeadAttention
-from kmerge.labels import Labels, Site
-from kmerge.layer_rules import Rule, apply_activation, channel, consumes, is_elementwise, produces, rules_for
+from kmerge.rules.labels import Labels
+from kmerge.rules.rule import Rule, apply_activation, channel, consumes, is_elementwise, produces, rules_for
+from kmerge.rules.site import Site
 
 # What a subclass may define without changing what the heads do.
 _HARMLESS = {"__init__", "get_config", "from_config"}

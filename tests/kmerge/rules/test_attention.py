@@ -12,9 +12,10 @@ import pytest
 from sklearn.datasets import load_digits
 
 import kmerge
-from tests import attention_models, checks
-from tests.attention_cases import CASES
+from tests import checks
 from tests.checks import concatenated, family
+from tests.kmerge.rules import attention_models
+from tests.kmerge.rules.attention_cases import CASES
 from tests.models import example_inputs
 from tests.test_merging import assert_same_architecture, harden
 

@@ -179,8 +179,8 @@ def test_a_layer_of_ones_own_runs_as_it_is_once_it_is_registered(monkeypatch):
     models, inputs = [custom(0), custom(1)], [np.random.default_rng(0).normal(size=(6, 3)).astype("float32")]
     with pytest.raises(kmerge.UnsupportedLayerError, match=r"culprit.*Attend.*no rule.*register_rule.*OpaqueRule\(\)"):
         kmerge.concatenate(*models)
-    monkeypatch.setattr("kmerge.layer_rules.RULES", rules := dict(kmerge.layer_rules.RULES))
-    monkeypatch.setattr("kmerge.operation_rules.RULES", rules)
+    monkeypatch.setattr("kmerge.rules.rule.RULES", rules := dict(kmerge.rules.rule.RULES))
+    monkeypatch.setattr("kmerge.rules.lookup.RULES", rules)
     kmerge.register_rule(Attend, kmerge.OpaqueRule())
     assert list(checks.selectable(models[0])) == ["behind"]
     big = kmerge.concatenate(*models)

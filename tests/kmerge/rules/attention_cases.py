@@ -9,8 +9,15 @@ import keras
 from keras import layers, ops
 
 import kmerge
-from kmerge.layer_rules import channel, consumes, produces
-from tests.attention_models import PatchEncoder, PositionEmbedding, TokenAndPositionEmbedding, block, text_encoder, vit
+from kmerge.rules.rule import channel, consumes, produces
+from tests.kmerge.rules.attention_models import (
+    PatchEncoder,
+    PositionEmbedding,
+    TokenAndPositionEmbedding,
+    block,
+    text_encoder,
+    vit,
+)
 from tests.models import Entry
 
 NORMS = ("none", "batch", "layer")

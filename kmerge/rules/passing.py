@@ -1,82 +1,13 @@
-"""Rules for layers that pass units on: normalisation, activations, noise, pooling, padding.
+"""Rules for layers that pass units on: rescaling, activations, noise, pooling, padding.
 
 Such a layer leaves every unit where it is. It may hold one weight for each, or apply a function to it.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from keras import activations, layers
 
-from kmerge.labels import Labels, Site
-from kmerge.layer_rules import (
-    Rule,
-    apply_activation,
-    channel,
-    is_elementwise,
-    require_channels_last,
-    rules_for,
-)
-
-
-def require_axis(site: Site, axis: int | Sequence[int], x: Labels) -> None:
-    """Refuses a normalisation over an axis on which the channels do not lie."""
-    axes = [a % len(x.shape) for a in (axis if isinstance(axis, (list, tuple)) else [axis])]
-    if axes != [x.axis]:
-        site.refuse(f"it works on axis {axis}, but the channels lie on axis {x.axis} of shape {x.shape}.",
-                    f"Use axis={x.axis}.")  # fmt: skip
-
-
-@rules_for(layers.BatchNormalization)
-class BatchNormalizationRule(Rule):
-    def walk(self, site, x):
-        require_axis(site, site.layer.axis, x)
-        x = site.hold(x)
-        for name in ("gamma", "beta", "moving_mean", "moving_variance"):
-            site.weight(name, channel(x.units))
-        return x
-
-
-@rules_for(layers.GroupNormalization)
-class GroupNormalizationRule(Rule):
-    """A group is normalised as a whole, so it is one unit: groups can be kept or dropped, exactly."""
-
-    def walk(self, site, x):
-        require_axis(site, site.layer.axis, x)
-        x = site.couple(site.hold(x), self._group_size(site))
-        site.curve(x)
-        site.weight("gamma", channel(x.units))
-        site.weight("beta", channel(x.units))
-        return x
-
-    @staticmethod
-    def _group_size(site):
-        shape = site.call.inputs[0].shape
-        return shape[site.layer.axis] // site.layer.groups if site.layer.groups > 0 else 1
-
-    def changes(self, site, inputs, outputs):
-        return {"groups": len(inputs[0].units) // self._group_size(site)}
-
-
-@rules_for(layers.Normalization)
-class NormalizationRule(Rule):
-    def walk(self, site, x):
-        layer = site.layer
-        if not layer.axis:
-            if layer.input_mean is None:
-                site.refuse("axis=None holds one mean for all channels, which two models need not share.",
-                            "Pass mean= and variance=, or use axis=-1.")  # fmt: skip
-            return x
-        require_axis(site, layer.axis, x)
-        if layer.input_mean is None:
-            x = site.hold(x)
-            site.weight("adapt_mean", channel(x.units))
-            site.weight("adapt_variance", channel(x.units))
-        return x
-
-    def changes(self, site, inputs, outputs):
-        return {name: listed for name in ("mean", "variance")
-                if (listed := per_unit(site, site.layer.get_config()[name])) is not None}  # fmt: skip
+from kmerge.rules.rule import Rule, apply_activation, channel, is_elementwise, require_channels_last, rules_for
+from kmerge.rules.site import Site
 
 
 @rules_for(layers.Rescaling)

@@ -6,8 +6,9 @@ import numpy as np
 from keras import KerasTensor, layers, ops, tree
 
 from kmerge.graph import Call, rename_operation
-from kmerge.labels import Labels, Site
-from kmerge.layer_rules import Rule, rules_for
+from kmerge.rules.labels import Labels
+from kmerge.rules.rule import Rule, rules_for
+from kmerge.rules.site import Site
 
 
 def named_axis(site: Site, axis: int, rank: int) -> int:

@@ -1,17 +1,13 @@
 """Rules for operations: `x + y` and `keras.ops.*` on symbolic tensors. They have no public classes, so names tell them.
 
-`rule_for` finds the rule of any layer or operation.
+The layers that `keras.applications` defines for itself have none either, and stand here for that reason.
 """
 
 import numpy as np
-from keras import Operation
 
-from kmerge import attention_rules, normalization_rules, opaque_rules  # noqa: F401  (they register their rules)
-from kmerge.application_rules import APPLICATION_RULES
-from kmerge.errors import UnsupportedLayerError
-from kmerge.layer_rules import RULES, Rule
-from kmerge.passing_rules import ElementwiseRule
-from kmerge.shape_rules import (
+from kmerge.rules.passing import ElementwiseRule
+from kmerge.rules.rule import Rule, channel
+from kmerge.rules.shapes import (
     ConcatenateRule,
     ReshapeOperationRule,
     ResizeRule,
@@ -19,43 +15,6 @@ from kmerge.shape_rules import (
     SplitRule,
     TakeRule,
     combine,
-)
-
-
-def rule_for(operation: Operation, path: str) -> Rule:
-    """The rule of a layer or operation.
-
-    Raises:
-        UnsupportedLayerError: if there is none, or a subclass overrides the `call` that the rule describes.
-    """
-    kind = type(operation)
-    if kind.__name__ in OPERATION_RULES and kind.__module__.startswith("keras.src.ops"):
-        return OPERATION_RULES[kind.__name__]
-    if kind.__name__ in APPLICATION_RULES and kind.__module__.startswith("keras.src.applications"):
-        return APPLICATION_RULES[kind.__name__]
-    for ancestor in kind.__mro__:
-        if ancestor in RULES:
-            if ancestor is not kind and kind.call is not ancestor.call:
-                raise UnsupportedLayerError(
-                    path,
-                    kind.__name__,
-                    f"it overrides the call of {ancestor.__name__}, so its rule may not hold.",
-                    REGISTER,
-                )
-            return RULES[ancestor]
-    if kind.__name__ == "Lambda":
-        raise UnsupportedLayerError(
-            path, "Lambda", "kmerge cannot see what its function does to channels.", WRITE_OPENLY
-        )
-    raise UnsupportedLayerError(path, kind.__name__, "kmerge has no rule for what it does to channels.", REGISTER)
-
-
-REGISTER = (
-    "Register one: kmerge.register_rule(layer_class, rule); see kmerge.Rule. Or let it run as it is, once for each "
-    "model, with its channels fixed: kmerge.register_rule(layer_class, kmerge.OpaqueRule())."
-)
-WRITE_OPENLY = (
-    "Write it with operators and keras.ops on the tensors, or as a layer class with a rule: kmerge.register_rule."
 )
 
 
@@ -187,4 +146,38 @@ OPERATION_RULES: dict[str, Rule] = {
     "Split": SplitRule(),
     "Take": TakeRule(),
     "Transpose": TransposeRule(),
+}
+
+
+class CustomScaleRule(Rule):
+    """InceptionResNetV2: `x + scale * h`, with a number as the scale."""
+
+    def walk(self, site, *inputs):
+        return combine(site, inputs)
+
+
+class LayerScaleRule(Rule):
+    """ConvNeXt: one factor for each channel."""
+
+    def walk(self, site, x):
+        site.require_last_axis(x)
+        x = site.hold(x)
+        site.weight("gamma", channel(x.units))
+        return x
+
+    def changes(self, site, inputs, outputs):
+        return {"projection_dim": len(outputs[0].units)}
+
+
+class StochasticDepthRule(Rule):
+    """ConvNeXt with drop_path_rate: leaves out whole examples while it trains."""
+
+    def walk(self, site, x):
+        return x
+
+
+APPLICATION_RULES: dict[str, Rule] = {
+    "CustomScaleLayer": CustomScaleRule(),
+    "LayerScale": LayerScaleRule(),
+    "StochasticDepth": StochasticDepthRule(),
 }

@@ -6,7 +6,7 @@ runs give lies side by side: so `concatenate` is exact. The channels that it rea
 
 from keras import layers
 
-from kmerge.layer_rules import Rule, rules_for
+from kmerge.rules.rule import Rule, rules_for
 
 
 @rules_for(layers.Masking)

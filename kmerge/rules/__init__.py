@@ -1,0 +1,30 @@
+"""What each layer and operation does to the units of its inputs, one small rule each; users register their own."""
+
+from kmerge.rules.attention import einsum_letters
+from kmerge.rules.kernels import KERNEL_LAYERS
+from kmerge.rules.labels import Axis, Labels, match, occurrences, positions_of, stretches
+from kmerge.rules.lookup import rule_for
+from kmerge.rules.opaque import OpaqueRule
+from kmerge.rules.rule import Rule, channel, consumes, produces, register_rule
+from kmerge.rules.shapes import gather
+from kmerge.rules.site import Site
+
+__all__ = [
+    "Axis",
+    "KERNEL_LAYERS",
+    "Labels",
+    "OpaqueRule",
+    "Rule",
+    "Site",
+    "channel",
+    "consumes",
+    "einsum_letters",
+    "gather",
+    "match",
+    "occurrences",
+    "positions_of",
+    "produces",
+    "register_rule",
+    "rule_for",
+    "stretches",
+]

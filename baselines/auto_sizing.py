@@ -31,8 +31,8 @@ import kmerge
 from baselines.budget import Beginning, check_budget, is_better, make_outcome, metric_of, operations_of
 from baselines.strategy import Budget, Outcome, SizingSettings, Stages, Task, TrainingRecord, TrainingState
 from kmerge.budgets import WidthCosts
-from kmerge.channels import trace
 from kmerge.seeds import seed_of
+from kmerge.spaces import trace
 from kmerge.training import choose_xla
 
 # The strategy whose sizes others take.

@@ -20,10 +20,10 @@ import keras
 import numpy as np
 
 import kmerge
-from kmerge.channels import Trace, trace
 from kmerge.constants import fold_constants
 from kmerge.layout import weight_axes
 from kmerge.rules import KERNEL_LAYERS
+from kmerge.spaces import Trace, trace
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from baselines.auto_sizing import found_network, fresh_network, settings_of, siz
 from baselines.budget import check_budget, make_outcome, train_phase
 from baselines.strategy import Budget, Outcome, Phase, Stages, Task
 from kmerge.budgets import WidthCosts
-from kmerge.channels import Trace, trace
 from kmerge.seeds import seed_of
+from kmerge.spaces import Trace, trace
 
 _BETA_1 = 0.9
 # All that an Adam has besides its state; to keep the counter is what makes the restarted steps large.

@@ -10,10 +10,9 @@ import keras
 import numpy as np
 
 from kmerge import InvalidArgumentError
-from kmerge.channels import Trace
 from kmerge.graph import Graph
 from kmerge.rules import occurrences
-from kmerge.walks import walk_calls
+from kmerge.spaces import Trace, walk_calls
 
 _BATCH = 64
 # A deviation of less than this share of the mean is rounding: the unit does not change.

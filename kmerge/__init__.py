@@ -3,7 +3,6 @@
 from kmerge import regularizers
 from kmerge.auto_sizing import AutoSizer, SizingWarning
 from kmerge.budgets import Budget
-from kmerge.channels import ChannelSpace, ChannelSpaces, channel_spaces
 from kmerge.costs import latency, multiply_accumulates, parameters, saved_bytes
 from kmerge.drawing import Drawing, plot
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError, KmergeError, UnsupportedLayerError
@@ -17,6 +16,7 @@ from kmerge.pairwise_merging import merge_pairwise
 from kmerge.pruning import UnitChoice, choose_units, prune
 from kmerge.rewriting import rewrite
 from kmerge.rules import OpaqueRule, Rule, register_rule
+from kmerge.spaces import ChannelSpace, ChannelSpaces, channel_spaces
 from kmerge.surgery import concatenate, grow, permute, select
 from kmerge.training import fit, fit_many, recalibrate
 

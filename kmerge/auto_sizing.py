@@ -23,7 +23,6 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kmerge.channels import trace
 from kmerge.errors import InvalidArgumentError
 from kmerge.graph import compile_arguments
 from kmerge.optimizer_slots import find_slots
@@ -33,6 +32,7 @@ from kmerge.sizing_epochs import Schedule, run_epochs
 from kmerge.sizing_files import read_sizer, restore, write_sizer
 from kmerge.sizing_growth import adapted_sizes, grown_sizes, limited_sizes
 from kmerge.sizing_state import SizingState
+from kmerge.spaces import trace
 from kmerge.training import Arrays
 from kmerge.unit_paths import UnitPaths
 

@@ -18,10 +18,10 @@ from functools import cached_property
 
 import numpy as np
 
-from kmerge.channels import Trace
 from kmerge.costs import products
 from kmerge.errors import InvalidArgumentError
 from kmerge.layout import weight_axes
+from kmerge.spaces import Trace
 
 # A step of a ladder: its width, and what going up to it is worth. Along a ladder widths rise and worths do not.
 Ladder = Sequence[tuple[int, float]]

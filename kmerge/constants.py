@@ -14,9 +14,9 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from kmerge.channels import Record, Trace
 from kmerge.graph import Graph
 from kmerge.rules import KERNEL_LAYERS
+from kmerge.spaces import Record, Trace
 
 # Constants are told from others by their spread over examples and places, relative to the largest activation.
 _CONSTANT = 1e-5

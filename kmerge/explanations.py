@@ -18,8 +18,8 @@ import keras
 import numpy as np
 
 from kmerge.budgets import WidthCosts
-from kmerge.channels import ChannelSpace, Record, Trace, trace
 from kmerge.merge_records import Merged, holds_merge, read_merge
+from kmerge.spaces import ChannelSpace, Record, Trace, trace
 
 
 @dataclass(frozen=True)

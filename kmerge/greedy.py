@@ -21,11 +21,11 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from kmerge.channels import Record, Trace, trace
 from kmerge.errors import UnsupportedLayerError
 from kmerge.gates import ApplyGates, HardConcreteGate
 from kmerge.graph import clone_operation
 from kmerge.seeds import seed_of
+from kmerge.spaces import Record, Trace, trace
 
 _BATCH = 256
 _PROBES, _PROBE_SIZE = 4, 0.01

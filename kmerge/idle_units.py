@@ -8,8 +8,8 @@ import keras
 import numpy as np
 
 from kmerge.graph import Call, Graph
+from kmerge.spaces import walk_calls
 from kmerge.unit_paths import UnitPaths
-from kmerge.walks import walk_calls
 
 _NOISE = (keras.layers.GaussianNoise, keras.layers.AlphaDropout)
 

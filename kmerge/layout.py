@@ -17,11 +17,10 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 
-from kmerge.channels import Record, Trace
 from kmerge.errors import InvalidArgumentError, KmergeError, UnsupportedLayerError
 from kmerge.graph import Graph, find_weight, has_mask
 from kmerge.rules import Axis, Labels, Site, match, occurrences, positions_of, stretches
-from kmerge.walks import output_name, walk_calls, without_masks
+from kmerge.spaces import Record, Trace, output_name, walk_calls, without_masks
 
 # In the place of a source: none has the unit; all have it together.
 NEW, COMMON = None, -1

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import keras
 import numpy as np
 
-from kmerge.channels import Record, Trace
 from kmerge.errors import UnsupportedLayerError
 from kmerge.gates import HardConcreteGate
 from kmerge.graph import Graph, paired_layers
+from kmerge.spaces import Record, Trace
 
 # Gates that are this close to 0 or 1 count as decided.
 _DECIDED = 1e-6

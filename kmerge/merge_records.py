@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import keras
 
-from kmerge.channels import Trace, trace
 from kmerge.errors import InvalidArgumentError
 from kmerge.gates import HardConcreteGate, gated_layer, gates_of
 from kmerge.layout import Plan
+from kmerge.spaces import Trace, trace
 
 
 @keras.saving.register_keras_serializable("kmerge")

@@ -15,7 +15,6 @@ import numpy as np
 
 from kmerge.budgets import Budget
 from kmerge.building import Gating, build
-from kmerge.channels import Trace, check_selectable, trace
 from kmerge.compensation import compensate
 from kmerge.errors import InvalidArgumentError
 from kmerge.gate_placement import GatePlacement
@@ -23,6 +22,7 @@ from kmerge.layout import Layout, Plan, weight_axes
 from kmerge.merge_checks import refuse_opaque, refuse_split_sharing, warn_of_joint_statistics, warn_of_undecided
 from kmerge.merge_records import Merged, merge_plan, read_merge
 from kmerge.rewriting import Source, check_finite, fill, model_source, verify
+from kmerge.spaces import Trace, check_selectable, trace
 from kmerge.surgery import check_models, needs_copies, needs_mean
 from kmerge.widths import target_widths
 

@@ -5,10 +5,10 @@ import math
 import keras
 import numpy as np
 
-from kmerge.channels import Trace
 from kmerge.graph import holder_of
 from kmerge.rules import einsum_letters
 from kmerge.seeds import rng_of, seed_of
+from kmerge.spaces import Trace
 
 # Of a standard normal variable that is cut off at two deviations.
 _TRUNCATED_DEVIATION = 0.87962566103423978

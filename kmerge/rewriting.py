@@ -12,12 +12,12 @@ import keras
 import numpy as np
 
 from kmerge.building import build
-from kmerge.channels import Trace, trace
 from kmerge.errors import InvalidArgumentError, KmergeError
 from kmerge.graph import paired_layers
 from kmerge.layout import COMMON, Layout, Plan, weight_axes
 from kmerge.new_units import Fresh
 from kmerge.rules import Axis, positions_of
+from kmerge.spaces import Trace, trace
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import numpy as np
 
-from kmerge.channels import Trace
 from kmerge.layout import NEW, Layout, Plan, weight_axes
 from kmerge.rules import Axis, positions_of
+from kmerge.spaces import Trace
 
 # The layer's path, and the index of the weight in the layer.
 Key = tuple[str, int]

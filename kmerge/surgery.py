@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
-from kmerge.channels import ChannelSpace, ChannelSpaces, Trace, channel_spaces, trace
 from kmerge.errors import InvalidArgumentError
 from kmerge.graph import paired_layers
 from kmerge.layout import NEW, Plan
 from kmerge.rewriting import rewrite
+from kmerge.spaces import ChannelSpace, ChannelSpaces, Trace, channel_spaces, trace
 
 
 def concatenate(*models: keras.Model) -> keras.Model:

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from kmerge.channels import Trace
 from kmerge.graph import Graph, find_weight
 from kmerge.rules import Axis
 from kmerge.sized_weights import Key, SizedWeights
-from kmerge.walks import walk_calls
+from kmerge.spaces import Trace, walk_calls
 
 _NORMALISATIONS = (keras.layers.BatchNormalization, keras.layers.GroupNormalization)
 _PRODUCTS = ("Multiply",)

@@ -15,7 +15,7 @@ from baselines.strategy import Budget
 from benchmarks.architectures import das_cnn, das_dense, resnet
 from benchmarks.stages import StageCache
 from benchmarks.stopping import Stop, Stopped
-from kmerge.channels import trace
+from kmerge.spaces.channels import trace
 from tests.tiny_tasks import Shelf, tiny_digits
 
 

@@ -7,8 +7,8 @@ from keras import layers
 import kmerge
 from kmerge import costs
 from kmerge.budgets import WidthCosts
-from kmerge.channels import trace
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
+from kmerge.spaces.channels import trace
 
 
 def one_layer(layer, *shape):

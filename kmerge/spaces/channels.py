@@ -18,7 +18,7 @@ import numpy as np
 from kmerge.errors import InvalidArgumentError
 from kmerge.graph import Call, Graph, input_layer
 from kmerge.rules import Axis, Labels, Rule, rule_for, stretches
-from kmerge.walks import Notes, TraceSite, copy_name, input_labels, walk_calls, without_masks
+from kmerge.spaces.walks import Notes, TraceSite, copy_name, input_labels, walk_calls, without_masks
 
 
 @dataclass

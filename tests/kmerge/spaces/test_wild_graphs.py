@@ -10,8 +10,8 @@ from keras import layers, ops
 
 import kmerge
 from tests import checks
+from tests.kmerge.spaces.test_random_graphs import COMMON, MAPS, Builder, few
 from tests.models import example_inputs, randomise
-from tests.test_random_graphs import COMMON, MAPS, Builder, few
 
 WILD = [
     "softmax", "softmax_activation", "mean_of_channels", "centred", "array_constant", "list_constant", "cumulative_sum",

@@ -1,0 +1,18 @@
+"""Channel spaces: the walk over a model's graph that finds which units belong together."""
+
+from kmerge.spaces.channels import ChannelSpace, ChannelSpaces, Record, Trace, channel_spaces, check_selectable, trace
+from kmerge.spaces.walks import copy_name, output_name, walk_calls, without_masks
+
+__all__ = [
+    "ChannelSpace",
+    "ChannelSpaces",
+    "Record",
+    "Trace",
+    "channel_spaces",
+    "check_selectable",
+    "copy_name",
+    "output_name",
+    "trace",
+    "walk_calls",
+    "without_masks",
+]

@@ -25,9 +25,9 @@ import numpy as np
 import kmerge
 from baselines import alignment
 from baselines.unit_correlation import concordances
-from kmerge.layout import COMMON
 from kmerge.merge_records import read_merge
 from kmerge.spaces import trace
+from kmerge.surgery import COMMON
 
 # At this `loc` a gate is 1 in every draw, and neither the loss nor the penalty has a gradient there in float32.
 _ALWAYS_OPEN = 40.0

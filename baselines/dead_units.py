@@ -7,7 +7,7 @@ So of the hidden units of Dense(3) -> Dense(2) with these kernels
                       3 0 1                           2 0       unit 2 has no outputs: nobody misses it
                                                       0 0
 
-only unit 0 is left. A unit without inputs is a constant, its activation of its bias, which `kmerge.constants` carries into
+only unit 0 is left. A unit without inputs is a constant, its activation of its bias, which `kmerge.surgery` carries into
 what reads it. Where that is not exact the report says so, and how much the outputs changed.
 
 Where all units of a space are dead, the first one stays: a layer without units cannot be built.
@@ -20,10 +20,9 @@ import keras
 import numpy as np
 
 import kmerge
-from kmerge.constants import fold_constants
-from kmerge.layout import weight_axes
 from kmerge.rules import KERNEL_LAYERS
 from kmerge.spaces import Trace, trace
+from kmerge.surgery import fold_constants, weight_axes
 
 
 @dataclass(frozen=True)

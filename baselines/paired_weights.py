@@ -16,10 +16,9 @@ from scipy.optimize import linear_sum_assignment
 
 from baselines.unit_correlation import unit_positions
 from kmerge.graph import paired_layers
-from kmerge.layout import weight_axes
-from kmerge.rewriting import check_finite
 from kmerge.rules import Axis
 from kmerge.spaces import trace
+from kmerge.surgery import check_finite, weight_axes
 
 # Running statistics tell how strong a signal is, not what it means. They move with their units but are not matched.
 _STATISTICS = ("moving_mean", "moving_variance", "adapt_mean", "adapt_variance")

@@ -13,14 +13,13 @@ import numpy as np
 from keras import ops
 
 from baselines.strategy import GateSettings
-from kmerge.building import Gating, build
 from kmerge.errors import InvalidArgumentError
 from kmerge.gate_placement import GatePlacement
 from kmerge.gates import BETA, GAMMA, GATE_WEIGHT, ZETA, ApplyGates, FoldGates, HardConcreteGate, PaperControl, gates_of
-from kmerge.layout import Layout
 from kmerge.merge_records import Merged, read_merge
 from kmerge.seeds import seed_of
 from kmerge.spaces import Trace
+from kmerge.surgery import Gating, Layout, build
 
 _BETA_RANGE = 2.0
 # Gates of this `loc`, or one more, are exactly 1 in inference, and the larger is the more open one.

@@ -9,15 +9,13 @@ from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError, Kmerg
 from kmerge.explanations import Explanation, LayerShare, SpaceExplanation, explain
 from kmerge.gates import ApplyGates, FoldGates, GateControl, GatePressure, HardConcreteGate, gate_optimizer, gates_of
 from kmerge.importance import unit_importance
-from kmerge.layout import Plan
 from kmerge.merge_reports import MergeReport, merge_report
 from kmerge.merging import compress, gate, merge
 from kmerge.pairwise_merging import merge_pairwise
 from kmerge.pruning import UnitChoice, choose_units, prune
-from kmerge.rewriting import rewrite
 from kmerge.rules import OpaqueRule, Rule, register_rule
 from kmerge.spaces import ChannelSpace, ChannelSpaces, channel_spaces
-from kmerge.surgery import concatenate, grow, permute, select
+from kmerge.surgery import Plan, concatenate, grow, permute, rewrite, select
 from kmerge.training import fit, fit_many, recalibrate
 
 __all__ = [

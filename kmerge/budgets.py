@@ -20,8 +20,8 @@ import numpy as np
 
 from kmerge.costs import products
 from kmerge.errors import InvalidArgumentError
-from kmerge.layout import weight_axes
 from kmerge.spaces import Trace
+from kmerge.surgery import weight_axes
 
 # A step of a ladder: its width, and what going up to it is worth. Along a ladder widths rise and worths do not.
 Ladder = Sequence[tuple[int, float]]

@@ -13,8 +13,8 @@ import numpy as np
 from kmerge.errors import InvalidArgumentError
 from kmerge.gates import ApplyGates, gated_layer
 from kmerge.graph import Graph
-from kmerge.layout import Layout
 from kmerge.rules import KERNEL_LAYERS, positions_of
+from kmerge.surgery import Layout
 
 _BATCH = 256
 # Relative to the mean square of an activation: keeps units that are almost equal from taking huge opposite weights.

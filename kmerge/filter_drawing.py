@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from kmerge.explanations import Explanation
-from kmerge.layout import Layout
 from kmerge.merge_records import Merged
 from kmerge.rules import positions_of
+from kmerge.surgery import Layout
 from kmerge.svg import Canvas, colour, text_width
 
 _TILE, _SIZE, _ACROSS = 28.0, 11.0, 16

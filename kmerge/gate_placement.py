@@ -7,10 +7,10 @@ import keras
 import numpy as np
 
 from kmerge.gates import ApplyGates, FoldGates, HardConcreteGate, LookUpGates
-from kmerge.layout import Layout, Placed
 from kmerge.merge_records import MergeRecord, architecture_of
 from kmerge.rules import KERNEL_LAYERS, Labels
 from kmerge.seeds import seed_of
+from kmerge.surgery import Layout, Placed
 
 
 class GatePlacement:

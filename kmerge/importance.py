@@ -19,12 +19,11 @@ import keras
 import numpy as np
 
 from kmerge.errors import InvalidArgumentError
-from kmerge.layout import weight_axes
 from kmerge.merge_records import read_merge
-from kmerge.rewriting import check_finite
 from kmerge.rules import occurrences
 from kmerge.seeds import rng_of
 from kmerge.spaces import Trace, check_selectable, trace
+from kmerge.surgery import check_finite, weight_axes
 from kmerge.training import PROGRAMS, arrays_of, build_state, check_data, is_array, loss_gradients
 
 METHODS = ("magnitude", "magnitude_l1", "bn_scale", "fpgm", "taylor", "random", "gates")

@@ -7,8 +7,8 @@ import keras
 
 from kmerge.errors import InvalidArgumentError
 from kmerge.gates import HardConcreteGate, gated_layer, gates_of
-from kmerge.layout import Plan
 from kmerge.spaces import Trace, trace
+from kmerge.surgery import Plan
 
 
 @keras.saving.register_keras_serializable("kmerge")

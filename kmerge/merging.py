@@ -14,16 +14,27 @@ import keras
 import numpy as np
 
 from kmerge.budgets import Budget
-from kmerge.building import Gating, build
 from kmerge.compensation import compensate
 from kmerge.errors import InvalidArgumentError
 from kmerge.gate_placement import GatePlacement
-from kmerge.layout import Layout, Plan, weight_axes
 from kmerge.merge_checks import refuse_opaque, refuse_split_sharing, warn_of_joint_statistics, warn_of_undecided
 from kmerge.merge_records import Merged, merge_plan, read_merge
-from kmerge.rewriting import Source, check_finite, fill, model_source, verify
 from kmerge.spaces import Trace, check_selectable, trace
-from kmerge.surgery import check_models, needs_copies, needs_mean
+from kmerge.surgery import (
+    Gating,
+    Layout,
+    Plan,
+    Source,
+    build,
+    check_finite,
+    check_models,
+    fill,
+    model_source,
+    needs_copies,
+    needs_mean,
+    verify,
+    weight_axes,
+)
 from kmerge.widths import target_widths
 
 

@@ -20,15 +20,14 @@ import keras
 import numpy as np
 
 from kmerge.budgets import WidthCosts
-from kmerge.building import build
 from kmerge.graph import Graph, input_layer
 from kmerge.optimizer_slots import Slot, fresh_optimizer
 from kmerge.proximal_steps import ProximalSteps, proximal_optimizer
 from kmerge.regularizers import UnitRegularizer
-from kmerge.rewriting import verify
 from kmerge.sized_weights import Geometry, Key, SizedWeights, array_of
 from kmerge.sizing_penalties import SizingPenalty, Terms
 from kmerge.spaces import Trace, trace
+from kmerge.surgery import build, verify
 from kmerge.unit_paths import UnitPaths
 
 # Room is made in steps of so many units.

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import numpy as np
 
-from kmerge.layout import NEW, Layout, Plan, weight_axes
 from kmerge.rules import Axis, positions_of
 from kmerge.spaces import Trace
+from kmerge.surgery import NEW, Layout, Plan, weight_axes
 
 # The layer's path, and the index of the weight in the layer.
 Key = tuple[str, int]

@@ -7,9 +7,9 @@ import numpy as np
 
 from kmerge.errors import InvalidArgumentError
 from kmerge.graph import paired_layers
-from kmerge.layout import NEW, Plan
-from kmerge.rewriting import rewrite
 from kmerge.spaces import ChannelSpace, ChannelSpaces, Trace, channel_spaces, trace
+from kmerge.surgery.plan import NEW, Plan
+from kmerge.surgery.rewriting import rewrite
 
 
 def concatenate(*models: keras.Model) -> keras.Model:

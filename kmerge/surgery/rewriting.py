@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from kmerge.building import build
 from kmerge.errors import InvalidArgumentError, KmergeError
 from kmerge.graph import paired_layers
-from kmerge.layout import COMMON, Layout, Plan, weight_axes
-from kmerge.new_units import Fresh
 from kmerge.rules import Axis, positions_of
 from kmerge.spaces import Trace, trace
+from kmerge.surgery.building import build
+from kmerge.surgery.layout import Layout, weight_axes
+from kmerge.surgery.new_units import Fresh
+from kmerge.surgery.plan import COMMON, Plan
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import numpy as np
 
 from kmerge.errors import UnsupportedLayerError
 from kmerge.graph import Call, Graph, clone_operation, frozen_as, has_mask, input_layer, rename_operation
-from kmerge.layout import Layout, Placed
 from kmerge.rules import gather
 from kmerge.spaces import copy_name
+from kmerge.surgery.layout import Layout, Placed
 
 
 @dataclass

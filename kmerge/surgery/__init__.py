@@ -1,0 +1,36 @@
+"""From a plan to a new model: the only writer of weights, and the verbs that write plans."""
+
+from kmerge.surgery.building import Gating, build
+from kmerge.surgery.constant_units import fold_constants
+from kmerge.surgery.layout import Layout, Placed, weight_axes
+from kmerge.surgery.new_units import QuickFresh
+from kmerge.surgery.plan import COMMON, NEW, Plan
+from kmerge.surgery.rewriting import Source, check_finite, fill, model_source, rewrite, verify
+from kmerge.surgery.verbs import by_space, check_models, concatenate, grow, needs_copies, needs_mean, permute, select
+
+__all__ = [
+    "COMMON",
+    "Gating",
+    "Layout",
+    "NEW",
+    "Placed",
+    "Plan",
+    "QuickFresh",
+    "Source",
+    "build",
+    "by_space",
+    "check_finite",
+    "check_models",
+    "concatenate",
+    "fill",
+    "fold_constants",
+    "grow",
+    "model_source",
+    "needs_copies",
+    "needs_mean",
+    "permute",
+    "rewrite",
+    "select",
+    "verify",
+    "weight_axes",
+]

@@ -1,0 +1,29 @@
+"""A plan: of which units of which sources a new model is made."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+# In the place of a source: none has the unit; all have it together.
+NEW, COMMON = None, -1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which unit of which source each unit of a new model comes from.
+
+    Attributes:
+        sources: number of source models.
+        entries: for each space, a sequence of pairs (source, index of the unit in the space). With source `NEW` the
+            unit is new, and lies wherever the unit of that index lies. With source `COMMON` one unit stands for those of
+            that index of all sources: what makes it is averaged, what reads it reads all of them there. So are the units
+            of spaces that are not listed.
+        copied_inputs: numbers of the inputs that are copied for each source behind the input.
+        averaged_outputs: numbers of the outputs that are averaged behind the layer that makes them.
+        apart: whether a layer that normalises over units does so once for each source, or over all of them together.
+    """
+
+    sources: int
+    entries: Mapping[str, Sequence[tuple[int | None, int]]]
+    copied_inputs: frozenset = frozenset()
+    averaged_outputs: frozenset = frozenset()
+    apart: bool = True

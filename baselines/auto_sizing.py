@@ -30,7 +30,7 @@ import numpy as np
 import kmerge
 from baselines.budget import Beginning, check_budget, is_better, make_outcome, metric_of, operations_of
 from baselines.strategy import Budget, Outcome, SizingSettings, Stages, Task, TrainingRecord, TrainingState
-from kmerge.budgets import WidthCosts
+from kmerge.costs import WidthCosts
 from kmerge.seeds import seed_of
 from kmerge.spaces import trace
 from kmerge.training import choose_xla

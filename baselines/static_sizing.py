@@ -24,7 +24,7 @@ import numpy as np
 from baselines.auto_sizing import found_network, fresh_network, settings_of, sizing_extras
 from baselines.budget import check_budget, make_outcome, train_phase
 from baselines.strategy import Budget, Outcome, Phase, Stages, Task
-from kmerge.budgets import WidthCosts
+from kmerge.costs import WidthCosts
 from kmerge.seeds import seed_of
 from kmerge.spaces import Trace, trace
 

@@ -2,8 +2,7 @@
 
 from kmerge import regularizers
 from kmerge.auto_sizing import AutoSizer, SizingWarning
-from kmerge.budgets import Budget
-from kmerge.costs import latency, multiply_accumulates, parameters, saved_bytes
+from kmerge.costs import Budget, latency, multiply_accumulates, parameters, saved_bytes
 from kmerge.drawing import Drawing, plot
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError, KmergeError, UnsupportedLayerError
 from kmerge.explanations import Explanation, LayerShare, SpaceExplanation, explain

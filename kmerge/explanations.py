@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from kmerge.budgets import WidthCosts
+from kmerge.costs import WidthCosts
 from kmerge.merge_records import Merged, holds_merge, read_merge
 from kmerge.spaces import ChannelSpace, Record, Trace, trace
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
-from kmerge.budgets import Budget
 from kmerge.compensation import compensate
+from kmerge.costs import Budget, target_widths
 from kmerge.errors import InvalidArgumentError
 from kmerge.gate_placement import GatePlacement
 from kmerge.merge_checks import refuse_opaque, refuse_split_sharing, warn_of_joint_statistics, warn_of_undecided
@@ -35,7 +35,6 @@ from kmerge.surgery import (
     verify,
     weight_axes,
 )
-from kmerge.widths import target_widths
 
 
 def merge(

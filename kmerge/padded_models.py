@@ -19,7 +19,7 @@ from functools import cached_property
 import keras
 import numpy as np
 
-from kmerge.budgets import WidthCosts
+from kmerge.costs import WidthCosts
 from kmerge.graph import Graph, input_layer
 from kmerge.optimizer_slots import Slot, fresh_optimizer
 from kmerge.proximal_steps import ProximalSteps, proximal_optimizer

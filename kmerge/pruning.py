@@ -16,12 +16,11 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
-from kmerge.budgets import Budget, Ladder, WidthCosts, check_reachable, share_ladder, widths_within
+from kmerge.costs import Budget, Ladder, WidthCosts, check_reachable, share_ladder, units_of, widths_within
 from kmerge.errors import InvalidArgumentError
 from kmerge.importance import unit_importance
 from kmerge.spaces import ChannelSpace, check_selectable, trace
 from kmerge.surgery import by_space, select
-from kmerge.widths import units_of
 
 SELECTIONS = ("local", "global")
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from kmerge.budgets import WidthCosts
+from kmerge.costs import WidthCosts
 from kmerge.graph import find_weight
 from kmerge.idle_units import spaces_with_a_constant
 from kmerge.optimizer_slots import find_slots

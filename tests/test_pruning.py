@@ -6,7 +6,7 @@ import pytest
 
 import kmerge
 import tests.odd_models  # noqa: F401  (its models join the zoo)
-from kmerge.budgets import WidthCosts
+from kmerge.costs.budgets import WidthCosts
 from kmerge.spaces.channels import trace
 from tests import checks
 from tests.models import ZOO, example_inputs, randomise

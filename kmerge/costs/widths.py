@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kmerge.budgets import Budget, WidthCosts, share_ladder, widths_within
+from kmerge.costs.budgets import Budget, WidthCosts, share_ladder, widths_within
 from kmerge.errors import InvalidArgumentError
 from kmerge.spaces import ChannelSpace, Trace
 from kmerge.surgery import by_space

@@ -1,21 +1,17 @@
-"""What a network costs: parameters, multiply-accumulates, time and bytes.
+"""What is counted: the parameters and the multiply-accumulates of a model.
 
 A *multiply-accumulate* (MAC) is one `a += w * x`. Only layers that mix units are counted: a Dense layer from 3 to 4
 units costs 12, a 3x3 convolution from 3 to 4 channels on a 5x5 output 3*3*3*4 * 5*5 = 2,700. Biases, normalisation,
 activations, pooling and gates cost about one operation per value and are left out, as the literature does. One training
 step costs about three forward passes: one forward, two backward.
 
-What is counted says little about time: `latency` measures it.
+What is counted says little about time: `latency` in `measuring.py` measures it.
 """
 
 import math
-import tempfile
-import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import keras
-import numpy as np
 from keras import layers
 
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
@@ -39,7 +35,6 @@ _ELEMENTWISE = (
 # Have no weights, but multiply tensors with each other.
 _PRODUCTS = (layers.AdditiveAttention, layers.Attention, layers.Dot)
 _PRODUCT_OPERATIONS = ("Dot", "DotProductAttention", "Einsum", "Inner", "Matmul", "Outer", "Tensordot", "Vdot")
-_WARM_UP = 3
 
 
 def parameters(model: keras.Model) -> int:
@@ -197,67 +192,3 @@ def _named_axes(term: str, rank: int) -> dict[str, int]:
     hidden = rank - len(before) - len(after)
     names = [*before, *(f"...{i}" for i in range(hidden if dots else 0)), *after]
     return {name: axis for axis, name in enumerate(names) if axis}
-
-
-def latency(model: keras.Model, *, batch_size: int = 1, repetitions: int = 30) -> float:
-    """Measured time of one prediction, on the device and backend in use.
-
-    Runs `model.predict_on_batch`, which is compiled as `model.compile(jit_compile=...)` says, on random inputs that lie
-    in memory. The first calls, which compile, do not count. Other work on the machine does: compare models that were
-    measured in turn.
-
-    Args:
-        model: Functional or Sequential, with fixed input sizes.
-        batch_size: examples per prediction.
-        repetitions: how often it is measured.
-
-    Returns:
-        The median time of a batch, in seconds.
-
-    Raises:
-        InvalidArgumentError: if a count is no positive integer, or an input size is unknown.
-    """
-    for name, value in (("batch_size", batch_size), ("repetitions", repetitions)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise InvalidArgumentError(f"{name} must be a positive whole number, received {value!r}.")
-    inputs = _random_inputs(model, int(batch_size))
-    times = []
-    for _ in range(_WARM_UP + int(repetitions)):
-        start = time.perf_counter()
-        model.predict_on_batch(inputs)
-        times.append(time.perf_counter() - start)
-    return float(np.median(times[_WARM_UP:]))
-
-
-def _random_inputs(model: keras.Model, batch_size: int):
-    graph, rng = Graph(model), np.random.default_rng(0)
-
-    def draw(tensor):
-        if None in tensor.shape[1:]:
-            raise InvalidArgumentError(
-                f"Model {model.name!r} has an input of shape {tuple(tensor.shape)}, of which some sizes are unknown, so "
-                "there is no one latency. Build the model with a keras.Input of fixed size."
-            )
-        values = rng.normal(size=(batch_size, *tensor.shape[1:]))
-        # Zeros are indices that every Embedding has.
-        return (values if "float" in tensor.dtype else np.zeros_like(values)).astype(tensor.dtype)
-
-    return keras.tree.map_structure(draw, graph.input_structure)
-
-
-def saved_bytes(model: keras.Model) -> int:
-    """Size of the `.keras` file that `model.save` writes.
-
-    A compiled model saves its optimizer with it, which after training may take more room than the model:
-    `kmerge.select(model, {})` gives an equal model that is not compiled.
-
-    Args:
-        model: a built model.
-
-    Returns:
-        The number of bytes.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.keras"
-        model.save(path)
-        return path.stat().st_size

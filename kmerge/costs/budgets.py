@@ -18,7 +18,7 @@ from functools import cached_property
 
 import numpy as np
 
-from kmerge.costs import products
+from kmerge.costs.counting import products
 from kmerge.errors import InvalidArgumentError
 from kmerge.spaces import Trace
 from kmerge.surgery import weight_axes

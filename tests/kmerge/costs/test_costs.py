@@ -6,7 +6,7 @@ from keras import layers
 
 import kmerge
 from kmerge import costs
-from kmerge.budgets import WidthCosts
+from kmerge.costs.budgets import WidthCosts
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
 from kmerge.spaces.channels import trace
 

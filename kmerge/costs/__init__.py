@@ -1,0 +1,21 @@
+"""What a model costs, and the widths that keep its costs within a budget."""
+
+from kmerge.costs.budgets import Budget, Ladder, WidthCosts, check_reachable, share_ladder, widths_within
+from kmerge.costs.counting import multiply_accumulates, parameters
+from kmerge.costs.measuring import latency, saved_bytes
+from kmerge.costs.widths import target_widths, units_of
+
+__all__ = [
+    "Budget",
+    "Ladder",
+    "WidthCosts",
+    "check_reachable",
+    "latency",
+    "multiply_accumulates",
+    "parameters",
+    "saved_bytes",
+    "share_ladder",
+    "target_widths",
+    "units_of",
+    "widths_within",
+]

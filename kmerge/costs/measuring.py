@@ -1,0 +1,77 @@
+"""Measured costs: the latency of a model, and the size of its file."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kmerge.errors import InvalidArgumentError
+from kmerge.graph import Graph
+
+_WARM_UP = 3
+
+
+def latency(model: keras.Model, *, batch_size: int = 1, repetitions: int = 30) -> float:
+    """Measured time of one prediction, on the device and backend in use.
+
+    Runs `model.predict_on_batch`, which is compiled as `model.compile(jit_compile=...)` says, on random inputs that lie
+    in memory. The first calls, which compile, do not count. Other work on the machine does: compare models that were
+    measured in turn.
+
+    Args:
+        model: Functional or Sequential, with fixed input sizes.
+        batch_size: examples per prediction.
+        repetitions: how often it is measured.
+
+    Returns:
+        The median time of a batch, in seconds.
+
+    Raises:
+        InvalidArgumentError: if a count is no positive integer, or an input size is unknown.
+    """
+    for name, value in (("batch_size", batch_size), ("repetitions", repetitions)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise InvalidArgumentError(f"{name} must be a positive whole number, received {value!r}.")
+    inputs = _random_inputs(model, int(batch_size))
+    times = []
+    for _ in range(_WARM_UP + int(repetitions)):
+        start = time.perf_counter()
+        model.predict_on_batch(inputs)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[_WARM_UP:]))
+
+
+def _random_inputs(model: keras.Model, batch_size: int):
+    graph, rng = Graph(model), np.random.default_rng(0)
+
+    def draw(tensor):
+        if None in tensor.shape[1:]:
+            raise InvalidArgumentError(
+                f"Model {model.name!r} has an input of shape {tuple(tensor.shape)}, of which some sizes are unknown, so "
+                "there is no one latency. Build the model with a keras.Input of fixed size."
+            )
+        values = rng.normal(size=(batch_size, *tensor.shape[1:]))
+        # Zeros are indices that every Embedding has.
+        return (values if "float" in tensor.dtype else np.zeros_like(values)).astype(tensor.dtype)
+
+    return keras.tree.map_structure(draw, graph.input_structure)
+
+
+def saved_bytes(model: keras.Model) -> int:
+    """Size of the `.keras` file that `model.save` writes.
+
+    A compiled model saves its optimizer with it, which after training may take more room than the model:
+    `kmerge.select(model, {})` gives an equal model that is not compiled.
+
+    Args:
+        model: a built model.
+
+    Returns:
+        The number of bytes.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        model.save(path)
+        return path.stat().st_size

@@ -25,7 +25,7 @@ import numpy as np
 import kmerge
 from baselines import alignment
 from baselines.unit_correlation import concordances
-from kmerge.merge_records import read_merge
+from kmerge.merging import read_merge
 from kmerge.spaces import trace
 from kmerge.surgery import COMMON
 

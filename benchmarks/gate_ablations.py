@@ -14,9 +14,8 @@ from keras import ops
 
 from baselines.strategy import GateSettings
 from kmerge.errors import InvalidArgumentError
-from kmerge.gate_placement import GatePlacement
 from kmerge.gates import BETA, GAMMA, GATE_WEIGHT, ZETA, ApplyGates, FoldGates, HardConcreteGate, PaperControl, gates_of
-from kmerge.merge_records import Merged, read_merge
+from kmerge.merging import GatePlacement, Merged, read_merge
 from kmerge.seeds import seed_of
 from kmerge.spaces import Trace
 from kmerge.surgery import Gating, Layout, build

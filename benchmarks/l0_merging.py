@@ -13,7 +13,7 @@ from baselines.budget import make_outcome, shared_among, train_phase, train_teac
 from baselines.single_model import train_one
 from baselines.strategy import Budget, Outcome, Stages, Task
 from benchmarks.gate_ablations import ARRANGEMENTS, check_normalised, constant_pressure, with_learned_beta
-from kmerge.merge_records import read_merge
+from kmerge.merging import read_merge
 from kmerge.seeds import seed_of
 from kmerge.spaces import trace
 

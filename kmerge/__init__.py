@@ -8,9 +8,7 @@ from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError, Kmerg
 from kmerge.explanations import Explanation, LayerShare, SpaceExplanation, explain
 from kmerge.gates import ApplyGates, FoldGates, GateControl, GatePressure, HardConcreteGate, gate_optimizer, gates_of
 from kmerge.importance import unit_importance
-from kmerge.merge_reports import MergeReport, merge_report
-from kmerge.merging import compress, gate, merge
-from kmerge.pairwise_merging import merge_pairwise
+from kmerge.merging import MergeReport, compress, gate, merge, merge_pairwise, merge_report
 from kmerge.pruning import UnitChoice, choose_units, prune
 from kmerge.rules import OpaqueRule, Rule, register_rule
 from kmerge.spaces import ChannelSpace, ChannelSpaces, channel_spaces

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from kmerge.costs import WidthCosts
-from kmerge.merge_records import Merged, holds_merge, read_merge
+from kmerge.merging import Merged, holds_merge, read_merge
 from kmerge.spaces import ChannelSpace, Record, Trace, trace
 
 

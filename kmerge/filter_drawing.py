@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from kmerge.explanations import Explanation
-from kmerge.merge_records import Merged
+from kmerge.merging import Merged
 from kmerge.rules import positions_of
 from kmerge.surgery import Layout
 from kmerge.svg import Canvas, colour, text_width

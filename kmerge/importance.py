@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from kmerge.errors import InvalidArgumentError
-from kmerge.merge_records import read_merge
+from kmerge.merging import read_merge
 from kmerge.rules import occurrences
 from kmerge.seeds import rng_of
 from kmerge.spaces import Trace, check_selectable, trace

@@ -14,10 +14,10 @@ from sklearn.datasets import load_digits
 import kmerge
 from tests import checks
 from tests.checks import concatenated, family
+from tests.kmerge.merging.test_merging import assert_same_architecture, harden
 from tests.kmerge.rules import attention_models
 from tests.kmerge.rules.attention_cases import CASES
 from tests.models import example_inputs
-from tests.test_merging import assert_same_architecture, harden
 
 every_case = pytest.mark.parametrize("entry", CASES.values(), ids=CASES)
 

@@ -9,10 +9,10 @@ import kmerge
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
 from tests import checks
 from tests.checks import family
+from tests.kmerge.merging.test_merging import harden
 from tests.kmerge.rules.attention_cases import CASES
 from tests.kmerge.rules.attention_models import text_encoder
 from tests.models import example_inputs, randomise
-from tests.test_merging import harden
 
 # Heads.
 

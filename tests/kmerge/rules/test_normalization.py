@@ -13,8 +13,8 @@ import kmerge
 from kmerge.gates import normalization as gated_normalization
 from tests import checks
 from tests.checks import concatenated, family
+from tests.kmerge.merging.test_merging import assert_same_architecture, harden
 from tests.models import Entry, example_inputs, randomise
-from tests.test_merging import assert_same_architecture, harden
 
 # Apart from ZOO: with open gates these are not the mean of their parents, and `merge` warns of that.
 NORMALISED: dict[str, Entry] = {}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from kmerge.merge_records import read_merge
+from kmerge.merging.records import read_merge
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from kmerge.gates import ApplyGates, FoldGates, HardConcreteGate, LookUpGates
-from kmerge.merge_records import MergeRecord, architecture_of
+from kmerge.merging.records import MergeRecord, architecture_of
 from kmerge.rules import KERNEL_LAYERS, Labels
 from kmerge.seeds import seed_of
 from kmerge.surgery import Layout, Placed

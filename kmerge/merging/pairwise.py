@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 
 from kmerge.errors import InvalidArgumentError
-from kmerge.merging import merge
+from kmerge.merging.joining import merge
 from kmerge.seeds import seed_of
 from kmerge.surgery import check_models
 

@@ -8,8 +8,8 @@ import kmerge
 import tests.odd_models  # noqa: F401  (its models join the zoo)
 from tests import checks
 from tests.checks import family
+from tests.kmerge.merging.test_merging import SEPARATE, assert_same_architecture, harden, merged
 from tests.models import ZOO, example_inputs
-from tests.test_merging import SEPARATE, assert_same_architecture, harden, merged
 
 some = pytest.mark.parametrize("name", ["mlp", "resnet20", "siamese", "nested_two_deep", "grouped_convolution"])
 BIG = "lenet"

@@ -1,0 +1,21 @@
+"""Merge models behind gates, and compress what comes of training to the size of one."""
+
+from kmerge.merging.compressing import compress
+from kmerge.merging.gate_placement import GatePlacement
+from kmerge.merging.joining import gate, merge
+from kmerge.merging.pairwise import merge_pairwise
+from kmerge.merging.records import Merged, holds_merge, read_merge
+from kmerge.merging.report import MergeReport, merge_report
+
+__all__ = [
+    "GatePlacement",
+    "MergeReport",
+    "Merged",
+    "compress",
+    "gate",
+    "holds_merge",
+    "merge",
+    "merge_pairwise",
+    "merge_report",
+    "read_merge",
+]

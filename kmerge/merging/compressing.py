@@ -1,0 +1,121 @@
+"""From a trained big student to a plain model of the target size."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+
+from kmerge.errors import InvalidArgumentError
+from kmerge.merging.checks import warn_of_undecided
+from kmerge.merging.compensation import compensate
+from kmerge.merging.records import Merged, read_merge
+from kmerge.surgery import (
+    Layout,
+    Plan,
+    Source,
+    build,
+    check_finite,
+    fill,
+    verify,
+    weight_axes,
+)
+
+
+def compress(
+    big: keras.Model,
+    data: np.ndarray | Sequence[np.ndarray] | None = None,
+    *,
+    keep: Mapping[str, Sequence[int]] | None = None,
+) -> keras.Model:
+    """Keeps the most open units of each space of a big student, in the architecture of the first parent.
+
+    A space gets the width that `merge` was asked for: by default the parent's.
+
+    Gate values are folded into the kernels that read the units; BatchNormalization statistics are carried over.
+
+    Args:
+        big: a big student made by `merge` or `gate`, trained or loaded.
+        data: model inputs, an array or a list with one array per input. With it, each Dense and convolution layer that
+            mixes units is corrected for what was cut, by least squares on the activations of these examples.
+        keep: units to keep instead of the most open ones: by name of a space, as many indices into the units of the big
+            student (those of the first parent come first) as the space is to have units. Spaces that are not named keep
+            the most open ones.
+
+    Returns:
+        A plain, uncompiled `keras.Model` with the first parent's layer names and configuration, and its shapes but for
+        other widths that were asked for. It loads without kmerge.
+
+    Raises:
+        InvalidArgumentError: if `big` was not made by `merge`, or `keep` names an unknown space or a wrong number of units.
+
+    Warns:
+        UserWarning: if the gates were never trained, so that the choice is random; if a layer normalises over channels
+            whose gates are not 0 or 1, with the change that this makes where there is data.
+
+    Reference:
+        Pašen & Boža 2024, section 2.3; folding the gates' values is ours.
+    """
+    merged = read_merge(big)
+    check_finite(big)
+    keep = _kept_units(merged, keep)
+    before, after = Layout(merged.walked, merged.plan), Layout(merged.walked, _keep_plan(merged, keep))
+    arrays = _folded(merged, before)
+    if data is not None:
+        compensate(big, merged.layers, before, after, arrays, data)
+    axes = {path: weight_axes(named, merged.layers[path]) for path, named in before.axes.items() if named}
+    source = Source(lambda path, i: arrays[path][i], axes)
+    student, layers = build(after)
+    fill(layers, after, [source])
+    verify(student, after, layers)
+    warn_of_undecided(merged.walked, merged.gates, keep, (big, student), data, stacklevel=2)
+    return student
+
+
+def _kept_units(merged: Merged, keep: Mapping[str, Sequence[int]] | None) -> dict[str, np.ndarray]:
+    keep = dict(keep or {})
+    unknown = [name for name in keep if name not in merged.gates]
+    if unknown:
+        raise InvalidArgumentError(f"Expected names of gated spaces, of {list(merged.gates)}. Received: {unknown}.")
+    chosen = {}
+    for name, gate in merged.gates.items():
+        units = np.sort(np.asarray(keep.get(name, gate.kept())))
+        size = len(gate.kept())
+        if len(units) != size or len(np.unique(units)) != size or units[0] < 0 or units[-1] >= gate.units:
+            raise InvalidArgumentError(
+                f"Space {name!r}: expected {size} distinct indices from 0 to {gate.units - 1}. Received: {keep[name]!r}."
+            )
+        chosen[name] = units
+    if not any(gate.trained() for gate in merged.gates.values()) and len(keep) < len(merged.gates):
+        warnings.warn(
+            "The gates of this big student were never trained, so the choice of units is random. Compile it with "
+            "kmerge.gate_optimizer(optimizer) and fit it with callbacks=[kmerge.GatePressure()] first, or pass keep=.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return chosen
+
+
+def _keep_plan(merged: Merged, keep: Mapping[str, np.ndarray]) -> Plan:
+    entries = {name: [merged.plan.entries[name][i] for i in units] for name, units in keep.items()}
+    return Plan(merged.plan.sources, entries, apart=False)
+
+
+def _folded(merged: Merged, layout: Layout) -> dict[str, list[np.ndarray]]:
+    """The weights of the big student with the gates' values multiplied into the kernels that read them."""
+    value_of = {
+        int(entry): value
+        for name, gate in merged.gates.items()
+        for entry, value in zip(layout.entries_of(name), gate.values(), strict=True)
+    }
+    arrays = {}
+    for path, layer in merged.layers.items():
+        arrays[path] = [keras.ops.convert_to_numpy(weight) for weight in layer.weights]
+        for index, axes in weight_axes(layout.axes.get(path, {}), layer).items():
+            for at, axis in enumerate(axes):
+                if axis is not None and axis.role == "consumes":
+                    values = np.array([value_of.get(int(entry), 1.0) for entry in axis.units], "float32")
+                    shape = [-1 if i == at else 1 for i in range(len(axes))]
+                    array = arrays[path][index]
+                    arrays[path][index] = (array * values.reshape(shape)).astype(array.dtype)
+    return arrays

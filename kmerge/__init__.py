@@ -1,7 +1,6 @@
 """kmerge: merge, prune and resize the channels of Keras models."""
 
 from kmerge import regularizers
-from kmerge.auto_sizing import AutoSizer, SizingWarning
 from kmerge.costs import Budget, latency, multiply_accumulates, parameters, saved_bytes
 from kmerge.drawing import Drawing, plot
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError, KmergeError, UnsupportedLayerError
@@ -11,6 +10,7 @@ from kmerge.importance import unit_importance
 from kmerge.merging import MergeReport, compress, gate, merge, merge_pairwise, merge_report
 from kmerge.pruning import UnitChoice, choose_units, prune
 from kmerge.rules import OpaqueRule, Rule, register_rule
+from kmerge.sizing import AutoSizer, SizingWarning
 from kmerge.spaces import ChannelSpace, ChannelSpaces, channel_spaces
 from kmerge.surgery import Plan, concatenate, grow, permute, rewrite, select
 from kmerge.training import fit, fit_many, recalibrate

@@ -1,75 +1,15 @@
 """The epochs of an `AutoSizer`: when units come and go, and what callbacks see."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import keras
 import numpy as np
 
-from kmerge.errors import InvalidArgumentError
-from kmerge.sizing_state import SizingState
-from kmerge.training import Plan, arrays_of, fit, is_array
+from kmerge.sizing.schedule import Schedule
+from kmerge.sizing.state import SizingState
+from kmerge.training import arrays_of, fit
 
 _BATCH_HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """What happens in which epoch, counted from 0.
-
-    Attributes:
-        dynamic: number of dynamic epochs.
-        static: number of those after them.
-        start: the first to run.
-        period: dynamic epochs from one growth to the next.
-        growing: whether units are added.
-        pruning: "period", "end" or "never".
-        steps: steps from one growth to the next, in the place of epochs; a period ends with its epoch. Or None.
-    """
-
-    dynamic: int
-    static: int
-    start: int
-    period: int
-    growing: bool
-    pruning: str
-    steps: int | None = None
-
-    def is_dynamic(self, epoch: int) -> bool:
-        """Whether units may come and go."""
-        return epoch < self.dynamic
-
-    def grows(self, epoch: int) -> bool:
-        """Whether units are added before it."""
-        return self.is_dynamic(epoch) and self.growing and (self.steps is not None or epoch % self.period == 0)
-
-    def prunes(self, epoch: int, last_part: bool) -> bool:
-        """Whether units are dropped after it, or after a part of it."""
-        last = epoch == self.dynamic - 1 and last_part
-        ends = self.pruning == "period" and (self.steps is not None or (epoch + 1) % self.period == 0)
-        return self.is_dynamic(epoch) and (ends or last and self.pruning != "never")
-
-    def parts(self, epoch: int, data: Mapping) -> list[dict]:
-        """The data of an epoch, period by period: the arguments of `fit`."""
-        if self.steps is None or not self.is_dynamic(epoch):
-            return [dict(data)]
-        arrays = arrays_of(data["x"], data["y"])
-        if not all(map(is_array, arrays)):
-            raise InvalidArgumentError(
-                "A period in steps needs data in arrays. Received other data; give a period in epochs."
-            )
-        plan = Plan(data["batch_size"], range(0), data["shuffle"], 0)
-        order = plan.order(len(arrays[0]), data["seed"], epoch)
-        size = self.steps * data["batch_size"]
-        cuts = [order[start : start + size] for start in range(0, len(order), size)]
-        last = {**data, "shuffle": False, "validation_data": None}
-        taken = [{**last, "x": _taken(data["x"], cut), "y": _taken(data["y"], cut)} for cut in cuts]
-        taken[-1]["validation_data"] = data["validation_data"]
-        return taken
-
-
-def _taken(data: object, indices: np.ndarray) -> object:
-    return keras.tree.map_structure(lambda array: np.asarray(array)[indices], data)
 
 
 class _Inside(keras.callbacks.Callback):

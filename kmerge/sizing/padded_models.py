@@ -21,14 +21,14 @@ import numpy as np
 
 from kmerge.costs import WidthCosts
 from kmerge.graph import Graph, input_layer
-from kmerge.optimizer_slots import Slot, fresh_optimizer
-from kmerge.proximal_steps import ProximalSteps, proximal_optimizer
 from kmerge.regularizers import UnitRegularizer
-from kmerge.sized_weights import Geometry, Key, SizedWeights, array_of
-from kmerge.sizing_penalties import SizingPenalty, Terms
+from kmerge.sizing.optimizer_slots import Slot, fresh_optimizer
+from kmerge.sizing.penalties import SizingPenalty, Terms
+from kmerge.sizing.proximal import ProximalSteps, proximal_optimizer
+from kmerge.sizing.unit_routes import UnitPaths
+from kmerge.sizing.weights import Geometry, Key, SizedWeights, array_of
 from kmerge.spaces import Trace, trace
 from kmerge.surgery import build, verify
-from kmerge.unit_paths import UnitPaths
 
 # Room is made in steps of so many units.
 _STEP = 8

@@ -21,7 +21,7 @@ import numpy as np
 from keras import ops
 
 from kmerge.regularizers import UnitRegularizer
-from kmerge.sizing_penalties import Member, Term, parts_of
+from kmerge.sizing.penalties import Member, Term, parts_of
 
 
 class ProximalSteps:

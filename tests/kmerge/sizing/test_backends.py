@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 import kmerge
-from tests.sizing_cases import plain_net, residual_net, sizer_of, task
+from tests.kmerge.sizing.cases import plain_net, residual_net, sizer_of, task
 
 
 def test_sizes_change_under_one_program():

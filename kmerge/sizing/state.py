@@ -11,15 +11,14 @@ import numpy as np
 
 from kmerge.costs import WidthCosts
 from kmerge.graph import find_weight
-from kmerge.idle_units import spaces_with_a_constant
-from kmerge.optimizer_slots import find_slots
-from kmerge.padded_models import Rooms, WorkingModel, stray_variables
 from kmerge.regularizers import UnitRegularizer
 from kmerge.seeds import seed_of
-from kmerge.sized_weights import Geometry, Key, SizedWeights, array_of
+from kmerge.sizing.optimizer_slots import find_slots
+from kmerge.sizing.padded_models import Rooms, WorkingModel, stray_variables
+from kmerge.sizing.unit_routes import EffectiveWeights, UnitPaths, spaces_with_a_constant
+from kmerge.sizing.weights import Geometry, Key, SizedWeights, array_of
 from kmerge.spaces import Trace
 from kmerge.surgery import QuickFresh, fold_constants
-from kmerge.unit_paths import EffectiveWeights, UnitPaths
 
 
 class SizingState:

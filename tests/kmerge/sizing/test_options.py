@@ -6,9 +6,9 @@ import pytest
 
 import kmerge
 from kmerge.regularizers import L21, WeightedL1
-from kmerge.sizing_growth import adapted_sizes
+from kmerge.sizing.schedule import adapted_sizes
 from tests.checks import assert_close
-from tests.sizing_cases import assert_same, plain_net, randomised, residual_net, sizer_of, task, weights_of
+from tests.kmerge.sizing.cases import assert_same, plain_net, randomised, residual_net, sizer_of, task, weights_of
 
 # Sizes change within few steps.
 FAST = dict(optimizer=keras.optimizers.Adam(0.01), alpha=0.3, threshold=0.01)

@@ -9,8 +9,7 @@ import pytest
 import kmerge
 import tests.odd_models  # noqa: F401  (its models join the zoo)
 from tests.checks import assert_close, check_saves, outputs
-from tests.models import ZOO, example_inputs
-from tests.sizing_cases import (
+from tests.kmerge.sizing.cases import (
     assert_same,
     dense_net,
     plain_net,
@@ -20,6 +19,7 @@ from tests.sizing_cases import (
     task,
     weights_of,
 )
+from tests.models import ZOO, example_inputs
 
 NETS = {"plain": plain_net, "residual": residual_net, "dense": dense_net}
 # Sizes change within few steps. Nets with convolutions: those of Dense layers alone are compiled by XLA, which takes longer.

@@ -6,6 +6,9 @@
 The *effective weight* of a unit is what its weights would be with normalisations folded in: `gamma * w / std`. A path
 goes from a layer that makes the unit to one that mixes it, and passes layers that hold a weight for each unit. Where
 paths meet in an addition a unit is as large as on the largest of them, in a product as on the smallest.
+
+An *idle* unit, all of whose weights are zero, mostly gives nothing: relu(0) = 0, and so is what a normalization with gamma =
+beta = 0 gives. Behind a sigmoid it is .5, which every layer that reads the unit sees, and learns to use.
 """
 
 import functools
@@ -15,12 +18,13 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from kmerge.graph import Graph, find_weight
+from kmerge.graph import Call, Graph, find_weight
 from kmerge.rules import Axis
-from kmerge.sized_weights import Key, SizedWeights
+from kmerge.sizing.weights import Key, SizedWeights
 from kmerge.spaces import Trace, walk_calls
 
 _NORMALISATIONS = (keras.layers.BatchNormalization, keras.layers.GroupNormalization)
+_NOISE = (keras.layers.GaussianNoise, keras.layers.AlphaDropout)
 _PRODUCTS = ("Multiply",)
 
 
@@ -237,3 +241,54 @@ class EffectiveWeights:
         places = self._weights.geometry.places(axis.units, self._weights.sizes)
         value = np.moveaxis(self._weights.value(key), at, 0)
         return value.reshape(len(value), -1)[places >= 0], places[places >= 0]
+
+
+def spaces_with_a_constant(paths: UnitPaths) -> list[str]:
+    """The selectable spaces whose idle units are not zero where a layer mixes them.
+
+    Args:
+        paths: the paths of the model's units.
+    """
+    walked, found = paths.walked, []
+
+    def visit(key, path, call, values, end):
+        record = walked.records[key]
+        axes = walked.axes[path].values()
+        if any(axis is not None and axis.role == "consumes" for of_weight in axes for axis in of_weight):
+            found.extend(x.units for x, value in zip(record.inputs, values, strict=True) if value)
+        if paths.makes(path):
+            value = _gives(call, False)
+        elif paths.is_normalisation(path):
+            value = False
+        elif type(call.operation).__name__ == "Multiply" and len(values) > 1:
+            value = all(values)
+        else:
+            value = any(values) or _gives(call, True)
+        return [value] * len(call.outputs)
+
+    walk_calls(Graph(walked.model), [False] * len(walked.inputs), visit)
+    numbers = {int(s) for units in found for s in np.unique(walked.space_of[units])}
+    return [space.name for i, space in enumerate(walked.spaces.values()) if i in numbers and space.selectable]
+
+
+def _gives(call: Call, passes: bool) -> bool:
+    """Whether a layer or operation gives anything but zero for units whose inputs, weights and biases are zero."""
+    operation = call.operation
+    if isinstance(operation, keras.layers.Rescaling):
+        return bool(np.any(np.asarray(operation.offset) != 0))
+    if isinstance(operation, keras.layers.Layer):
+        activation = getattr(operation, "activation", None)
+        return isinstance(operation, _NOISE) or callable(activation) and _is_not_zero(activation(_zeros((1, 2))))
+    if not passes or len(call.inputs) != 1:
+        return False
+    x = call.inputs[0]
+    zeros = _zeros(tuple(size or 1 for size in x.shape))
+    return any(_is_not_zero(y) for y in call.replay(operation, [zeros]))
+
+
+def _zeros(shape: tuple):
+    return keras.ops.zeros(shape, dtype="float32")
+
+
+def _is_not_zero(value) -> bool:
+    return bool(np.any(keras.ops.convert_to_numpy(value) != 0))

@@ -25,16 +25,16 @@ import numpy as np
 
 from kmerge.errors import InvalidArgumentError
 from kmerge.graph import compile_arguments
-from kmerge.optimizer_slots import find_slots
 from kmerge.regularizers import PENALTIES, UnitRegularizer
-from kmerge.sizing_checks import check_alpha, check_optional, check_options, check_proximal, sizable_spaces
-from kmerge.sizing_epochs import Schedule, run_epochs
-from kmerge.sizing_files import read_sizer, restore, write_sizer
-from kmerge.sizing_growth import adapted_sizes, grown_sizes, limited_sizes
-from kmerge.sizing_state import SizingState
+from kmerge.sizing.epochs import run_epochs
+from kmerge.sizing.files import read_sizer, restore, write_sizer
+from kmerge.sizing.optimizer_slots import find_slots
+from kmerge.sizing.options import check_alpha, check_optional, check_options, check_proximal, sizable_spaces
+from kmerge.sizing.schedule import Schedule, adapted_sizes, grown_sizes, limited_sizes
+from kmerge.sizing.state import SizingState
+from kmerge.sizing.unit_routes import UnitPaths
 from kmerge.spaces import trace
 from kmerge.training import Arrays
-from kmerge.unit_paths import UnitPaths
 
 # What `save` writes as it is.
 _OPTIONS = (

@@ -7,8 +7,8 @@ import numpy as np
 
 from kmerge.errors import InvalidArgumentError
 from kmerge.regularizers import UnitRegularizer
+from kmerge.sizing.unit_routes import UnitPaths
 from kmerge.surgery import by_space
-from kmerge.unit_paths import UnitPaths
 
 _PRUNE = ("period", "end", "never")
 _STATES = ("carry", "restart")

@@ -16,8 +16,8 @@ from keras import ops
 from kmerge.graph import find_weight
 from kmerge.regularizers import UnitRegularizer
 from kmerge.rules import positions_of
-from kmerge.sized_weights import Geometry
-from kmerge.unit_paths import UnitPaths, unit_axis, weight_index
+from kmerge.sizing.unit_routes import UnitPaths, unit_axis, weight_index
+from kmerge.sizing.weights import Geometry
 
 _TINY = 1e-12
 

@@ -15,9 +15,9 @@ import keras
 import numpy as np
 
 from kmerge.errors import InvalidArgumentError
-from kmerge.optimizer_slots import Slot
-from kmerge.sized_weights import SizedWeights
-from kmerge.sizing_state import SizingState
+from kmerge.sizing.optimizer_slots import Slot
+from kmerge.sizing.state import SizingState
+from kmerge.sizing.weights import SizedWeights
 
 _FORMAT = 1
 

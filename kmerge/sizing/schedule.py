@@ -1,0 +1,116 @@
+"""When an `AutoSizer` adds and drops units, and how many units a space is offered at the start of a period.
+
+The fixed rule is the paper's: a share of the units there are, but at least so many. The adaptive one looks at what became of
+the last offer to a space:
+
+    at least 3/4 of the new units stayed    twice as many, but no more than the space has
+    at most 1/4 stayed                      half as many
+    else                                    as many again
+
+One is offered at least, also where a limit on the size left nothing to offer. So a space that has found its size costs next
+to nothing to test, and one that is too narrow doubles.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from kmerge.errors import InvalidArgumentError
+from kmerge.training import Plan, arrays_of, is_array
+
+# The first offer of the adaptive rule, as a share of the units: the paper's.
+_FIRST = 0.2
+_MANY, _FEW = 0.75, 0.25
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What happens in which epoch, counted from 0.
+
+    Attributes:
+        dynamic: number of dynamic epochs.
+        static: number of those after them.
+        start: the first to run.
+        period: dynamic epochs from one growth to the next.
+        growing: whether units are added.
+        pruning: "period", "end" or "never".
+        steps: steps from one growth to the next, in the place of epochs; a period ends with its epoch. Or None.
+    """
+
+    dynamic: int
+    static: int
+    start: int
+    period: int
+    growing: bool
+    pruning: str
+    steps: int | None = None
+
+    def is_dynamic(self, epoch: int) -> bool:
+        """Whether units may come and go."""
+        return epoch < self.dynamic
+
+    def grows(self, epoch: int) -> bool:
+        """Whether units are added before it."""
+        return self.is_dynamic(epoch) and self.growing and (self.steps is not None or epoch % self.period == 0)
+
+    def prunes(self, epoch: int, last_part: bool) -> bool:
+        """Whether units are dropped after it, or after a part of it."""
+        last = epoch == self.dynamic - 1 and last_part
+        ends = self.pruning == "period" and (self.steps is not None or (epoch + 1) % self.period == 0)
+        return self.is_dynamic(epoch) and (ends or last and self.pruning != "never")
+
+    def parts(self, epoch: int, data: Mapping) -> list[dict]:
+        """The data of an epoch, period by period: the arguments of `fit`."""
+        if self.steps is None or not self.is_dynamic(epoch):
+            return [dict(data)]
+        arrays = arrays_of(data["x"], data["y"])
+        if not all(map(is_array, arrays)):
+            raise InvalidArgumentError(
+                "A period in steps needs data in arrays. Received other data; give a period in epochs."
+            )
+        plan = Plan(data["batch_size"], range(0), data["shuffle"], 0)
+        order = plan.order(len(arrays[0]), data["seed"], epoch)
+        size = self.steps * data["batch_size"]
+        cuts = [order[start : start + size] for start in range(0, len(order), size)]
+        last = {**data, "shuffle": False, "validation_data": None}
+        taken = [{**last, "x": _taken(data["x"], cut), "y": _taken(data["y"], cut)} for cut in cuts]
+        taken[-1]["validation_data"] = data["validation_data"]
+        return taken
+
+
+def _taken(data: object, indices: np.ndarray) -> object:
+    return keras.tree.map_structure(lambda array: np.asarray(array)[indices], data)
+
+
+def grown_sizes(sizes: Mapping[str, int], growth: float, min_growth: int) -> dict[str, int]:
+    """The sizes after units are added: a share of each, rounded down, but at least so many."""
+    return {name: n + max(int(n * growth), min_growth) for name, n in sizes.items()}
+
+
+def limited_sizes(sizes: Mapping[str, int], grown: Mapping[str, int], max_units: int) -> dict[str, int]:
+    """The sizes after units are added, but to no space beyond so many; one that has more keeps its size."""
+    return {name: max(n, min(grown[name], max_units)) for name, n in sizes.items()}
+
+
+def adapted_sizes(sizes: Mapping[str, int], min_growth: int, history: Sequence[Mapping]) -> dict[str, int]:
+    """The sizes after units are added by the adaptive rule.
+
+    Args:
+        sizes: those of now.
+        min_growth: the least of the first offer.
+        history: of sizes, as an `AutoSizer` keeps it. The last record with "stayed" tells of the last offer.
+    """
+    last = next((record for record in reversed(history) if "stayed" in record), None)
+    if last is None:
+        return grown_sizes(sizes, _FIRST, max(min_growth, 1))
+    return {name: n + _next(last["new"][name], last["stayed"][name], n) for name, n in sizes.items()}
+
+
+def _next(offered: int, stayed: int, units: int) -> int:
+    if stayed >= _MANY * offered:
+        offer = max(min(2 * offered, units), offered)
+    else:
+        offer = offered // 2 if stayed <= _FEW * offered else offered
+    return max(offer, 1)

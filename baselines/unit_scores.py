@@ -6,7 +6,7 @@ import numpy as np
 import kmerge
 from baselines.budget import training_flops
 from baselines.strategy import Task
-from kmerge.importance import METHODS
+from kmerge.pruning import METHODS
 from kmerge.seeds import rng_of
 
 # Training examples on which importance by gradients is measured.

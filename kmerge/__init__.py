@@ -6,9 +6,8 @@ from kmerge.drawing import Drawing, plot
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError, KmergeError, UnsupportedLayerError
 from kmerge.explanations import Explanation, LayerShare, SpaceExplanation, explain
 from kmerge.gates import ApplyGates, FoldGates, GateControl, GatePressure, HardConcreteGate, gate_optimizer, gates_of
-from kmerge.importance import unit_importance
 from kmerge.merging import MergeReport, compress, gate, merge, merge_pairwise, merge_report
-from kmerge.pruning import UnitChoice, choose_units, prune
+from kmerge.pruning import UnitChoice, choose_units, prune, unit_importance
 from kmerge.rules import OpaqueRule, Rule, register_rule
 from kmerge.sizing import AutoSizer, SizingWarning
 from kmerge.spaces import ChannelSpace, ChannelSpaces, channel_spaces

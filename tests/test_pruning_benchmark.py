@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from benchmarks.pruning import COLUMNS, METHODS, table
-from kmerge.importance import METHODS as IMPORTANCES
+from kmerge.pruning.importance import METHODS as IMPORTANCES
 from tests.documents import ROOT
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from kmerge.costs import Budget, Ladder, WidthCosts, check_reachable, share_ladder, units_of, widths_within
 from kmerge.errors import InvalidArgumentError
-from kmerge.importance import unit_importance
+from kmerge.pruning.importance import unit_importance
 from kmerge.spaces import ChannelSpace, check_selectable, trace
 from kmerge.surgery import by_space, select
 

@@ -2,9 +2,8 @@
 
 from kmerge import regularizers
 from kmerge.costs import Budget, latency, multiply_accumulates, parameters, saved_bytes
-from kmerge.drawing import Drawing, plot
+from kmerge.drawing import Drawing, Explanation, LayerShare, SpaceExplanation, explain, plot
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError, KmergeError, UnsupportedLayerError
-from kmerge.explanations import Explanation, LayerShare, SpaceExplanation, explain
 from kmerge.gates import ApplyGates, FoldGates, GateControl, GatePressure, HardConcreteGate, gate_optimizer, gates_of
 from kmerge.merging import MergeReport, compress, gate, merge, merge_pairwise, merge_report
 from kmerge.pruning import UnitChoice, choose_units, prune, unit_importance

@@ -28,6 +28,7 @@ import hypothesis  # noqa: E402
 import keras  # noqa: E402
 import pytest  # noqa: E402
 
+import tests.odd_models  # noqa: E402, F401  (its models join the zoo, whichever file is collected first)
 from kmerge.seeds import seed_of  # noqa: E402
 
 # Same examples in every run: a failure found once can be found again. Building a model takes longer than any deadline.

@@ -10,7 +10,6 @@ import pytest
 from keras import layers
 
 import kmerge
-import tests.odd_models  # noqa: F401  (its models join the zoo)
 from baselines import alignment
 from baselines.alignment import align, average, match, match_score, sinkhorn, transport
 from baselines.paired_weights import Pair

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import kmerge
-import tests.odd_models  # noqa: F401  (its models join the zoo)
 from tests import checks
 from tests.checks import family
 from tests.models import ZOO, Entry, example_inputs

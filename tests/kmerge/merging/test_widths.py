@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 import kmerge
-import tests.odd_models  # noqa: F401  (its models join the zoo)
 from tests import checks
 from tests.checks import family
 from tests.kmerge.merging.test_merging import SEPARATE, assert_same_architecture, harden, merged

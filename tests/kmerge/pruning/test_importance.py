@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import kmerge
-import tests.odd_models  # noqa: F401  (its models join the zoo)
 from tests import checks
 from tests.models import ZOO, example_inputs, randomise
 

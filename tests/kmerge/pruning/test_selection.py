@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 import kmerge
-import tests.odd_models  # noqa: F401  (its models join the zoo)
 from kmerge.costs.budgets import WidthCosts
 from kmerge.spaces.channels import trace
 from tests import checks

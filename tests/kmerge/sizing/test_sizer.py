@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import kmerge
-import tests.odd_models  # noqa: F401  (its models join the zoo)
 from tests.checks import assert_close, check_saves, outputs
 from tests.kmerge.sizing.cases import (
     assert_same,

@@ -8,7 +8,6 @@ import pytest
 from keras import layers, ops
 
 import kmerge
-import tests.odd_models  # noqa: F401  (its models join the zoo)
 from kmerge.rules.rule import channel
 from tests.checks import selectable
 from tests.models import ZOO

@@ -7,7 +7,6 @@ import pytest
 from keras import layers
 
 import kmerge
-import tests.odd_models  # noqa: F401  (its models join the zoo)
 from tests import checks
 from tests.checks import concatenated, family, parent
 from tests.models import ZOO, example_inputs, randomise

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
-from kmerge.explanations import Explanation
+from kmerge.drawing.explanations import Explanation
+from kmerge.drawing.svg import Canvas, colour, text_width
 from kmerge.merging import Merged
 from kmerge.rules import positions_of
 from kmerge.surgery import Layout
-from kmerge.svg import Canvas, colour, text_width
 
 _TILE, _SIZE, _ACROSS = 28.0, 11.0, 16
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from kmerge.drawing.explanations import Explanation, SpaceExplanation, explain_walk, walk_to_show
+from kmerge.drawing.filters import draw_first_filters
+from kmerge.drawing.placement import place_boxes
+from kmerge.drawing.svg import Canvas, colour, text_width
 from kmerge.errors import InvalidArgumentError
-from kmerge.explanations import Explanation, SpaceExplanation, explain_walk, walk_to_show
-from kmerge.filter_drawing import draw_first_filters
 from kmerge.graph import Graph, input_layer
-from kmerge.layered_drawing import place_boxes
 from kmerge.rules import Labels
 from kmerge.spaces import Trace, walk_calls
-from kmerge.svg import Canvas, colour, text_width
 
 _SIZE, _LINE = 11.0, 20.0  # of the text, and the height of a box
 _MARGIN, _GAP = 24.0, (28.0, 30.0)

@@ -10,10 +10,10 @@ import pytest
 from keras import layers
 
 import kmerge
+from kmerge.drawing.placement import place_boxes
 from kmerge.graph import Graph
-from kmerge.layered_drawing import place_boxes
+from tests.kmerge.drawing.test_explanations import residual
 from tests.models import ZOO
-from tests.test_explanations import residual
 
 SVG = "{http://www.w3.org/2000/svg}"
 

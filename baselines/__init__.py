@@ -1,1 +1,1 @@
-"""Rivals of merging: published methods and plain training, one file each, all trained through `baselines.budget`."""
+"""Rivals of merging: published methods and plain training, one file each, all trained through `baselines.protocol.phases`."""

@@ -28,8 +28,11 @@ import keras
 import numpy as np
 
 import kmerge
-from baselines.budget import Beginning, check_budget, is_better, make_outcome, metric_of, operations_of
-from baselines.strategy import Budget, Outcome, SizingSettings, Stages, Task, TrainingRecord, TrainingState
+from baselines.protocol.outcomes import make_outcome, metric_of, operations_of
+from baselines.protocol.phases import Beginning, is_better
+from baselines.protocol.strategy import Outcome, Stages, TrainingRecord, TrainingState
+from baselines.protocol.task import Budget, SizingSettings, Task
+from baselines.protocol.teachers import check_budget
 from kmerge.costs import WidthCosts
 from kmerge.seeds import seed_of
 from kmerge.spaces import trace

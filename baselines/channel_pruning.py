@@ -27,14 +27,12 @@ import keras
 import numpy as np
 
 import kmerge
-from baselines.budget import (
-    check_budget,
-    make_outcome,
-    train_phase,
-    validation_metric,
-)
-from baselines.schedules import stretch_of
-from baselines.strategy import Budget, Outcome, Stages, Task
+from baselines.protocol.outcomes import make_outcome, validation_metric
+from baselines.protocol.phases import train_phase
+from baselines.protocol.schedules import stretch_of
+from baselines.protocol.strategy import Outcome, Stages
+from baselines.protocol.task import Budget, Task
+from baselines.protocol.teachers import check_budget
 from baselines.unit_scores import check_importance, score_units
 from kmerge.pruning import best_units
 from kmerge.seeds import seed_of

@@ -25,9 +25,12 @@ from dataclasses import dataclass, replace
 
 import keras
 
-from baselines.budget import make_outcome, train_phase, train_teacher, training_flops
 from baselines.imitation import imitating, weights_of_student
-from baselines.strategy import Budget, Outcome, Stages, Task, TrainingRecord
+from baselines.protocol.outcomes import make_outcome, training_flops
+from baselines.protocol.phases import train_phase
+from baselines.protocol.strategy import Outcome, Stages, TrainingRecord
+from baselines.protocol.task import Budget, Task
+from baselines.protocol.teachers import train_teacher
 from kmerge.seeds import seed_of
 
 _TEMPERATURE = 3.0

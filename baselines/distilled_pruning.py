@@ -13,9 +13,10 @@ The paper's curve of accuracy against the percentage, `weight_pruning.pruning_cu
 
 from dataclasses import dataclass
 
-from baselines.budget import make_outcome, validation_metric
 from baselines.distillation import Distillation
-from baselines.strategy import Budget, Outcome, Stages, Task
+from baselines.protocol.outcomes import make_outcome, validation_metric
+from baselines.protocol.strategy import Outcome, Stages
+from baselines.protocol.task import Budget, Task
 from baselines.weight_pruning import check_pruning, prune_weights, tune
 from kmerge.seeds import seed_of
 

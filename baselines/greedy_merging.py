@@ -22,8 +22,11 @@ import keras
 import numpy as np
 
 import kmerge
-from baselines.budget import make_outcome, train_phase, train_teacher, training_flops, validation_metric
-from baselines.strategy import Budget, Data, Outcome, Phase, Stages, Task, TrainingRecord
+from baselines.protocol.outcomes import make_outcome, training_flops, validation_metric
+from baselines.protocol.phases import train_phase
+from baselines.protocol.strategy import Outcome, Stages, TrainingRecord
+from baselines.protocol.task import Budget, Data, Phase, Task
+from baselines.protocol.teachers import train_teacher
 from kmerge.errors import InvalidArgumentError
 from kmerge.greedy import LocalProblem, identification, layers_to_mimic, mimicry, spaces_to_identify
 from kmerge.seeds import seed_of

@@ -32,9 +32,12 @@ import numpy as np
 
 import kmerge
 from baselines import alignment
-from baselines.budget import make_outcome, train_phase, train_teacher, validation_metric
 from baselines.graph_matching import check_solver, match_graphs
-from baselines.strategy import Budget, Outcome, Stages, Task
+from baselines.protocol.outcomes import make_outcome, validation_metric
+from baselines.protocol.phases import train_phase
+from baselines.protocol.strategy import Outcome, Stages
+from baselines.protocol.task import Budget, Task
+from baselines.protocol.teachers import train_teacher
 from kmerge.seeds import seed_of
 
 # Training examples on which units are correlated, and on which statistics are measured anew.

@@ -24,15 +24,11 @@ from dataclasses import dataclass, replace
 import keras
 
 import kmerge
-from baselines.budget import (
-    check_budget,
-    make_outcome,
-    parted,
-    train_phase,
-    train_teacher,
-    validation_metric,
-)
-from baselines.strategy import Budget, Outcome, Stages, Task
+from baselines.protocol.outcomes import make_outcome, validation_metric
+from baselines.protocol.phases import train_phase
+from baselines.protocol.strategy import Outcome, Stages
+from baselines.protocol.task import Budget, Task
+from baselines.protocol.teachers import check_budget, parted, train_teacher
 from baselines.unit_scores import check_importance, score_units
 from kmerge.pruning import best_units
 from kmerge.seeds import seed_of

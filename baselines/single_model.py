@@ -13,8 +13,11 @@ starts from; it is an upper reference, trained for the teachers' epochs only.
 import keras
 import numpy as np
 
-from baselines.budget import is_better, make_outcome, train_phase, train_teacher
-from baselines.strategy import Budget, Outcome, Stages, Task
+from baselines.protocol.outcomes import make_outcome
+from baselines.protocol.phases import is_better, train_phase
+from baselines.protocol.strategy import Outcome, Stages
+from baselines.protocol.task import Budget, Task
+from baselines.protocol.teachers import train_teacher
 from kmerge.seeds import seed_of
 
 

@@ -22,8 +22,11 @@ import keras
 import numpy as np
 
 from baselines.auto_sizing import found_network, fresh_network, settings_of, sizing_extras
-from baselines.budget import check_budget, make_outcome, train_phase
-from baselines.strategy import Budget, Outcome, Phase, Stages, Task
+from baselines.protocol.outcomes import make_outcome
+from baselines.protocol.phases import train_phase
+from baselines.protocol.strategy import Outcome, Stages
+from baselines.protocol.task import Budget, Phase, Task
+from baselines.protocol.teachers import check_budget
 from kmerge.costs import WidthCosts
 from kmerge.seeds import seed_of
 from kmerge.spaces import Trace, trace

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 
 import kmerge
-from baselines.budget import training_flops
-from baselines.strategy import Task
+from baselines.protocol.outcomes import training_flops
+from baselines.protocol.task import Task
 from kmerge.pruning import METHODS
 from kmerge.seeds import rng_of
 

@@ -31,9 +31,11 @@ import keras
 import numpy as np
 
 import kmerge
-from baselines.budget import make_outcome, train_phase, validation_metric
 from baselines.dead_units import Removal, remove_dead_units
-from baselines.strategy import Budget, Outcome, Stages, Task, TrainingRecord
+from baselines.protocol.outcomes import make_outcome, validation_metric
+from baselines.protocol.phases import train_phase
+from baselines.protocol.strategy import Outcome, Stages, TrainingRecord
+from baselines.protocol.task import Budget, Task
 from baselines.weight_masks import Masks, apply_masks, hold_masks, kernels_of, release_masks
 from kmerge.seeds import rng_of, seed_of
 

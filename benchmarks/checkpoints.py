@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from baselines.strategy import TrainingRecord, TrainingState
+from baselines.protocol.strategy import TrainingRecord, TrainingState
 from benchmarks.store import hash_of, json_text, write_atomically
 
 NAME = "checkpoint.npz"

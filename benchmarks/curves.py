@@ -35,7 +35,8 @@ from benchmarks.suites import Suite, SuiteError, load_suite
 if TYPE_CHECKING:
     import keras
 
-    from baselines.strategy import Budget, Stages, Task
+    from baselines.protocol.strategy import Stages
+    from baselines.protocol.task import Budget, Task
 
 Row = Mapping[str, Any]
 
@@ -205,9 +206,9 @@ def _network(
 ) -> tuple["keras.Model", "Task", int]:
     """The network that is pruned, the task it is fine-tuned on, and the parameters that it is compared with."""
     import kmerge
-    from baselines.budget import train_teacher
     from baselines.distillation import big_teacher
     from baselines.distilled_pruning import DistilledPruning
+    from baselines.protocol.teachers import train_teacher
     from kmerge.seeds import seed_of
 
     if curve == "distilled":

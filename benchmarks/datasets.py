@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from baselines.strategy import Data
+from baselines.protocol.task import Data
 from benchmarks.data_cache import IMAGES, open_cache, prepare_images
 from benchmarks.photographs import parts_of
 from benchmarks.puzzles import DEPTHS, boards_from_goal, one_hot

@@ -172,9 +172,10 @@ def _measure(setting: Setting, seed: int, data_dir: str | None, matchings: list)
 
     import kmerge
     from baselines import alignment
-    from baselines.budget import train_phase, validation_metric
     from baselines.model_fusion import aligned_by
-    from baselines.strategy import Stages
+    from baselines.protocol.outcomes import validation_metric
+    from baselines.protocol.phases import train_phase
+    from baselines.protocol.strategy import Stages
     from kmerge.seeds import seed_of
 
     task = _task(setting, seed, data_dir)
@@ -206,7 +207,7 @@ def _task(setting: Setting, seed: int, data_dir: str | None):
     import keras
     import numpy as np
 
-    from baselines.strategy import Data, Phase, Task
+    from baselines.protocol.task import Data, Phase, Task
     from benchmarks.architectures import vgg11
     from benchmarks.datasets import load
 

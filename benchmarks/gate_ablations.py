@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from baselines.strategy import GateSettings
+from baselines.protocol.task import GateSettings
 from kmerge.errors import InvalidArgumentError
 from kmerge.gates import BETA, GAMMA, GATE_WEIGHT, ZETA, ApplyGates, FoldGates, HardConcreteGate, PaperControl, gates_of
 from kmerge.merging import GatePlacement, Merged, read_merge

@@ -9,9 +9,12 @@ import keras
 
 import kmerge
 from baselines.aligned_merging import aligned_big_student
-from baselines.budget import make_outcome, shared_among, train_phase, train_teacher, training_flops, validation_metric
+from baselines.protocol.outcomes import make_outcome, training_flops, validation_metric
+from baselines.protocol.phases import train_phase
+from baselines.protocol.strategy import Outcome, Stages
+from baselines.protocol.task import Budget, Task
+from baselines.protocol.teachers import shared_among, train_teacher
 from baselines.single_model import train_one
-from baselines.strategy import Budget, Outcome, Stages, Task
 from benchmarks.gate_ablations import ARRANGEMENTS, check_normalised, constant_pressure, with_learned_beta
 from kmerge.merging import read_merge
 from kmerge.seeds import seed_of

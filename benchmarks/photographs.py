@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from baselines.strategy import Data
+from baselines.protocol.task import Data
 from benchmarks.splits import LEVELS, level_counts, pixel_hash, statistics_of
 
 Photographs = Iterable[tuple[np.ndarray, int]]

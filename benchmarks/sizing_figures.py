@@ -32,7 +32,8 @@ from benchmarks.suites import Suite, load_suite
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from baselines.strategy import Data, Task, TrainingRecord
+    from baselines.protocol.strategy import TrainingRecord
+    from baselines.protocol.task import Data, Task
 
 FIGURES = ("alpha", "starts", "drift")
 COLUMNS = ("figure", "suite", "examples", "seed", "value", "epoch", "space", "trained", "units", "val_metric", "loss")
@@ -81,7 +82,7 @@ class Sizing:
     def train(self, parts: "Sequence[Task]", seed: int) -> "TrainingRecord":
         """A network that sizes itself on tasks of one network, one after the other; its epochs are numbered through."""
         from baselines.auto_sizing import AutoSizing, SizedNetwork
-        from baselines.strategy import Budget
+        from baselines.protocol.task import Budget
         from kmerge.seeds import seed_of
 
         how, budget = AutoSizing(finetune=False), Budget(0, 0, 0, self.epochs)

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from baselines.strategy import Data
+from baselines.protocol.task import Data
 
 # Values that a pixel can have.
 LEVELS = 256

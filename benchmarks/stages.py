@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from baselines.strategy import Stages, TrainingRecord, TrainingState
+from baselines.protocol.strategy import Stages, TrainingRecord, TrainingState
 from benchmarks.checkpoints import NAME, Checkpoint, listed, numbered, write_arrays
 from benchmarks.stopping import Stop, Stopped
 from benchmarks.store import hash_of, json_text, locked, pause, read_json, write_atomically
@@ -88,7 +88,7 @@ class StageCache(Stages):
         build: Callable[[], "keras.Model"],
         train: Callable[["keras.Model"], TrainingRecord],
     ) -> tuple["keras.Model", TrainingRecord]:
-        """The trained network of a stage, from the cache or trained now; see `baselines.strategy.Stages.run`."""
+        """The trained network of a stage, from the cache or trained now; see `Stages.run`."""
         folder = self.folder / hash_of(key)
         begun = self._phases
         with self._turn(folder / "lock"):
@@ -140,17 +140,17 @@ class StageCache(Stages):
             self._checkpoints.pop()
 
     def resume(self, key: Mapping[str, Any]) -> TrainingState | None:
-        """The state that an earlier try left of the phase that begins; see `baselines.strategy.Stages.resume`."""
+        """The state that an earlier try left of the phase that begins; see `Stages.resume`."""
         self._phases += 1
         return self._checkpoints[-1].resume(key) if self._checkpoints else None
 
     def fit(self, model: "keras.Model", x: np.ndarray, y: np.ndarray, **how: Any) -> None:
-        """Train a compiled network in place; see `baselines.strategy.Stages.fit`."""
+        """Train a compiled network in place; see `Stages.fit`."""
         with self._stop.deferred(), _split_over(self._devices):
             self._trainer.fit(self._phases, model, x, y, **how)
 
     def size(self, sizer: "kmerge.AutoSizer", x: np.ndarray, y: np.ndarray, **how: Any) -> None:
-        """Let a sizer train its network, alone: no two runs have the same sizes; see `baselines.strategy.Stages.size`."""
+        """Let a sizer train its network, alone: no two runs have the same sizes; see `Stages.size`."""
         with self._stop.deferred(), _split_over(self._devices):
             super().size(sizer, x, y, **how)
 
@@ -159,7 +159,7 @@ class StageCache(Stages):
         self._stop.check()
 
     def on_epoch(self, row: Mapping[str, Any], state: Callable[[], TrainingState]) -> None:
-        """Note and tell that an epoch has ended; see `baselines.strategy.Stages.on_epoch`."""
+        """Note and tell that an epoch has ended; see `Stages.on_epoch`."""
         if self._checkpoints:
             self._checkpoints[-1].update(state)
         self._tell(row)

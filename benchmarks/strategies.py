@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Iterator, Mapping
 
-from baselines.strategy import Strategy
+from baselines.protocol.strategy import Strategy
 
 
 class _Strategies(Mapping[str, Strategy]):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from baselines.strategy import Budget, GateSettings, Phase, SizingSettings
+from baselines.protocol.task import Budget, GateSettings, Phase, SizingSettings
 from benchmarks import datasets
 from benchmarks.strategies import STRATEGIES
 

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from baselines.strategy import BigTeacher, Budget, GateSettings, Phase, SizingSettings, Task
+from baselines.protocol.task import BigTeacher, Budget, GateSettings, Phase, SizingSettings, Task
 from benchmarks import datasets
 from benchmarks.strategies import SIZING
 from benchmarks.suite_checks import (
@@ -52,8 +52,8 @@ _TRAINING_CODE = (
     "kmerge.training.fitting.checks",
     "kmerge.training.fitting.data",
     "kmerge.training.fitting",
-    "baselines.schedules",
-    "baselines.budget",
+    "baselines.protocol.schedules",
+    "baselines.protocol.phases",
     "benchmarks.puzzles",
     "benchmarks.splits",
     "benchmarks.photographs",

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
-    from baselines.strategy import Outcome, Task
+    from baselines.protocol.strategy import Outcome
+    from baselines.protocol.task import Task
 
 _SECONDS_BETWEEN_EPOCH_EVENTS = 0.2
 # Examples whose outputs are computed in one call: Keras copies them, and photographs are many.

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import kmerge
-from baselines.budget import train_phase
-from baselines.strategy import Stages, TrainingRecord, TrainingState
+from baselines.protocol.phases import train_phase
+from baselines.protocol.strategy import Stages, TrainingRecord, TrainingState
 from benchmarks import checkpoints
 from benchmarks.augmentation import ShiftAndFlip
 from benchmarks.checkpoints import Checkpoint

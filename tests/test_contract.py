@@ -13,11 +13,13 @@ import pytest
 
 import kmerge
 from baselines.auto_sizing import AutoSizing
-from baselines.budget import check_budget, validation_metric
 from baselines.channel_pruning import ChannelPruning
 from baselines.neuron_transplantation import MagnitudeMerge
-from baselines.schedules import optimizer_of, stretch_of
-from baselines.strategy import Budget, Phase, Stages
+from baselines.protocol.outcomes import validation_metric
+from baselines.protocol.schedules import optimizer_of, stretch_of
+from baselines.protocol.strategy import Stages
+from baselines.protocol.task import Budget, Phase
+from baselines.protocol.teachers import check_budget
 from baselines.weight_pruning import WeightPruning
 from benchmarks.strategies import SIZING, STRATEGIES
 from benchmarks.suites import load_suite

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import kmerge
-from baselines.budget import train_phase, training_flops, validation_metric
 from baselines.imitation import imitating, logits_model, weights_of_student
-from baselines.strategy import BigTeacher, Budget, Stages
+from baselines.protocol.outcomes import training_flops, validation_metric
+from baselines.protocol.phases import train_phase
+from baselines.protocol.strategy import Stages
+from baselines.protocol.task import BigTeacher, Budget
 from benchmarks.architectures import mlp, resnet
 from benchmarks.strategies import STRATEGIES
 from benchmarks.suites import load_suite

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import kmerge
-from baselines.budget import training_flops
-from baselines.strategy import Budget, Stages
+from baselines.protocol.outcomes import training_flops
+from baselines.protocol.strategy import Stages
+from baselines.protocol.task import Budget
 from benchmarks.strategies import STRATEGIES
 from benchmarks.suites import load_suite
 from kmerge.greedy import identification, layers_to_mimic, mimicry, spaces_to_identify

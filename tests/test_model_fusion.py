@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from baselines import alignment
-from baselines.budget import train_teacher, validation_metric
 from baselines.model_fusion import Fusion
-from baselines.strategy import Budget, Stages
+from baselines.protocol.outcomes import validation_metric
+from baselines.protocol.strategy import Stages
+from baselines.protocol.task import Budget
+from baselines.protocol.teachers import train_teacher
 from benchmarks import data_cache, datasets
 from benchmarks.strategies import STRATEGIES
 from benchmarks.suites import load_suite

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import kmerge
-from baselines.strategy import Stages
+from baselines.protocol.strategy import Stages
 from benchmarks import data_cache, datasets
 from benchmarks.augmentation import RandomResizedCrop
 from benchmarks.strategies import STRATEGIES

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from baselines.strategy import TrainingRecord
+from baselines.protocol.strategy import TrainingRecord
 from benchmarks.stages import Alone, StageCache
 from benchmarks.store import locked
 

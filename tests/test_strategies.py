@@ -6,8 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from baselines.budget import is_better, make_outcome, train_phase, train_teacher, training_flops, validation_metric
-from baselines.strategy import Budget, Stages
+from baselines.protocol.outcomes import make_outcome, training_flops, validation_metric
+from baselines.protocol.phases import is_better, train_phase
+from baselines.protocol.strategy import Stages
+from baselines.protocol.task import Budget
+from baselines.protocol.teachers import train_teacher
 from benchmarks.l0_merging import L0Merge
 from benchmarks.strategies import STRATEGIES
 from benchmarks.suites import load_suite

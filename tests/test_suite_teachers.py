@@ -5,7 +5,7 @@ import json
 import pytest
 
 import kmerge
-from baselines.budget import training_flops
+from baselines.protocol.outcomes import training_flops
 from benchmarks.data_cache import DataMissingError
 from benchmarks.strategies import STRATEGIES
 from benchmarks.suites import FOLDER, SuiteError, load_suite

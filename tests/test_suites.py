@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import pytest
 
-from baselines.budget import train_teacher
 from baselines.distillation import big_teacher
-from baselines.strategy import Budget
+from baselines.protocol.task import Budget
+from baselines.protocol.teachers import train_teacher
 from benchmarks import suites
 from benchmarks.strategies import SIZING, STRATEGIES
 from benchmarks.suites import PHASES, SUITES, SuiteError, load_suite
@@ -151,7 +151,7 @@ def test_identity_is_json_and_tells_tasks_apart(cache, tmp_path):
 
 
 def test_identity_covers_the_code_that_training_imports():
-    harmless = {"kmerge", "kmerge.errors", "kmerge.costs.counting", "baselines.strategy"}
+    harmless = {"kmerge", "kmerge.errors", "kmerge.costs.counting", "baselines.protocol.strategy"}
     assert "kmerge.training.fitting" in suites._TRAINING_CODE
     for module in suites._TRAINING_CODE:
         source = Path(importlib.util.find_spec(module).origin).read_text()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import kmerge
-from baselines.strategy import TrainingRecord
+from baselines.protocol.strategy import TrainingRecord
 from benchmarks.stages import Alone, StageCache
 from benchmarks.stopping import Stop, Stopped
 from benchmarks.together import work_together

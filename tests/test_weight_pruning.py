@@ -9,7 +9,7 @@ import pytest
 
 import kmerge
 from baselines.dead_units import remove_dead_units
-from baselines.strategy import Stages
+from baselines.protocol.strategy import Stages
 from baselines.weight_masks import KeepMask, apply_masks, hold_masks, kernels_of, release_masks
 from baselines.weight_pruning import METHODS, prune_weights, pruning_curve, tune, weight_masks
 from benchmarks.architectures import deep_resnet, lenet, resnet

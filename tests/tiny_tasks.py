@@ -6,7 +6,8 @@ import json
 
 import keras
 
-from baselines.strategy import Stages, Task
+from baselines.protocol.strategy import Stages
+from baselines.protocol.task import Task
 from benchmarks.strategies import STRATEGIES
 from benchmarks.suites import load_suite
 from kmerge.seeds import rng_of

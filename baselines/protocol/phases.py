@@ -1,4 +1,4 @@
-"""The phases of a budget: schedules, training, the teachers that strategies share, and what it all costs.
+"""One phase of a budget: a network trained by a schedule, with a record of what came of it.
 
 Every strategy trains through `train_phase`, and so through `Stages.fit`.
 """
@@ -12,14 +12,11 @@ import keras
 import numpy as np
 
 import kmerge
-from baselines.schedules import optimizer_of
-from baselines.strategy import Budget, Data, Outcome, Stages, Task, TrainingRecord, TrainingState
-from kmerge import costs
-from kmerge.seeds import rng_of, seed_of
-
-# Forward 2 floating-point operations per multiply-accumulate; backward twice that.
-_OPERATIONS_PER_MAC = 6
-_VALIDATION_BATCH = 500
+from baselines.protocol.outcomes import metric_of, training_flops
+from baselines.protocol.schedules import optimizer_of
+from baselines.protocol.strategy import Stages, TrainingRecord, TrainingState
+from baselines.protocol.task import Task
+from kmerge.seeds import seed_of
 
 
 def train_phase(
@@ -92,13 +89,6 @@ def _key(task: Task, phase: str, label: str, epochs: int, seed: int, control: st
     settings = {"phase": asdict(task.phases[phase]), "label": label, "epochs": epochs, "seed": seed}
     gates = None if control is None else asdict(task.gates) | {"control": control}
     return {"task": task.identity, **settings, "gates": gates}
-
-
-def metric_of(task: Task) -> keras.metrics.Metric:
-    """A new Keras object for the task's metric, of its name."""
-    if task.metric == "accuracy":
-        return keras.metrics.SparseCategoricalAccuracy(name="accuracy")
-    return keras.metrics.MeanSquaredError(name=task.metric)
 
 
 class _Progress:
@@ -212,153 +202,3 @@ def is_better(value: float, other: float, task: Task) -> bool:
     if np.isnan(value) or np.isnan(other):
         return bool(np.isnan(other)) and not np.isnan(value)
     return value > other if task.higher_is_better else value < other
-
-
-def training_flops(model: keras.Model, task: Task, epochs: int) -> float:
-    """Floating-point operations of training a network on the task's training data."""
-    return operations_of(costs.multiply_accumulates(model), task) * epochs
-
-
-def operations_of(multiply_accumulates: int, task: Task) -> float:
-    """Floating-point operations of an epoch, from the multiply-accumulates of one example."""
-    return float(_OPERATIONS_PER_MAC * multiply_accumulates * len(task.data.x_train))
-
-
-def train_teacher(
-    task: Task, budget: Budget, seed: int, number: int, stages: Stages, widen: int = 1
-) -> tuple[keras.Model, TrainingRecord]:
-    """One of the networks of a seed that strategies share, trained for `budget.teacher` epochs or taken from the cache.
-
-    Where teachers have parts of the data, each has as many more epochs, so that it sees as many examples.
-
-    Args:
-        task: what to learn.
-        budget: gives the epochs.
-        seed: of the replicate.
-        number: which teacher, from 0.
-        stages: what to train with.
-        widen: factor on its width; wider ones are called `wide_teacher_0`, ...
-
-    Returns:
-        The network, with the weights of the last epoch, and the record of its training.
-    """
-    label = f"teacher_{number}" if widen == 1 else f"wide_teacher_{number}"
-    epochs = budget.teacher * task.teacher_parts
-    key = {
-        **task.identity,
-        "stage": "teacher",
-        "number": number,
-        "widen": widen,
-        "seed": seed,
-        "epochs": epochs,
-        "phase": asdict(task.phases["teacher"]),
-    }
-    if task.teacher_parts > 1:
-        key["parts"] = task.teacher_parts
-        task = replace(task, data=_part(task.data, task.teacher_parts, number, seed))
-    return stages.run(
-        key,
-        lambda: task.build(seed_of(label, seed), widen=widen),
-        lambda model: train_phase(model, task, "teacher", epochs, seed, stages, label=label),
-    )
-
-
-def _part(data: Data, parts: int, number: int, seed: int) -> Data:
-    """The same data with a part of the training examples: of so many disjoint ones, drawn by the seed, the number-th."""
-    rows = rng_of("teacher data", seed).permutation(len(data.x_train))[number % parts :: parts]
-    return replace(data, x_train=data.x_train[rows], y_train=data.y_train[rows])
-
-
-def shared_among(name: str, budget: Budget, networks: int, cuts: int) -> tuple[Budget, list[int], list[int]]:
-    """The epochs of merging two networks, shared among more of them.
-
-    Args:
-        name: of the method, for errors.
-        budget: for two networks.
-        networks: how many there are.
-        cuts: how often some of them become one.
-
-    Returns:
-        The budget in which each network has an equal part of two teachers' epochs; and for each cut, its epochs of gates
-        and of fine-tuning. The last cut gets what does not divide evenly, and what the teachers leave.
-
-    Raises:
-        InvalidArgumentError: if a network or a cut would be left without an epoch.
-    """
-    each, over = divmod(2 * budget.teacher, networks)
-    need = f"an epoch at least for each of {networks} networks, and of gates and fine-tuning for each of {cuts} cuts"
-    enough = each > 0 and budget.gates >= cuts and budget.finetune + over >= cuts
-    check_budget(name, enough, need, budget)
-    return replace(budget, teacher=each), parted(budget.gates, cuts), parted(budget.finetune + over, cuts)
-
-
-def parted(epochs: int, parts: int) -> list[int]:
-    """Epochs in equal parts; the last gets what is left over."""
-    part = epochs // parts
-    return [part] * (parts - 1) + [epochs - part * (parts - 1)]
-
-
-def check_budget(name: str, needed: bool, what: str, budget: Budget) -> None:
-    """Refuses, before anything is trained, a budget that a method cannot be spent on.
-
-    Args:
-        name: of the method.
-        needed: what must hold.
-        what: what it needs, in words.
-        budget: what there is.
-
-    Raises:
-        InvalidArgumentError: if it does not hold.
-    """
-    if not needed:
-        raise kmerge.InvalidArgumentError(
-            f"{name} needs {what}; received {budget}. Raise the epochs of the suite, or --scale."
-        )
-
-
-def validation_metric(task: Task, *models: keras.Model) -> float:
-    """The task's metric on the validation data of a network, or of the mean of the outputs of several."""
-    metric = metric_of(task)
-    for start in range(0, len(task.data.x_val), _VALIDATION_BATCH):
-        part = slice(start, start + _VALIDATION_BATCH)
-        # Not `predict`: to compile a network for one pass takes longer than the pass.
-        outputs = [keras.ops.convert_to_numpy(model(task.data.x_val[part], training=False)) for model in models]
-        metric.update_state(task.data.y_val[part], np.mean(outputs, axis=0))
-    return float(metric.result())
-
-
-def make_outcome(
-    task: Task,
-    model: keras.Model,
-    best_weights: Sequence[np.ndarray],
-    records: Sequence[TrainingRecord],
-    extras: Mapping[str, Any] | None = None,
-) -> Outcome:
-    """An outcome, with its costs summed over the records of all phases, shared stages in full.
-
-    Args:
-        task: what was learnt.
-        model: the final network.
-        best_weights: its weights at the best validation epoch of its last phase.
-        records: of every phase, in the order of training.
-        extras: further columns of the row.
-
-    Returns:
-        The outcome.
-    """
-    best_model = keras.models.clone_model(model)
-    best_model.set_weights(best_weights)
-    history = [row for record in records for row in record.rows]
-    flops = sum(record.flops for record in records)
-    target = task.build(seed_of("target"))
-    return Outcome(
-        model=model,
-        best_model=best_model,
-        history=history,
-        epochs=len(history),
-        flops=flops,
-        seconds=sum(record.seconds for record in records),
-        teacher_epoch_equivalents=flops / training_flops(target, task, epochs=1),
-        extras=dict(extras or {}),
-        programs={record.rows[0]["phase"]: record.program for record in records},
-    )

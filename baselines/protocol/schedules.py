@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from baselines.strategy import Phase
+from baselines.protocol.task import Phase
 
 
 @keras.saving.register_keras_serializable("kmerge")

@@ -1,0 +1,81 @@
+"""What a strategy returns: its metrics, and the operations that it spent."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from baselines.protocol.strategy import Outcome, TrainingRecord
+from baselines.protocol.task import Task
+from kmerge import costs
+from kmerge.seeds import seed_of
+
+# Forward 2 floating-point operations per multiply-accumulate; backward twice that.
+_OPERATIONS_PER_MAC = 6
+_VALIDATION_BATCH = 500
+
+
+def metric_of(task: Task) -> keras.metrics.Metric:
+    """A new Keras object for the task's metric, of its name."""
+    if task.metric == "accuracy":
+        return keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+    return keras.metrics.MeanSquaredError(name=task.metric)
+
+
+def training_flops(model: keras.Model, task: Task, epochs: int) -> float:
+    """Floating-point operations of training a network on the task's training data."""
+    return operations_of(costs.multiply_accumulates(model), task) * epochs
+
+
+def operations_of(multiply_accumulates: int, task: Task) -> float:
+    """Floating-point operations of an epoch, from the multiply-accumulates of one example."""
+    return float(_OPERATIONS_PER_MAC * multiply_accumulates * len(task.data.x_train))
+
+
+def validation_metric(task: Task, *models: keras.Model) -> float:
+    """The task's metric on the validation data of a network, or of the mean of the outputs of several."""
+    metric = metric_of(task)
+    for start in range(0, len(task.data.x_val), _VALIDATION_BATCH):
+        part = slice(start, start + _VALIDATION_BATCH)
+        # Not `predict`: to compile a network for one pass takes longer than the pass.
+        outputs = [keras.ops.convert_to_numpy(model(task.data.x_val[part], training=False)) for model in models]
+        metric.update_state(task.data.y_val[part], np.mean(outputs, axis=0))
+    return float(metric.result())
+
+
+def make_outcome(
+    task: Task,
+    model: keras.Model,
+    best_weights: Sequence[np.ndarray],
+    records: Sequence[TrainingRecord],
+    extras: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """An outcome, with its costs summed over the records of all phases, shared stages in full.
+
+    Args:
+        task: what was learnt.
+        model: the final network.
+        best_weights: its weights at the best validation epoch of its last phase.
+        records: of every phase, in the order of training.
+        extras: further columns of the row.
+
+    Returns:
+        The outcome.
+    """
+    best_model = keras.models.clone_model(model)
+    best_model.set_weights(best_weights)
+    history = [row for record in records for row in record.rows]
+    flops = sum(record.flops for record in records)
+    target = task.build(seed_of("target"))
+    return Outcome(
+        model=model,
+        best_model=best_model,
+        history=history,
+        epochs=len(history),
+        flops=flops,
+        seconds=sum(record.seconds for record in records),
+        teacher_epoch_equivalents=flops / training_flops(target, task, epochs=1),
+        extras=dict(extras or {}),
+        programs={record.rows[0]["phase"]: record.program for record in records},
+    )

@@ -9,7 +9,7 @@ from baselines.channel_pruning import MOST_CUTS, ChannelPruning
 from baselines.neuron_transplantation import MagnitudeMerge
 from baselines.protocol.strategy import Stages
 from baselines.protocol.task import Budget
-from baselines.single_model import ensemble
+from baselines.single.single_model import ensemble
 from benchmarks.architectures import ARCHITECTURES
 from benchmarks.suites import FOLDER, SuiteError, load_suite
 from tests import checks

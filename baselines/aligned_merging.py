@@ -23,8 +23,8 @@ import keras
 import numpy as np
 
 import kmerge
-from baselines import alignment
-from baselines.unit_correlation import concordances
+from baselines.fusion import alignment
+from baselines.fusion.unit_correlation import concordances
 from kmerge.merging import read_merge
 from kmerge.spaces import trace
 from kmerge.surgery import COMMON

@@ -2,8 +2,8 @@
 
     python -m benchmarks.fusion --out results/published/fusion/digits --seeds 0-9
 
-trains two networks per seed and fuses them by each matching of `baselines.model_fusion`. It writes `runs.csv`, a row per
-seed and matching, and `summary.md`: test accuracy of the fused network as it is, after `kmerge.recalibrate` (where there
+trains two networks per seed and fuses them by each matching of `baselines.fusion`. It writes `runs.csv`, a row per seed and
+matching, and `summary.md`: test accuracy of the fused network as it is, after `kmerge.recalibrate` (where there
 is BatchNormalization), and after a short fine-tuning; and paired tests against plain averaging. What is in
 runs.csv is not run again. Nothing is tuned to this table. The digits are enlarged four times, Fashion-MNIST is padded with
 black: VGG-11 takes 32x32 images.
@@ -30,7 +30,7 @@ NAMES = {
     "sinkhorn": "OT, Sinkhorn",
     "graphs": "GAMF",
 }
-# Examples on which units are correlated and statistics are measured anew, as `baselines.model_fusion` takes them.
+# Examples on which units are correlated and statistics are measured anew, as `baselines.fusion.model_fusion` takes them.
 _EXAMPLES = 2_000
 
 
@@ -171,8 +171,8 @@ def _measure(setting: Setting, seed: int, data_dir: str | None, matchings: list)
     from dataclasses import replace
 
     import kmerge
-    from baselines import alignment
-    from baselines.model_fusion import aligned_by
+    from baselines.fusion import alignment
+    from baselines.fusion.model_fusion import aligned_by
     from baselines.protocol.outcomes import validation_metric
     from baselines.protocol.phases import train_phase
     from baselines.protocol.strategy import Stages

@@ -45,7 +45,7 @@ def measure(name: str, methods: list[str]) -> list[list[str]]:
 
     Args:
         name: of a network of `keras.applications`.
-        methods: of `baselines.alignment`.
+        methods: of `baselines.fusion.alignment`.
 
     Returns:
         Rows of the table, in the order of `COLUMNS`.
@@ -53,7 +53,7 @@ def measure(name: str, methods: list[str]) -> list[list[str]]:
     import numpy as np
 
     import kmerge
-    from baselines.alignment import match
+    from baselines.fusion.alignment import match
 
     model, other = _network(name, 1), _network(name, 2)
     spaces = kmerge.channel_spaces(model).selectable

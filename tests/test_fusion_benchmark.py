@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from baselines.model_fusion import MATCHINGS
+from baselines.fusion.model_fusion import MATCHINGS
 from benchmarks import fusion
 from tests.documents import ROOT
 

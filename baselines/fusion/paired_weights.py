@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from baselines.unit_correlation import unit_positions
+from baselines.fusion.unit_correlation import unit_positions
 from kmerge.graph import paired_layers
 from kmerge.rules import Axis
 from kmerge.spaces import trace

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import kmerge
-from baselines.alignment import align, match_score
-from baselines.graph_matching import match_graphs
-from baselines.model_fusion import Fusion
-from baselines.paired_weights import Pair
+from baselines.fusion.alignment import align, match_score
+from baselines.fusion.graph_matching import match_graphs
+from baselines.fusion.model_fusion import Fusion
+from baselines.fusion.paired_weights import Pair
 from tests import checks
 from tests.models import ZOO
 from tests.tiny_tasks import HAS_SOLVER, Shelf, tiny_digits

@@ -10,9 +10,9 @@ import pytest
 from keras import layers
 
 import kmerge
-from baselines import alignment
-from baselines.alignment import align, average, match, match_score, sinkhorn, transport
-from baselines.paired_weights import Pair
+from baselines.fusion import alignment
+from baselines.fusion.alignment import align, average, match, match_score, sinkhorn, transport
+from baselines.fusion.paired_weights import Pair
 from tests import checks
 from tests.models import ZOO, example_inputs
 

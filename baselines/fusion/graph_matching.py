@@ -27,7 +27,7 @@ import importlib.util
 import keras
 import numpy as np
 
-from baselines.paired_weights import Pair
+from baselines.fusion.paired_weights import Pair
 from kmerge import InvalidArgumentError
 
 # Temperatures, as shares of what a unit's match with itself is worth: the mean norm of both networks' units, multiplied.

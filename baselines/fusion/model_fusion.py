@@ -31,8 +31,8 @@ import keras
 import numpy as np
 
 import kmerge
-from baselines import alignment
-from baselines.graph_matching import check_solver, match_graphs
+from baselines.fusion import alignment
+from baselines.fusion.graph_matching import check_solver, match_graphs
 from baselines.protocol.outcomes import make_outcome, validation_metric
 from baselines.protocol.phases import train_phase
 from baselines.protocol.strategy import Outcome, Stages

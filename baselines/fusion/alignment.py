@@ -20,8 +20,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 import kmerge
-from baselines.paired_weights import Pair
-from baselines.unit_correlation import correlations
+from baselines.fusion.paired_weights import Pair
+from baselines.fusion.unit_correlation import correlations
 from kmerge import InvalidArgumentError
 from kmerge.graph import paired_layers
 from kmerge.seeds import rng_of

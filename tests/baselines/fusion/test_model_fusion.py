@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from baselines import alignment
-from baselines.model_fusion import Fusion
+from baselines.fusion import alignment
+from baselines.fusion.model_fusion import Fusion
 from baselines.protocol.outcomes import validation_metric
 from baselines.protocol.strategy import Stages
 from baselines.protocol.task import Budget

@@ -1,0 +1,1 @@
+"""Networks whose units are matched and whose weights are averaged."""

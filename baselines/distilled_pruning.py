@@ -17,7 +17,7 @@ from baselines.distillation import Distillation
 from baselines.protocol.outcomes import make_outcome, validation_metric
 from baselines.protocol.strategy import Outcome, Stages
 from baselines.protocol.task import Budget, Task
-from baselines.weight_pruning import check_pruning, prune_weights, tune
+from baselines.pruning.weight_pruning import check_pruning, prune_weights, tune
 from kmerge.seeds import seed_of
 
 _EXAMPLES = 64

@@ -29,7 +29,7 @@ from baselines.protocol.phases import train_phase
 from baselines.protocol.strategy import Outcome, Stages
 from baselines.protocol.task import Budget, Task
 from baselines.protocol.teachers import check_budget, parted, train_teacher
-from baselines.unit_scores import check_importance, score_units
+from baselines.pruning.unit_scores import check_importance, score_units
 from kmerge.pruning import best_units
 from kmerge.seeds import seed_of
 

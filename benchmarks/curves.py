@@ -6,7 +6,7 @@
 trains the suite's network with each seed (as the first of the teachers that strategies share), prunes each percentage of it
 at random, class-uniform and class-blind, removes the units that this cuts off, and fine-tunes what is left. With
 `--distilled`, a student of the suite's big teacher is pruned class-blind, too. These are figures 3, 4 and 6 of Souroulla et
-al., "Model compression for resource-constrained mobile robots"; see `baselines.weight_pruning`.
+al., "Model compression for resource-constrained mobile robots"; see `baselines.pruning.weight_pruning`.
 
     results/curves/digits/curves.csv      a row for each seed, curve, method and percentage
     results/curves/digits/curves.png      and .pdf: the mean over seeds, and the range
@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _complete(options: argparse.Namespace) -> None:
     """Fills in what was left out, and refuses what does not go together, before anything is trained."""
-    from baselines.weight_pruning import METHODS, PERCENTAGES, check_pruning
+    from baselines.pruning.weight_pruning import METHODS, PERCENTAGES, check_pruning
     from kmerge import InvalidArgumentError
 
     options.methods = list(options.methods or METHODS)
@@ -170,7 +170,7 @@ def _of_seed(suite: Suite, seed: int, options: argparse.Namespace, folder: Path)
 def _rows(suite: Suite, seed: int, curve: str, options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     import keras
 
-    from baselines.weight_pruning import pruning_curve
+    from baselines.pruning.weight_pruning import pruning_curve
     from benchmarks.worker import hardware
     from kmerge.seeds import seed_of
 

@@ -13,14 +13,14 @@ import pytest
 
 import kmerge
 from baselines.auto_sizing import AutoSizing
-from baselines.channel_pruning import ChannelPruning
 from baselines.neuron_transplantation import MagnitudeMerge
 from baselines.protocol.outcomes import validation_metric
 from baselines.protocol.schedules import optimizer_of, stretch_of
 from baselines.protocol.strategy import Stages
 from baselines.protocol.task import Budget, Phase
 from baselines.protocol.teachers import check_budget
-from baselines.weight_pruning import WeightPruning
+from baselines.pruning.channel_pruning import ChannelPruning
+from baselines.pruning.weight_pruning import WeightPruning
 from benchmarks.strategies import SIZING, STRATEGIES
 from benchmarks.suites import load_suite
 from tests.tiny_tasks import RUNNABLE, Shelf, tiny_digits, with_test_data

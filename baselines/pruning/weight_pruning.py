@@ -31,12 +31,12 @@ import keras
 import numpy as np
 
 import kmerge
-from baselines.dead_units import Removal, remove_dead_units
 from baselines.protocol.outcomes import make_outcome, validation_metric
 from baselines.protocol.phases import train_phase
 from baselines.protocol.strategy import Outcome, Stages, TrainingRecord
 from baselines.protocol.task import Budget, Task
-from baselines.weight_masks import Masks, apply_masks, hold_masks, kernels_of, release_masks
+from baselines.pruning.dead_units import Removal, remove_dead_units
+from baselines.pruning.weight_masks import Masks, apply_masks, hold_masks, kernels_of, release_masks
 from kmerge.seeds import rng_of, seed_of
 
 METHODS = ("random", "class_uniform", "class_blind")

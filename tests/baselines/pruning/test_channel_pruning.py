@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 import kmerge
-from baselines.channel_pruning import MOST_CUTS, ChannelPruning
 from baselines.neuron_transplantation import MagnitudeMerge
 from baselines.protocol.strategy import Stages
 from baselines.protocol.task import Budget
+from baselines.pruning.channel_pruning import MOST_CUTS, ChannelPruning
 from baselines.single.single_model import ensemble
 from benchmarks.architectures import ARCHITECTURES
 from benchmarks.suites import FOLDER, SuiteError, load_suite

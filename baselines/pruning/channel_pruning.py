@@ -33,7 +33,7 @@ from baselines.protocol.schedules import stretch_of
 from baselines.protocol.strategy import Outcome, Stages
 from baselines.protocol.task import Budget, Task
 from baselines.protocol.teachers import check_budget
-from baselines.unit_scores import check_importance, score_units
+from baselines.pruning.unit_scores import check_importance, score_units
 from kmerge.pruning import best_units
 from kmerge.seeds import seed_of
 

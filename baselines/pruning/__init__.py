@@ -1,0 +1,1 @@
+"""Networks that lose weights or channels after training."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import keras
 
 import kmerge
-from baselines.aligned_merging import aligned_big_student
+from baselines.merging.aligned_merging import aligned_big_student
 from baselines.protocol.outcomes import make_outcome, training_flops, validation_metric
 from baselines.protocol.phases import train_phase
 from baselines.protocol.strategy import Outcome, Stages
@@ -38,7 +38,7 @@ class L0Merge:
         arrangement: where gates stand, if not one for a space where it is read: "unlinked" for one at each place that reads
             it, "before_norm" for one before BatchNormalization.
         merged_above: align the teachers first, and merge pairs of units of at least this concordance; None for a merge as
-            they come. See `baselines.aligned_merging`.
+            they come. See `baselines.merging.aligned_merging`.
     """
 
     control: str | None = None

@@ -30,7 +30,7 @@ class _Strategies(Mapping[str, Strategy]):
 _L0_MERGE = ("benchmarks.l0_merging", "L0Merge")
 _L0_MANY = ("benchmarks.l0_merging", "L0MergeMany")
 _DISTILLATION = ("baselines.distillation", "Distillation")
-_TRANSPLANTATION = ("baselines.neuron_transplantation", "MagnitudeMerge")
+_TRANSPLANTATION = ("baselines.merging.neuron_transplantation", "MagnitudeMerge")
 _CHANNEL_PRUNING = ("baselines.pruning.channel_pruning", "ChannelPruning")
 _WEIGHT_PRUNING = ("baselines.pruning.weight_pruning", "WeightPruning")
 _FUSION = ("baselines.fusion.model_fusion", "Fusion")
@@ -80,7 +80,7 @@ STRATEGIES = _Strategies(
         "l0_merge_paper_unlinked": (*_L0_MERGE, {"control": "paper", "sampling": "example", "arrangement": "unlinked"}),
         "l0_merge_paper_before_norm": (*_L0_MERGE, {"control": "paper", "arrangement": "before_norm"}),
         "aligned_merge": (*_L0_MERGE, {"merged_above": 0.5}),
-        "greedy_merge": ("baselines.greedy_merging", "greedy_merge", {}),
+        "greedy_merge": ("baselines.merging.greedy_merging", "greedy_merge", {}),
         "no_gate_phase": ("benchmarks.l0_merging", "no_gate_phase", {}),
         "magnitude_merge": (*_TRANSPLANTATION, {}),
         "magnitude_merge_wide": (*_TRANSPLANTATION, {"wide": True}),

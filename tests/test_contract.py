@@ -13,7 +13,7 @@ import pytest
 
 import kmerge
 from baselines.auto_sizing import AutoSizing
-from baselines.neuron_transplantation import MagnitudeMerge
+from baselines.merging.neuron_transplantation import MagnitudeMerge
 from baselines.protocol.outcomes import validation_metric
 from baselines.protocol.schedules import optimizer_of, stretch_of
 from baselines.protocol.strategy import Stages

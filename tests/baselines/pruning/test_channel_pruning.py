@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import kmerge
-from baselines.neuron_transplantation import MagnitudeMerge
+from baselines.merging.neuron_transplantation import MagnitudeMerge
 from baselines.protocol.strategy import Stages
 from baselines.protocol.task import Budget
 from baselines.pruning.channel_pruning import MOST_CUTS, ChannelPruning

@@ -3,7 +3,7 @@
 Reference: Pašen, master's thesis 2022, chapter 3.1. The thesis could not make it work and suspected that its later tricks
 were missing: a rising weight of the penalty, and gates at the inputs of the layers that mix the units. Both are here.
 
-What differs, besides what `kmerge.greedy` says:
+What differs, besides what `baselines.merging.local_problems` says:
 - Budget: for each space the gates train for the epochs of the phase "gates"; all these problems together are about as much
   work as one gate phase of the big student. Mimicking takes half of the epochs of fine-tuning for each layer, the other
   half fine-tunes the student. To compute what layers read comes on top, once for each problem: little in a long budget,
@@ -22,13 +22,13 @@ import keras
 import numpy as np
 
 import kmerge
+from baselines.merging.local_problems import LocalProblem, identification, layers_to_mimic, mimicry, spaces_to_identify
 from baselines.protocol.outcomes import make_outcome, training_flops, validation_metric
 from baselines.protocol.phases import train_phase
 from baselines.protocol.strategy import Outcome, Stages, TrainingRecord
 from baselines.protocol.task import Budget, Data, Phase, Task
 from baselines.protocol.teachers import train_teacher
 from kmerge.errors import InvalidArgumentError
-from kmerge.greedy import LocalProblem, identification, layers_to_mimic, mimicry, spaces_to_identify
 from kmerge.seeds import seed_of
 
 _BYTES = 2**30

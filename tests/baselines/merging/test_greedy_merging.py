@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import kmerge
+from baselines.merging.local_problems import identification, layers_to_mimic, mimicry, spaces_to_identify
 from baselines.protocol.outcomes import training_flops
 from baselines.protocol.strategy import Stages
 from baselines.protocol.task import Budget
 from benchmarks.strategies import STRATEGIES
 from benchmarks.suites import load_suite
-from kmerge.greedy import identification, layers_to_mimic, mimicry, spaces_to_identify
 from tests.checks import relative_error
 from tests.models import randomise
 from tests.tiny_tasks import with_test_data

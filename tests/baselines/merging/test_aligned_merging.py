@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import kmerge
-from baselines.aligned_merging import gate_the_rest, join, nearly_equal
 from baselines.fusion import alignment
+from baselines.merging.aligned_merging import gate_the_rest, join, nearly_equal
 from tests import checks
 from tests.models import ZOO, example_inputs
 

@@ -1,0 +1,1 @@
+"""Rivals of merging with gates: units chosen by magnitude, layer by layer or after alignment."""

@@ -206,8 +206,8 @@ def _network(
 ) -> tuple["keras.Model", "Task", int]:
     """The network that is pruned, the task it is fine-tuned on, and the parameters that it is compared with."""
     import kmerge
-    from baselines.distillation import big_teacher
-    from baselines.distilled_pruning import DistilledPruning
+    from baselines.distillation.distillation import big_teacher
+    from baselines.distillation.distilled_pruning import DistilledPruning
     from baselines.protocol.teachers import train_teacher
     from kmerge.seeds import seed_of
 

@@ -29,7 +29,7 @@ class _Strategies(Mapping[str, Strategy]):
 
 _L0_MERGE = ("benchmarks.l0_merging", "L0Merge")
 _L0_MANY = ("benchmarks.l0_merging", "L0MergeMany")
-_DISTILLATION = ("baselines.distillation", "Distillation")
+_DISTILLATION = ("baselines.distillation.distillation", "Distillation")
 _TRANSPLANTATION = ("baselines.merging.neuron_transplantation", "MagnitudeMerge")
 _CHANNEL_PRUNING = ("baselines.pruning.channel_pruning", "ChannelPruning")
 _WEIGHT_PRUNING = ("baselines.pruning.weight_pruning", "WeightPruning")
@@ -114,7 +114,7 @@ STRATEGIES = _Strategies(
         "distil_two_features": (*_DISTILLATION, {"feature_weight": 1.0}),
         "distil_big": (*_DISTILLATION, {"big_teacher": True}),
         "distil_big_outputs": (*_DISTILLATION, {"big_teacher": True, "label_weight": 0.0}),
-        "distil_prune": ("baselines.distilled_pruning", "DistilledPruning", {}),
+        "distil_prune": ("baselines.distillation.distilled_pruning", "DistilledPruning", {}),
         **_SIZING,
     }
 )

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from baselines.distillation import big_teacher
+from baselines.distillation.distillation import big_teacher
 from baselines.protocol.task import Budget
 from baselines.protocol.teachers import train_teacher
 from benchmarks import suites

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 
 import keras
 
-from baselines.imitation import imitating, weights_of_student
+from baselines.distillation.imitation import imitating, weights_of_student
 from baselines.protocol.outcomes import make_outcome, training_flops
 from baselines.protocol.phases import train_phase
 from baselines.protocol.strategy import Outcome, Stages, TrainingRecord

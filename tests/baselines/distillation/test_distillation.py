@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import kmerge
-from baselines.imitation import imitating, logits_model, weights_of_student
+from baselines.distillation.imitation import imitating, logits_model, weights_of_student
 from baselines.protocol.outcomes import training_flops, validation_metric
 from baselines.protocol.phases import train_phase
 from baselines.protocol.strategy import Stages

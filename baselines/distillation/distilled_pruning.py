@@ -13,7 +13,7 @@ The paper's curve of accuracy against the percentage, `weight_pruning.pruning_cu
 
 from dataclasses import dataclass
 
-from baselines.distillation import Distillation
+from baselines.distillation.distillation import Distillation
 from baselines.protocol.outcomes import make_outcome, validation_metric
 from baselines.protocol.strategy import Outcome, Stages
 from baselines.protocol.task import Budget, Task

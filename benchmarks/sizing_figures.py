@@ -81,8 +81,8 @@ class Sizing:
 
     def train(self, parts: "Sequence[Task]", seed: int) -> "TrainingRecord":
         """A network that sizes itself on tasks of one network, one after the other; its epochs are numbered through."""
-        from baselines.auto_sizing import AutoSizing, SizedNetwork
         from baselines.protocol.task import Budget
+        from baselines.sizing.auto_sizing import AutoSizing, SizedNetwork
         from kmerge.seeds import seed_of
 
         how, budget = AutoSizing(finetune=False), Budget(0, 0, 0, self.epochs)

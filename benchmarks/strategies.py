@@ -34,7 +34,7 @@ _TRANSPLANTATION = ("baselines.merging.neuron_transplantation", "MagnitudeMerge"
 _CHANNEL_PRUNING = ("baselines.pruning.channel_pruning", "ChannelPruning")
 _WEIGHT_PRUNING = ("baselines.pruning.weight_pruning", "WeightPruning")
 _FUSION = ("baselines.fusion.model_fusion", "Fusion")
-_AUTO_SIZING = ("baselines.auto_sizing", "AutoSizing")
+_AUTO_SIZING = ("baselines.sizing.auto_sizing", "AutoSizing")
 _FOUND = {"start": "found"}
 _FIXED = {**_FOUND, "grow": False, "prune": "never"}
 
@@ -58,7 +58,7 @@ _VARIANTS = {
 }
 _SIZING = {
     **{name: (*_AUTO_SIZING, {"name": name, **settings}) for name, settings in _VARIANTS.items()},
-    **{name: ("baselines.static_sizing", name, {}) for name in ("static_a", "static_b", "static_adam_restart")},
+    **{name: ("baselines.sizing.static_sizing", name, {}) for name in ("static_a", "static_b", "static_adam_restart")},
 }
 SIZING = frozenset(_SIZING)
 

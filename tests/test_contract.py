@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import kmerge
-from baselines.auto_sizing import AutoSizing
 from baselines.merging.neuron_transplantation import MagnitudeMerge
 from baselines.protocol.outcomes import validation_metric
 from baselines.protocol.schedules import optimizer_of, stretch_of
@@ -21,6 +20,7 @@ from baselines.protocol.task import Budget, Phase
 from baselines.protocol.teachers import check_budget
 from baselines.pruning.channel_pruning import ChannelPruning
 from baselines.pruning.weight_pruning import WeightPruning
+from baselines.sizing.auto_sizing import AutoSizing
 from benchmarks.strategies import SIZING, STRATEGIES
 from benchmarks.suites import load_suite
 from tests.tiny_tasks import RUNNABLE, Shelf, tiny_digits, with_test_data

@@ -40,7 +40,7 @@ def test_all_figures_and_a_second_command_that_trains_nothing(tmp_path, monkeypa
         assert after[1] == before[1] and after[2] == before[3] + 20  # each part goes on with the sizes of the last
     assert "alpha 0.0001, seed 100: {'conv_1': " in capsys.readouterr().out
     written = {path: path.read_bytes() for path in folder.glob("*.*")}
-    monkeypatch.setattr("baselines.auto_sizing.AutoSizing.train", None)
+    monkeypatch.setattr("baselines.sizing.auto_sizing.AutoSizing.train", None)
     assert run(tmp_path, "--suite", str(suite)) == 0
     assert {path: path.read_bytes() for path in folder.glob("*.*")} == written
 

@@ -21,12 +21,12 @@ from dataclasses import replace
 import keras
 import numpy as np
 
-from baselines.auto_sizing import found_network, fresh_network, settings_of, sizing_extras
 from baselines.protocol.outcomes import make_outcome
 from baselines.protocol.phases import train_phase
 from baselines.protocol.strategy import Outcome, Stages
 from baselines.protocol.task import Budget, Phase, Task
 from baselines.protocol.teachers import check_budget
+from baselines.sizing.auto_sizing import found_network, fresh_network, settings_of, sizing_extras
 from kmerge.costs import WidthCosts
 from kmerge.seeds import seed_of
 from kmerge.spaces import Trace, trace

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import kmerge
-from baselines import auto_sizing
-from baselines.auto_sizing import AutoSizing, SizedNetwork, found_network, fresh_network, resized
 from baselines.protocol.outcomes import training_flops
 from baselines.protocol.task import Budget
-from baselines.static_sizing import AdamRestart, equal_widths
+from baselines.sizing import auto_sizing
+from baselines.sizing.auto_sizing import AutoSizing, SizedNetwork, found_network, fresh_network, resized
+from baselines.sizing.static_sizing import AdamRestart, equal_widths
 from benchmarks.architectures import das_cnn, das_dense, resnet
 from benchmarks.stages import StageCache
 from benchmarks.stopping import Stop, Stopped

@@ -1,0 +1,1 @@
+"""Layers that find their own width, and static networks of the widths they found."""

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.checkpoints import code_digest
-from benchmarks.data_cache import DataMissingError
+from benchmarks.data.cache import DataMissingError
 from benchmarks.planning import UsageError, parse_seeds
 from benchmarks.run import DATA_MISSING, DONE, USAGE
 from benchmarks.stages import StageCache

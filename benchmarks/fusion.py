@@ -209,7 +209,7 @@ def _task(setting: Setting, seed: int, data_dir: str | None):
 
     from baselines.protocol.task import Data, Phase, Task
     from benchmarks.architectures import vgg11
-    from benchmarks.datasets import load
+    from benchmarks.data.datasets import load
 
     def images(x):
         if len(x.shape) < 4:

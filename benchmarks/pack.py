@@ -113,7 +113,7 @@ def size_of(text: str) -> int:
 
 
 def _pack(options: argparse.Namespace) -> int:
-    from benchmarks.data_cache import DataMissingError
+    from benchmarks.data.cache import DataMissingError
     from benchmarks.suites import SuiteError, load_suite
 
     out = options.out

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.datasets import check_examples
+from benchmarks.data.datasets import check_examples
 from benchmarks.results import Row, is_number
 from benchmarks.store import RunFolder, read_runs
 from benchmarks.strategies import STRATEGIES

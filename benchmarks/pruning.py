@@ -89,7 +89,7 @@ def _measure(seed: int, share: float, cache: Path):
     """Yields (method, numbers) for one seed."""
     import kmerge
     from benchmarks.architectures import resnet
-    from benchmarks.datasets import load
+    from benchmarks.data.datasets import load
 
     data = load("digits", None, cache, seed).data
     budget = kmerge.Budget(multiply_accumulates=share)

@@ -25,7 +25,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.datasets import IMAGES
+from benchmarks.data.datasets import IMAGES
 from benchmarks.executors import Executor, LocalProcesses, default_jobs, worker_environment
 from benchmarks.planning import (
     BACKENDS,

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.data_cache import DataMissingError
+from benchmarks.data.cache import DataMissingError
 from benchmarks.stages import StageCache
 from benchmarks.store import write_atomically, write_csv
 from benchmarks.suites import Suite, load_suite

@@ -10,12 +10,12 @@ from dataclasses import fields
 from typing import Any
 
 from baselines.protocol.task import Budget, GateSettings, Phase, SizingSettings
-from benchmarks import datasets
+from benchmarks.data import datasets
 from benchmarks.strategies import STRATEGIES
 
 METRICS = ("accuracy", "mse")
 AUGMENTATIONS = ("none", "shift_and_flip")
-# Of the augmentation of photographs; see `benchmarks.augmentation.RandomResizedCrop`.
+# Of the augmentation of photographs; see `benchmarks.data.augmentation.RandomResizedCrop`.
 _CROP_KEYS = ("area", "ratio", "jitter")
 PHASES = tuple(field.name for field in fields(Budget))
 KEYS = (

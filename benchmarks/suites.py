@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from baselines.protocol.task import BigTeacher, Budget, GateSettings, Phase, SizingSettings, Task
-from benchmarks import datasets
+from benchmarks.data import datasets
 from benchmarks.strategies import SIZING
 from benchmarks.suite_checks import (
     KEYS,
@@ -54,13 +54,13 @@ _TRAINING_CODE = (
     "kmerge.training.fitting",
     "baselines.protocol.schedules",
     "baselines.protocol.phases",
-    "benchmarks.puzzles",
-    "benchmarks.splits",
-    "benchmarks.photographs",
-    "benchmarks.tfds_builders.squares",
-    "benchmarks.data_cache",
-    "benchmarks.datasets",
-    "benchmarks.augmentation",
+    "benchmarks.data.puzzles",
+    "benchmarks.data.splits",
+    "benchmarks.data.photographs",
+    "benchmarks.data.tfds_builders.squares",
+    "benchmarks.data.cache",
+    "benchmarks.data.datasets",
+    "benchmarks.data.augmentation",
     "benchmarks.self_normalizing",
     "benchmarks.architectures",
 )
@@ -73,7 +73,7 @@ class Suite:
     Attributes:
         name: of the file, without its ending.
         description: one line.
-        dataset: one of `benchmarks.datasets.NAMES`.
+        dataset: one of `benchmarks.data.datasets.NAMES`.
         metric: "accuracy" or "mse", measured on the test data.
         strategies: that run by default.
         seeds: that run by default.
@@ -84,7 +84,7 @@ class Suite:
         definition: the rest of the file's content: what a run depends on, but for `sizing` beside other strategies.
         sizing: settings of the strategies of auto-sizing, or None. Beside strategies of another kind they are no part of
             the definition: what those runs are does not depend on them.
-        folds: of the paper's cross-validation, which the runs are under; None for the protocol of `benchmarks.datasets`.
+        folds: of the paper's cross-validation, which the runs are under; None for the protocol of `benchmarks.data.datasets`.
     """
 
     name: str
@@ -148,7 +148,7 @@ class Suite:
         return {}
 
     def prepare(self, data_dir: str | Path | None, cache_dir: str | Path) -> None:
-        """Decode the data into the cache, once per machine; see `benchmarks.datasets.prepare`."""
+        """Decode the data into the cache, once per machine; see `benchmarks.data.datasets.prepare`."""
         datasets.prepare(self.dataset, data_dir, cache_dir)
 
     def task(
@@ -172,7 +172,7 @@ class Suite:
             The task.
 
         Raises:
-            DataMissingError: if the data is not there; see `benchmarks.datasets.load`.
+            DataMissingError: if the data is not there; see `benchmarks.data.datasets.load`.
             SuiteError: if the architecture does not take an option, or there are too few examples.
         """
         import keras  # Here, as command lines that only list suites do without.
@@ -258,7 +258,7 @@ class Suite:
         how = self.definition["augmentation"]
         if how == "none":
             return None
-        from benchmarks.augmentation import RandomResizedCrop, ShiftAndFlip
+        from benchmarks.data.augmentation import RandomResizedCrop, ShiftAndFlip
 
         if isinstance(how, dict):
             return partial(RandomResizedCrop, dataset.data.x_val.shape[1], **how)

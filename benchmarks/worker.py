@@ -33,8 +33,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.checkpoints import NAME, Checkpoint
-from benchmarks.data_cache import DataMissingError
-from benchmarks.datasets import load
+from benchmarks.data.cache import DataMissingError
+from benchmarks.data.datasets import load
 from benchmarks.executors import GRACE_SECONDS
 from benchmarks.stages import Alone, StageCache
 from benchmarks.stopping import Stop, Stopped

@@ -7,7 +7,7 @@ from keras.ops import convert_to_numpy as numpy
 
 import kmerge
 from benchmarks.architectures import ARCHITECTURES
-from benchmarks.augmentation import ShiftAndFlip
+from benchmarks.data.augmentation import ShiftAndFlip
 from benchmarks.suites import load_suite
 from kmerge import costs
 

@@ -15,8 +15,8 @@ import kmerge
 from baselines.protocol.phases import train_phase
 from baselines.protocol.strategy import Stages, TrainingRecord, TrainingState
 from benchmarks import checkpoints
-from benchmarks.augmentation import ShiftAndFlip
 from benchmarks.checkpoints import Checkpoint
+from benchmarks.data.augmentation import ShiftAndFlip
 from benchmarks.store import RunFolder
 from benchmarks.suites import load_suite
 from tests import launches

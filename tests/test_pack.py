@@ -9,7 +9,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from benchmarks import datasets, pack
+from benchmarks import pack
+from benchmarks.data import datasets
 from tests import launches
 
 

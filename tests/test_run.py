@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from benchmarks import datasets, planning, run, store, worker
+from benchmarks import planning, run, store, worker
+from benchmarks.data import datasets
 from benchmarks.suites import SUITES
 from tests import launches
 

@@ -11,7 +11,8 @@ from baselines.protocol.outcomes import validation_metric
 from baselines.protocol.strategy import Stages
 from baselines.protocol.task import Budget
 from baselines.protocol.teachers import train_teacher
-from benchmarks import data_cache, datasets
+from benchmarks.data import cache as data_cache
+from benchmarks.data import datasets
 from benchmarks.strategies import STRATEGIES
 from benchmarks.suites import load_suite
 from tests.tiny_tasks import RUNNABLE, with_test_data

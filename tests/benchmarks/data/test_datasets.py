@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import data_cache, datasets
+from benchmarks.data import cache as data_cache
+from benchmarks.data import datasets
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from benchmarks import datasets
-from benchmarks.puzzles import boards_from_goal, one_hot
+from benchmarks.data import datasets
+from benchmarks.data.puzzles import boards_from_goal, one_hot
 
 # The numbers of boards at each distance, OEIS A089473 and A089484.
 EIGHT = [1, 2, 4, 8, 16, 20, 39, 62, 116, 152, 286, 396, 748, 1024, 1893, 2512, 4485, 5638, 9529, 10878, 16993]

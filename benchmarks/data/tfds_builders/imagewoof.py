@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from benchmarks.tfds_builders.squares import info, square
+from benchmarks.data.tfds_builders.squares import info, square
 
 URL = "https://s3.amazonaws.com/fast-ai-imageclas/imagewoof2-320.tgz"
 _HOMEPAGE = "https://github.com/fastai/imagenette"

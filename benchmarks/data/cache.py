@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.photographs import write_photographs
-from benchmarks.splits import hash_order
+from benchmarks.data.photographs import write_photographs
+from benchmarks.data.splits import hash_order
 
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -69,7 +69,7 @@ _IMAGEWOOF = ImageSource(
     3_929,
     validation=1_025,
     test_split="validation",  # there are only two splits
-    module="benchmarks.tfds_builders.imagewoof",
+    module="benchmarks.data.tfds_builders.imagewoof",
 )
 IMAGES = {
     "cifar10": ImageSource("cifar10:3.0.2", (32, 32, 3), 10, 50_000, 10_000, validation=5_000),
@@ -100,7 +100,7 @@ IMAGES = {
         10_000,
         validation=10_000,
         test_split="validation",  # the labels of the official test split are secret
-        module="benchmarks.tfds_builders.tiny_imagenet",
+        module="benchmarks.data.tfds_builders.tiny_imagenet",
     ),
 }
 
@@ -205,7 +205,7 @@ def _prepare_photographs(name: str, data_dir: str | Path | None, folder: Path) -
     source, splits = IMAGES[name], _splits(name, data_dir, None)
     import tensorflow as tf
 
-    from benchmarks.tfds_builders.squares import square
+    from benchmarks.data.tfds_builders.squares import square
 
     def squares(image, label):
         return square(image, source.shape[0]), label

@@ -4,7 +4,7 @@
                       /train_labels.npy, test_images.npy, test_labels.npy
                       /info.json            their hash, and mean and deviation of each channel of the training part
 
-Training cuts a part out of a square at random (`benchmarks.augmentation.RandomResizedCrop`); elsewhere a network has the
+Training cuts a part out of a square at random (`benchmarks.data.augmentation.RandomResizedCrop`); elsewhere a network has the
 middle of it. Networks standardise pixels themselves, by the numbers of `info.json`.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from baselines.protocol.task import Data
-from benchmarks.splits import LEVELS, level_counts, pixel_hash, statistics_of
+from benchmarks.data.splits import LEVELS, level_counts, pixel_hash, statistics_of
 
 Photographs = Iterable[tuple[np.ndarray, int]]
 

@@ -1,6 +1,6 @@
 """Data sets by name, split into training, validation and test parts, ready for a network.
 
-Images are decoded once per machine into plain files, which runs map into memory; see `benchmarks.data_cache`.
+Images are decoded once per machine into plain files, which runs map into memory; see `benchmarks.data.cache`.
 
 The protocol, for images: the official test split is the test part (digits, which has none, gives 600 images). The
 validation part is cut from the training split by the hash of each image's pixels: it depends on no seed, and equal
@@ -8,7 +8,7 @@ images never stand on both sides. All choices are made on it. Pixels are standar
 deviation per channel of the training part, or per pixel position if a suite says so. For sine, each seed has a data set
 of its own, with the same sizes. The puzzles are searched in a moment and split by the hash of each board.
 
-Photographs are too many and too large for memory: see `benchmarks.photographs`.
+Photographs are too many and too large for memory: see `benchmarks.data.photographs`.
 
 Cross-validation, for images, is the protocol of the auto-sizing paper: training and test split together are cut into
 folds, again by the hash of the pixels. The fold of a seed is the test part, *and* the validation part: choices made on it
@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from baselines.protocol.task import Data
-from benchmarks.data_cache import IMAGES, open_cache, prepare_images
-from benchmarks.photographs import parts_of
-from benchmarks.puzzles import DEPTHS, boards_from_goal, one_hot
-from benchmarks.splits import hash_order, split
+from benchmarks.data.cache import IMAGES, open_cache, prepare_images
+from benchmarks.data.photographs import parts_of
+from benchmarks.data.puzzles import DEPTHS, boards_from_goal, one_hot
+from benchmarks.data.splits import hash_order, split
 
 # The last data set of images: the runs of a process share its arrays, and so do networks that train together.
 _loaded: dict[tuple, "Dataset"] = {}
@@ -123,7 +123,7 @@ def load(
 
 
 def prepare(name: str, data_dir: str | Path | None, cache_dir: str | Path) -> None:
-    """Decode a data set into the cache, unless it is there; see `benchmarks.data_cache.prepare_images`.
+    """Decode a data set into the cache, unless it is there; see `benchmarks.data.cache.prepare_images`.
 
     Raises:
         DataMissingError: if the data is not in `data_dir`; nothing is downloaded.

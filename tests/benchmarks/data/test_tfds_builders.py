@@ -14,8 +14,9 @@ tfds = pytest.importorskip("tensorflow_datasets")
 
 import keras  # noqa: E402
 
-from benchmarks import data_cache, datasets  # noqa: E402
-from benchmarks.tfds_builders import imagewoof, tiny_imagenet  # noqa: E402
+from benchmarks.data import cache as data_cache  # noqa: E402
+from benchmarks.data import datasets  # noqa: E402
+from benchmarks.data.tfds_builders import imagewoof, tiny_imagenet  # noqa: E402
 
 CLASSES = ("n02", "n00", "n01")
 
@@ -99,6 +100,7 @@ def test_an_archive_with_other_classes_is_refused(served, tmp_path, monkeypatch)
 
 
 def test_the_command_that_is_missing_names_the_builder(tmp_path):
-    with pytest.raises(data_cache.DataMissingError, match="import benchmarks.tfds_builders.tiny_imagenet; import") as error:
+    command = "import benchmarks.data.tfds_builders.tiny_imagenet; import"
+    with pytest.raises(data_cache.DataMissingError, match=command) as error:
         datasets.load("tiny_imagenet", tmp_path / "none", tmp_path / "cache", seed=0)
     assert "tfds.load('tiny_imagenet:1.0.0'" in str(error.value)

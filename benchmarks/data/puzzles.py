@@ -12,7 +12,7 @@ A board is one integer, four bits a place; a step of the search is a few operati
 
 import numpy as np
 
-# Depth to which the puzzles of benchmarks.datasets are searched: None for all of it.
+# Depth to which the puzzles of benchmarks.data.datasets are searched: None for all of it.
 DEPTHS: dict[str, tuple[int, int | None]] = {"puzzle8": (3, None), "puzzle15_depth16": (4, 16)}
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from benchmarks.tfds_builders.squares import info
+from benchmarks.data.tfds_builders.squares import info
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 _HOMEPAGE = "https://www.kaggle.com/c/tiny-imagenet"

@@ -9,8 +9,9 @@ import pytest
 
 import kmerge
 from baselines.protocol.strategy import Stages
-from benchmarks import data_cache, datasets
-from benchmarks.augmentation import RandomResizedCrop
+from benchmarks.data import cache as data_cache
+from benchmarks.data import datasets
+from benchmarks.data.augmentation import RandomResizedCrop
 from benchmarks.strategies import STRATEGIES
 from benchmarks.suites import SuiteError, load_suite
 from benchmarks.worker import evaluate

@@ -1,0 +1,1 @@
+"""Data sets: read, decoded once, split and augmented."""

@@ -208,8 +208,8 @@ def _task(setting: Setting, seed: int, data_dir: str | None):
     import numpy as np
 
     from baselines.protocol.task import Data, Phase, Task
-    from benchmarks.architectures import vgg11
     from benchmarks.data.datasets import load
+    from benchmarks.networks.architectures import vgg11
 
     def images(x):
         if len(x.shape) < 4:

@@ -88,8 +88,8 @@ def table(rows: dict[str, list[dict]]) -> str:
 def _measure(seed: int, share: float, cache: Path):
     """Yields (method, numbers) for one seed."""
     import kmerge
-    from benchmarks.architectures import resnet
     from benchmarks.data.datasets import load
+    from benchmarks.networks.architectures import resnet
 
     data = load("digits", None, cache, seed).data
     budget = kmerge.Budget(multiply_accumulates=share)

@@ -23,7 +23,7 @@ class Net:
     """A network of the benchmark's suites, and the size of the measurement.
 
     Attributes:
-        build: name of the builder in `benchmarks.architectures`.
+        build: name of the builder in `benchmarks.networks.architectures`.
         input_shape: of one example.
         outputs: classes; 1 for regression.
         batch_size: examples per step, as in the suite.
@@ -171,7 +171,7 @@ def _fit_together(models: list, *data, callbacks, **options):
 
 
 def _build(net: Net, seed: int):
-    from benchmarks import architectures
+    from benchmarks.networks import architectures
 
     return getattr(architectures, net.build)(net.input_shape, net.outputs, seed)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from baselines.protocol.task import Budget, GateSettings, Phase, SizingSettings
 from benchmarks.data import datasets
-from benchmarks.strategies import STRATEGIES
+from benchmarks.strategies.registry import STRATEGIES
 
 METRICS = ("accuracy", "mse")
 AUGMENTATIONS = ("none", "shift_and_flip")

@@ -26,7 +26,7 @@ from typing import Any
 
 from baselines.protocol.task import BigTeacher, Budget, GateSettings, Phase, SizingSettings, Task
 from benchmarks.data import datasets
-from benchmarks.strategies import SIZING
+from benchmarks.strategies.registry import SIZING
 from benchmarks.suite_checks import (
     KEYS,
     LAUNCH_KEYS,
@@ -61,8 +61,8 @@ _TRAINING_CODE = (
     "benchmarks.data.cache",
     "benchmarks.data.datasets",
     "benchmarks.data.augmentation",
-    "benchmarks.self_normalizing",
-    "benchmarks.architectures",
+    "benchmarks.networks.auto_sizing_nets",
+    "benchmarks.networks.architectures",
 )
 
 
@@ -225,7 +225,7 @@ class Suite:
         return BigTeacher(replace(task, build=build, phases=phases, identity=identity), epochs)
 
     def _builder(self, dataset: datasets.Dataset, where: str, architecture: Mapping[str, Any]) -> Callable:
-        from benchmarks.architectures import ARCHITECTURES
+        from benchmarks.networks.architectures import ARCHITECTURES
 
         name = check_architecture(f"suite {self.name}, [{where}]", architecture, ARCHITECTURES)
         options = {key: value for key, value in architecture.items() if key != "name"}

@@ -32,7 +32,7 @@ from benchmarks import run
 from benchmarks.planning import UsageError, named_suite, planned_runs, unknown
 from benchmarks.results import HIGHER_IS_BETTER, is_number
 from benchmarks.store import hash_of, json_text, write_atomically, write_csv
-from benchmarks.strategies import STRATEGIES
+from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites import FOLDER, PAPER, SUITES, suite_content
 
 COSTS = ("epochs", "teacher_epoch_equivalents", "flops", "seconds")

@@ -204,7 +204,7 @@ def train(run: RunFolder, stages: StageCache) -> tuple[dict[str, Any], list[dict
     """
     import keras
 
-    from benchmarks.strategies import STRATEGIES
+    from benchmarks.strategies.registry import STRATEGIES
     from kmerge.seeds import seed_of
 
     began = time.monotonic()

@@ -16,7 +16,7 @@ from baselines.distillation.distillation import big_teacher
 from baselines.protocol.task import Budget
 from baselines.protocol.teachers import train_teacher
 from benchmarks import suites
-from benchmarks.strategies import SIZING, STRATEGIES
+from benchmarks.strategies.registry import SIZING, STRATEGIES
 from benchmarks.suites import PHASES, SUITES, SuiteError, load_suite
 from tests.tiny_tasks import Shelf
 
@@ -166,7 +166,7 @@ def test_identity_covers_the_code_that_training_imports():
 
 def test_listing_imports_no_keras():
     script = (
-        "import sys; from benchmarks.suites import SUITES, load_suite; from benchmarks.strategies import STRATEGIES;"
+        "import sys; from benchmarks.suites import SUITES, load_suite; from benchmarks.strategies.registry import STRATEGIES;"
         "[load_suite(name).budget(0.1) for name in SUITES]; list(STRATEGIES); assert 'l0_merge' in STRATEGIES;"
         "print([m for m in ('keras', 'tensorflow', 'jax', 'sklearn') if m in sys.modules])"
     )

@@ -8,7 +8,7 @@ import keras
 
 from baselines.protocol.strategy import Stages
 from baselines.protocol.task import Task
-from benchmarks.strategies import STRATEGIES
+from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites import load_suite
 from kmerge.seeds import rng_of
 

@@ -14,8 +14,8 @@ from baselines.protocol.outcomes import training_flops, validation_metric
 from baselines.protocol.phases import train_phase
 from baselines.protocol.strategy import Stages
 from baselines.protocol.task import BigTeacher, Budget
-from benchmarks.architectures import mlp, resnet
-from benchmarks.strategies import STRATEGIES
+from benchmarks.networks.architectures import mlp, resnet
+from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites import load_suite
 from tests.models import randomise
 from tests.tiny_tasks import Shelf, with_test_data

@@ -13,7 +13,7 @@ from baselines.protocol.task import Budget
 from baselines.protocol.teachers import train_teacher
 from benchmarks.data import cache as data_cache
 from benchmarks.data import datasets
-from benchmarks.strategies import STRATEGIES
+from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites import load_suite
 from tests.tiny_tasks import RUNNABLE, with_test_data
 
@@ -120,7 +120,7 @@ def test_fusion_repeats_by_seed_and_leaves_teachers_alone(digits, shelf, outcome
 
 
 def test_cifar10_vgg11_has_the_papers_network():
-    from benchmarks.architectures import vgg11
+    from benchmarks.networks.architectures import vgg11
 
     definition = load_suite("cifar10_vgg11").definition
     model = vgg11((32, 32, 3), 10, 1, **{k: v for k, v in definition["architecture"].items() if k != "name"})

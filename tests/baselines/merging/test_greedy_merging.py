@@ -10,7 +10,7 @@ from baselines.merging.local_problems import identification, layers_to_mimic, mi
 from baselines.protocol.outcomes import training_flops
 from baselines.protocol.strategy import Stages
 from baselines.protocol.task import Budget
-from benchmarks.strategies import STRATEGIES
+from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites import load_suite
 from tests.checks import relative_error
 from tests.models import randomise

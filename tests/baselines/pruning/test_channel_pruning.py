@@ -10,7 +10,7 @@ from baselines.protocol.strategy import Stages
 from baselines.protocol.task import Budget
 from baselines.pruning.channel_pruning import MOST_CUTS, ChannelPruning
 from baselines.single.single_model import ensemble
-from benchmarks.architectures import ARCHITECTURES
+from benchmarks.networks.architectures import ARCHITECTURES
 from benchmarks.suites import FOLDER, SuiteError, load_suite
 from tests import checks
 from tests.tiny_tasks import tiny_digits

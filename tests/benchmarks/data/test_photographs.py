@@ -12,7 +12,7 @@ from baselines.protocol.strategy import Stages
 from benchmarks.data import cache as data_cache
 from benchmarks.data import datasets
 from benchmarks.data.augmentation import RandomResizedCrop
-from benchmarks.strategies import STRATEGIES
+from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites import SuiteError, load_suite
 from benchmarks.worker import evaluate
 

@@ -27,8 +27,8 @@ class _Strategies(Mapping[str, Strategy]):
         return len(self._sources)
 
 
-_L0_MERGE = ("benchmarks.l0_merging", "L0Merge")
-_L0_MANY = ("benchmarks.l0_merging", "L0MergeMany")
+_L0_MERGE = ("benchmarks.strategies.l0_merging", "L0Merge")
+_L0_MANY = ("benchmarks.strategies.l0_merging", "L0MergeMany")
 _DISTILLATION = ("baselines.distillation.distillation", "Distillation")
 _TRANSPLANTATION = ("baselines.merging.neuron_transplantation", "MagnitudeMerge")
 _CHANNEL_PRUNING = ("baselines.pruning.channel_pruning", "ChannelPruning")
@@ -81,7 +81,7 @@ STRATEGIES = _Strategies(
         "l0_merge_paper_before_norm": (*_L0_MERGE, {"control": "paper", "arrangement": "before_norm"}),
         "aligned_merge": (*_L0_MERGE, {"merged_above": 0.5}),
         "greedy_merge": ("baselines.merging.greedy_merging", "greedy_merge", {}),
-        "no_gate_phase": ("benchmarks.l0_merging", "no_gate_phase", {}),
+        "no_gate_phase": ("benchmarks.strategies.l0_merging", "no_gate_phase", {}),
         "magnitude_merge": (*_TRANSPLANTATION, {}),
         "magnitude_merge_wide": (*_TRANSPLANTATION, {"wide": True}),
         "magnitude_merge_four": (*_TRANSPLANTATION, {"networks": 4}),
@@ -95,7 +95,7 @@ STRATEGIES = _Strategies(
         "fusion_ot_sinkhorn": (*_FUSION, {"matching": "sinkhorn"}),
         "fusion_gamf": (*_FUSION, {"matching": "graphs"}),
         "one_model": ("baselines.single.single_model", "one_model", {}),
-        "one_model_equal_compute": ("benchmarks.l0_merging", "one_model_equal_compute", {}),
+        "one_model_equal_compute": ("benchmarks.strategies.l0_merging", "one_model_equal_compute", {}),
         "best_of_three": ("baselines.single.single_model", "best_of_three", {}),
         "one_big_model": ("baselines.single.single_model", "one_big_model", {}),
         "best_of_three_big": ("baselines.single.single_model", "best_of_three_big", {}),

@@ -11,8 +11,8 @@ from baselines.protocol.phases import is_better, train_phase
 from baselines.protocol.strategy import Stages
 from baselines.protocol.task import Budget
 from baselines.protocol.teachers import train_teacher
-from benchmarks.l0_merging import L0Merge
-from benchmarks.strategies import STRATEGIES
+from benchmarks.strategies.l0_merging import L0Merge
+from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites import load_suite
 from kmerge import costs
 from tests.tiny_tasks import Shelf, with_test_data

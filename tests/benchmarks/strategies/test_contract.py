@@ -21,7 +21,7 @@ from baselines.protocol.teachers import check_budget
 from baselines.pruning.channel_pruning import ChannelPruning
 from baselines.pruning.weight_pruning import WeightPruning
 from baselines.sizing.auto_sizing import AutoSizing
-from benchmarks.strategies import SIZING, STRATEGIES
+from benchmarks.strategies.registry import SIZING, STRATEGIES
 from benchmarks.suites import load_suite
 from tests.tiny_tasks import RUNNABLE, Shelf, tiny_digits, with_test_data
 

@@ -15,7 +15,7 @@ from baselines.protocol.strategy import Outcome, Stages
 from baselines.protocol.task import Budget, Task
 from baselines.protocol.teachers import shared_among, train_teacher
 from baselines.single.single_model import train_one
-from benchmarks.gate_ablations import ARRANGEMENTS, check_normalised, constant_pressure, with_learned_beta
+from benchmarks.strategies.gate_ablations import ARRANGEMENTS, check_normalised, constant_pressure, with_learned_beta
 from kmerge.merging import read_merge
 from kmerge.seeds import seed_of
 from kmerge.spaces import trace

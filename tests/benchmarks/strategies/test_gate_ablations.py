@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import kmerge
-from benchmarks.gate_ablations import (
+from benchmarks.strategies.gate_ablations import (
     LearnedBetaGate,
     after_norm,
     before_norm,
@@ -14,12 +14,12 @@ from benchmarks.gate_ablations import (
     unlinked,
     with_learned_beta,
 )
-from benchmarks.strategies import STRATEGIES
+from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites import load_suite
 from kmerge.gates.application import ApplyGates
 from tests import checks
+from tests.benchmarks.strategies.test_contract import BUDGET
 from tests.models import ZOO, example_inputs, randomise
-from tests.test_contract import BUDGET
 from tests.tiny_tasks import Shelf
 
 

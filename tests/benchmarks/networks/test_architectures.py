@@ -6,8 +6,8 @@ import pytest
 from keras.ops import convert_to_numpy as numpy
 
 import kmerge
-from benchmarks.architectures import ARCHITECTURES
 from benchmarks.data.augmentation import ShiftAndFlip
+from benchmarks.networks.architectures import ARCHITECTURES
 from benchmarks.suites import load_suite
 from kmerge import costs
 

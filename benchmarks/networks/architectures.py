@@ -20,7 +20,7 @@ from collections.abc import Callable
 import keras
 from keras import layers
 
-from benchmarks.self_normalizing import das_cnn, das_dense
+from benchmarks.networks.auto_sizing_nets import das_cnn, das_dense
 from kmerge.seeds import seed_of
 
 

@@ -1,0 +1,1 @@
+"""The names of all strategies, and those of merging with gates."""

@@ -30,7 +30,7 @@ from benchmarks.planning import UsageError, parse_seeds
 from benchmarks.run import DATA_MISSING, DONE, USAGE
 from benchmarks.stages import StageCache
 from benchmarks.store import commit, hash_of, json_text, read_json, write_atomically, write_csv
-from benchmarks.suites import Suite, SuiteError, load_suite
+from benchmarks.suites.suite import Suite, SuiteError, load_suite
 
 if TYPE_CHECKING:
     import keras

@@ -114,7 +114,7 @@ def size_of(text: str) -> int:
 
 def _pack(options: argparse.Namespace) -> int:
     from benchmarks.data.cache import DataMissingError
-    from benchmarks.suites import SuiteError, load_suite
+    from benchmarks.suites.suite import SuiteError, load_suite
 
     out = options.out
     if out.exists() and any(out.iterdir()):

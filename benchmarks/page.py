@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.results import Results, Row, is_number
 from benchmarks.statistics import Comparison
-from benchmarks.suites import SUITES, load_suite
+from benchmarks.suites.suite import SUITES, load_suite
 from benchmarks.summaries import done, grouped, protocol_text, summary_rows, unit
 
 # All curves of a page together have about this many points, and a run's at least so many.

@@ -16,7 +16,7 @@ from benchmarks.data.datasets import check_examples
 from benchmarks.results import Row, is_number
 from benchmarks.store import RunFolder, read_runs
 from benchmarks.strategies.registry import STRATEGIES
-from benchmarks.suites import PAPER, SUITES, Suite, load_suite
+from benchmarks.suites.suite import PAPER, SUITES, Suite, load_suite
 from benchmarks.summaries import mean
 
 BACKENDS = ("tensorflow", "jax")

@@ -24,7 +24,7 @@ from benchmarks.page import page
 from benchmarks.results import Results, ResultsError, Row, read_results
 from benchmarks.statistics import Comparison
 from benchmarks.store import write_atomically, write_csv
-from benchmarks.suites import SUITES, load_suite
+from benchmarks.suites.suite import SUITES, load_suite
 from benchmarks.summaries import (
     COMPARISON_COLUMNS,
     SUMMARY_COLUMNS,
@@ -109,7 +109,7 @@ def write_report(results: Results, order: Sequence[str], reference: str | None =
 
 
 def published(suite: str) -> tuple:
-    """What papers report on a suite of ours; see `benchmarks.suites`."""
+    """What papers report on a suite of ours; see `benchmarks.suites.suite`."""
     return load_suite(suite).published if suite in SUITES else ()
 
 

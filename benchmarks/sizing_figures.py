@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.data.cache import DataMissingError
 from benchmarks.stages import StageCache
 from benchmarks.store import write_atomically, write_csv
-from benchmarks.suites import Suite, load_suite
+from benchmarks.suites.suite import Suite, load_suite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

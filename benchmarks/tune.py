@@ -33,7 +33,7 @@ from benchmarks.planning import UsageError, named_suite, planned_runs, unknown
 from benchmarks.results import HIGHER_IS_BETTER, is_number
 from benchmarks.store import hash_of, json_text, write_atomically, write_csv
 from benchmarks.strategies.registry import STRATEGIES
-from benchmarks.suites import FOLDER, PAPER, SUITES, suite_content
+from benchmarks.suites.suite import FOLDER, PAPER, SUITES, suite_content
 
 COSTS = ("epochs", "teacher_epoch_equivalents", "flops", "seconds")
 

@@ -39,7 +39,7 @@ from benchmarks.executors import GRACE_SECONDS
 from benchmarks.stages import Alone, StageCache
 from benchmarks.stopping import Stop, Stopped
 from benchmarks.store import FILTERS, FUNCTION, RunFolder, hash_of, is_disk_full, json_text, locked, write_atomically
-from benchmarks.suites import Suite, load_suite
+from benchmarks.suites.suite import Suite, load_suite
 from benchmarks.together import work_together
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from benchmarks import checkpoints
 from benchmarks.checkpoints import Checkpoint
 from benchmarks.data.augmentation import ShiftAndFlip
 from benchmarks.store import RunFolder
-from benchmarks.suites import load_suite
+from benchmarks.suites.suite import load_suite
 from tests import launches
 
 TIMES = {"seconds", "wall_seconds", "compile_seconds", "programs"}

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from benchmarks import curves
-from benchmarks.suites import FOLDER
+from benchmarks.suites.suite import FOLDER
 from tests.documents import ROOT
 
 SHORT = ["--scale", "0.005", "--examples", "64"]

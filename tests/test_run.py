@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import planning, run, store, worker
 from benchmarks.data import datasets
-from benchmarks.suites import SUITES
+from benchmarks.suites.suite import SUITES
 from tests import launches
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.sizing_figures import FIGURES, draw, easy_part, main
-from benchmarks.suites import FOLDER, load_suite
+from benchmarks.suites.suite import FOLDER, load_suite
 
 SMALL = ["--epochs", "1", "--examples", "48", "--alphas", "1e-4", "--starts", "2", "4"]
 

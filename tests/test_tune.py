@@ -6,7 +6,7 @@ import tomllib
 import pytest
 
 from benchmarks import report, results, run, tune
-from benchmarks.suites import FOLDER, load_suite
+from benchmarks.suites.suite import FOLDER, load_suite
 from tests import launches
 
 

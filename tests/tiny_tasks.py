@@ -9,7 +9,7 @@ import keras
 from baselines.protocol.strategy import Stages
 from baselines.protocol.task import Task
 from benchmarks.strategies.registry import STRATEGIES
-from benchmarks.suites import load_suite
+from benchmarks.suites.suite import load_suite
 from kmerge.seeds import rng_of
 
 # The strategies that can run here: the solver of one is an optional package.

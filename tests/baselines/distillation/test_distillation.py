@@ -16,7 +16,7 @@ from baselines.protocol.strategy import Stages
 from baselines.protocol.task import BigTeacher, Budget
 from benchmarks.networks.architectures import mlp, resnet
 from benchmarks.strategies.registry import STRATEGIES
-from benchmarks.suites import load_suite
+from benchmarks.suites.suite import load_suite
 from tests.models import randomise
 from tests.tiny_tasks import Shelf, with_test_data
 

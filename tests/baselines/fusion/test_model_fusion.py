@@ -14,7 +14,7 @@ from baselines.protocol.teachers import train_teacher
 from benchmarks.data import cache as data_cache
 from benchmarks.data import datasets
 from benchmarks.strategies.registry import STRATEGIES
-from benchmarks.suites import load_suite
+from benchmarks.suites.suite import load_suite
 from tests.tiny_tasks import RUNNABLE, with_test_data
 
 NAMES = [name for name in RUNNABLE if name.startswith("fusion_")]

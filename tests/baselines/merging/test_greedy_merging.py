@@ -11,7 +11,7 @@ from baselines.protocol.outcomes import training_flops
 from baselines.protocol.strategy import Stages
 from baselines.protocol.task import Budget
 from benchmarks.strategies.registry import STRATEGIES
-from benchmarks.suites import load_suite
+from benchmarks.suites.suite import load_suite
 from tests.checks import relative_error
 from tests.models import randomise
 from tests.tiny_tasks import with_test_data

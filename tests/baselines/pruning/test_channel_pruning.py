@@ -11,7 +11,7 @@ from baselines.protocol.task import Budget
 from baselines.pruning.channel_pruning import MOST_CUTS, ChannelPruning
 from baselines.single.single_model import ensemble
 from benchmarks.networks.architectures import ARCHITECTURES
-from benchmarks.suites import FOLDER, SuiteError, load_suite
+from benchmarks.suites.suite import FOLDER, SuiteError, load_suite
 from tests import checks
 from tests.tiny_tasks import tiny_digits
 

@@ -13,7 +13,7 @@ from baselines.pruning.dead_units import remove_dead_units
 from baselines.pruning.weight_masks import KeepMask, apply_masks, hold_masks, kernels_of, release_masks
 from baselines.pruning.weight_pruning import METHODS, prune_weights, pruning_curve, tune, weight_masks
 from benchmarks.networks.architectures import deep_resnet, lenet, resnet
-from benchmarks.suites import load_suite
+from benchmarks.suites.suite import load_suite
 from tests import checks
 from tests.models import ZOO, example_inputs, randomise
 

@@ -13,7 +13,7 @@ from benchmarks.data import cache as data_cache
 from benchmarks.data import datasets
 from benchmarks.data.augmentation import RandomResizedCrop
 from benchmarks.strategies.registry import STRATEGIES
-from benchmarks.suites import SuiteError, load_suite
+from benchmarks.suites.suite import SuiteError, load_suite
 from benchmarks.worker import evaluate
 
 tfds = pytest.importorskip("tensorflow_datasets")

@@ -8,7 +8,7 @@ from keras.ops import convert_to_numpy as numpy
 import kmerge
 from benchmarks.data.augmentation import ShiftAndFlip
 from benchmarks.networks.architectures import ARCHITECTURES
-from benchmarks.suites import load_suite
+from benchmarks.suites.suite import load_suite
 from kmerge import costs
 
 CASES = {

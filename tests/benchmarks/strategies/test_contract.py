@@ -22,7 +22,7 @@ from baselines.pruning.channel_pruning import ChannelPruning
 from baselines.pruning.weight_pruning import WeightPruning
 from baselines.sizing.auto_sizing import AutoSizing
 from benchmarks.strategies.registry import SIZING, STRATEGIES
-from benchmarks.suites import load_suite
+from benchmarks.suites.suite import load_suite
 from tests.tiny_tasks import RUNNABLE, Shelf, tiny_digits, with_test_data
 
 BUDGET = Budget(teacher=3, gates=3, finetune=2, single=11)

@@ -15,7 +15,7 @@ from benchmarks.strategies.gate_ablations import (
     with_learned_beta,
 )
 from benchmarks.strategies.registry import STRATEGIES
-from benchmarks.suites import load_suite
+from benchmarks.suites.suite import load_suite
 from kmerge.gates.application import ApplyGates
 from tests import checks
 from tests.benchmarks.strategies.test_contract import BUDGET

@@ -13,7 +13,7 @@ from baselines.protocol.task import Budget
 from baselines.protocol.teachers import train_teacher
 from benchmarks.strategies.l0_merging import L0Merge
 from benchmarks.strategies.registry import STRATEGIES
-from benchmarks.suites import load_suite
+from benchmarks.suites.suite import load_suite
 from kmerge import costs
 from tests.tiny_tasks import Shelf, with_test_data
 

@@ -8,8 +8,8 @@ import kmerge
 from baselines.protocol.outcomes import training_flops
 from benchmarks.data.cache import DataMissingError
 from benchmarks.strategies.registry import STRATEGIES
-from benchmarks.suites import FOLDER, SuiteError, load_suite
-from tests.test_suites import edited
+from benchmarks.suites.suite import FOLDER, SuiteError, load_suite
+from tests.benchmarks.suites.test_suites import edited
 from tests.tiny_tasks import Shelf, with_test_data
 
 TEACHER = """

@@ -27,7 +27,7 @@ from typing import Any
 from baselines.protocol.task import BigTeacher, Budget, GateSettings, Phase, SizingSettings, Task
 from benchmarks.data import datasets
 from benchmarks.strategies.registry import SIZING
-from benchmarks.suite_checks import (
+from benchmarks.suites.checks import (
     KEYS,
     LAUNCH_KEYS,
     PHASES,
@@ -37,7 +37,7 @@ from benchmarks.suite_checks import (
     check_content,
 )
 
-FOLDER = Path(__file__).parent / "suites"
+FOLDER = Path(__file__).parent
 # Ends the name of a suite under the cross-validation of the auto-sizing paper: das_mnist:paper.
 PAPER = ":paper"
 # What a suite does not take from the one that it is based on: it is about other runs.
@@ -286,8 +286,8 @@ def _phase(settings: Mapping[str, Any], epochs: int) -> Phase:
 def _sizing_digest() -> str:
     """A hash of all that auto-sizing may use: it rewrites networks, so all of kmerge."""
     digest = hashlib.sha256()
-    root = Path(__file__).parent.parent
-    for path in (*sorted((root / "kmerge").glob("*.py")), *sorted((root / "baselines").glob("*siz*.py"))):
+    root = Path(__file__).parents[2]
+    for path in (*sorted((root / "kmerge").rglob("*.py")), *sorted((root / "baselines" / "sizing").rglob("*.py"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from baselines.protocol.strategy import TrainingRecord, TrainingState
-from benchmarks.store import hash_of, json_text, write_atomically
+from benchmarks.records.store import hash_of, json_text, write_atomically
 
 NAME = "checkpoint.npz"
 # A killed run loses as much, and a stopped one nothing.

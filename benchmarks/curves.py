@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.checkpoints import code_digest
 from benchmarks.data.cache import DataMissingError
 from benchmarks.planning import UsageError, parse_seeds
+from benchmarks.records.store import commit, hash_of, json_text, read_json, write_atomically, write_csv
 from benchmarks.run import DATA_MISSING, DONE, USAGE
 from benchmarks.stages import StageCache
-from benchmarks.store import commit, hash_of, json_text, read_json, write_atomically, write_csv
 from benchmarks.suites.suite import Suite, SuiteError, load_suite
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import Results, is_number
+from benchmarks.records.results import Results, is_number
 
 # Of the numbers of an epoch, those that are none of its results.
 _NO_CURVE = ("seed", "epoch")

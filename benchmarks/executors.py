@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.store import RunFolder
+from benchmarks.records.store import RunFolder
 
 # From being asked to end to being killed: more than checkpoints are apart, so that what ends in time loses nothing.
 GRACE_SECONDS = 10.0

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.results import Row, is_number
-from benchmarks.store import FILTERS, FUNCTION, read_json, write_atomically
+from benchmarks.records.results import Row, is_number
+from benchmarks.records.store import FILTERS, FUNCTION, read_json, write_atomically
 from benchmarks.summaries import done, grouped, protocol_text, unit
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import Results, Row, is_number
+from benchmarks.records.results import Results, Row, is_number
 from benchmarks.statistics import Comparison
 from benchmarks.suites.suite import SUITES, load_suite
 from benchmarks.summaries import done, grouped, protocol_text, summary_rows, unit

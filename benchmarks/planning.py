@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.data.datasets import check_examples
-from benchmarks.results import Row, is_number
-from benchmarks.store import RunFolder, read_runs
+from benchmarks.records.results import Row, is_number
+from benchmarks.records.store import RunFolder, read_runs
 from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites.suite import PAPER, SUITES, Suite, load_suite
 from benchmarks.summaries import mean

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.executors import Event, LocalProcesses, default_jobs, fair_share, next_batch, worker_environment
 from benchmarks.planning import UsageError
-from benchmarks.store import RunFolder
+from benchmarks.records.store import RunFolder
 
 _ROOT = Path(__file__).resolve().parent.parent
 _SECONDS_BETWEEN_LOOKS = 0.5

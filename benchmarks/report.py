@@ -21,9 +21,9 @@ from benchmarks.event_files import write_event_files
 from benchmarks.figures import write_figures
 from benchmarks.latex import document, table
 from benchmarks.page import page
-from benchmarks.results import Results, ResultsError, Row, read_results
+from benchmarks.records.results import Results, ResultsError, Row, read_results
+from benchmarks.records.store import write_atomically, write_csv
 from benchmarks.statistics import Comparison
-from benchmarks.store import write_atomically, write_csv
 from benchmarks.suites.suite import SUITES, load_suite
 from benchmarks.summaries import (
     COMPARISON_COLUMNS,

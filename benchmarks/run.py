@@ -40,9 +40,9 @@ from benchmarks.planning import (
 )
 from benchmarks.progress import progress
 from benchmarks.ray_executor import RayTasks
+from benchmarks.records.results import ResultsError, read_results, write_tables
+from benchmarks.records.store import RunFolder, commit, is_disk_full
 from benchmarks.report import write_report
-from benchmarks.results import ResultsError, read_results, write_tables
-from benchmarks.store import RunFolder, commit, is_disk_full
 from benchmarks.suites.suite import PAPER, SUITES, Suite
 
 DONE, FAILED, USAGE, DATA_MISSING, INTERRUPTED = 0, 1, 2, 3, 130

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from benchmarks.executors import LocalProcesses, worker_environment
 from benchmarks.planning import batches
-from benchmarks.results import read_results, write_tables
-from benchmarks.store import RunFolder
+from benchmarks.records.results import read_results, write_tables
+from benchmarks.records.store import RunFolder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.data.cache import DataMissingError
+from benchmarks.records.store import write_atomically, write_csv
 from benchmarks.stages import StageCache
-from benchmarks.store import write_atomically, write_csv
 from benchmarks.suites.suite import Suite, load_suite
 
 if TYPE_CHECKING:

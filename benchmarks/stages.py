@@ -18,8 +18,8 @@ import numpy as np
 
 from baselines.protocol.strategy import Stages, TrainingRecord, TrainingState
 from benchmarks.checkpoints import NAME, Checkpoint, listed, numbered, write_arrays
+from benchmarks.records.store import hash_of, json_text, locked, pause, read_json, write_atomically
 from benchmarks.stopping import Stop, Stopped
-from benchmarks.store import hash_of, json_text, locked, pause, read_json, write_atomically
 
 if TYPE_CHECKING:
     import keras

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.results import HIGHER_IS_BETTER, Row, is_number
+from benchmarks.records.results import HIGHER_IS_BETTER, Row, is_number
 from benchmarks.statistics import Comparison, compare_all, summarise
 
 SUMMARY_COLUMNS = (

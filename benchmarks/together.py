@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.records.store import pause
 from benchmarks.stopping import Stop, Stopped
-from benchmarks.store import pause
 
 if TYPE_CHECKING:
     import keras

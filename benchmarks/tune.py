@@ -30,8 +30,8 @@ from typing import Any
 
 from benchmarks import run
 from benchmarks.planning import UsageError, named_suite, planned_runs, unknown
-from benchmarks.results import HIGHER_IS_BETTER, is_number
-from benchmarks.store import hash_of, json_text, write_atomically, write_csv
+from benchmarks.records.results import HIGHER_IS_BETTER, is_number
+from benchmarks.records.store import hash_of, json_text, write_atomically, write_csv
 from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites.suite import FOLDER, PAPER, SUITES, suite_content
 

@@ -36,9 +36,18 @@ from benchmarks.checkpoints import NAME, Checkpoint
 from benchmarks.data.cache import DataMissingError
 from benchmarks.data.datasets import load
 from benchmarks.executors import GRACE_SECONDS
+from benchmarks.records.store import (
+    FILTERS,
+    FUNCTION,
+    RunFolder,
+    hash_of,
+    is_disk_full,
+    json_text,
+    locked,
+    write_atomically,
+)
 from benchmarks.stages import Alone, StageCache
 from benchmarks.stopping import Stop, Stopped
-from benchmarks.store import FILTERS, FUNCTION, RunFolder, hash_of, is_disk_full, json_text, locked, write_atomically
 from benchmarks.suites.suite import Suite, load_suite
 from benchmarks.together import work_together
 

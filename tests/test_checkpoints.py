@@ -17,7 +17,7 @@ from baselines.protocol.strategy import Stages, TrainingRecord, TrainingState
 from benchmarks import checkpoints
 from benchmarks.checkpoints import Checkpoint
 from benchmarks.data.augmentation import ShiftAndFlip
-from benchmarks.store import RunFolder
+from benchmarks.records.store import RunFolder
 from benchmarks.suites.suite import load_suite
 from tests import launches
 

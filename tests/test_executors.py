@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from benchmarks import executors, run, store
+from benchmarks import executors, run
+from benchmarks.records import store
 from tests import launches
 
 

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from benchmarks import report, results, store
+from benchmarks import report
+from benchmarks.records import results, store
 from tests import chromium
 
 EVIL = '</script><script>document.title = "taken"</script><img src=x onerror=alert(1)>'

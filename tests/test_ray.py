@@ -2,9 +2,10 @@
 
 import pytest
 
-from benchmarks import run, store
+from benchmarks import run
 from benchmarks.planning import named_suite, planned_runs
 from benchmarks.ray_executor import RayTasks
+from benchmarks.records import store
 from tests import launches
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")

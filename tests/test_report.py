@@ -9,7 +9,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from benchmarks import figures, latex, report, results, store, summaries
+from benchmarks import figures, latex, report, summaries
+from benchmarks.records import results, store
 
 LAST = {
     "l0_merge": [0.90, 0.92, 0.91, 0.93, 0.94, 0.95, 0.96],

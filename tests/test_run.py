@@ -10,8 +10,9 @@ import time
 
 import pytest
 
-from benchmarks import planning, run, store, worker
+from benchmarks import planning, run, worker
 from benchmarks.data import datasets
+from benchmarks.records import store
 from benchmarks.suites.suite import SUITES
 from tests import launches
 

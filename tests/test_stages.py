@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from baselines.protocol.strategy import TrainingRecord
+from benchmarks.records.store import locked
 from benchmarks.stages import Alone, StageCache
-from benchmarks.store import locked
 
 
 def _model():

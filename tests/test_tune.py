@@ -5,7 +5,8 @@ import tomllib
 
 import pytest
 
-from benchmarks import report, results, run, tune
+from benchmarks import report, run, tune
+from benchmarks.records import results
 from benchmarks.suites.suite import FOLDER, load_suite
 from tests import launches
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.store import HISTORY_COLUMNS, RUN_COLUMNS, read_runs, write_csv
+from benchmarks.records.store import HISTORY_COLUMNS, RUN_COLUMNS, read_runs, write_csv
 
 Row = Mapping[str, Any]
 

@@ -334,7 +334,7 @@ def write_csv(path: Path, columns: tuple[str, ...], rows: list[Mapping[str, Any]
 def commit() -> str:
     """What `git describe` says of the checkout that this code is run from; where that is none, what `benchmarks.pack`
     wrote into the source that it packed, or the version of the package."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if (root / ".git").exists():
         command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--tags"]
         with contextlib.suppress(OSError):

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks import results, store
+from benchmarks.records import results, store
 
 CONFIGURATION = {"suite": "s", "strategy": "one_model", "seed": 3, "scale": 0.5, "examples": None, "backend": "jax"}
 RESULT = {"metric": "mse", "test_last": 0.25, "test_best": 0.125, "epochs": 4, "extras": {"big": 0.5}}

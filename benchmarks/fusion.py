@@ -19,7 +19,7 @@ import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from benchmarks.statistics import compare_all, summarise
+from benchmarks.reports.statistics import compare_all, summarise
 
 STATES = {"fused": "as fused", "recalibrated": "and recalibrated", "tuned": "and fine-tuned"}
 NAMES = {

@@ -15,9 +15,9 @@ from pathlib import Path
 from benchmarks.data.datasets import check_examples
 from benchmarks.records.results import Row, is_number
 from benchmarks.records.store import RunFolder, read_runs
+from benchmarks.reports.summaries import mean
 from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites.suite import PAPER, SUITES, Suite, load_suite
-from benchmarks.summaries import mean
 
 BACKENDS = ("tensorflow", "jax")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")

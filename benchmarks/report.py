@@ -17,15 +17,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.event_files import write_event_files
-from benchmarks.figures import write_figures
-from benchmarks.latex import document, table
-from benchmarks.page import page
 from benchmarks.records.results import Results, ResultsError, Row, read_results
 from benchmarks.records.store import write_atomically, write_csv
-from benchmarks.statistics import Comparison
-from benchmarks.suites.suite import SUITES, load_suite
-from benchmarks.summaries import (
+from benchmarks.reports.event_files import write_event_files
+from benchmarks.reports.figures import write_figures
+from benchmarks.reports.latex import document, table
+from benchmarks.reports.page import page
+from benchmarks.reports.statistics import Comparison
+from benchmarks.reports.summaries import (
     COMPARISON_COLUMNS,
     SUMMARY_COLUMNS,
     by_protocol,
@@ -40,6 +39,7 @@ from benchmarks.summaries import (
     summary_rows,
     writer,
 )
+from benchmarks.suites.suite import SUITES, load_suite
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

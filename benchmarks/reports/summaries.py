@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.records.results import HIGHER_IS_BETTER, Row, is_number
-from benchmarks.statistics import Comparison, compare_all, summarise
+from benchmarks.reports.statistics import Comparison, compare_all, summarise
 
 SUMMARY_COLUMNS = (
     "suite",

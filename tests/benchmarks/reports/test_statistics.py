@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from benchmarks import statistics
+from benchmarks.reports import statistics
 
 
 def test_summary_of_known_values():

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.records.results import Results, Row, is_number
-from benchmarks.statistics import Comparison
+from benchmarks.reports.statistics import Comparison
+from benchmarks.reports.summaries import done, grouped, protocol_text, summary_rows, unit
 from benchmarks.suites.suite import SUITES, load_suite
-from benchmarks.summaries import done, grouped, protocol_text, summary_rows, unit
 
 # All curves of a page together have about this many points, and a run's at least so many.
 _POINTS = 40_000

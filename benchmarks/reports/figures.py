@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.records.results import Row, is_number
 from benchmarks.records.store import FILTERS, FUNCTION, read_json, write_atomically
-from benchmarks.summaries import done, grouped, protocol_text, unit
+from benchmarks.reports.summaries import done, grouped, protocol_text, unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

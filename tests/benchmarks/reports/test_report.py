@@ -9,8 +9,9 @@ import subprocess
 import numpy as np
 import pytest
 
-from benchmarks import figures, latex, report, summaries
+from benchmarks import report
 from benchmarks.records import results, store
+from benchmarks.reports import figures, latex, summaries
 
 LAST = {
     "l0_merge": [0.90, 0.92, 0.91, 0.93, 0.94, 0.95, 0.96],

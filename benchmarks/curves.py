@@ -24,12 +24,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.checkpoints import code_digest
 from benchmarks.data.cache import DataMissingError
-from benchmarks.planning import UsageError, parse_seeds
 from benchmarks.records.store import commit, hash_of, json_text, read_json, write_atomically, write_csv
 from benchmarks.run import DATA_MISSING, DONE, USAGE
-from benchmarks.stages import StageCache
+from benchmarks.runs.checkpoints import code_digest
+from benchmarks.runs.planning import UsageError, parse_seeds
+from benchmarks.runs.stages import StageCache
 from benchmarks.suites.suite import Suite, SuiteError, load_suite
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _rows(suite: Suite, seed: int, curve: str, options: argparse.Namespace, fold
     import keras
 
     from baselines.pruning.weight_pruning import pruning_curve
-    from benchmarks.worker import hardware
+    from benchmarks.runs.worker import hardware
     from kmerge.seeds import seed_of
 
     keras.utils.set_random_seed(seed_of("curves", suite.name, curve, seed))

@@ -26,8 +26,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.data.datasets import IMAGES
-from benchmarks.executors import Executor, LocalProcesses, default_jobs, worker_environment
-from benchmarks.planning import (
+from benchmarks.records.results import ResultsError, read_results, write_tables
+from benchmarks.records.store import RunFolder, commit, is_disk_full
+from benchmarks.report import write_report
+from benchmarks.runs.executors import Executor, LocalProcesses, default_jobs, worker_environment
+from benchmarks.runs.planning import (
     BACKENDS,
     PRECISIONS,
     STATUSES,
@@ -38,11 +41,8 @@ from benchmarks.planning import (
     plan_text,
     planned_runs,
 )
-from benchmarks.progress import progress
-from benchmarks.ray_executor import RayTasks
-from benchmarks.records.results import ResultsError, read_results, write_tables
-from benchmarks.records.store import RunFolder, commit, is_disk_full
-from benchmarks.report import write_report
+from benchmarks.runs.progress import progress
+from benchmarks.runs.ray_executor import RayTasks
 from benchmarks.suites.suite import PAPER, SUITES, Suite
 
 DONE, FAILED, USAGE, DATA_MISSING, INTERRUPTED = 0, 1, 2, 3, 130
@@ -285,7 +285,7 @@ def _check_tables(folder: Path) -> None:
 def _check_data(dataset: str, options: argparse.Namespace, environment: dict[str, str]) -> int:
     """Have the data decoded before workers start, in a process that may import what it likes."""
     request = json.dumps({"dataset": dataset, **_data_places(options)})
-    command = [sys.executable, "-m", "benchmarks.worker", "--check", request]
+    command = [sys.executable, "-m", "benchmarks.runs.worker", "--check", request]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if process.returncode in (DONE, DATA_MISSING):
         print(process.stdout, end="", file=sys.stderr)

@@ -17,10 +17,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.executors import LocalProcesses, worker_environment
-from benchmarks.planning import batches
 from benchmarks.records.results import read_results, write_tables
 from benchmarks.records.store import RunFolder
+from benchmarks.runs.executors import LocalProcesses, worker_environment
+from benchmarks.runs.planning import batches
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

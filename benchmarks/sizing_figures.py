@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.data.cache import DataMissingError
 from benchmarks.records.store import write_atomically, write_csv
-from benchmarks.stages import StageCache
+from benchmarks.runs.stages import StageCache
 from benchmarks.suites.suite import Suite, load_suite
 
 if TYPE_CHECKING:

@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import run
-from benchmarks.planning import UsageError, named_suite, planned_runs, unknown
 from benchmarks.records.results import HIGHER_IS_BETTER, is_number
 from benchmarks.records.store import hash_of, json_text, write_atomically, write_csv
+from benchmarks.runs.planning import UsageError, named_suite, planned_runs, unknown
 from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites.suite import FOLDER, PAPER, SUITES, suite_content
 

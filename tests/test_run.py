@@ -10,9 +10,10 @@ import time
 
 import pytest
 
-from benchmarks import planning, run, worker
+from benchmarks import run
 from benchmarks.data import datasets
 from benchmarks.records import store
+from benchmarks.runs import planning, worker
 from benchmarks.suites.suite import SUITES
 from tests import launches
 

@@ -104,7 +104,7 @@ class Stages:
     """What a strategy trains with. This one trains everything on the spot and keeps nothing.
 
     The benchmark's own trains each stage that strategies share once, resumes phases that were cut off, and may train
-    the networks of several runs together; see `benchmarks.stages`.
+    the networks of several runs together; see `benchmarks.runs.stages`.
     """
 
     def run(

@@ -13,8 +13,8 @@ second launch finds what a first one finished:
             done            empty, written last: without it the run counts as not finished
             failed.json     instead of `done`: the error and its traceback
             log.txt         what the run printed
-            checkpoint.npz  while it is not done: where to go on; see `benchmarks.checkpoints`
-        stages/...          networks that several strategies of a seed share; see `benchmarks.stages`
+            checkpoint.npz  while it is not done: where to go on; see `benchmarks.runs.checkpoints`
+        stages/...          networks that several strategies of a seed share; see `benchmarks.runs.stages`
         runs.csv            every run's row; rebuilt from the folders, never appended to
         history.csv         every epoch's row
 

@@ -13,8 +13,8 @@ from baselines.sizing import auto_sizing
 from baselines.sizing.auto_sizing import AutoSizing, SizedNetwork, found_network, fresh_network, resized
 from baselines.sizing.static_sizing import AdamRestart, equal_widths
 from benchmarks.networks.architectures import das_cnn, das_dense, resnet
-from benchmarks.stages import StageCache
-from benchmarks.stopping import Stop, Stopped
+from benchmarks.runs.stages import StageCache
+from benchmarks.runs.stopping import Stop, Stopped
 from kmerge.spaces.channels import trace
 from tests.tiny_tasks import Shelf, tiny_digits
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.executors import Event, LocalProcesses, default_jobs, fair_share, next_batch, worker_environment
-from benchmarks.planning import UsageError
 from benchmarks.records.store import RunFolder
+from benchmarks.runs.executors import Event, LocalProcesses, default_jobs, fair_share, next_batch, worker_environment
+from benchmarks.runs.planning import UsageError
 
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 

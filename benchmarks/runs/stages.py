@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from baselines.protocol.strategy import Stages, TrainingRecord, TrainingState
-from benchmarks.checkpoints import NAME, Checkpoint, listed, numbered, write_arrays
 from benchmarks.records.store import hash_of, json_text, locked, pause, read_json, write_atomically
-from benchmarks.stopping import Stop, Stopped
+from benchmarks.runs.checkpoints import NAME, Checkpoint, listed, numbered, write_arrays
+from benchmarks.runs.stopping import Stop, Stopped
 
 if TYPE_CHECKING:
     import keras

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from benchmarks import executors, run
+from benchmarks import run
 from benchmarks.records import store
+from benchmarks.runs import executors
 from tests import launches
 
 

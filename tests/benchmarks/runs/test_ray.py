@@ -3,9 +3,9 @@
 import pytest
 
 from benchmarks import run
-from benchmarks.planning import named_suite, planned_runs
-from benchmarks.ray_executor import RayTasks
 from benchmarks.records import store
+from benchmarks.runs.planning import named_suite, planned_runs
+from benchmarks.runs.ray_executor import RayTasks
 from tests import launches
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")

@@ -8,7 +8,7 @@ import pytest
 
 from baselines.protocol.strategy import TrainingRecord
 from benchmarks.records.store import locked
-from benchmarks.stages import Alone, StageCache
+from benchmarks.runs.stages import Alone, StageCache
 
 
 def _model():

@@ -28,7 +28,7 @@ NAME = "checkpoint.npz"
 SECONDS_BETWEEN_WRITES = 5.0
 # Where writing is slow, it takes no larger share of the time than this.
 _SHARE_OF_WRITING = 0.05
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 class Checkpoint:

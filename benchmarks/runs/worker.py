@@ -1,12 +1,12 @@
-"""Runs in a process of their own: `python -m benchmarks.worker FOLDER...`.
+"""Runs in a process of their own: `python -m benchmarks.runs.worker FOLDER...`.
 
 Each folder holds a config.json that `benchmarks.run` wrote. The runs are worked through in order, and each stands for
 itself: a run that fails leaves failed.json and the next one begins. Events go to standard output as JSON, one object a
 line; whatever libraries print goes to the folder's log.txt. Test data is looked at once, after training.
 
-A run that was cut off goes on after its last known epoch; see `benchmarks.checkpoints`. SIGTERM and Ctrl-C end the worker
+A run that was cut off goes on after its last known epoch; see `benchmarks.runs.checkpoints`. SIGTERM and Ctrl-C end the worker
 after the epoch that it is at, with status 130. With `--together K`, up to K runs that follow each other and differ only
-in their seed are trained in one program; see `benchmarks.together`.
+in their seed are trained in one program; see `benchmarks.runs.together`.
 
 `--check REQUEST`, a JSON object, instead reads a data set, and decodes it into the cache where needed; it ends with
 status 3 where that cannot be had.
@@ -32,10 +32,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.checkpoints import NAME, Checkpoint
 from benchmarks.data.cache import DataMissingError
 from benchmarks.data.datasets import load
-from benchmarks.executors import GRACE_SECONDS
 from benchmarks.records.store import (
     FILTERS,
     FUNCTION,
@@ -46,10 +44,12 @@ from benchmarks.records.store import (
     locked,
     write_atomically,
 )
-from benchmarks.stages import Alone, StageCache
-from benchmarks.stopping import Stop, Stopped
+from benchmarks.runs.checkpoints import NAME, Checkpoint
+from benchmarks.runs.executors import GRACE_SECONDS
+from benchmarks.runs.stages import Alone, StageCache
+from benchmarks.runs.stopping import Stop, Stopped
+from benchmarks.runs.together import work_together
 from benchmarks.suites.suite import Suite, load_suite
-from benchmarks.together import work_together
 
 if TYPE_CHECKING:
     import keras
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: of the command line; None for the process' own.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.worker", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.runs.worker", description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="folder of a run")
     parser.add_argument("--check", metavar="REQUEST", type=json.loads, help="only read data; see check()")
     parser.add_argument("--together", type=int, default=1, metavar="K", help="train up to K seeds in one program")

@@ -136,7 +136,7 @@ class LocalProcesses:
         together: int = 1,
         timeout: float | None = None,
         retries: int = 0,
-        module: str = "benchmarks.worker",
+        module: str = "benchmarks.runs.worker",
     ) -> None:
         self.jobs = jobs
         self.together = together

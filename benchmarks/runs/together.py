@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.records.store import pause
-from benchmarks.stopping import Stop, Stopped
+from benchmarks.runs.stopping import Stop, Stopped
 
 if TYPE_CHECKING:
     import keras
@@ -47,7 +47,7 @@ class _Fit:
 
 
 class _Seat(threading.Thread):
-    """A run's thread; what its strategy trains with, see `benchmarks.stages.Alone`."""
+    """A run's thread; what its strategy trains with, see `benchmarks.runs.stages.Alone`."""
 
     def __init__(self, job: Callable[["_Seat"], Any]) -> None:
         super().__init__(daemon=True)

@@ -14,10 +14,10 @@ import pytest
 import kmerge
 from baselines.protocol.phases import train_phase
 from baselines.protocol.strategy import Stages, TrainingRecord, TrainingState
-from benchmarks import checkpoints
-from benchmarks.checkpoints import Checkpoint
 from benchmarks.data.augmentation import ShiftAndFlip
 from benchmarks.records.store import RunFolder
+from benchmarks.runs import checkpoints
+from benchmarks.runs.checkpoints import Checkpoint
 from benchmarks.suites.suite import load_suite
 from tests import launches
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from benchmarks.executors import Event
+from benchmarks.runs.executors import Event
 
 
 class Progress(Protocol):

@@ -8,9 +8,9 @@ import pytest
 
 import kmerge
 from baselines.protocol.strategy import TrainingRecord
-from benchmarks.stages import Alone, StageCache
-from benchmarks.stopping import Stop, Stopped
-from benchmarks.together import work_together
+from benchmarks.runs.stages import Alone, StageCache
+from benchmarks.runs.stopping import Stop, Stopped
+from benchmarks.runs.together import work_together
 
 DATA = np.linspace(-1, 1, 60, dtype="float32").reshape(20, 3)
 

@@ -1,0 +1,1 @@
+"""Planning runs, and carrying them out in processes of their own."""

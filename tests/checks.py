@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 import kmerge
-from benchmarks.zoo import outputs_elsewhere
+from benchmarks.studies.zoo import outputs_elsewhere
 from tests.models import Entry, example_inputs
 
 

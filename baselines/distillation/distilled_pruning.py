@@ -8,7 +8,7 @@ is said in `distillation` and `weight_pruning`. Fine-tuning is on the labels, wi
 paper does not state it.
 
 The paper's curve of accuracy against the percentage, `weight_pruning.pruning_curve` of the student of
-`Distillation.distil`, is drawn by `python -m benchmarks.curves`.
+`Distillation.distil`, is drawn by `python -m benchmarks.studies.curves`.
 """
 
 from dataclasses import dataclass

@@ -97,7 +97,7 @@ def test_a_run_that_takes_too_long_fails_and_the_rest_goes_on(tmp_path):
         content = {"suite": "dummy", "strategy": "sleeps", "seed": seed, "scale": 1.0, "examples": None, "backend": "jax"}
         runs.append(store.RunFolder.of(tmp_path, content))
         runs[-1].create({"seconds": seconds})
-    environment, module = executors.worker_environment("jax"), "benchmarks.scheduling_worker"
+    environment, module = executors.worker_environment("jax"), "benchmarks.studies.scheduling"
     with executors.LocalProcesses(1, environment, timeout=4.0, retries=1, module=module) as workers:
         ends = [(event.kind, event.run.path) for event in workers.run([runs]) if event.kind != "start"]
     assert ends == [("done", runs[0].path), ("failed", runs[1].path), ("done", runs[2].path)]

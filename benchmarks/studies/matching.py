@@ -1,6 +1,6 @@
 """How long it takes to match the units of two networks, and how much memory it needs.
 
-    python -m benchmarks.matching --network ResNet50
+    python -m benchmarks.studies.matching --network ResNet50
 
 matches two networks of `keras.applications`, with random weights and statistics, by their weights, and prints a Markdown
 table: seconds of the clock and of all cores together, and the most memory that NumPy held at a time, beside the size of
@@ -29,7 +29,7 @@ COLUMNS = (
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.matching", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.matching", description=__doc__.splitlines()[0])
     parser.add_argument("--network", default="ResNet50", help="name of a network of keras.applications")
     parser.add_argument("--methods", nargs="+", choices=["weights", "transport"], default=["weights", "transport"])
     options = parser.parse_args(arguments)

@@ -1,7 +1,7 @@
 """Curves of weight pruning: accuracy and parameters that are left, against the percentage of connections that goes.
 
-    python -m benchmarks.curves --suite digits --distilled
-    python -m benchmarks.curves --suite robots_resnet18 --network teacher --data-dir DATA
+    python -m benchmarks.studies.curves --suite digits --distilled
+    python -m benchmarks.studies.curves --suite robots_resnet18 --network teacher --data-dir DATA
 
 trains the suite's network with each seed (as the first of the teachers that strategies share), prunes each percentage of it
 at random, class-uniform and class-blind, removes the units that this cuts off, and fine-tunes what is left. With
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.curves", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.curves", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--suite", metavar="NAME", required=True, help="a suite of benchmarks.run, or a file of your own"
     )

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from benchmarks.sizing_figures import FIGURES, draw, easy_part, main
+from benchmarks.studies.sizing_figures import FIGURES, draw, easy_part, main
 from benchmarks.suites.suite import FOLDER, load_suite
 
 SMALL = ["--epochs", "1", "--examples", "48", "--alphas", "1e-4", "--starts", "2", "4"]

@@ -1,9 +1,9 @@
-"""The table of benchmarks.pruning; the benchmark itself takes minutes."""
+"""The table of benchmarks.studies.pruning; the benchmark itself takes minutes."""
 
 import subprocess
 import sys
 
-from benchmarks.pruning import COLUMNS, METHODS, table
+from benchmarks.studies.pruning import COLUMNS, METHODS, table
 from kmerge.pruning.importance import METHODS as IMPORTANCES
 from tests.documents import ROOT
 
@@ -27,6 +27,6 @@ def test_the_table_says_mean_range_median_and_shortest_time():
 def test_the_methods_of_the_table_exist():
     assert {options["importance"] for options in METHODS.values()} <= set(IMPORTANCES)
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.pruning", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "benchmarks.studies.pruning", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0 and "--seeds" in done.stdout

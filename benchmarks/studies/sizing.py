@@ -1,4 +1,4 @@
-"""What auto-sizing costs, and what it finds, on handwritten digits: `python -m benchmarks.sizing`.
+"""What auto-sizing costs, and what it finds, on handwritten digits: `python -m benchmarks.studies.sizing`.
 
 The run is that of the paper's net on scikit-learn's digits, repeated to 16x16 pixels: batch 16, Adam 4e-4, alpha 1e-4, 14
 dynamic epochs from 100 units in each of five layers, and 4 static ones. One command prints, each in a process of its own:
@@ -151,7 +151,7 @@ PARTS = {"run": run, "memory": memory}
 
 def elsewhere(backend: str, part: str, *arguments: object) -> object:
     """What a part gives in a process of its own, on a backend."""
-    command = [sys.executable, "-m", "benchmarks.sizing", "--part", part, json.dumps(arguments)]
+    command = [sys.executable, "-m", "benchmarks.studies.sizing", "--part", part, json.dumps(arguments)]
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -197,7 +197,7 @@ def _line(name: str, found: dict) -> str:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sizing", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.sizing", description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--dynamic", type=int, default=_DYNAMIC, help="dynamic epochs of a run")
     parser.add_argument("--static", type=int, default=_STATIC, help="static epochs of a run")

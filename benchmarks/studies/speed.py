@@ -1,6 +1,6 @@
 """How fast training steps are: `kmerge.fit` against `model.fit`, gates against none, `fit_many` against one at a time.
 
-    python -m benchmarks.speed --nets sine lenet --backends tensorflow jax --together 1 10 50
+    python -m benchmarks.studies.speed --nets sine lenet --backends tensorflow jax --together 1 10 50
 
 prints a Markdown table. Each net and backend is measured in a process of its own; there all
 contenders take turns, so ratios do not depend on the machine's mood as much as times do. A time is that of the fastest of
@@ -64,7 +64,7 @@ COLUMNS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.speed", description=__doc__.splitlines()[0])
     parser.add_argument("--nets", nargs="+", choices=NETS, default=["sine", "lenet"])
     parser.add_argument("--backends", nargs="+", choices=["tensorflow", "jax"], default=["tensorflow", "jax"])
     parser.add_argument("--together", nargs="*", type=int, default=[], metavar="K", help="fit_many with K models (JAX)")
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _in_process(net: str, backend: str, options: argparse.Namespace) -> dict:
-    command = [sys.executable, "-m", "benchmarks.speed", "--measure", net]
+    command = [sys.executable, "-m", "benchmarks.studies.speed", "--measure", net]
     command += ["--no-gates"] * options.no_gates
     if options.together and backend == "jax":
         command += ["--together", *map(str, options.together)]

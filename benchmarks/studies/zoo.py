@@ -1,8 +1,8 @@
 """The promises of kmerge on every network of `keras.applications`, and what keeping them costs.
 
-    python -m benchmarks.zoo --members ResNet50 NASNetLarge       # some
-    python -m benchmarks.zoo --members small                      # one of each family
-    python -m benchmarks.zoo --members all --out docs             # all of them: docs/zoo.csv and docs/zoo.md
+    python -m benchmarks.studies.zoo --members ResNet50 NASNetLarge       # some
+    python -m benchmarks.studies.zoo --members small                      # one of each family
+    python -m benchmarks.studies.zoo --members all --out docs             # all of them: docs/zoo.csv and docs/zoo.md
 
 Each member is built twice at the smallest input it takes, with random weights and statistics, in a process of its own.
 There it is traced, concatenated, permuted; one parent is selected back; half of every free space is pruned, and what is
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.zoo_page import page, read, write
+from benchmarks.studies.zoo_page import page, read, write
 
 CLASSES, BATCH = 10, 8
 
@@ -253,7 +253,7 @@ def _load_error(model, inputs, folder: Path) -> float:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code: 1 if a member failed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.zoo", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--members", nargs="+", default=["small"], choices=["all", "small", *MEMBERS], metavar="MEMBER",
         help=f"all, small (one of each family), or some of: {', '.join(MEMBERS)}",
@@ -279,7 +279,7 @@ def _in_process(name: str) -> dict:
     """One member's row; a failure is a row, too."""
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "benchmarks.zoo", "--measure", name, folder]
+        command = [sys.executable, "-m", "benchmarks.studies.zoo", "--measure", name, folder]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         return {"member": name, "problem": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]}

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from benchmarks import curves
+from benchmarks.studies import curves
 from benchmarks.suites.suite import FOLDER
 from tests.documents import ROOT
 
@@ -135,6 +135,6 @@ def test_refusals_tell_what_to_do(how, status, message, tmp_path, capsys):
 
 
 def test_help_comes_without_keras():
-    code = "import sys, benchmarks.curves; print({'keras', 'matplotlib'} & set(sys.modules))"
+    code = "import sys, benchmarks.studies.curves; print({'keras', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "set()", done.stderr

@@ -1,10 +1,10 @@
-"""One small member of each family in `keras.applications`. All members: `python -m benchmarks.zoo --members all`."""
+"""One small member of each family in `keras.applications`. All members: `python -m benchmarks.studies.zoo --members all`."""
 
 import numpy as np
 import pytest
 
 import kmerge
-from benchmarks import zoo
+from benchmarks.studies import zoo
 from tests import checks
 
 # kmerge has no rule for LayerNormalization yet.

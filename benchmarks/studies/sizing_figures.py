@@ -1,7 +1,7 @@
 """Figures of auto-sizing: how the sizes that a network finds depend on what it is given.
 
-    python -m benchmarks.sizing_figures --suite das_puzzle             # all three
-    python -m benchmarks.sizing_figures starts --suite das_cifar100 --starts 25 50 75 100 150 --data-dir DATA
+    python -m benchmarks.studies.sizing_figures --suite das_puzzle             # all three
+    python -m benchmarks.studies.sizing_figures starts --suite das_cifar100 --starts 25 50 75 100 150 --data-dir DATA
 
 - `alpha`: sizes of the layers for several strengths of the penalty; figure 1 of Cahlik, Kordik and Cepek, "Adapting the
   size of artificial neural networks using dynamic auto-sizing".
@@ -280,7 +280,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sizing_figures", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.sizing_figures", description=__doc__.splitlines()[0])
     parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"of {', '.join(FIGURES)} (default: all)")
     parser.add_argument("--suite", default="das_puzzle", help="a suite with [sizing] (default: das_puzzle)")
     parser.add_argument("--alphas", type=float, nargs="+", help="(default: .1, 1, 10 and 100 times the suite's)")

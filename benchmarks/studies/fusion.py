@@ -1,6 +1,6 @@
 """One-shot fusion of two VGG-11: how well networks that were aligned and averaged do, with and without measuring anew.
 
-    python -m benchmarks.fusion --out results/published/fusion/digits --seeds 0-9
+    python -m benchmarks.studies.fusion --out results/published/fusion/digits --seeds 0-9
 
 trains two networks per seed and fuses them by each matching of `baselines.fusion`. It writes `runs.csv`, a row per seed and
 matching, and `summary.md`: test accuracy of the fused network as it is, after `kmerge.recalibrate` (where there
@@ -61,7 +61,7 @@ COLUMNS = (*_OF_SETTING, "seed", "matching", "parent_0", "parent_1", "score", *S
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fusion", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.fusion", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for runs.csv and summary.md")
     parser.add_argument("--seeds", default="0-9", help="first-last")
     parser.add_argument("--data", choices=["digits", "fashion_mnist"], default="digits")

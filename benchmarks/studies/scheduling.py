@@ -1,6 +1,6 @@
 """What a launch costs beside its runs: many dummy runs, some of which fail or die, through the real executor.
 
-    python -m benchmarks.scheduling --runs 200 --jobs 2
+    python -m benchmarks.studies.scheduling --runs 200 --jobs 2
 
 A dummy run sleeps and writes its folder as a real one does; of every ten, one fails and one is killed by signal 9 once.
 The overhead is the time of the launch over that of the sleeps, shared evenly among the jobs, less one. Prints one line.
@@ -32,11 +32,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 1 if a run did not end as it should.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scheduling", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.scheduling", description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=200, metavar="N", help="(default: 200)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="(default: 2)")
     parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="mean of a run's sleep (default: 2)")
+    # As the executor starts a worker: that one of this file only sleeps.
+    parser.add_argument("folders", nargs="*", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--attached", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--together", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.attached:
+        work(options.folders)
+        return 0
     with tempfile.TemporaryDirectory() as folder:
         wall, slept, counts = _measured(Path(folder), options)
     overhead = wall * options.jobs / slept - 1
@@ -54,12 +61,12 @@ def _measured(folder: Path, options: argparse.Namespace) -> tuple[float, float, 
         content = {"suite": "dummy", "strategy": kinds[seed % 10], "seed": seed, "scale": 1.0, "examples": None}
         run = RunFolder.of(folder, {**content, "backend": "jax"})
         seconds = draw.uniform(0.5, 1.5) * options.seconds
-        run.create({"command": "python -m benchmarks.scheduling", "commit": "", "seconds": seconds})
+        run.create({"command": "python -m benchmarks.studies.scheduling", "commit": "", "seconds": seconds})
         runs.append(run)
         slept += seconds
     began = time.monotonic()
     environment = worker_environment("jax")
-    executor = LocalProcesses(options.jobs, environment, retries=1, module="benchmarks.scheduling_worker")
+    executor = LocalProcesses(options.jobs, environment, retries=1, module="benchmarks.studies.scheduling")
     with executor as workers:
         for _ in workers.run(batches(runs, most=10, jobs=options.jobs)):
             pass
@@ -72,10 +79,10 @@ def _measured(folder: Path, options: argparse.Namespace) -> tuple[float, float, 
     return wall, slept, counts
 
 
-def work(folders: Sequence[str]) -> None:
+def work(folders: Sequence[Path]) -> None:
     """What the dummy worker does: the runs of these folders, with events on standard output."""
     for folder in folders:
-        run = RunFolder.read(Path(folder))
+        run = RunFolder.read(folder)
         kind, seconds = run.configuration["strategy"], run.launch["seconds"]
         _tell(folder, "start")
         if kind == "dies" and not (run.path / "died").exists():
@@ -91,8 +98,8 @@ def work(folders: Sequence[str]) -> None:
         _tell(folder, "done", **result)
 
 
-def _tell(folder: str, kind: str, **detail: object) -> None:
-    print(json.dumps({"event": kind, "folder": folder, **detail}), flush=True)
+def _tell(folder: Path, kind: str, **detail: object) -> None:
+    print(json.dumps({"event": kind, "folder": str(folder), **detail}), flush=True)
 
 
 if __name__ == "__main__":

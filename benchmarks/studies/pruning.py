@@ -1,6 +1,6 @@
 """What pruning costs in accuracy and saves in parameters, multiply-accumulates, bytes and measured time.
 
-    python -m benchmarks.pruning --seeds 3
+    python -m benchmarks.studies.pruning --seeds 3
 
 trains a ResNet-8 on scikit-learn's handwritten digits, prunes it to a quarter of its multiply-accumulates by each method,
 fine-tunes, and prints a Markdown table. All rows of a seed start from one trained network and see the same number of
@@ -38,7 +38,7 @@ COLUMNS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pruning", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.pruning", description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3, help="how many networks are trained and pruned")
     parser.add_argument("--share", type=float, default=0.25, help="of the multiply-accumulates that stay")
     options = parser.parse_args(arguments)

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from baselines.fusion.model_fusion import MATCHINGS
-from benchmarks import fusion
+from benchmarks.studies import fusion
 from tests.documents import ROOT
 
 
@@ -58,6 +58,6 @@ def test_a_run_is_written_and_not_repeated(tmp_path, network):
 
 
 def test_the_command_line_needs_no_keras():
-    probe = "import sys, benchmarks.fusion as f\ntry: f.main(['--help'])\nfinally: assert 'keras' not in sys.modules"
+    probe = "import sys, benchmarks.studies.fusion as f\ntry: f.main(['--help'])\nfinally: assert 'keras' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "--seeds" in done.stdout, done.stderr

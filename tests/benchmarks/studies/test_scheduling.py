@@ -2,7 +2,7 @@
 
 import re
 
-from benchmarks import scheduling
+from benchmarks.studies import scheduling
 
 
 def test_all_dummy_runs_end_as_they_should(capsys):

@@ -31,7 +31,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-_ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.checkout import ROOT, commit
+
 _SOURCE = ("kmerge", "baselines", "benchmarks", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 _CHUNK = 1 << 20
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
@@ -145,14 +146,12 @@ def _pack(options: argparse.Namespace) -> int:
 
 def _write_source(path: Path) -> None:
     """The code, with the name of its commit: rows tell it, and there is no git there."""
-    from benchmarks.records.store import commit
-
     def chosen(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
         return None if "__pycache__" in info.name else info
 
     with tarfile.open(path, "w:gz") as archive:
         for name in _SOURCE:
-            archive.add(_ROOT / name, f"kmerge/{name}", filter=chosen)
+            archive.add(ROOT / name, f"kmerge/{name}", filter=chosen)
         content = commit().encode()
         info = tarfile.TarInfo("kmerge/COMMIT")
         info.size = len(content)

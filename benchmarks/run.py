@@ -25,9 +25,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.checkout import commit
 from benchmarks.data.datasets import IMAGES
 from benchmarks.records.results import ResultsError, read_results, write_tables
-from benchmarks.records.store import RunFolder, commit, is_disk_full
+from benchmarks.records.store import RunFolder, is_disk_full
 from benchmarks.report import write_report
 from benchmarks.runs.executors import Executor, LocalProcesses, default_jobs, worker_environment
 from benchmarks.runs.planning import (

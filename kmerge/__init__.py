@@ -7,7 +7,7 @@ from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError, Kmerg
 from kmerge.gates import ApplyGates, FoldGates, GateControl, GatePressure, HardConcreteGate, gate_optimizer, gates_of
 from kmerge.merging import MergeReport, compress, gate, merge, merge_pairwise, merge_report
 from kmerge.pruning import UnitChoice, choose_units, prune, unit_importance
-from kmerge.rules import OpaqueRule, Rule, register_rule
+from kmerge.rules import OpaqueRule, Rule, channel, consumes, produces, register_rule
 from kmerge.sizing import AutoSizer, SizingWarning
 from kmerge.spaces import ChannelSpace, ChannelSpaces, channel_spaces
 from kmerge.surgery import Plan, concatenate, grow, permute, rewrite, select
@@ -33,14 +33,16 @@ __all__ = [
     "OpaqueRule",
     "Plan",
     "Rule",
-    "SpaceExplanation",
     "SizingWarning",
+    "SpaceExplanation",
     "UnitChoice",
     "UnsupportedLayerError",
+    "channel",
     "channel_spaces",
     "choose_units",
     "compress",
     "concatenate",
+    "consumes",
     "explain",
     "fit",
     "fit_many",
@@ -56,6 +58,7 @@ __all__ = [
     "parameters",
     "permute",
     "plot",
+    "produces",
     "prune",
     "recalibrate",
     "register_rule",

@@ -41,11 +41,11 @@ class UnitRegularizer(keras.regularizers.Regularizer):
         alpha: strength, a positive number.
 
     Attributes:
-        normalise: "fan_in" if factors are divided by the number of a unit's weights, else None.
+        normalize: "fan_in" if factors are divided by the number of a unit's weights, else None.
         of_each_weight: whether the norm is a sum over weights.
     """
 
-    normalise: str | None = None
+    normalize: str | None = None
     of_each_weight = False
 
     def __init__(self, alpha: float):
@@ -62,13 +62,13 @@ class UnitRegularizer(keras.regularizers.Regularizer):
         Args:
             ranks: integer array.
             alpha: strength to take in the place of the regularizer's own.
-            fan_in: number of weights of each unit, by which the factors are divided where `normalise` asks for it.
+            fan_in: number of weights of each unit, by which the factors are divided where `normalize` asks for it.
 
         Returns:
             A float32 array of the same shape.
         """
         factors = (self.alpha if alpha is None else alpha) * self.growth(ranks)
-        return (factors / fan_in if self.normalise else factors).astype("float32")
+        return (factors / fan_in if self.normalize else factors).astype("float32")
 
     def growth(self, ranks: np.ndarray) -> np.ndarray:
         """How the strength grows with the rank."""
@@ -79,7 +79,7 @@ class UnitRegularizer(keras.regularizers.Regularizer):
         raise NotImplementedError
 
     def shrunk(self, parts: Sequence[keras.KerasTensor], amounts: keras.KerasTensor) -> list:
-        """The parts after a proximal step: what minimises `sum_j amounts[j] * norm_j` plus half the squared distance to them.
+        """The parts after a proximal step: what minimizes `sum_j amounts[j] * norm_j` plus half the squared distance to them.
 
         Args:
             parts: as in `norms`.
@@ -106,12 +106,12 @@ class WeightedL1(UnitRegularizer):
         f: how the strength grows with the rank: "identity" (the paper's), "sqrt", "square", "step" (all units alike:
             plain L1), or any function of an array of ranks that does not decrease and is 0 at 0. A function of your own
             must be registered with `keras.saving.register_keras_serializable` for the model to be saved.
-        normalise: "fan_in" divides what a unit pays by the number of its weights, so that it pays for their mean size
+        normalize: "fan_in" divides what a unit pays by the number of its weights, so that it pays for their mean size
             and the same alpha suits layers with few inputs and with many. `AutoSizer` counts the weights of a unit's
             kernels and biases at the sizes of now; in a layer it is those of the kernel, or of the bias. None is the paper's.
 
     Raises:
-        InvalidArgumentError: if alpha is not positive, f is not such a function, or normalise is something else.
+        InvalidArgumentError: if alpha is not positive, f is not such a function, or normalize is something else.
 
     Reference:
         Cahlik et al., Adapting the Size of Artificial Neural Networks Using Dynamic Auto-Sizing, 2022, equation 1.
@@ -123,12 +123,12 @@ class WeightedL1(UnitRegularizer):
         self,
         alpha: float = 2e-5,
         f: str | Callable[[np.ndarray], np.ndarray] = "identity",
-        normalise: str | None = None,
+        normalize: str | None = None,
     ):
         super().__init__(alpha)
-        if normalise not in (None, "fan_in"):
-            raise InvalidArgumentError(f'WeightedL1: normalise must be "fan_in" or None, received {normalise!r}.')
-        self.normalise = normalise
+        if normalize not in (None, "fan_in"):
+            raise InvalidArgumentError(f'WeightedL1: normalize must be "fan_in" or None, received {normalize!r}.')
+        self.normalize = normalize
         if isinstance(f, dict):
             f = keras.saving.deserialize_keras_object(f)
         if not callable(f) and f not in _GROWTHS:
@@ -147,7 +147,7 @@ class WeightedL1(UnitRegularizer):
 
     def get_config(self):
         f = keras.saving.serialize_keras_object(self.f) if callable(self.f) else self.f
-        return {**super().get_config(), "f": f, "normalise": self.normalise}
+        return {**super().get_config(), "f": f, "normalize": self.normalize}
 
 
 def _absolute(x):

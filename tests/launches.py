@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.checkout import ROOT
 from benchmarks.suites.suite import FOLDER
-from tests.documents import ROOT
 
 SMALL = ("--scale", "0.001", "--examples", "320", "--backend", "tensorflow")
 

@@ -34,7 +34,7 @@ class Entry:
 
     def __call__(self, seed: int) -> keras.Model:
         model = self.build()
-        randomise(model, seed)
+        randomize(model, seed)
         return model
 
 
@@ -51,7 +51,7 @@ def zoo(*final: str, **flags: bool) -> Callable:
     return register
 
 
-def randomise(model: keras.Model, seed: int) -> None:
+def randomize(model: keras.Model, seed: int) -> None:
     """Draw every weight of `model`, BatchNormalization and Normalization statistics included."""
     rng = np.random.default_rng([seed, 20])
     for layer in every_layer(model):

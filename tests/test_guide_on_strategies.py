@@ -4,7 +4,8 @@ import shutil
 import subprocess
 import sys
 
-from tests.documents import ROOT, blocks
+from benchmarks.checkout import ROOT
+from tests.documents import blocks
 from tests.launches import table_of
 
 

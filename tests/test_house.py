@@ -12,7 +12,8 @@ import sys
 import pytest
 
 import kmerge
-from benchmarks.studies.structure import ORDER, ROOT, imported_files, imports_of, read_files, room_of, structure_of
+from benchmarks.checkout import ROOT
+from benchmarks.studies.structure import ORDER, imported_files, imports_of, read_files, room_of, structure_of
 
 PACKAGES = tuple(ORDER)
 
@@ -48,14 +49,59 @@ def functions_of(tree):
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_rooms_import_only_rooms_before_them(package):
-    order = ORDER[package]
+    order, arrows = ORDER[package], structure_of(package).arrows
+    assert set(arrows) == set(order), "each room has its place in ORDER of benchmarks/studies/structure.py"
     wrong = [
         f"{room} imports {other}"
-        for room, others in structure_of(package).arrows.items()
+        for room, others in arrows.items()
         for other in others
-        if {room, other} <= set(order) and order.index(other) >= order.index(room)
+        if order.index(other) >= order.index(room)
     ]
     assert not wrong, wrong
+
+
+def test_one_folder_of_kmerge_imports_from_the_face_of_another():
+    wrong = [
+        f"{where(path, node)} imports {module}"
+        for path in SOURCES
+        for module, _, node in imports_of(path, TREES[path], ROOT)
+        if module.startswith("kmerge.") and module.count(".") > 1 and room_of(path, ROOT) != tuple(module.split(".")[:2])
+    ]
+    assert not wrong, wrong
+
+
+def faces():
+    """Yields (path, tree) of the `__init__` of each package and folder."""
+    return ((path, tree) for path, tree in SOURCES.items() if path.stem == "__init__")
+
+
+def test_faces_of_kmerge_only_name_things_and_the_others_hold_a_docstring_alone():
+    for path, tree in faces():
+        if room_of(path, ROOT)[0] != "kmerge":
+            assert len(tree.body) == 1 and ast.get_docstring(tree), where(path)
+            continue
+        *body, names = tree.body[1:]
+        assert all(isinstance(node, ast.ImportFrom) for node in body), where(path)
+        imported = [alias.name for node in body for alias in node.names]
+        assert ast.unparse(names.targets[0]) == "__all__" and ast.literal_eval(names.value) == sorted(imported), where(path)
+
+
+def test_every_name_in_a_face_is_used_outside_of_its_folder():
+    used = {}
+    for path in SOURCES:
+        for module, name, _ in imports_of(path, TREES[path], ROOT):
+            used.setdefault(module, set()).add(name)
+    for path, tree in faces():
+        package, *room = path.relative_to(ROOT).parent.parts
+        if package == "kmerge" and room:
+            names = set(ast.literal_eval(tree.body[-1].value))
+            unused = names - used[f"kmerge.{room[0]}"] - set(kmerge.__all__)
+            assert not unused, f"{where(path)}: {unused}"
+
+
+def test_no_module_bears_the_name_of_a_public_function():
+    functions = {name for name in kmerge.__all__ if inspect.isfunction(getattr(kmerge, name))}
+    assert not [where(path) for path in read_files(ROOT, "kmerge") if path.stem in functions]
 
 
 def test_packages_import_only_packages_before_them():
@@ -230,15 +276,6 @@ def documented_arguments(doc):
     end = next((i for i, line in enumerate(section) if line and not line.startswith(" ")), len(section))
     matches = (re.match(r" {4}(\*{0,2}\w+):", line) for line in section[:end])
     return [match[1] for match in matches if match]
-
-
-def test_all_names_exactly_what_the_package_imports():
-    tree = TREES[ROOT / "kmerge" / "__init__.py"]
-    imported = [alias.asname or alias.name for n in tree.body if isinstance(n, ast.ImportFrom) for alias in n.names]
-    assert sorted(kmerge.__all__) == sorted(imported)
-    assert len(set(imported)) == len(imported)
-    others = [node for node in tree.body if not isinstance(node, ast.ImportFrom | ast.Import | ast.Expr)]
-    assert [ast.unparse(node.targets[0]) for node in others] == ["__all__"], "kmerge/__init__.py only names things"
 
 
 def test_every_public_name_has_a_docstring():

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import kmerge
+from benchmarks.checkout import ROOT
 from kmerge.rules.rule import RULES
-from tests.documents import ROOT, blocks
+from tests.documents import blocks
 
 README = (ROOT / "README.md").read_text()
 
@@ -80,7 +81,7 @@ def options_in(text: str) -> set[str]:
 
 
 def test_every_option_in_the_readme_exists():
-    commands = re.findall(r"python -m benchmarks\.(\w+)([^\n]*)", README)
+    commands = re.findall(r"python -m benchmarks\.(\w+(?:\.\w+)*)([^\n]*)", README)
     known = {name: options_in(benchmarks("--help", module=name).stdout) for name in {name for name, _ in commands}}
     assert all(options_in(line) <= known[name] for name, line in commands)
     assert options_in(README) <= set().union(*known.values())

@@ -125,17 +125,17 @@ def match_score(model: keras.Model, other: keras.Model) -> float:
     return Pair(model, other).cosine()
 
 
-def transport(model: keras.Model, other: keras.Model, regularisation: float) -> keras.Model:
+def transport(model: keras.Model, other: keras.Model, regularization: float) -> keras.Model:
     """The other network, each of whose units is a weighted mean of its units: those that fit the place.
 
     Spaces are taken in the order in which the network makes them. The cost between two units is the squared distance
     of all weights that make or carry them and whose inputs are already transported; the plan between equal masses is
-    Sinkhorn's. Without regularisation it would be a permutation: `match(..., "transport")`.
+    Sinkhorn's. Without regularization it would be a permutation: `match(..., "transport")`.
 
     Args:
         model: gives the places.
         other: a model of the same architecture.
-        regularisation: weight of the plan's entropy, as a share of the largest cost.
+        regularization: weight of the plan's entropy, as a share of the largest cost.
 
     Returns:
         A new model. Unlike `align`'s, it does not compute what `other` computes.
@@ -143,14 +143,14 @@ def transport(model: keras.Model, other: keras.Model, regularisation: float) -> 
     Reference:
         Singh and Jaggi, Model Fusion via Optimal Transport, NeurIPS 2020, algorithm 1.
     """
-    if not regularisation > 0:
-        raise InvalidArgumentError(f"Expected a positive regularisation. Received: {regularisation!r}.")
+    if not regularization > 0:
+        raise InvalidArgumentError(f"Expected a positive regularization. Received: {regularization!r}.")
     pair = Pair(model, other)
     settled: set[str] = set()
     for name in pair.uses:
         costs = pair.costs(name, settled)
         if costs.any():  # Otherwise nothing tells its units apart, and they stay.
-            pair.move(name, sinkhorn(costs, regularisation))
+            pair.move(name, sinkhorn(costs, regularization))
         settled.add(name)
     copy = kmerge.permute(other, {})
     layers = paired_layers(model, copy)
@@ -162,12 +162,12 @@ def transport(model: keras.Model, other: keras.Model, regularisation: float) -> 
     return copy
 
 
-def sinkhorn(costs: np.ndarray, regularisation: float, iterations: int = 1000) -> np.ndarray:
+def sinkhorn(costs: np.ndarray, regularization: float, iterations: int = 1000) -> np.ndarray:
     """The entropic transport plan between equal masses, scaled so that every row sums to one.
 
     Args:
         costs: shape `(units, units)`, from 0.
-        regularisation: weight of the plan's entropy, as a share of the largest cost; .002 at least, below which its
+        regularization: weight of the plan's entropy, as a share of the largest cost; .002 at least, below which its
             exponentials underflow.
         iterations: at most.
 
@@ -177,9 +177,9 @@ def sinkhorn(costs: np.ndarray, regularisation: float, iterations: int = 1000) -
     Reference:
         Cuturi, Sinkhorn Distances, NeurIPS 2013.
     """
-    if not regularisation >= 0.002:
-        raise InvalidArgumentError(f"Expected a regularisation of .002 at least. Received: {regularisation!r}.")
-    kernel = np.exp(-costs / (regularisation * (costs.max() or 1.0)))
+    if not regularization >= 0.002:
+        raise InvalidArgumentError(f"Expected a regularization of .002 at least. Received: {regularization!r}.")
+    kernel = np.exp(-costs / (regularization * (costs.max() or 1.0)))
     columns = np.ones(len(costs))
     for _ in range(iterations):
         rows = 1 / (kernel @ columns)

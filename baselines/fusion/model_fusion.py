@@ -43,7 +43,7 @@ from kmerge.seeds import seed_of
 # Training examples on which units are correlated, and on which statistics are measured anew.
 _EXAMPLES = 2_000
 # Weight of the entropy in Sinkhorn's transport, as a share of the largest cost.
-_REGULARISATION = 0.01
+_REGULARIZATION = 0.01
 MATCHINGS = (None, *alignment.METHODS, "sinkhorn", "graphs")
 
 
@@ -65,7 +65,7 @@ def aligned_by(
     if matching is None:
         return other
     if matching == "sinkhorn":
-        return alignment.transport(model, other, _REGULARISATION)
+        return alignment.transport(model, other, _REGULARIZATION)
     if matching == "graphs":
         return alignment.align(model, other, match_graphs(model, other))
     order = alignment.match(

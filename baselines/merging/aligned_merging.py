@@ -10,7 +10,7 @@ four channels of which units 0 and 2 are nearly equal,
 
 A pair is one unit of a `kmerge.Plan`: what makes it is averaged, what reads it reads both units there. So where the two
 units are equal, nothing changes: the joint network gives the mean of the logits, as the big student of a merge does. Layers
-that normalise over units do so over all of them together, as in a merge, so there it starts near the mean.
+that normalize over units do so over all of them together, as in a merge, so there it starts near the mean.
 
 No paper describes more than that sentence. How pairs are measured, and at what value they count as nearly equal, is ours.
 

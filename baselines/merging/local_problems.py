@@ -65,7 +65,7 @@ class LocalProblem:
     def curvature(self, x: np.ndarray) -> float:
         """How steep the mean squared error is in the weights of the layers, at the most.
 
-        Gradient descent is stable at a learning rate of one over it. What a layer reads is not normalised, so the rate
+        Gradient descent is stable at a learning rate of one over it. What a layer reads is not normalized, so the rate
         that suits the whole model need not suit the problem.
 
         Args:

@@ -5,7 +5,7 @@ and the same cut, but the choice is made by the L2 magnitude of everything that 
 all epochs after the teachers' go into fine-tuning.
 
 What differs: a unit's group of weights comes from kmerge's channel spaces, not from Torch-Pruning's dependency groups;
-it holds the kernels that make the unit, those that read it, and the scales of normalisation, as there. All units of a cut
+it holds the kernels that make the unit, those that read it, and the scales of normalization, as there. All units of a cut
 go at once; output kernels are those of the mean of the networks.
 
 More than two networks share the epochs of two: each is trained for an equal part of them, so the budget stays the same.

@@ -1,7 +1,7 @@
 """Masks of weights: which are pruned, and a constraint that keeps them at zero while the others are trained.
 
 A mask is an array of 0 and 1 of a kernel's shape. The masks of a model are a list with an entry for each of
-`model.weights`, None for weights that pruning leaves alone: biases, normalisation, and the kernels of other layers than
+`model.weights`, None for weights that pruning leaves alone: biases, normalization, and the kernels of other layers than
 `KERNEL_LAYERS`.
 """
 

@@ -12,7 +12,7 @@ percentage, as in the paper's figure 4. The zeros that stay are held during fine
 
 What the paper leaves open, and what we do:
 
-- Which weights: kernels of Dense layers and convolutions, the last layer's too. Biases and normalisation stay.
+- Which weights: kernels of Dense layers and convolutions, the last layer's too. Biases and normalization stay.
 - Optimizers, epochs and rates: those of the suite. As a strategy, training takes the epochs of the teachers and the gates
   under the schedule "single", and fine-tuning those of the phase "finetune".
 - Its LeNet has 0.357 million parameters and is not described; LeNet-5 has 62,006 on CIFAR-10. The suites of the paper take

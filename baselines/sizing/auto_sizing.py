@@ -59,7 +59,7 @@ class AutoSizing:
         paper_net: whether to size the paper's own net, where the suite's is another.
         growth: "adaptive", or None for the suite's.
         proximal: whether weights shrink after each step, in the place of a penalty in the loss.
-        normalise: "fan_in" for a penalty of the mean weight of each unit, or None; of weighted L1 only.
+        normalize: "fan_in" for a penalty of the mean weight of each unit, or None; of weighted L1 only.
         factor: on the suite's alpha, where a strength means something else.
     """
 
@@ -73,7 +73,7 @@ class AutoSizing:
     paper_net: bool = False
     growth: str | None = None
     proximal: bool = False
-    normalise: str | None = None
+    normalize: str | None = None
     factor: float = 1.0
 
     def __call__(self, task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
@@ -134,11 +134,11 @@ class AutoSizing:
 
     def _sizer(self, model: keras.Model, task: Task, seed: int) -> kmerge.AutoSizer:
         settings = task.sizing
-        normalised = self.normalise and kmerge.regularizers.WeightedL1(normalise=self.normalise)
+        normalized = self.normalize and kmerge.regularizers.WeightedL1(normalize=self.normalize)
         sizer = kmerge.AutoSizer(
             model,
             alpha=self.factor * settings.alphas[self.penalty],
-            penalty=normalised or self.penalty,
+            penalty=normalized or self.penalty,
             growth=self.growth or settings.growth,
             min_growth=settings.min_growth,
             threshold=settings.threshold,

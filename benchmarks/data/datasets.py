@@ -4,7 +4,7 @@ Images are decoded once per machine into plain files, which runs map into memory
 
 The protocol, for images: the official test split is the test part (digits, which has none, gives 600 images). The
 validation part is cut from the training split by the hash of each image's pixels: it depends on no seed, and equal
-images never stand on both sides. All choices are made on it. Pixels are standardised by the mean and standard
+images never stand on both sides. All choices are made on it. Pixels are standardized by the mean and standard
 deviation per channel of the training part, or per pixel position if a suite says so. For sine, each seed has a data set
 of its own, with the same sizes. The puzzles are searched in a moment and split by the hash of each board.
 
@@ -31,8 +31,8 @@ from benchmarks.data.splits import hash_order, split
 _loaded: dict[tuple, "Dataset"] = {}
 
 NAMES = tuple(sorted((*IMAGES, *DEPTHS, "sine")))
-# What pixels are standardised by.
-STANDARDISATIONS = ("channel", "pixel")
+# What pixels are standardized by.
+STANDARDIZATIONS = ("channel", "pixel")
 # Boards of a puzzle in the training part, of ten; validation and test part have one each.
 _TRAINING_TENTHS = 8
 
@@ -44,16 +44,16 @@ class Dataset:
     Attributes:
         data: the three parts.
         outputs: how many values the network puts out.
-        black: the standardised value of a black pixel per channel; empty where inputs are no images.
+        black: the standardized value of a black pixel per channel; empty where inputs are no images.
         identity: what tells this data set from another, as JSON can hold it.
-        standardise: of photographs, mean and deviation of each channel, which networks standardise by; else None.
+        standardize: of photographs, mean and deviation of each channel, which networks standardize by; else None.
     """
 
     data: Data
     outputs: int
     black: tuple[float, ...]
     identity: dict
-    standardise: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    standardize: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
 
 def load(
@@ -63,7 +63,7 @@ def load(
     seed: int,
     examples: int | None = None,
     *,
-    standardise_by: str = "channel",
+    standardize_by: str = "channel",
     folds: int | None = None,
 ) -> Dataset:
     """A data set by name.
@@ -74,7 +74,7 @@ def load(
         cache_dir: folder of the decoded arrays.
         seed: of the replicate; sine depends on it, and the fold of cross-validation.
         examples: use this many training examples, and no more than that for validation; None for all.
-        standardise_by: "channel" or "pixel": what images share a mean and a deviation by.
+        standardize_by: "channel" or "pixel": what images share a mean and a deviation by.
         folds: cross-validate images with so many folds, of which seed modulo folds is held out; None for the protocol.
 
     Returns:
@@ -89,9 +89,9 @@ def load(
     """
     _check_name(name)
     is_plain = name in IMAGES and IMAGES[name].crop is None
-    if not is_plain and (standardise_by != "channel" or folds is not None):
+    if not is_plain and (standardize_by != "channel" or folds is not None):
         raise ValueError(
-            f"Folds and standardisation by pixel are for images that fit into memory; {name} is none of them."
+            f"Folds and standardization by pixel are for images that fit into memory; {name} is none of them."
         )
     fold = None if folds is None else (seed % folds, folds)
     if name not in IMAGES:
@@ -104,14 +104,14 @@ def load(
         digest = about["sha256"]
         if not is_plain:
             return _photographs(name, arrays, about, examples)
-        key = (name, digest, examples, standardise_by, fold)
+        key = (name, digest, examples, standardize_by, fold)
 
         def read() -> Dataset:
             train = check_examples(name, examples, folds)
-            data, black = split(arrays, IMAGES[name].validation, train, standardise_by, fold)
+            data, black = split(arrays, IMAGES[name].validation, train, standardize_by, fold)
             identity = {"name": name, "sha256": digest, "examples": train}
-            if standardise_by != "channel":
-                identity["standardise_by"] = standardise_by
+            if standardize_by != "channel":
+                identity["standardize_by"] = standardize_by
             if fold is not None:
                 identity["fold"] = list(fold)
             return Dataset(data, IMAGES[name].classes, black, identity)

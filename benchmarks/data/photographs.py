@@ -5,7 +5,7 @@
                       /info.json            their hash, and mean and deviation of each channel of the training part
 
 Training cuts a part out of a square at random (`benchmarks.data.augmentation.RandomResizedCrop`); elsewhere a network has the
-middle of it. Networks standardise pixels themselves, by the numbers of `info.json`.
+middle of it. Networks standardize pixels themselves, by the numbers of `info.json`.
 """
 
 import hashlib

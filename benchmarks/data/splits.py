@@ -1,4 +1,4 @@
-"""How images are split and standardised: by their pixels alone, so that no seed and no file order moves anything."""
+"""How images are split and standardized: by their pixels alone, so that no seed and no file order moves anything."""
 
 import hashlib
 
@@ -52,20 +52,20 @@ def split(
     arrays: dict[str, np.ndarray],
     validation: int,
     examples: int,
-    standardise_by: str,
+    standardize_by: str,
     fold: tuple[int, int] | None,
 ) -> tuple[Data, tuple[float, ...]]:
-    """The three parts of a data set of images, standardised by the statistics of the whole training part.
+    """The three parts of a data set of images, standardized by the statistics of the whole training part.
 
     Args:
         arrays: `train_images`, `train_labels`, `test_images` and `test_labels`.
         validation: how many images of the training split make the validation part.
         examples: how many training examples are used, and at most for validation.
-        standardise_by: "channel" or "pixel".
+        standardize_by: "channel" or "pixel".
         fold: which fold of how many is held out of both splits together; None for the official test split.
 
     Returns:
-        The parts, read-only, and the standardised value of a black pixel per channel, empty if there is none.
+        The parts, read-only, and the standardized value of a black pixel per channel, empty if there is none.
     """
     images, labels = arrays["train_images"], np.asarray(arrays["train_labels"])
     test_images, test_labels = arrays["test_images"], np.asarray(arrays["test_labels"])
@@ -76,7 +76,7 @@ def split(
     rest = order[validation:] if fold is None else np.delete(order, np.s_[fold[0] :: fold[1]])
     if fold is not None:
         test_images, test_labels = images[held_out], labels[held_out]
-    mean, deviation = _STATISTICS[standardise_by](images[np.sort(rest)])
+    mean, deviation = _STATISTICS[standardize_by](images[np.sort(rest)])
 
     def ready(images: np.ndarray) -> np.ndarray:
         scaled = images.astype("float32")
@@ -90,7 +90,7 @@ def split(
     parts += [ready(test_images), test_labels]
     for part in parts:
         part.flags.writeable = False
-    black = tuple(float(value) for value in -mean / deviation) if standardise_by == "channel" else ()
+    black = tuple(float(value) for value in -mean / deviation) if standardize_by == "channel" else ()
     return Data(*parts), black
 
 

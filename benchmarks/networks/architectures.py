@@ -1,4 +1,4 @@
-"""The networks of the papers' experiments, started and regularised as PyTorch does it.
+"""The networks of the papers' experiments, started and regularized as PyTorch does it.
 
 The papers' code is PyTorch, and some of its results depend on PyTorch's defaults: on the sine net, Keras' own start
 (Glorot kernels, zero biases) puts every kink of the ReLUs at x = 0 and training fails. So here:
@@ -25,7 +25,7 @@ from kmerge.seeds import seed_of
 
 
 class _TorchLayers:
-    """Applies layers that are started and regularised as PyTorch does it."""
+    """Applies layers that are started and regularized as PyTorch does it."""
 
     def __init__(self, seed: int, weight_decay: float):
         self.seed = seed
@@ -259,7 +259,7 @@ def deep_resnet(
     depth: int = 18,
     width: int = 64,
     stem: str = "cifar",
-    standardise: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+    standardize: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     widen: int = 1,
 ) -> keras.Model:
     """ResNet-18, 34, 50, 101 or 152: four stages of `width`, 2, 4 and 8 times `width` channels, as torchvision has them.
@@ -275,7 +275,7 @@ def deep_resnet(
         depth: 18, 34, 50, 101 or 152; from 50 on of bottlenecks, which stride in their 3x3 convolution.
         width: channels of the first stage, inside of bottlenecks.
         stem: "imagenet": 7x7 of stride 2, and a pooling of stride 2; "cifar": 3x3 of stride 1, for small images.
-        standardise: mean and deviation of each channel of inputs that are not standardised; None for those that are.
+        standardize: mean and deviation of each channel of inputs that are not standardized; None for those that are.
         widen: factor on the width of every stage.
 
     Returns:
@@ -294,10 +294,10 @@ def deep_resnet(
         )
     torch, width, (block, stages) = _TorchLayers(seed, weight_decay), widen * width, _DEEP[depth]
     x = inputs = keras.Input(input_shape, name="input")
-    if standardise is not None:
-        scale = [1 / deviation for deviation in standardise[1]]
-        offset = [-mean / deviation for mean, deviation in zip(*standardise, strict=True)]
-        x = layers.Rescaling(scale, offset, name="standardise")(x)
+    if standardize is not None:
+        scale = [1 / deviation for deviation in standardize[1]]
+        offset = [-mean / deviation for mean, deviation in zip(*standardize, strict=True)]
+        x = layers.Rescaling(scale, offset, name="standardize")(x)
     x = torch.conv_norm(x, width, *((3, 1) if stem == "cifar" else (7, 2)), "stem")
     x = layers.Activation("relu", name="stem_relu")(x)
     if stem == "imagenet":

@@ -2,7 +2,7 @@
 
 Reference: Cahlik, Kordik and Cepek, "Adapting the size of artificial neural networks using dynamic auto-sizing", section
 IV.A, and the authors' public TensorFlow code. Kernels start LeCun-normal, those of the output Glorot-uniform, biases zero.
-There is no BatchNormalization, no weight decay and no augmentation; inputs are standardised.
+There is no BatchNormalization, no weight decay and no augmentation; inputs are standardized.
 
 What differs: the output gives logits, its softmax is in the loss. `Flatten` goes over channels last, which only renumbers
 the inputs of the layer behind it. Each weight and each dropout draws from a seed of its layer's name.

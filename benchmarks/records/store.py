@@ -31,12 +31,10 @@ import csv
 import errno
 import fcntl
 import hashlib
-import importlib.metadata
 import io
 import itertools
 import json
 import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -329,24 +327,6 @@ def write_csv(path: Path, columns: tuple[str, ...], rows: list[Mapping[str, Any]
     for row in rows:
         writer.writerow({k: json_text(v) if isinstance(v, (dict, list)) else v for k, v in row.items()})
     write_atomically(path, text.getvalue())
-
-
-def commit() -> str:
-    """What `git describe` says of the checkout that this code is run from; where that is none, what `benchmarks.pack`
-    wrote into the source that it packed, or the version of the package."""
-    root = Path(__file__).resolve().parents[2]
-    if (root / ".git").exists():
-        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--tags"]
-        with contextlib.suppress(OSError):
-            process = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-            if process.returncode == 0:
-                return process.stdout.strip()
-    with contextlib.suppress(OSError):
-        return (root / "COMMIT").read_text().strip()
-    try:
-        return f"kmerge {importlib.metadata.version('kmerge')}"
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def json_text(content: Any, **how: Any) -> str:

@@ -82,7 +82,7 @@ class Comparison:
         return text
 
 
-def summarise(values: Sequence[float]) -> Summary:
+def summarize(values: Sequence[float]) -> Summary:
     """Summary of the values.
 
     Raises:

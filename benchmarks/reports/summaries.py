@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.records.results import HIGHER_IS_BETTER, Row, is_number
-from benchmarks.reports.statistics import Comparison, compare_all, summarise
+from benchmarks.reports.statistics import Comparison, compare_all, summarize
 
 SUMMARY_COLUMNS = (
     "suite",
@@ -125,7 +125,7 @@ def comparison_rows(suite: str, protocol: str, compared: Iterable[Comparison]) -
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:
     """Minimum, maximum, median, mean and standard deviation; None for that of one value."""
-    s = summarise(values)
+    s = summarize(values)
     numbers = (s.minimum, s.maximum, s.median, s.mean, None if math.isnan(s.std) else s.std)
     return dict(zip(SPREAD, numbers, strict=True))
 

@@ -7,8 +7,6 @@ each with its state, in one file that is replaced as a whole. It holds numbers a
 A state is taken up only by the phase that left it: same place in the list, same settings, same version of all code.
 """
 
-import functools
-import hashlib
 import io
 import json
 import time
@@ -21,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from baselines.protocol.strategy import TrainingRecord, TrainingState
+from benchmarks.checkout import code_digest
 from benchmarks.records.store import hash_of, json_text, write_atomically
 
 NAME = "checkpoint.npz"
@@ -28,7 +27,6 @@ NAME = "checkpoint.npz"
 SECONDS_BETWEEN_WRITES = 5.0
 # Where writing is slow, it takes no larger share of the time than this.
 _SHARE_OF_WRITING = 0.05
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 class Checkpoint:
@@ -124,13 +122,3 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     write_atomically(path, buffer.getvalue())
-
-
-@functools.cache
-def code_digest() -> str:
-    """A hash of all code that a run may use."""
-    digest = hashlib.sha256()
-    for package in ("kmerge", "baselines", "benchmarks"):
-        for path in sorted((_ROOT / package).rglob("*.py")):
-            digest.update(path.relative_to(_ROOT).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()

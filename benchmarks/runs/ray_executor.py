@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.checkout import ROOT
 from benchmarks.records.store import RunFolder
 from benchmarks.runs.executors import Event, LocalProcesses, default_jobs, fair_share, next_batch, worker_environment
 from benchmarks.runs.planning import UsageError
 
-_ROOT = Path(__file__).resolve().parents[2]
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
@@ -64,7 +64,7 @@ class RayTasks:
         import ray
 
         _check_address(self.address)
-        environment = {"env_vars": {"PYTHONPATH": str(_ROOT)}}
+        environment = {"env_vars": {"PYTHONPATH": str(ROOT)}}
         try:
             ray.init(self.address, logging_level=logging.ERROR, log_to_driver=False, runtime_env=environment)
         except (ConnectionError, ValueError, RuntimeError) as error:

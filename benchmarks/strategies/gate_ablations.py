@@ -167,7 +167,7 @@ class _BeforeNorm(GatePlacement):
         widths = {name: len(gate.kept()) for name, gate in merged.gates.items()}
         super().__init__(layout, merged.walked.model, widths, first.start, first.sampling, seed=0)
         self.gates = {name: HardConcreteGate.from_config(gate.get_config()) for name, gate in merged.gates.items()}
-        self.before = np.concatenate([x.units for x in _normalised(layout).values()])
+        self.before = np.concatenate([x.units for x in _normalized(layout).values()])
 
     def apply(self, placed, operation, tensors):
         if isinstance(operation, keras.layers.BatchNormalization):
@@ -180,7 +180,7 @@ class _BeforeNorm(GatePlacement):
         return operation, found
 
 
-def _normalised(layout: Layout) -> dict:
+def _normalized(layout: Layout) -> dict:
     """The entries that each BatchNormalization reads, by the path of the layer."""
     norm = keras.layers.BatchNormalization
     calls = layout.calls.values()
@@ -204,7 +204,7 @@ def before_norm(big: keras.Model) -> keras.Model:
         InvalidArgumentError: if there is no BatchNormalization to stand before.
     """
     merged = read_merge(big)
-    check_normalised(merged.walked)
+    check_normalized(merged.walked)
     layout = Layout(merged.walked, merged.plan)
     placement = _BeforeNorm(merged, layout)
     gated, layers = build(layout, Gating(placement.start, placement.apply, placement.inside), name=big.name)
@@ -214,7 +214,7 @@ def before_norm(big: keras.Model) -> keras.Model:
     return gated
 
 
-def check_normalised(walked: Trace) -> None:
+def check_normalized(walked: Trace) -> None:
     """Refuses a network in which no units that may go pass a BatchNormalization.
 
     Args:
@@ -251,8 +251,8 @@ def after_norm(trained: keras.Model, big: keras.Model) -> keras.Model:
     _copy_weights(trained, copy)
     merged, source = read_merge(copy), read_merge(trained).gates
     layout = Layout(merged.walked, merged.plan)
-    normalised = _normalised(layout)
-    before = np.concatenate([x.units for x in normalised.values()])
+    normalized = _normalized(layout)
+    before = np.concatenate([x.units for x in normalized.values()])
     values = {}
     for name, gate in merged.gates.items():
         entries = layout.entries_of(name)
@@ -261,7 +261,7 @@ def after_norm(trained: keras.Model, big: keras.Model) -> keras.Model:
             gate.loc.assign(_OPEN + np.isin(np.arange(gate.units), source[name].kept()))
         else:
             gate.set_weights(source[name].get_weights())
-    for path, x in normalised.items():
+    for path, x in normalized.items():
         layer = merged.layers[path]
         gates = np.maximum([values.get(entry, 1.0) for entry in x.units.tolist()], _LEAST)
         layer.moving_mean.assign(np.asarray(layer.moving_mean) / gates)

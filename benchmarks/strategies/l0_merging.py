@@ -15,7 +15,7 @@ from baselines.protocol.strategy import Outcome, Stages
 from baselines.protocol.task import Budget, Task
 from baselines.protocol.teachers import shared_among, train_teacher
 from baselines.single.single_model import train_one
-from benchmarks.strategies.gate_ablations import ARRANGEMENTS, check_normalised, constant_pressure, with_learned_beta
+from benchmarks.strategies.gate_ablations import ARRANGEMENTS, check_normalized, constant_pressure, with_learned_beta
 from kmerge.merging import read_merge
 from kmerge.seeds import seed_of
 from kmerge.spaces import trace
@@ -54,7 +54,7 @@ class L0Merge:
         """See `Strategy`."""
         control = self.control or task.gates.control
         if self.arrangement == "before_norm":
-            check_normalised(trace(task.build(seed_of("target"))))
+            check_normalized(trace(task.build(seed_of("target"))))
         if self.constant:
             task = replace(task, gates=constant_pressure(task.gates, budget.gates))
         trained = [train_teacher(task, budget, seed, number, stages) for number in range(2)]

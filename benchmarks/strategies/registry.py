@@ -49,7 +49,7 @@ _VARIANTS = {
     # The factors on alpha bring the penalty of each to the scale of the suites' strengths.
     "auto_sizing_proximal": {"proximal": True, "factor": 1000.0},
     "auto_sizing_adaptive": {"growth": "adaptive"},
-    "auto_sizing_fan_in": {"normalise": "fan_in", "factor": 1500.0},
+    "auto_sizing_fan_in": {"normalize": "fan_in", "factor": 1500.0},
     "auto_sizing_no_growth": {**_FOUND, "grow": False},
     "auto_sizing_no_growth_no_finetuning": {**_FOUND, "grow": False, "finetune": False},
     "static_weighted_l1_finetuned": _FIXED,

@@ -24,10 +24,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.checkout import code_digest, commit
 from benchmarks.data.cache import DataMissingError
-from benchmarks.records.store import commit, hash_of, json_text, read_json, write_atomically, write_csv
+from benchmarks.records.store import hash_of, json_text, read_json, write_atomically, write_csv
 from benchmarks.run import DATA_MISSING, DONE, USAGE
-from benchmarks.runs.checkpoints import code_digest
 from benchmarks.runs.planning import UsageError, parse_seeds
 from benchmarks.runs.stages import StageCache
 from benchmarks.suites.suite import Suite, SuiteError, load_suite

@@ -19,7 +19,7 @@ import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from benchmarks.reports.statistics import compare_all, summarise
+from benchmarks.reports.statistics import compare_all, summarize
 
 STATES = {"fused": "as fused", "recalibrated": "and recalibrated", "tuned": "and fine-tuned"}
 NAMES = {
@@ -142,7 +142,7 @@ def table(rows: list[dict]) -> str:
 def _cell(values: list[float]) -> str:
     if not values:
         return ""
-    found = summarise(values)
+    found = summarize(values)
     return f"{found.mean:.1f} (std {found.std:.1f}, n = {found.n})"
 
 
@@ -227,7 +227,7 @@ def _task(setting: Setting, seed: int, data_dir: str | None):
     def build(number: int, widen: int = 1):
         return vgg11((32, 32, 1), 10, number, batch_norm=batch_norm, width=setting.width, widen=widen)
 
-    # Without normalisation the larger step diverges in some seeds.
+    # Without normalization the larger step diverges in some seeds.
     teacher = Phase(0.05 if batch_norm else 0.01, 0.9, 32, drops=(0.75,))
     return Task(
         name=f"fusion_{setting.data}",

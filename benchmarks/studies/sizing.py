@@ -29,7 +29,7 @@ _LAYERS = ("conv1", "conv2", "conv3", "conv4", "dense")
 
 
 def digits(seed: int = 0) -> tuple:
-    """Training and validation data: 1,437 and 360 standardised images of 16x16 pixels."""
+    """Training and validation data: 1,437 and 360 standardized images of 16x16 pixels."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.checkout import ROOT
 
 # The order of the house: a package imports only packages before it, and a room only rooms of its package before it.
 ORDER: dict[str, tuple[str, ...]] = {
@@ -25,8 +25,8 @@ ORDER: dict[str, tuple[str, ...]] = {
         "__init__", "protocol", "single", "fusion", "pruning", "merging", "distillation", "sizing",
     ),
     "benchmarks": (
-        "__init__", "command_line", "data", "networks", "strategies", "suites", "records", "reports", "runs", "report",
-        "run", "tune", "pack", "studies",
+        "__init__", "checkout", "data", "networks", "strategies", "suites", "records", "reports", "runs",
+        "report", "run", "tune", "pack", "studies",
     ),
 }  # fmt: skip
 

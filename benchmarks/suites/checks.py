@@ -23,7 +23,7 @@ KEYS = (
     "dataset",
     "metric",
     "augmentation",
-    "standardise_by",
+    "standardize_by",
     "folds",
     "seeds",
     "strategies",
@@ -40,13 +40,13 @@ KEYS = (
 )
 # What no run depends on.
 LAUNCH_KEYS = ("description", "seeds", "strategies", "runs_per_process", "published", "tuning")
-_FOR_IMAGES = ("standardise_by", "folds")
+_FOR_IMAGES = ("standardize_by", "folds")
 _OPTIONAL = (*_FOR_IMAGES, "sizing", "teacher", "teacher_data", "published", "tuning")
 _TEACHER_KEYS = ("architecture", "epochs", "phase")
 # Into how many parts training data are cut for teachers.
 TEACHER_PARTS = {"all": 1, "halves": 2}
-# The suite says the target; strategies ask for wider networks, and data for how inputs are standardised.
-_NOT_OPTIONS = ("widen", "standardise")
+# The suite says the target; strategies ask for wider networks, and data for how inputs are standardized.
+_NOT_OPTIONS = ("widen", "standardize")
 _PENALTIES = ("weighted_l1", "l21", "linf1", "l1")
 
 
@@ -110,7 +110,7 @@ def check_content(where: str, content: dict[str, Any]) -> None:
         _check_in(f"{where}, strategies", strategy, list(STRATEGIES))
     _check_launch(where, content["seeds"], content["runs_per_process"])
     _check_published(f"{where}, [[published]]", content.get("published", []))
-    _check_in(f"{where}, standardise_by", content.get("standardise_by", "channel"), datasets.STANDARDISATIONS)
+    _check_in(f"{where}, standardize_by", content.get("standardize_by", "channel"), datasets.STANDARDIZATIONS)
     _check_in(f"{where}, teacher_data", content.get("teacher_data", "all"), TEACHER_PARTS)
     _check_folds(where, content)
     _check_named(f"{where}, [architecture]", content["architecture"])
@@ -163,8 +163,8 @@ def _check_folds(where: str, content: Mapping[str, Any]) -> None:
     is_images = content["dataset"] in datasets.IMAGES
     if not is_images and (set(_FOR_IMAGES) & content.keys()):
         raise SuiteError(f"{where}: {' and '.join(_FOR_IMAGES)} are for images, not {content['dataset']!r}.")
-    if content["augmentation"] == "shift_and_flip" and content.get("standardise_by", "channel") != "channel":
-        raise SuiteError(f"{where}: augmentation shifts in black pixels, which have no one value if standardised by pixel.")
+    if content["augmentation"] == "shift_and_flip" and content.get("standardize_by", "channel") != "channel":
+        raise SuiteError(f"{where}: augmentation shifts in black pixels, which have no one value if standardized by pixel.")
 
 
 def _check_sizing(where: str, table: object) -> None:

@@ -13,7 +13,6 @@ With `based_on` a file says only what differs from another suite.
 This file imports neither Keras nor data until `Suite.task` or `Suite.prepare` is called.
 """
 
-import hashlib
 import importlib
 import importlib.util
 import json
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from baselines.protocol.task import BigTeacher, Budget, GateSettings, Phase, SizingSettings, Task
+from benchmarks.checkout import SIZING_CODE, TRAINING_CODE, digest_of
 from benchmarks.data import datasets
 from benchmarks.strategies.registry import SIZING
 from benchmarks.suites.checks import (
@@ -44,26 +44,6 @@ PAPER = ":paper"
 _NOT_INHERITED = ("published", "tuning")
 # Names of the suites that come with the benchmark.
 SUITES = tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
-# The code that a trained network depends on.
-_TRAINING_CODE = (
-    "kmerge.seeds",
-    "kmerge.training.backend",
-    "kmerge.training.fitting.loop",
-    "kmerge.training.fitting.checks",
-    "kmerge.training.fitting.data",
-    "kmerge.training.fitting",
-    "baselines.protocol.schedules",
-    "baselines.protocol.phases",
-    "benchmarks.data.puzzles",
-    "benchmarks.data.splits",
-    "benchmarks.data.photographs",
-    "benchmarks.data.tfds_builders.squares",
-    "benchmarks.data.cache",
-    "benchmarks.data.datasets",
-    "benchmarks.data.augmentation",
-    "benchmarks.networks.auto_sizing_nets",
-    "benchmarks.networks.architectures",
-)
 
 
 @dataclass(frozen=True)
@@ -184,7 +164,7 @@ class Suite:
                 cache_dir,
                 seed,
                 examples,
-                standardise_by=self.definition.get("standardise_by", "channel"),
+                standardize_by=self.definition.get("standardize_by", "channel"),
                 folds=self.folds,
             )
         except ValueError as error:
@@ -229,8 +209,8 @@ class Suite:
 
         name = check_architecture(f"suite {self.name}, [{where}]", architecture, ARCHITECTURES)
         options = {key: value for key, value in architecture.items() if key != "name"}
-        if dataset.standardise is not None:
-            options["standardise"] = dataset.standardise
+        if dataset.standardize is not None:
+            options["standardize"] = dataset.standardize
         return partial(ARCHITECTURES[name], dataset.data.x_val.shape[1:], dataset.outputs, **options)
 
     def _sizing(self, dataset: datasets.Dataset, seed: int) -> SizingSettings | None:
@@ -241,7 +221,7 @@ class Suite:
         if net is not None:
             net = self._builder(dataset, "sizing.net", net)
             net(seed)
-        return SizingSettings(**settings, net=net, code=_sizing_digest())
+        return SizingSettings(**settings, net=net, code=digest_of(*SIZING_CODE))
 
     def _gates(self, budget: Budget) -> GateSettings:
         from kmerge import GatePressure, HardConcreteGate
@@ -271,7 +251,7 @@ class Suite:
         return {
             "data": dataset.identity,
             **{key: self.definition[key] for key in ("metric", "augmentation", "architecture")},
-            "code": _code_digest(),
+            "code": digest_of(*TRAINING_CODE),
             "versions": {name: importlib.import_module(name).__version__ for name in ("keras", "numpy", backend)},
             "precision": keras.config.dtype_policy().name,
             "devices": sorted({device.partition(":")[0] for device in keras.distribution.list_devices()}),
@@ -281,22 +261,6 @@ class Suite:
 def _phase(settings: Mapping[str, Any], epochs: int) -> Phase:
     drops, warmup = tuple(drop / epochs for drop in settings["drops"]), settings.get("warmup", 0) / epochs
     return Phase(**settings | {"drops": drops, "warmup": warmup})
-
-
-def _sizing_digest() -> str:
-    """A hash of all that auto-sizing may use: it rewrites networks, so all of kmerge."""
-    digest = hashlib.sha256()
-    root = Path(__file__).parents[2]
-    for path in (*sorted((root / "kmerge").rglob("*.py")), *sorted((root / "baselines" / "sizing").rglob("*.py"))):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _code_digest() -> str:
-    digest = hashlib.sha256()
-    for module in _TRAINING_CODE:
-        digest.update(Path(importlib.util.find_spec(module).origin).read_bytes())
-    return digest.hexdigest()
 
 
 def suite_content(path: Path) -> dict[str, Any]:

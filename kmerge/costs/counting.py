@@ -1,7 +1,7 @@
 """What is counted: the parameters and the multiply-accumulates of a model.
 
 A *multiply-accumulate* (MAC) is one `a += w * x`. Only layers that mix units are counted: a Dense layer from 3 to 4
-units costs 12, a 3x3 convolution from 3 to 4 channels on a 5x5 output 3*3*3*4 * 5*5 = 2,700. Biases, normalisation,
+units costs 12, a 3x3 convolution from 3 to 4 channels on a 5x5 output 3*3*3*4 * 5*5 = 2,700. Biases, normalization,
 activations, pooling and gates cost about one operation per value and are left out, as the literature does. One training
 step costs about three forward passes: one forward, two backward.
 

@@ -28,7 +28,7 @@ class LayerShare:
 
     Attributes:
         layer: its path.
-        roles: "input" (is the model's input), "makes", "carries" (holds weights for each unit), "normalises" (over
+        roles: "input" (is the model's input), "makes", "carries" (holds weights for each unit), "normalizes" (over
             all units together), "ties", "mixes"; or "passes" alone.
         parameters: how many of its weights go if one unit goes.
     """
@@ -168,8 +168,8 @@ def _roles_at(walked: Trace, record: Record, space: ChannelSpace) -> Iterator[st
     carried = any(a.role == "channel" and np.isin(a.units, space.units).any() for a in _axes(walked, path))
     if path in space.owners:
         yield "makes"
-    if record.rule.normalises:
-        yield "normalises"
+    if record.rule.normalizes:
+        yield "normalizes"
     elif carried:
         yield "carries"
     if path in space.ties:

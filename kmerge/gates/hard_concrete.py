@@ -50,7 +50,7 @@ class HardConcreteGate(keras.layers.Layer):
     with beta = 2/3, gamma = -.1, zeta = 1.1. In inference it is `clip(sigmoid(loc) * (zeta - gamma) + gamma, 0, 1)`.
     The layer must be called once per forward pass and its mask given to every consumer: each call draws another mask.
 
-    A training call adds the loss `pressure * d^2 + multiplier * d + polarisation * mean(P * (1 - P))`, where
+    A training call adds the loss `pressure * d^2 + multiplier * d + polarization * mean(P * (1 - P))`, where
     `P = P(g > 0)` and `d = mean(P) - target`. Its three weights start at 0 and are set by `GatePressure`. The loss is
     not added in inference, so that a validation loss stays comparable while the pressure rises.
 
@@ -127,7 +127,7 @@ class HardConcreteGate(keras.layers.Layer):
         self.loc = self._weight(GATE_WEIGHT, (self.units,), lambda shape, dtype: self._initial_loc(), trainable=True)
         self.pressure = self._weight("pressure")
         self.multiplier = self._weight("multiplier")
-        self.polarisation = self._weight("polarisation")
+        self.polarization = self._weight("polarization")
         self.hardness = self._weight("hardness")
         self.chosen = self._weight("chosen", (self.units,))
 
@@ -158,7 +158,7 @@ class HardConcreteGate(keras.layers.Layer):
         return (
             self.pressure * ops.square(distance)
             + self.multiplier * distance
-            + self.polarisation * ops.mean(is_open * (1 - is_open))
+            + self.polarization * ops.mean(is_open * (1 - is_open))
         )
 
     def compute_output_shape(self, input_shape):

@@ -1,4 +1,4 @@
-"""Normalisation over gated units: each unit counts as much as its gate is open.
+"""Normalization over gated units: each unit counts as much as its gate is open.
 
 With the gates g the mean over units is sum(g x) / sum(g). So where gates are exactly 0 and 1, the layer does to the
 open units what a plain one would do that has only these: cutting the others off changes nothing.
@@ -30,13 +30,13 @@ class _Gated:
         return [axis % len(x.shape) for axis in axes]
 
     def _mean(self, x, gates):
-        """The mean over the normalised axes, weighted by the gates; both float32."""
+        """The mean over the normalized axes, weighted by the gates; both float32."""
         axes = self._axes(x)
         weights = gates * ops.ones_like(x) if len(axes) > 1 else gates
         return ops.sum(x * gates, axes, keepdims=True) / ops.maximum(ops.sum(weights, axes, keepdims=True), _TINY)
 
     def _per_unit(self, weight, x):
-        """A weight with an axis of size 1 for each axis of `x` that is not normalised over."""
+        """A weight with an axis of size 1 for each axis of `x` that is not normalized over."""
         axes = self._axes(x)
         return ops.reshape(ops.cast(weight, "float32"), [x.shape[i] if i in axes else 1 for i in range(len(x.shape))])
 

@@ -22,13 +22,13 @@ from kmerge.errors import InvalidArgumentError
 from kmerge.gates.hard_concrete import HardConcreteGate, gates_of
 from kmerge.gates.optimizer import GateOptimizer
 
-_STATE = ("pressure", "multiplier", "polarisation", "hardness")
+_STATE = ("pressure", "multiplier", "polarization", "hardness")
 
 
 class GateControl:
     """A rule that sets the state of the gates at the borders of epochs. `epoch` counts from 0 to `epochs` - 1.
 
-    The state: `gate.pressure`, `gate.multiplier`, `gate.polarisation`, `gate.hardness`, all variables, and
+    The state: `gate.pressure`, `gate.multiplier`, `gate.polarization`, `gate.hardness`, all variables, and
     `gate.choose()`. It is 0 when epoch 0 begins. Subclass it for a rule of your own.
     """
 
@@ -78,17 +78,17 @@ class LagrangianControl(GateControl):
     Args:
         rho: weight of the square, from the first step on.
         eta: after each epoch `mu += eta * d`.
-        polarisation: weight of `mean(P * (1 - P))` in the last epoch.
+        polarization: weight of `mean(P * (1 - P))` in the last epoch.
     """
 
     rho: float = 10.0
     eta: float = 0.5
-    polarisation: float = 0.05
+    polarization: float = 0.05
 
     def before_epoch(self, gates, epoch, epochs):
         for gate in gates:
             gate.pressure.assign(self.rho)
-            gate.polarisation.assign(self.polarisation * (epoch + 1) / epochs)
+            gate.polarization.assign(self.polarization * (epoch + 1) / epochs)
 
     def after_epoch(self, gates, epoch, epochs):
         for gate in gates:

@@ -65,8 +65,8 @@ def refuse_split_sharing(model: keras.Model) -> None:
                     )  # fmt: skip
 
 
-def _normalising(walked: Trace) -> list[Record]:
-    return [record for record in walked.records.values() if record.rule.normalises]
+def _normalizing(walked: Trace) -> list[Record]:
+    return [record for record in walked.records.values() if record.rule.normalizes]
 
 
 def _paths(records: Iterable[Record]) -> str:
@@ -75,10 +75,10 @@ def _paths(records: Iterable[Record]) -> str:
 
 
 def warn_of_joint_statistics(walked: Trace, stacklevel: int) -> None:
-    """Warns of layers that will normalise over the units of all parents together."""
-    if found := _normalising(walked):
+    """Warns of layers that will normalize over the units of all parents together."""
+    if found := _normalizing(walked):
         warnings.warn(
-            f"The layers {_paths(found)} normalise over the open units of all parents together, so that cutting closed "
+            f"The layers {_paths(found)} normalize over the open units of all parents together, so that cutting closed "
             "ones changes nothing. Therefore the big student starts near the mean of the parents, not at it. Training "
             "repairs this; kmerge.concatenate is exact.",
             UserWarning,
@@ -94,7 +94,7 @@ def warn_of_undecided(
     data: np.ndarray | Sequence[np.ndarray] | None,
     stacklevel: int,
 ) -> None:
-    """Warns if normalised channels have gates between 0 and 1, or others than the kept are open: no weight holds that.
+    """Warns if normalized channels have gates between 0 and 1, or others than the kept are open: no weight holds that.
 
     Args:
         walked: the walk of the parent.
@@ -109,17 +109,17 @@ def warn_of_undecided(
         chosen = np.isin(np.arange(gate.units), keep[name])
         away[name] = float(np.max(np.abs(gate.values() - chosen)))
     distances = {}
-    for i, record in enumerate(_normalising(walked)):
+    for i, record in enumerate(_normalizing(walked)):
         spaces = {names[number] for number in np.unique(walked.space_of[record.inputs[0].units])}
         distances[i] = max([away[name] for name in spaces & away.keys()], default=0.0)
-    found = [record for i, record in enumerate(_normalising(walked)) if distances[i] > _DECIDED]
+    found = [record for i, record in enumerate(_normalizing(walked)) if distances[i] > _DECIDED]
     if not found:
         return
     measured = (
         "pass data= to measure by how much" if data is None else f"by {_change(*models, data):.1e} of their largest"
     )
     warnings.warn(
-        f"The layers {_paths(found)} normalise over channels whose gates are up to {max(distances.values()):.2g} away from "
+        f"The layers {_paths(found)} normalize over channels whose gates are up to {max(distances.values()):.2g} away from "
         f"the choice of 0 or 1, which no weight can hold. So the cut changes the outputs: {measured}. Train with "
         "kmerge.GatePressure('fade'), whose gates end at 0 and 1; or fine-tune the result.",
         UserWarning,

@@ -50,7 +50,7 @@ def compress(
         InvalidArgumentError: if `big` was not made by `merge`, or `keep` names an unknown space or a wrong number of units.
 
     Warns:
-        UserWarning: if the gates were never trained, so that the choice is random; if a layer normalises over channels
+        UserWarning: if the gates were never trained, so that the choice is random; if a layer normalizes over channels
             whose gates are not 0 or 1, with the change that this makes where there is data.
 
     Reference:

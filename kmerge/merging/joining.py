@@ -67,7 +67,7 @@ def merge(
 
     Warns:
         UserWarning: if the architecture cannot hold the parents' mean, as with BatchNormalization right on an input; if
-            a layer normalises over channels, which it does over those of all parents together.
+            a layer normalizes over channels, which it does over those of all parents together.
 
     Reference:
         Pašen & Boža 2024, section 2.1 and 2.2.

@@ -87,7 +87,7 @@ def choose_units(
             budget limits these, cannot be counted.
 
     Reference:
-        The mean as normaliser of global rankings: Fang et al., DepGraph, CVPR 2023.
+        The mean as normalizer of global rankings: Fang et al., DepGraph, CVPR 2023.
     """
     budget = _checked(importance, budget, selection, multiple)
     walked = trace(model)

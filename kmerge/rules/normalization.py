@@ -16,7 +16,7 @@ from kmerge.rules.site import Site
 
 
 def require_axis(site: Site, axis: int | Sequence[int], x: Labels) -> None:
-    """Refuses a normalisation over an axis on which the channels do not lie."""
+    """Refuses a normalization over an axis on which the channels do not lie."""
     axes = [a % len(x.shape) for a in (axis if isinstance(axis, (list, tuple)) else [axis])]
     if axes != [x.axis]:
         site.refuse(f"it works on axis {axis}, but the channels lie on axis {x.axis} of shape {x.shape}.",
@@ -35,7 +35,7 @@ class BatchNormalizationRule(Rule):
 
 @rules_for(layers.GroupNormalization)
 class GroupNormalizationRule(Rule):
-    """A group is normalised as a whole, so it is one unit: groups can be kept or dropped, exactly."""
+    """A group is normalized as a whole, so it is one unit: groups can be kept or dropped, exactly."""
 
     def walk(self, site, x):
         require_axis(site, site.layer.axis, x)
@@ -76,9 +76,9 @@ class NormalizationRule(Rule):
 
 
 class NormalisingRule(Rule):
-    """Layers that normalise over the channels, alone or with other axes, and hold weights for each."""
+    """Layers that normalize over the channels, alone or with other axes, and hold weights for each."""
 
-    normalises = True
+    normalizes = True
     may_lose = True
     weights: tuple[str, ...] = ()
 
@@ -86,9 +86,9 @@ class NormalisingRule(Rule):
         axis = site.layer.axis
         axes = [a % len(x.shape) for a in (axis if isinstance(axis, (list, tuple)) else [axis])]
         if x.axis not in axes:
-            site.refuse(f"it normalises over axis {axis}, but the channels lie on axis {x.axis} of shape {x.shape}.",
+            site.refuse(f"it normalizes over axis {axis}, but the channels lie on axis {x.axis} of shape {x.shape}.",
                         f"Use axis={x.axis}.")  # fmt: skip
-        x = site.normalise(x)
+        x = site.normalize(x)
         for name in self.weights:
             site.weight(name, *[channel(x.units) if a == x.axis else None for a in axes])
         return x

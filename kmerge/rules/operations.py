@@ -113,7 +113,7 @@ class FinalSoftmaxRule(Rule):
 
     def walk(self, site, x):
         if not site.final:
-            site.refuse("it normalises over channels inside the model.", "Only the last operation may do so.")
+            site.refuse("it normalizes over channels inside the model.", "Only the last operation may do so.")
         return x
 
 

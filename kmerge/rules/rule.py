@@ -25,17 +25,38 @@ from kmerge.rules.site import Site
 
 
 def consumes(units: np.ndarray) -> Axis:
-    """A weight axis that mixes the units of an input."""
+    """A weight axis that mixes the units of an input, such as axis 0 of a Dense kernel.
+
+    Args:
+        units: integer array with one unit for each position of the axis: the labels of that input, `x.units`.
+
+    Returns:
+        The axis, to be handed to `site.weight`.
+    """
     return Axis("consumes", units)
 
 
 def produces(units: np.ndarray) -> Axis:
-    """A weight axis that makes the units of an output."""
+    """A weight axis that makes the units of an output, such as the last axis of a Dense kernel.
+
+    Args:
+        units: integer array with one unit for each position of the axis: those that the layer makes, from `site.own`.
+
+    Returns:
+        The axis, to be handed to `site.weight`.
+    """
     return Axis("produces", units)
 
 
 def channel(units: np.ndarray) -> Axis:
-    """A weight axis with one value for each unit that passes."""
+    """A weight axis with one value for each unit that passes, such as gamma of BatchNormalization.
+
+    Args:
+        units: integer array with one unit for each position of the axis: the labels of the input that passes, `x.units`.
+
+    Returns:
+        The axis, to be handed to `site.weight`.
+    """
     return Axis("channel", units)
 
 
@@ -44,14 +65,14 @@ class Rule:
 
     # Whether it only applies an activation: one that ends the model stands behind the mean of logits.
     is_activation = False
-    # Whether it normalises over units, so that a cut changes what is left of them.
-    normalises = False
+    # Whether it normalizes over units, so that a cut changes what is left of them.
+    normalizes = False
     # Whether it runs as it is, on units that stay as they are.
     is_opaque = False
     # Whether it can do without some or all of the units that it reads.
     may_lose = False
     # The layer class that stands for this one in a big student, where it mixes units inside itself. It has the same
-    # weights. If it normalises, it is called on `[x, gates]`; if it uses `Site.consume_inside`, it takes `head_gates`, of
+    # weights. If it normalizes, it is called on `[x, gates]`; if it uses `Site.consume_inside`, it takes `head_gates`, of
     # shape (batch or 1, units mixed inside), as a further argument of its call.
     gated: type | None = None
     # Whether the layer takes the masks off the tensors that it reads, so that whoever reads these later finds none.

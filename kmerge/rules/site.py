@@ -68,10 +68,10 @@ class Site:
         """
         raise NotImplementedError
 
-    def normalise(self, x: Labels) -> Labels:
-        """Declares that the layer normalises over all units of `x` together and holds weights for each, which passes.
+    def normalize(self, x: Labels) -> Labels:
+        """Declares that the layer normalizes over all units of `x` together and holds weights for each, which passes.
 
-        Returns `x` with the units of each source in a row, where each source is normalised by a layer of its own.
+        Returns `x` with the units of each source in a row, where each source is normalized by a layer of its own.
         """
         raise NotImplementedError
 

@@ -79,7 +79,7 @@ def check_proximal(penalty: UnitRegularizer, paths: UnitPaths, names: Sequence[s
         if scaled is not None and any(path.maker in spaces[name].owners for name in names):
             _refuse(
                 "proximal",
-                f"False with {kind.__name__} where a normalisation scales units, as {scaled} does: gamma and beta weigh "
+                f"False with {kind.__name__} where a normalization scales units, as {scaled} does: gamma and beta weigh "
                 "differently in its norm, so that the proximal step has no closed form; take weighted_l1",
                 True,
             )

@@ -81,7 +81,7 @@ class WorkingModel:
     Args:
         geometry: the labels of the model that is sized.
         room: by space, how many units it has room for.
-        penalised: the paths of units and the regularizer; None for a plain model.
+        penalized: the paths of units and the regularizer; None for a plain model.
         arguments: of `compile`.
         proximal: whether the penalty shrinks weights after each step, and is no part of the loss.
 
@@ -96,7 +96,7 @@ class WorkingModel:
         self,
         geometry: Geometry,
         room: Mapping[str, int],
-        penalised: tuple[UnitPaths, UnitRegularizer] | None,
+        penalized: tuple[UnitPaths, UnitRegularizer] | None,
         arguments: Mapping,
         proximal: bool = False,
     ):
@@ -108,8 +108,8 @@ class WorkingModel:
         verify(self.plain, layout, self.layers)
         self.penalty, self.trained = None, self.plain
         optimizer = fresh_optimizer(arguments["optimizer"]) if arguments else None
-        if penalised is not None:
-            paths, regularizer = penalised
+        if penalized is not None:
+            paths, regularizer = penalized
             terms = Terms(paths, geometry, room, self.layers, regularizer).all()
             units = sum(room.values())
             if proximal:

@@ -1,8 +1,8 @@
 """The penalty on units inside a model that is being sized: a layer whose factors change without a new program.
 
-A unit whose scale is set by no normalisation pays for its weights and its bias. One that is normalised pays for its
+A unit whose scale is set by no normalization pays for its weights and its bias. One that is normalized pays for its
 effective weights, `gamma * w / std`, and for beta: their gradient goes to gamma and beta only, as the scale of w is divided
-out. So the penalty is that of the network with its normalisations folded in.
+out. So the penalty is that of the network with its normalizations folded in.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +37,7 @@ class Term:
         parts: gives arrays that each hold weights of all units, of the shape (weights of a unit, positions).
         units: for each position, the place of its unit among those of all spaces; the place behind the last for none.
         members: the weights that the penalty moves.
-        kernels: of a normalisation, gives the norms of the kernels that gamma, the first member, stands for; else None.
+        kernels: of a normalization, gives the norms of the kernels that gamma, the first member, stands for; else None.
     """
 
     parts: Callable[[], list]
@@ -106,7 +106,7 @@ class Terms:
         self._layers, self._regularizer = layers, regularizer
 
     def all(self) -> list[Term]:
-        """Every term: those of layers whose scale counts, then those of normalisations."""
+        """Every term: those of layers whose scale counts, then those of normalizations."""
         direct: dict[tuple, None] = {}
         scaled: dict[str, dict] = {}
         for path in self._paths.paths:

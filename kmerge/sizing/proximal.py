@@ -27,7 +27,7 @@ from kmerge.sizing.penalties import Member, Term, parts_of
 class ProximalSteps:
     """The amounts by which the weights of a model's units shrink, and where they are.
 
-    Behind a normalisation gamma shrinks by the norm of its effective kernel, as it was when the factors were set.
+    Behind a normalization gamma shrinks by the norm of its effective kernel, as it was when the factors were set.
 
     Args:
         terms: the terms of the penalty.

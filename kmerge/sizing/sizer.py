@@ -61,7 +61,7 @@ class AutoSizer:
             least 3/4 of the new units stayed is offered twice as many the next time, one of which at most 1/4 stayed half as
             many, but always one, and never more than it has. The first offer is a fifth.
         min_growth: but at least so many; of an adaptive growth, in the first period only.
-        threshold: tau: a unit stays if its largest weight, bias included, is at least so large. Behind a normalisation
+        threshold: tau: a unit stays if its largest weight, bias included, is at least so large. Behind a normalization
             its effective weight counts, and not the bias. New units have fresh weights times tau.
         period: epochs from one growth to the next.
         period_steps: steps from one growth to the next, in the place of epochs: what sizes depend on is how many steps units
@@ -78,7 +78,7 @@ class AutoSizer:
             learning rate times what their unit pays, and stop at exactly zero (soft thresholding; of whole units with
             "l21"). Then units go that are zero, and the threshold is only the size of new ones. As with decoupled weight
             decay, Adam does not rescale the amounts, so alpha must be larger: on handwritten digits a thousand times. Behind a
-            normalisation gamma and beta shrink. Losses in logs are without a penalty.
+            normalization gamma and beta shrink. Losses in logs are without a penalty.
         spaces: names of the spaces to size, or of layers that make them; by default all that can be.
         seed: of new units, and of the order of the data.
 

@@ -95,8 +95,8 @@ class SizingState:
             return self.threshold
         if role == "channel":
             return self.threshold if path in scales and layer.weights[index] is find_weight(layer, "gamma") else 1.0
-        normalised = [self.paths.scale_of(p) is not None for p in self.paths.paths if p.maker == path]
-        return 1.0 if normalised and all(normalised) else self.threshold
+        normalized = [self.paths.scale_of(p) is not None for p in self.paths.paths if p.maker == path]
+        return 1.0 if normalized and all(normalized) else self.threshold
 
     def prune(self, min_units: int) -> dict[str, np.ndarray]:
         """Drops the units below the threshold, or with proximal steps those that are zero; returns what is kept.
@@ -160,7 +160,7 @@ class SizingState:
         return silent, why
 
     def _feeds(self, key: Key) -> bool:
-        """Whether a weight is a kernel that makes units, or the scale of a normalisation."""
+        """Whether a weight is a kernel that makes units, or the scale of a normalization."""
         path, index = key
         layer = self.paths.walked.layers[path]
         return len(layer.weights[index].shape) > 1 or layer.weights[index] is find_weight(layer, "gamma")
@@ -230,8 +230,8 @@ class SizingState:
         return model.plain
 
     def _built(self, room: Mapping[str, int], plain: bool) -> WorkingModel:
-        penalised = None if plain else (self.paths, self.regularizer)
-        model = WorkingModel(self.geometry, room, penalised, self.arguments, self.proximal)
+        penalized = None if plain else (self.paths, self.regularizer)
+        model = WorkingModel(self.geometry, room, penalized, self.arguments, self.proximal)
         if self.others is None:
             self._adopt(model)
         return model

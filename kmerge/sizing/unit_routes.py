@@ -1,9 +1,9 @@
-"""How a unit's weights reach the layers that mix it: by themselves, or through a normalisation that sets their scale.
+"""How a unit's weights reach the layers that mix it: by themselves, or through a normalization that sets their scale.
 
     Conv2D -> ReLU -> Conv2D                          the kernel and the bias say how large the unit is
     Conv2D -> BatchNormalization -> ReLU -> Conv2D    the kernel's scale is divided out, gamma says how large it is
 
-The *effective weight* of a unit is what its weights would be with normalisations folded in: `gamma * w / std`. A path
+The *effective weight* of a unit is what its weights would be with normalizations folded in: `gamma * w / std`. A path
 goes from a layer that makes the unit to one that mixes it, and passes layers that hold a weight for each unit. Where
 paths meet in an addition a unit is as large as on the largest of them, in a product as on the smallest.
 
@@ -23,7 +23,7 @@ from kmerge.rules import Axis
 from kmerge.sizing.weights import Key, SizedWeights
 from kmerge.spaces import Trace, walk_calls
 
-_NORMALISATIONS = (keras.layers.BatchNormalization, keras.layers.GroupNormalization)
+_NORMALIZATIONS = (keras.layers.BatchNormalization, keras.layers.GroupNormalization)
 _NOISE = (keras.layers.GaussianNoise, keras.layers.AlphaDropout)
 _PRODUCTS = ("Multiply",)
 
@@ -96,7 +96,7 @@ class UnitPaths:
         else:
             sums = frozenset(p for v in values if not v.product for p in v.parts)
             merged = Meeting(sums | frozenset(v for v in values if v.product))
-        if self.is_normalisation(path) or self.holds_kernel(path):
+        if self.is_normalization(path) or self.holds_kernel(path):
             merged = merged.then(path)
         return [merged] * len(call.outputs)
 
@@ -109,17 +109,17 @@ class UnitPaths:
             for axis in axes
         )
 
-    def is_normalisation(self, path: str) -> bool:
+    def is_normalization(self, path: str) -> bool:
         """Whether a layer sets the scale of units."""
-        return isinstance(self.walked.layers[path], _NORMALISATIONS)
+        return isinstance(self.walked.layers[path], _NORMALIZATIONS)
 
     def holds_kernel(self, path: str) -> bool:
         """Whether a layer passes units and multiplies each by weights, as a depthwise convolution does."""
-        return not self.is_normalisation(path) and bool(self.kernels(path, "channel"))
+        return not self.is_normalization(path) and bool(self.kernels(path, "channel"))
 
     def scale_of(self, path: UnitPath) -> str | None:
-        """The last normalisation on a path, which says how large its units are; None if there is none."""
-        return next((p for p in reversed(path.passes) if self.is_normalisation(p)), None)
+        """The last normalization on a path, which says how large its units are; None if there is none."""
+        return next((p for p in reversed(path.passes) if self.is_normalization(p)), None)
 
     def kernels(self, path: str, role: str) -> list[str]:
         """The names of a layer's weights, of more than one axis or named gamma, with an axis of this role."""
@@ -135,15 +135,15 @@ class UnitPaths:
         found = self.walked.spaces[space]
         if not found.selectable:
             return found.reason
-        if "normalised" in found.facts:
-            return "its units are normalised together, so that each changes all others"
+        if "normalized" in found.facts:
+            return "its units are normalized together, so that each changes all others"
         makers = [p for p in self.paths if p.maker in found.owners]
         if not makers:
             return "no kernel makes its units for another layer to read"
         for p in makers:
             scale = self.scale_of(p)
             if scale is not None and find_weight(self.walked.layers[scale], "gamma") is None:
-                return f"{scale} normalises its units and has no scale (scale=False) that could shrink"
+                return f"{scale} normalizes its units and has no scale (scale=False) that could shrink"
         return None
 
 
@@ -171,7 +171,7 @@ class EffectiveWeights:
         self._count = sum(weights.sizes.values())
 
     def sizes(self) -> dict[str, np.ndarray]:
-        """By space, the effective weight of each unit; the bias counts where no normalisation follows."""
+        """By space, the effective weight of each unit; the bias counts where no normalization follows."""
         total = np.full(self._count, np.nan)
         for meeting in self._paths.meetings:
             total = np.fmax(total, self._of_meeting(meeting))
@@ -201,7 +201,7 @@ class EffectiveWeights:
         scaled = self._paths.scale_of(path) is not None
         value = self.largest(path.maker, "produces", with_bias=not scaled)
         for layer in path.passes:
-            if self._paths.is_normalisation(layer):
+            if self._paths.is_normalization(layer):
                 value = value * self.scales(layer)
             else:
                 value = value * self.largest(layer, "channel")
@@ -218,7 +218,7 @@ class EffectiveWeights:
         return result
 
     def scales(self, path: str) -> np.ndarray:
-        """By how much a normalisation multiplies each unit: |gamma| / std."""
+        """By how much a normalization multiplies each unit: |gamma| / std."""
         layer, result = self._paths.walked.layers[path], np.full(self._count, np.nan)
         values, units = self._rows(path, "gamma", "channel")
         scale = np.abs(values[:, 0])
@@ -258,7 +258,7 @@ def spaces_with_a_constant(paths: UnitPaths) -> list[str]:
             found.extend(x.units for x, value in zip(record.inputs, values, strict=True) if value)
         if paths.makes(path):
             value = _gives(call, False)
-        elif paths.is_normalisation(path):
+        elif paths.is_normalization(path):
             value = False
         elif type(call.operation).__name__ == "Multiply" and len(values) > 1:
             value = all(values)

@@ -262,10 +262,10 @@ def _grouped(owned: dict, facts: Incidence, count: int) -> np.ndarray:
     for axis in owned.values():
         _split(labels, *np.unique(axis, return_counts=True))
     noted = [(fact, np.unique(units)) for fact, units in facts.items()]
-    # A gather of what is then normalised keeps sources apart. It may lose all it reads, so it sets no units apart.
-    normalised = {units.tobytes() for fact, units in noted if fact[0] == "normalised"}
+    # A gather of what is then normalized keeps sources apart. It may lose all it reads, so it sets no units apart.
+    normalized = {units.tobytes() for fact, units in noted if fact[0] == "normalized"}
     for fact, units in noted:
-        whole = fact[0] == "gather" and units.tobytes() in normalised
+        whole = fact[0] == "gather" and units.tobytes() in normalized
         if fact[0] in ("input", "output", "slice", "gather", "fixed") and not whole:
             _split(labels, units)
     while True:

@@ -181,9 +181,9 @@ class TraceSite(Site):
         self.notes.tie(grid, np.broadcast_to(grid[:1], grid.shape), self.path)
         return grid
 
-    def normalise(self, x):
+    def normalize(self, x):
         x = self.hold(x)
-        self.notes.note(("normalised", self.path), x.units)
+        self.notes.note(("normalized", self.path), x.units)
         self.curve(x)
         return x
 

@@ -155,7 +155,7 @@ class _Builder:
         operation = called = self._operation(placed, prefix, record.path, None if gates is None else record.rule.gated)
         if self.gating:
             called, tensors = self.gating.apply(placed, operation, tensors)
-        if gates is not None and record.rule.normalises:
+        if gates is not None and record.rule.normalizes:
             tensors = [[tensors[0], gates]]
         elif gates is not None:
             called = functools.partial(called, head_gates=gates)
@@ -163,8 +163,8 @@ class _Builder:
             return record.rule.replay(record.call, called, tensors, placed.picks)
 
     def _gates_inside(self, placed: Placed):
-        """The gates of units that a layer mixes inside itself; those of a normalisation lie as its input's channels do."""
-        if not placed.record.rule.normalises:
+        """The gates of units that a layer mixes inside itself; those of a normalization lie as its input's channels do."""
+        if not placed.record.rule.normalizes:
             return None if placed.inside is None else self.gating.inside(placed.inside)
         (x,) = placed.inputs
         gates = self.gating.inside(x.units)

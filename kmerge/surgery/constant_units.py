@@ -46,9 +46,9 @@ def fold_constants(
     """
     shifts: dict[str, list] = {}
     why = {
-        space.name: "its units are normalised together"
+        space.name: "its units are normalized together"
         for space in walked.spaces.selectable
-        if "normalised" in space.facts and dead[space.units].any()
+        if "normalized" in space.facts and dead[space.units].any()
     }
     readers = [
         record
@@ -124,7 +124,7 @@ def _constants(layer: keras.Layer, values: np.ndarray, positions: np.ndarray, ke
 
 
 def _add(shift: np.ndarray, record: Record, walked: Trace, layers: Mapping) -> str | None:
-    """Adds to a layer's outputs, in its bias or in the normalisation behind it; why that is impossible, or None."""
+    """Adds to a layer's outputs, in its bias or in the normalization behind it; why that is impossible, or None."""
     layer = layers[record.path]
     if layer.use_bias:
         layer.bias.assign(_array(layer.bias) + shift)

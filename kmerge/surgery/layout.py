@@ -305,7 +305,7 @@ class LayoutSite(Site):
         self._arrange(x, grid.ravel())
         return grid
 
-    def normalise(self, x):
+    def normalize(self, x):
         x, plan = self.hold(x), self.layout.plan
         group = np.minimum(self.layout.source_of(x.units), plan.sources + 1)
         group = np.maximum(group, 1) if plan.sources == 1 else group
@@ -313,7 +313,7 @@ class LayoutSite(Site):
         if not plan.apart or len(present) < 2:
             return x
         if present[0] == 0:
-            self.refuse("it normalises channels of one source together with channels that all sources share.",
+            self.refuse("it normalizes channels of one source together with channels that all sources share.",
                         "Give each source its own, with copied_inputs or entries of the plan.")  # fmt: skip
         reads = [np.flatnonzero(group == g) for g in present]
         self._run_apart(present, [{self._index(x): (x.axis, positions)} for positions in reads])

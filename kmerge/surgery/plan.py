@@ -19,7 +19,7 @@ class Plan:
             of spaces that are not listed.
         copied_inputs: numbers of the inputs that are copied for each source behind the input.
         averaged_outputs: numbers of the outputs that are averaged behind the layer that makes them.
-        apart: whether a layer that normalises over units does so once for each source, or over all of them together.
+        apart: whether a layer that normalizes over units does so once for each source, or over all of them together.
     """
 
     sources: int

@@ -93,7 +93,7 @@ def needs_mean(space: ChannelSpace) -> bool:
 def select(model: keras.Model, keep: Mapping[str, object]) -> keras.Model:
     """Keeps some units of some spaces and drops the others.
 
-    A layer that normalises over units, such as LayerNormalization, normalises over those that are left: where it drops
+    A layer that normalizes over units, such as LayerNormalization, normalizes over those that are left: where it drops
     some of its units but not all of one source, the others change.
 
     Args:

@@ -172,7 +172,7 @@ def fit_many(
     seeds: Sequence[int] | None = None,
     augments: Sequence[keras.Layer] | None = None,
 ) -> list[keras.callbacks.History]:
-    """Train models of one architecture together in one vectorised program: each as `fit` would alone, up to rounding.
+    """Train models of one architecture together in one vectorized program: each as `fit` would alone, up to rounding.
 
     Ten small nets keep a GPU about as busy as one does, so they take about as long. Needs the JAX backend.
 

@@ -202,7 +202,7 @@ class JaxProgram(_Program):
         """Trace and compile for pieces of data and orders of these shapes, without a step."""
         steps = _stateless_steps(self._model(), self._training, self._augments[0])
         steps, self._compiled = jax.jit(_of_all(steps, self._own, len(self._variables))), {}
-        # Of a single step, what LLVM optimises further takes as long to compile again and makes nothing faster.
+        # Of a single step, what LLVM optimizes further takes as long to compile again and makes nothing faster.
         options = {"xla_backend_optimization_level": 2} if self.steps_per_call else None
         for data, orders in pieces:
             shapes = {(orders.shape, b.shape, r.shape): (b, r) for b, r in self._calls(orders)}

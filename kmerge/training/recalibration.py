@@ -4,7 +4,7 @@ Surgery on channels changes what a BatchNormalization sees, and its moving mean 
 may be so far off that the network's outputs are useless until they are measured again.
 
 The statistics that fit a network are a fixed point: each layer's moving mean and variance are the mean and variance
-of its input, over all data and all calls of the layer, when every layer normalises with its own moving statistics. The
+of its input, over all data and all calls of the layer, when every layer normalizes with its own moving statistics. The
 input of the second layer depends on the statistics of the first, so one pass is not enough. A pass that measures all
 layers at once makes at least one more layer along each path exact, and changes nothing more when all are.
 
@@ -40,7 +40,7 @@ class _Measuring(keras.layers.BatchNormalization):
             )
 
         self.count, self.mean, self.squares = state("count"), state("mean", units), state("squares", units)
-        # 1 while each batch is normalised with its own statistics, 0 while with the moving ones.
+        # 1 while each batch is normalized with its own statistics, 0 while with the moving ones.
         self.by_batch = state("by_batch")
 
     def call(self, inputs, training=None, mask=None):

@@ -1,4 +1,8 @@
-"""Makes the files of this folder: `python -m tests.saved.recipe FOLDER`, with the version that is to be remembered."""
+"""Makes the files of this folder: `python -m tests.saved.recipe FOLDER`, with the version that is to be remembered.
+
+Those here are of the last version whose code lay in one flat folder. One word in them is younger: the penalty in sizer.npz
+says `normalize` where that version wrote `normalise`.
+"""
 
 import sys
 from pathlib import Path

@@ -17,7 +17,7 @@ from baselines.protocol.task import BigTeacher, Budget
 from benchmarks.networks.architectures import mlp, resnet
 from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites.suite import load_suite
-from tests.models import randomise
+from tests.models import randomize
 from tests.tiny_tasks import Shelf, with_test_data
 
 BUDGET = Budget(teacher=2, gates=1, finetune=1, single=6)
@@ -49,7 +49,7 @@ def classifier(seed, width=6, activation=None, dropout=0.0):
     x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
     x = keras.layers.Dropout(dropout, seed=seed)(x)
     model = keras.Model(inputs, keras.layers.Dense(3, activation=activation)(x))
-    randomise(model, seed)
+    randomize(model, seed)
     return model
 
 

@@ -250,10 +250,10 @@ def test_wrong_arguments_are_refused(arguments, message):
         match(network("mlp"), network("mlp", 1), *arguments)
 
 
-@pytest.mark.parametrize("regularisation", [0, -1, 0.001, float("nan")])
-def test_an_impossible_regularisation_is_refused(regularisation):
-    with pytest.raises(kmerge.InvalidArgumentError, match=f"Received: {regularisation}"):
-        transport(network("mlp"), network("mlp", 1), regularisation)
+@pytest.mark.parametrize("regularization", [0, -1, 0.001, float("nan")])
+def test_an_impossible_regularization_is_refused(regularization):
+    with pytest.raises(kmerge.InvalidArgumentError, match=f"Received: {regularization}"):
+        transport(network("mlp"), network("mlp", 1), regularization)
 
 
 def test_weights_that_are_not_finite_are_refused():

@@ -126,5 +126,5 @@ def test_cifar10_vgg11_has_the_papers_network():
     model = vgg11((32, 32, 3), 10, 1, **{k: v for k, v in definition["architecture"].items() if k != "name"})
     assert {weight.name for weight in model.weights} == {"kernel"}  # no biases, no BatchNormalization
     assert model.count_params() == 9_222_848
-    normalised = vgg11((32, 32, 3), 10, 1, batch_norm=True)
-    assert {weight.name for weight in normalised.weights} > {"gamma", "beta", "moving_mean"}
+    normalized = vgg11((32, 32, 3), 10, 1, batch_norm=True)
+    assert {weight.name for weight in normalized.weights} > {"gamma", "beta", "moving_mean"}

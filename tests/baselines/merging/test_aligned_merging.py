@@ -10,7 +10,7 @@ from baselines.merging.aligned_merging import gate_the_rest, join, nearly_equal
 from tests import checks
 from tests.models import ZOO, example_inputs
 
-# One with a shared layer, a residual stream, a depthwise convolution, joins, nesting: none normalises over units.
+# One with a shared layer, a residual stream, a depthwise convolution, joins, nesting: none normalizes over units.
 NAMES = ["mlp", "lenet", "resnet20", "vgg11_bn", "densenet", "mobilenet_se", "siamese", "nested_two_deep", "sequential"]
 
 

@@ -13,7 +13,7 @@ from baselines.protocol.task import Budget
 from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites.suite import load_suite
 from tests.checks import relative_error
-from tests.models import randomise
+from tests.models import randomize
 from tests.tiny_tasks import with_test_data
 
 BUDGET = Budget(teacher=2, gates=1, finetune=2, single=7)
@@ -28,7 +28,7 @@ def residual(seed):
     x = keras.layers.Add(name="add")([x, y])
     x = keras.layers.Flatten(name="flatten")(keras.layers.ReLU(name="relu")(x))
     model = keras.Model(inputs, keras.layers.Dense(3, name="logits")(x))
-    randomise(model, seed)
+    randomize(model, seed)
     return model
 
 

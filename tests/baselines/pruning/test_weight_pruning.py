@@ -15,7 +15,7 @@ from baselines.pruning.weight_pruning import METHODS, prune_weights, pruning_cur
 from benchmarks.networks.architectures import deep_resnet, lenet, resnet
 from benchmarks.suites.suite import load_suite
 from tests import checks
-from tests.models import ZOO, example_inputs, randomise
+from tests.models import ZOO, example_inputs, randomize
 
 every_method = pytest.mark.parametrize("method", METHODS)
 
@@ -171,7 +171,7 @@ def convolutional(padding, size=3, use_bias=True, between=()):
         x = keras.layers.Activation("sigmoid")(x)
     x = keras.layers.Dense(7, "relu")(keras.layers.Flatten()(keras.layers.MaxPooling2D()(x)))
     model = keras.Model(inputs, keras.layers.Dense(3)(x))
-    randomise(model, 4)
+    randomize(model, 4)
     return model
 
 
@@ -206,7 +206,7 @@ def test_removal_is_exact(model):
         (lambda: convolutional("same"), "pads its input"),
         (lambda: convolutional("valid", use_bias=False), "no bias, and no BatchNormalization"),
         (lambda: convolutional("valid", between=(keras.layers.ZeroPadding2D,)), "differ from place to place"),
-        (lambda: convolutional("valid", between=(keras.layers.LayerNormalization,)), "normalised together"),
+        (lambda: convolutional("valid", between=(keras.layers.LayerNormalization,)), "normalized together"),
     ],
 )
 def test_removal_that_is_not_exact_says_so(model, why):
@@ -245,7 +245,7 @@ def test_units_that_nobody_reads_go_without_a_trace_in_every_kind_of_network():
 
 def test_a_residual_stream_dies_only_where_all_its_makers_are_silent():
     model = resnet((8, 8, 1), 10, 1, depth=8, width=4)
-    randomise(model, 1)
+    randomize(model, 1)
     stream = kmerge.channel_spaces(model)["stem"]
     assert len(stream.owners) == 2
     first, second = (model.get_layer(path) for path in stream.owners)

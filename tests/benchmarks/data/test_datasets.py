@@ -48,7 +48,7 @@ def test_sine_has_one_data_set_per_seed():
         assert np.isin(x, first.x_train).mean() < 0.01  # float32 has few enough values for a chance hit or two
 
 
-def test_digits_are_split_and_standardised(cache):
+def test_digits_are_split_and_standardized(cache):
     dataset = datasets.load("digits", None, cache, seed=3)
     assert [x.shape for x, _ in parts(dataset.data)] == [(900, 8, 8, 1), (297, 8, 8, 1), (600, 8, 8, 1)]
     assert dataset.outputs == 10
@@ -78,7 +78,7 @@ def test_digits_pair_images_with_their_labels(cache):
     assert [label_of[image.tobytes()] for image in images] == labels.tolist()
 
 
-def test_fewer_examples_keep_the_test_part_and_the_standardisation(cache):
+def test_fewer_examples_keep_the_test_part_and_the_standardization(cache):
     whole = datasets.load("digits", None, cache, seed=3)
     few = datasets.load("digits", None, cache, seed=3, examples=100)
     assert (len(few.data.x_train), len(few.data.x_val), len(few.data.x_test)) == (100, 100, 600)
@@ -114,13 +114,13 @@ def test_folds_hold_out_every_image_once(cache):
     assert sum(map(len, held_out)) == len(set.union(*held_out)) == 1797
 
 
-def test_pixels_are_standardised_each_for_itself(cache):
-    dataset = datasets.load("digits", None, cache, seed=0, standardise_by="pixel")
+def test_pixels_are_standardized_each_for_itself(cache):
+    dataset = datasets.load("digits", None, cache, seed=0, standardize_by="pixel")
     x = dataset.data.x_train
     np.testing.assert_allclose(x.mean(axis=0), 0, atol=1e-5)
     deviation = x.std(axis=0)
     np.testing.assert_allclose(deviation[deviation > 0], 1, rtol=1e-5)  # some pixels are always black
-    assert dataset.black == () and dataset.identity["standardise_by"] == "pixel"
+    assert dataset.black == () and dataset.identity["standardize_by"] == "pixel"
 
 
 def test_cached_arrays_are_mapped_bytes(cache):

@@ -95,11 +95,11 @@ def test_the_hash_of_the_pixels_says_what_is_for_validation(stored):
 
 def test_networks_are_told_the_statistics_of_the_training_part(stored):
     dataset = load(stored)
-    mean, deviation = dataset.standardise
+    mean, deviation = dataset.standardize
     np.testing.assert_allclose(mean, dataset.data.x_train.mean(axis=(0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(deviation, dataset.data.x_train.std(axis=(0, 1, 2)), rtol=1e-6)
     assert len(load(stored, examples=2).data.x_train) == 2
-    assert load(stored, examples=2).standardise == dataset.standardise
+    assert load(stored, examples=2).standardize == dataset.standardize
 
 
 def test_a_second_reading_gives_the_same_files(stored, tmp_path):
@@ -218,11 +218,11 @@ def test_a_network_is_trained_on_photographs_end_to_end(suite, stored):
     assert all(np.isfinite(row["loss"]) for row in outcome.history)
 
 
-def test_a_network_standardises_and_its_surgery_keeps_that(suite, stored):
+def test_a_network_standardizes_and_its_surgery_keeps_that(suite, stored):
     task = suite.task(0, *stored)
     first, second = task.build(1), task.build(2)
-    mean, deviation = (np.float32(value) for value in load(stored).standardise)
-    inside = keras.Model(first.input, first.get_layer("standardise").output)
+    mean, deviation = (np.float32(value) for value in load(stored).standardize)
+    inside = keras.Model(first.input, first.get_layer("standardize").output)
     expected = (task.data.x_val.astype("float32") - mean) / deviation
     np.testing.assert_allclose(inside(task.data.x_val), expected, atol=1e-5)
     both = (first(task.data.x_val) + second(task.data.x_val)) / 2

@@ -1,4 +1,4 @@
-"""The benchmark's networks: sizes of the papers, PyTorch's start, padding, decay and normalisation."""
+"""The benchmark's networks: sizes of the papers, PyTorch's start, padding, decay and normalization."""
 
 import keras
 import numpy as np
@@ -171,7 +171,7 @@ def test_wrong_sizes_are_refused():
         ARCHITECTURES["vgg11"]((28, 28, 1), 10, 1)
 
 
-def test_vgg11_without_normalisation_starts_with_a_signal():
+def test_vgg11_without_normalization_starts_with_a_signal():
     """PyTorch's default start shrinks it by four orders of magnitude, and the network then learns nothing for long."""
     model = ARCHITECTURES["vgg11"]((32, 32, 3), 10, 1, width=16)
     images = np.random.default_rng(0).normal(size=(32, 32, 32, 3)).astype("float32")

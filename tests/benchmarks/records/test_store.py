@@ -129,7 +129,7 @@ def test_a_write_that_finds_no_room_leaves_the_old_file(tmp_path):
     code = """
 import resource, signal, sys
 from pathlib import Path
-from benchmarks import store
+from benchmarks.records import store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
@@ -147,7 +147,7 @@ def test_eight_processes_write_one_table_and_their_own_runs(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from benchmarks import results, store
+from benchmarks.records import results, store
 for seed in range(int(sys.argv[2]) * 10, int(sys.argv[2]) * 10 + 10):
     run = store.RunFolder.of(Path(sys.argv[1]), {"suite": "s", "strategy": "a", "seed": seed})
     run.create({})
@@ -167,7 +167,7 @@ def test_two_processes_train_a_stage_once_and_a_killed_one_leaves_no_lock(tmp_pa
     code = """
 import sys, time
 from pathlib import Path
-from benchmarks import store
+from benchmarks.records import store
 folder = Path(sys.argv[1])
 with store.locked(folder / "lock"):
     print("holds", flush=True)
@@ -185,8 +185,3 @@ with store.locked(folder / "lock"):
     killed.communicate()
     texts = sorted(process.communicate(timeout=60)[0] for process in others)
     assert texts == ["holds\n", "holds\ntrained\n"]
-
-
-def test_commit_names_the_checkout():
-    text = store.commit()
-    assert text and "\n" not in text

@@ -13,18 +13,18 @@ from benchmarks.reports import statistics
 
 
 def test_summary_of_known_values():
-    assert statistics.summarise([3.0, 1.0, 2.0, 10.0]) == statistics.Summary(4, 1.0, 10.0, 2.5, 4.0, math.sqrt(50 / 3))
+    assert statistics.summarize([3.0, 1.0, 2.0, 10.0]) == statistics.Summary(4, 1.0, 10.0, 2.5, 4.0, math.sqrt(50 / 3))
 
 
 def test_summary_of_one_value_has_no_deviation():
-    summary = statistics.summarise([0.5])
+    summary = statistics.summarize([0.5])
     assert (summary.n, summary.minimum, summary.maximum, summary.median, summary.mean) == (1, 0.5, 0.5, 0.5, 0.5)
     assert math.isnan(summary.std)
 
 
 def test_summary_of_nothing_is_refused():
     with pytest.raises(ValueError, match="at least one value"):
-        statistics.summarise([])
+        statistics.summarize([])
 
 
 @pytest.mark.parametrize("n", [6, 10, 30, 60])

@@ -163,7 +163,7 @@ def test_checkpoints_are_written_seldom(tmp_path, monkeypatch):
 WORKER = """
 import os, sys
 sys.modules |= dict.fromkeys(["tensorflow", "tensorflow_datasets", "pandas", "sklearn", "matplotlib"])
-from benchmarks import checkpoints, worker
+from benchmarks.runs import checkpoints, worker
 apart, signal, epoch, *arguments = sys.argv[1:]
 checkpoints.SECONDS_BETWEEN_WRITES, checkpoints._SHARE_OF_WRITING = float(apart), 1e9
 update, heard = checkpoints.Checkpoint.update, []

@@ -19,7 +19,7 @@ from benchmarks.suites.suite import load_suite
 from kmerge.gates.application import ApplyGates
 from tests import checks
 from tests.benchmarks.strategies.test_contract import BUDGET
-from tests.models import ZOO, example_inputs, randomise
+from tests.models import ZOO, example_inputs, randomize
 from tests.tiny_tasks import Shelf
 
 
@@ -89,7 +89,7 @@ def residual(seed):
         x = keras.layers.Add(name=f"add_{block}")([x, keras.layers.Conv2D(4, 1, name=f"out_{block}")(y)])
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     model = keras.Model(inputs, keras.layers.Dense(3, name="logits")(x))
-    randomise(model, seed)
+    randomize(model, seed)
     return model
 
 

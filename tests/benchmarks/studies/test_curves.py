@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
+from benchmarks.checkout import ROOT
 from benchmarks.studies import curves
 from benchmarks.suites.suite import FOLDER
-from tests.documents import ROOT
 
 SHORT = ["--scale", "0.005", "--examples", "64"]
 

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from baselines.fusion.model_fusion import MATCHINGS
+from benchmarks.checkout import ROOT
 from benchmarks.studies import fusion
-from tests.documents import ROOT
 
 
 def rows(seeds: int, gain: float) -> list[dict]:

@@ -3,9 +3,9 @@
 import subprocess
 import sys
 
+from benchmarks.checkout import ROOT
 from benchmarks.studies.pruning import COLUMNS, METHODS, table
 from kmerge.pruning.importance import METHODS as IMPORTANCES
-from tests.documents import ROOT
 
 
 def test_the_table_says_mean_range_median_and_shortest_time():

@@ -70,12 +70,12 @@ def test_what_a_space_says_and_what_the_layers_say_agree():
                 assert said == set(paths) - inputs
 
 
-def test_layers_that_normalise_are_told_from_those_that_carry_and_heads_are_a_space():
+def test_layers_that_normalize_are_told_from_those_that_carry_and_heads_are_a_space():
     x = keras.Input((4, 6), name="x")
     h = layers.LayerNormalization(name="norm")(layers.Dense(8, name="embed")(x))
     h = layers.MultiHeadAttention(2, 3, name="attention")(h, h)
     spaces = kmerge.explain(keras.Model(x, layers.Dense(2, name="last")(h)))
-    assert ("norm", ("normalises",), 2) in rows(spaces["embed"])
+    assert ("norm", ("normalizes",), 2) in rows(spaces["embed"])
     heads = next(explained for explained in spaces.values() if explained.space.size == 2 and explained.space.selectable)
     ((layer, roles, cost),) = rows(heads)
     assert (layer, roles) == ("attention", ("makes", "mixes"))

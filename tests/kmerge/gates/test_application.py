@@ -211,7 +211,7 @@ def test_what_does_not_fit_is_refused(indices, masks, words):
 
 
 def attentive(seed):
-    """Attention, and a normalisation that reads two spaces; its operations have the names that Keras gives them."""
+    """Attention, and a normalization that reads two spaces; its operations have the names that Keras gives them."""
     keras.utils.set_random_seed(seed)
     x = keras.Input((5, 4))
     h = layers.Dense(8, activation="relu", name="first")(x)
@@ -222,7 +222,7 @@ def attentive(seed):
 
 
 @pytest.mark.parametrize("sampling", ["example", "batch"])
-@pytest.mark.filterwarnings("ignore:The layers norm normalise")
+@pytest.mark.filterwarnings("ignore:The layers norm normalize")
 def test_a_loaded_model_of_nameless_operations_is_gated_saved_and_loaded(tmp_path, sampling):
     """Keras counts operations from 0 in every process, so those of what was loaded may come again."""
     model = attentive(1)

@@ -92,7 +92,7 @@ def test_loss_and_gradient_by_hand():
     loc = np.array([-3.0, -1.0, 0.0, 2.0])
     gate = built(HardConcreteGate(4, target=0.25, seed=1), loc)
     lam, mu, rho = 2.0, -0.3, 0.7
-    gate.pressure.assign(lam), gate.multiplier.assign(mu), gate.polarisation.assign(rho)
+    gate.pressure.assign(lam), gate.multiplier.assign(mu), gate.polarization.assign(rho)
 
     def by_hand(loc):
         p = 1 / (1 + np.exp(-(loc + 2 / 3 * np.log(11))))
@@ -193,7 +193,7 @@ def test_save_and_load_round_trip(tmp_path):
     gate = gates_of(model)[0]
     gate.loc.assign(np.linspace(-2, 2, 6))
     gate.choose()
-    for name, value in (("pressure", 0.1), ("multiplier", 0.2), ("polarisation", 0.3), ("hardness", 0.4)):
+    for name, value in (("pressure", 0.1), ("multiplier", 0.2), ("polarization", 0.3), ("hardness", 0.4)):
         getattr(gate, name).assign(value)
     x = np.random.default_rng(1).normal(size=(5, 3)).astype("float32")
     model(x, training=True)  # a pass with another batch size leaves nothing behind that would not load

@@ -216,7 +216,7 @@ def test_lagrangian_meets_the_budget_of_every_space(jit):
     assert history["gate_penalty"][-1] < 1e-3 < history["gate_penalty"][0]
     assert history["gate_pressure"] == [10.0] * 60
     assert all(
-        float(gate.polarisation) == pytest.approx(0.05) and float(gate.multiplier) != 0 for gate in gates_of(model)
+        float(gate.polarization) == pytest.approx(0.05) and float(gate.multiplier) != 0 for gate in gates_of(model)
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import kmerge
 from tests import checks
-from tests.models import ZOO, example_inputs, randomise
+from tests.models import ZOO, example_inputs, randomize
 
 every_model = pytest.mark.parametrize("entry", ZOO.values(), ids=ZOO)
 
@@ -63,7 +63,7 @@ def test_scores_follow_the_units(entry):
         np.testing.assert_allclose(after[name], before[name][order], rtol=1e-6)
 
 
-def test_bn_scale_is_the_mean_over_the_normalisations_of_a_unit():
+def test_bn_scale_is_the_mean_over_the_normalizations_of_a_unit():
     x = inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, name="stem")(x)
     first = keras.layers.BatchNormalization(name="first")(x)
@@ -74,7 +74,7 @@ def test_bn_scale_is_the_mean_over_the_normalisations_of_a_unit():
     for name, gamma in zip(("first", "second"), gammas, strict=True):
         model.get_layer(name).gamma.assign(gamma)
     scores = kmerge.unit_importance(model, "bn_scale")
-    assert list(scores) == ["stem"], "the space without a normalisation has no score"
+    assert list(scores) == ["stem"], "the space without a normalization has no score"
     np.testing.assert_allclose(scores["stem"], np.abs(gammas).mean(axis=0))
 
 
@@ -84,7 +84,7 @@ def test_fpgm_is_the_sum_of_distances_of_filters():
     second = keras.layers.Conv2D(4, 1, name="second")(x)
     x = keras.layers.Flatten()(keras.layers.Add()([first, second]))
     model = keras.Model(inputs, keras.layers.Dense(2)(x))
-    randomise(model, 5)
+    randomize(model, 5)
     kernels = [keras.ops.convert_to_numpy(model.get_layer(n).kernel).reshape(-1, 4) for n in ("first", "second")]
     filters = np.concatenate(kernels).T.astype("float64")  # a unit is made by both
     expected = np.linalg.norm(filters[:, None] - filters[None], axis=-1).sum(axis=1)
@@ -136,7 +136,7 @@ def smooth_model():
     x = keras.layers.Flatten()(keras.layers.AveragePooling2D(3)(x))
     shared = keras.layers.Dense(48, "tanh")
     model = keras.Model(image, keras.layers.Dense(3)(shared(shared(keras.layers.Dense(48)(x)))))
-    randomise(model, 7)
+    randomize(model, 7)
     return model
 
 
@@ -184,14 +184,14 @@ def test_taylor_sees_the_loss_alone_and_frozen_layers_too():
         model.set_weights([rng.normal(size=w.shape) for w in model.weights])
         return compiled(model)
 
-    plain, penalised = build(None, True), build(keras.regularizers.L2(1.0), False)
+    plain, penalized = build(None, True), build(keras.regularizers.L2(1.0), False)
     data = np.random.default_rng(2).normal(size=(8, 3)).astype("float32"), np.arange(8) % 2
-    weights = penalised.get_weights()
-    expected, found = (kmerge.unit_importance(model, "taylor", data) for model in (plain, penalised))
+    weights = penalized.get_weights()
+    expected, found = (kmerge.unit_importance(model, "taylor", data) for model in (plain, penalized))
     for name, values in expected.items():
         assert (values > 0).any()
         np.testing.assert_allclose(found[name], values, rtol=1e-4)
-    assert all(np.array_equal(a, b) for a, b in zip(penalised.get_weights(), weights, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(penalized.get_weights(), weights, strict=True))
 
 
 def test_taylor_takes_several_inputs_outputs_and_weights():

@@ -8,7 +8,7 @@ import kmerge
 from kmerge.costs.budgets import WidthCosts
 from kmerge.spaces.channels import trace
 from tests import checks
-from tests.models import ZOO, example_inputs, randomise
+from tests.models import ZOO, example_inputs, randomize
 
 every_model = pytest.mark.parametrize("entry", ZOO.values(), ids=ZOO)
 COUNTS = {"parameters": kmerge.parameters, "multiply_accumulates": kmerge.multiply_accumulates}
@@ -127,7 +127,7 @@ def wide_model():
     x = keras.layers.Conv2D(5, 3, name="b")(keras.layers.ReLU()(keras.layers.BatchNormalization()(x)))
     x = keras.layers.Dense(32, "relu", name="c")(keras.layers.Flatten()(x))
     model = keras.Model(image, keras.layers.Dense(4)(x))
-    randomise(model, 0)
+    randomize(model, 0)
     return model
 
 

@@ -72,7 +72,7 @@ def case(build, name: str | None = None):
 
 for norm in NORMS:
     case(functools.partial(vit, norm), f"vit-{norm}")
-    masked = norm != "layer"  # normalising per source takes the channels apart, and a mask would be lost
+    masked = norm != "layer"  # normalizing per source takes the channels apart, and a mask would be lost
     case(functools.partial(text_encoder, norm, mask_zero=masked), f"text-{norm}-before")
     case(functools.partial(text_encoder, norm, mask_zero=masked, before=False), f"text-{norm}-after")
 case(text_encoder, "text-without-a-mask")

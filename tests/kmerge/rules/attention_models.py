@@ -76,23 +76,23 @@ class PatchEncoder(layers.Layer):
         return super().get_config() | {"patches": self.patches, "width": self.width}
 
 
-def normalised(x, norm: str):
+def normalized(x, norm: str):
     """`x` after BatchNormalization ("batch"), LayerNormalization ("layer") or nothing ("none")."""
     kinds = {"batch": functools.partial(layers.BatchNormalization, momentum=0.9), "layer": layers.LayerNormalization}
     return kinds[norm]()(x) if norm in kinds else x
 
 
 def block(x, norm: str, heads: int = 2, key_dim: int = 3, hidden: int = 7, before: bool = True, **call):
-    """Attention and an MLP, each around a residual; normalised `before` it (ViT) or after the sum (BERT)."""
+    """Attention and an MLP, each around a residual; normalized `before` it (ViT) or after the sum (BERT)."""
     width, attend = x.shape[-1], layers.MultiHeadAttention(heads, key_dim)
     if before:
-        h = normalised(x, norm)
+        h = normalized(x, norm)
         x = layers.Add()([x, attend(h, h, **call)])
-        h = layers.Dense(hidden, activation="gelu")(normalised(x, norm))
+        h = layers.Dense(hidden, activation="gelu")(normalized(x, norm))
         return layers.Add()([x, layers.Dense(width)(h)])
-    x = normalised(layers.Add()([x, attend(x, x, **call)]), norm)
+    x = normalized(layers.Add()([x, attend(x, x, **call)]), norm)
     h = layers.Dense(width)(layers.Dense(hidden, activation="relu")(x))
-    return normalised(layers.Add()([x, h]), norm)
+    return normalized(layers.Add()([x, h]), norm)
 
 
 def vit(norm: str = "batch", width: int = 6, classes: int = 5, **options) -> keras.Model:
@@ -102,7 +102,7 @@ def vit(norm: str = "batch", width: int = 6, classes: int = 5, **options) -> ker
     h = PositionEmbedding()(h)
     for _ in range(2):
         h = block(h, norm, **options)
-    h = layers.GlobalAveragePooling1D()(normalised(h, norm))
+    h = layers.GlobalAveragePooling1D()(normalized(h, norm))
     return keras.Model(image, layers.Dense(classes)(h))
 
 

@@ -56,7 +56,7 @@ def test_merge_is_exact_at_open_hard_and_fractional_gates(entry):
     parents = family(entry, 2)
     inputs = example_inputs(parents[0])
     joint = "layer" in entry.name  # LayerNormalization over the open units of all parents: exact only where they are cut
-    with pytest.warns(UserWarning, match="normalise over the open units") if joint else contextlib.nullcontext():
+    with pytest.warns(UserWarning, match="normalize over the open units") if joint else contextlib.nullcontext():
         big = kmerge.merge(*parents, gates="open")
     means = [np.mean(values, axis=0) for values in zip(*(checks.outputs(p, inputs) for p in parents), strict=True)]
     if not joint:

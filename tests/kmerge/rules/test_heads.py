@@ -12,7 +12,7 @@ from tests.checks import family
 from tests.kmerge.merging.test_merging import harden
 from tests.kmerge.rules.attention_cases import CASES
 from tests.kmerge.rules.attention_models import text_encoder
-from tests.models import example_inputs, randomise
+from tests.models import example_inputs, randomize
 
 # Heads.
 
@@ -22,7 +22,7 @@ def _attention(**options) -> keras.Model:
     h = layers.Dense(6, name="before")(x)
     h = layers.MultiHeadAttention(4, 3, name="attend", output_shape=7, **options)(h, h)
     model = keras.Model(x, layers.Dense(2, name="after")(h))
-    randomise(model, 1)
+    randomize(model, 1)
     return model
 
 
@@ -216,7 +216,7 @@ def test_kernels_that_mix_places_cannot_be_averaged_silently():
     x = keras.Input((4, 3))
     h = layers.EinsumDense("btd,ts->bsd", (5, 6), name="culprit")(layers.Dense(6)(x))
     model = keras.Model(x, layers.Dense(2)(h))
-    randomise(model, 1)
+    randomize(model, 1)
     other = keras.models.clone_model(model)
     with pytest.raises(InvalidArgumentError, match="'culprit'.*no channel axis and differs between the models"):
         kmerge.concatenate(model, other)
@@ -232,7 +232,7 @@ def test_grouped_attention_must_stay_as_wide_as_its_query():
         kmerge.select(model, {"before": 3})
 
 
-def test_a_mask_that_normalising_per_source_would_lose_is_refused():
+def test_a_mask_that_normalizing_per_source_would_lose_is_refused():
     """Attention behind a masked LayerNormalization: its channels are read apart for each source, and the mask is gone."""
     networks = [text_encoder("layer", mask_zero=True) for _ in range(2)]
     with pytest.raises(kmerge.UnsupportedLayerError, match="MultiHeadAttention.*reads a mask that would be lost"):

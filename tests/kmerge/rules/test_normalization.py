@@ -1,4 +1,4 @@
-"""Layers that normalise over units: statistics per source in `concatenate`, jointly over open gates in `merge`."""
+"""Layers that normalize over units: statistics per source in `concatenate`, jointly over open gates in `merge`."""
 
 import subprocess
 import sys
@@ -14,16 +14,16 @@ from kmerge.gates import normalization as gated_normalization
 from tests import checks
 from tests.checks import concatenated, family
 from tests.kmerge.merging.test_merging import assert_same_architecture, harden
-from tests.models import Entry, example_inputs, randomise
+from tests.models import Entry, example_inputs, randomize
 
 # Apart from ZOO: with open gates these are not the mean of their parents, and `merge` warns of that.
-NORMALISED: dict[str, Entry] = {}
+NORMALIZED: dict[str, Entry] = {}
 
 
 def model(*final: str, **flags: bool):
     def register(build):
-        NORMALISED[build.__name__] = Entry(build.__name__, build, final or ("linear",), **flags)
-        return NORMALISED[build.__name__]
+        NORMALIZED[build.__name__] = Entry(build.__name__, build, final or ("linear",), **flags)
+        return NORMALIZED[build.__name__]
 
     return register
 
@@ -37,7 +37,7 @@ def plain():
 
 @model("softmax")
 def residual_stream_of_unknown_length():
-    """The block of a transformer's feed-forward half; its stream is normalised at each block and at the end."""
+    """The block of a transformer's feed-forward half; its stream is normalized at each block and at the end."""
     x = keras.Input((None, 4))
     h = layers.Dense(6)(x)
     for _ in range(2):
@@ -65,7 +65,7 @@ def convnext():
 
 @model()
 def shared_and_nested():
-    """One normalisation that is called twice in a nested model that is called twice."""
+    """One normalization that is called twice in a nested model that is called twice."""
     x = keras.Input((4,))
     norm, dense = layers.LayerNormalization(), layers.Dense(5, activation="tanh")
     h = norm(dense(layers.Dense(4)(x)))
@@ -77,7 +77,7 @@ def shared_and_nested():
 
 @model("linear", "linear", repeats_input=True, leaves_others=True)
 def inputs_and_outputs():
-    """Normalised channels of an input, of an output, and of two inputs and a layer together."""
+    """Normalized channels of an input, of an output, and of two inputs and a layer together."""
     image, table = keras.Input((6, 6, 2)), keras.Input((3,))
     h = layers.Conv2D(4, 3, activation="relu")(layers.LayerNormalization()(image))
     h = layers.Concatenate()([layers.GlobalAveragePooling2D()(h), layers.Dense(5, activation="relu")(table), table])
@@ -93,15 +93,15 @@ def over_space_and_channels():
     return keras.Model(x, layers.Dense(3)(layers.Flatten()(h)))
 
 
-every_model = pytest.mark.parametrize("entry", NORMALISED.values(), ids=NORMALISED)
-# The others normalise a model's own channels too, of which there is one copy.
+every_model = pytest.mark.parametrize("entry", NORMALIZED.values(), ids=NORMALIZED)
+# The others normalize a model's own channels too, of which there is one copy.
 free = pytest.mark.parametrize(
-    "entry", [e for e in NORMALISED.values() if not e.leaves_others], ids=lambda entry: entry.name
+    "entry", [e for e in NORMALIZED.values() if not e.leaves_others], ids=lambda entry: entry.name
 )
 
 
 def merged(entry: Entry, **options) -> keras.Model:
-    with pytest.warns(UserWarning, match="normalise over the open units of all parents together"):
+    with pytest.warns(UserWarning, match="normalize over the open units of all parents together"):
         return kmerge.merge(*family(entry), **options)
 
 
@@ -141,9 +141,9 @@ def test_several_sources_permute_select_and_concatenate_again(entry):
 
 
 @pytest.mark.parametrize("sources", [1, 2])
-def test_select_normalises_over_what_is_left(sources):
-    """Against NumPy: units 0 and 3 of the first parent and 1, 2, 4 of the second, each normalised with its own."""
-    entry, kept = NORMALISED["plain"], [[0, 3], [1, 2, 4]][:sources]
+def test_select_normalizes_over_what_is_left(sources):
+    """Against NumPy: units 0 and 3 of the first parent and 1, 2, 4 of the second, each normalized with its own."""
+    entry, kept = NORMALIZED["plain"], [[0, 3], [1, 2, 4]][:sources]
     parents = family(entry)[:sources]
     both = kmerge.concatenate(*parents) if sources == 2 else parents[0]
     (name,) = checks.selectable(both)
@@ -168,10 +168,10 @@ def test_hard_gates_compress_exactly(entry):
 
 
 @free
-def test_one_model_twice_is_that_model_however_its_units_are_normalised(entry):
+def test_one_model_twice_is_that_model_however_its_units_are_normalized(entry):
     """Joint statistics of two equal halves are those of each; a sum of squares is not, so UnitNormalization stands out."""
     first, inputs = family(entry)[0], example_inputs(family(entry)[0])
-    with pytest.warns(UserWarning, match="normalise over"):
+    with pytest.warns(UserWarning, match="normalize over"):
         big = kmerge.merge(first, first, gates="open")
     expected = checks.logits(first, inputs, entry.final)
     if entry.name == "shared_and_nested":
@@ -199,7 +199,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize("layer", KINDS, ids=lambda layer: f"{type(layer).__name__}{layer.axis}")
-def test_open_gates_normalise_as_keras_does(layer):
+def test_open_gates_normalize_as_keras_does(layer):
     x = np.random.default_rng(0).normal(2, 3, size=(3, 4, 5)).astype("float32")
     expected, twin = (
         layer(x),
@@ -214,12 +214,12 @@ def test_open_gates_normalise_as_keras_does(layer):
 
 def test_undecided_gates_are_reported_with_the_change():
     """No weight of the student can hold a gate of .5 that a mean was weighted with."""
-    entry = NORMALISED["plain"]
+    entry = NORMALIZED["plain"]
     big = merged(entry)
     for gate in kmerge.gates_of(big):
         gate.loc.assign(np.where(np.arange(gate.units) < gate.units // 2, 20.0, -2.0).astype("float32"))
     (x,) = example_inputs(big)
-    with pytest.warns(UserWarning, match=r"layer_normalization\S* normalise.*up to 0\.043 .*pass data="):
+    with pytest.warns(UserWarning, match=r"layer_normalization\S* normalize.*up to 0\.043 .*pass data="):
         small = kmerge.compress(big)
     change = checks.relative_error(checks.outputs(small, [x])[0], checks.outputs(big, [x])[0])
     assert change > 1e-4
@@ -233,7 +233,7 @@ def test_undecided_gates_are_reported_with_the_change():
 
 def test_a_big_student_trains_until_its_cut_is_exact():
     """With the default pressure the gates end at 0 and 1, so that `compress` changes nothing and does not warn."""
-    entry = NORMALISED["residual_stream_of_unknown_length"]
+    entry = NORMALIZED["residual_stream_of_unknown_length"]
     big = merged(entry)
     big.compile(kmerge.gate_optimizer(keras.optimizers.Adam(1e-3)), "sparse_categorical_crossentropy")
     (x,) = example_inputs(big, batch=32)
@@ -247,10 +247,10 @@ def test_a_big_student_trains_until_its_cut_is_exact():
 def test_mixed_precision():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        entry = NORMALISED["convnext"]
+        entry = NORMALIZED["convnext"]
         parents = [entry(seed) for seed in range(2)]
         big, inputs = kmerge.concatenate(*parents), example_inputs(parents[0])
-        with pytest.warns(UserWarning, match="normalise"):
+        with pytest.warns(UserWarning, match="normalize"):
             gated = kmerge.merge(*parents)
     finally:
         keras.config.set_dtype_policy("float32")
@@ -262,7 +262,7 @@ def test_mixed_precision():
 
 def test_every_rewritten_model_loads_without_kmerge(tmp_path):
     saved = {}
-    for entry in NORMALISED.values():
+    for entry in NORMALIZED.values():
         first = family(entry)[0]
         sizes = checks.selectable(first)
         saved[f"{entry.name}-concatenate"] = big = concatenated(entry)
@@ -287,7 +287,7 @@ kmerge.compress(gated).save(sys.argv[3])
 
 def test_loaded_models_can_be_rewritten_and_compressed_in_another_process(tmp_path):
     """Where automatic names start anew: those of a loaded model's layers and operations may come again."""
-    entry = NORMALISED["convnext"]
+    entry = NORMALIZED["convnext"]
     big, gated = concatenated(entry), merged(entry)
     harden(gated)
     paths = [str(tmp_path / f"{name}.keras") for name in ("big", "moved", "gated")]
@@ -301,7 +301,7 @@ def test_loaded_models_can_be_rewritten_and_compressed_in_another_process(tmp_pa
     checks.assert_same_weights(small, kmerge.compress(gated))
 
 
-def test_what_is_not_normalised_over_channels_is_refused():
+def test_what_is_not_normalized_over_channels_is_refused():
     x = keras.Input((6, 3))
     h = layers.LayerNormalization(axis=1, name="culprit")(layers.Dense(4)(x))
     network = keras.Model(x, layers.Dense(2)(h))
@@ -314,7 +314,7 @@ def masked(ends_in_a_sequence: bool, seed: int) -> keras.Model:
     h = layers.LayerNormalization()(layers.Embedding(9, 4, mask_zero=True)(x))
     h = h if ends_in_a_sequence else layers.GlobalAveragePooling1D()(h)
     network = keras.Model(x, layers.Dense(2, name="head")(h))
-    randomise(network, seed)
+    randomize(network, seed)
     return network
 
 
@@ -323,7 +323,7 @@ def test_a_mask_goes_round_the_layers_of_each_source():
     both = kmerge.concatenate(*networks)
     mean = np.mean([checks.outputs(network, [tokens])[0] for network in networks], axis=0)
     checks.assert_close(checks.outputs(both, [tokens]), [mean], 1e-5)
-    with pytest.warns(UserWarning, match="normalise"):
+    with pytest.warns(UserWarning, match="normalize"):
         big = kmerge.merge(*networks)
     harden(big)
     checks.assert_close(checks.outputs(kmerge.compress(big), [tokens]), checks.outputs(big, [tokens]), 1e-5)

@@ -9,7 +9,7 @@ from keras import layers, ops
 import kmerge
 from tests import checks
 from tests.checks import concatenated, family, parent
-from tests.models import Entry, example_inputs, randomise
+from tests.models import Entry, example_inputs, randomize
 
 OPAQUE: dict[str, Entry] = {}
 
@@ -171,7 +171,7 @@ def custom(seed: int) -> keras.Model:
     x = keras.Input((3,))
     h = Attend(name="culprit")(layers.Dense(4, activation="relu", name="before")(x))
     network = keras.Model(x, layers.Dense(2)(layers.Dense(5, activation="relu", name="behind")(h)))
-    randomise(network, seed)
+    randomize(network, seed)
     return network
 
 
@@ -209,7 +209,7 @@ def test_a_mask_goes_to_each_of_them():
         x = keras.Input((6,), dtype="int32")
         h = layers.LSTM(4)(layers.Embedding(9, 4, mask_zero=True)(x))
         network = keras.Model(x, layers.Dense(2)(layers.Dense(5, activation="relu")(h)))
-        randomise(network, seed)
+        randomize(network, seed)
         return network
 
     networks, tokens = [build(0), build(1)], np.array([[3, 1, 0, 0, 0, 0], [1, 2, 8, 4, 5, 6]])

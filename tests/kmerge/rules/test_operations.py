@@ -11,7 +11,7 @@ from keras import layers, ops
 
 import kmerge
 from tests.checks import assert_close, assert_spaces, outputs, selectable
-from tests.models import example_inputs, randomise
+from tests.models import example_inputs, randomize
 
 NAMES = [name for name in dir(ops) if inspect.isfunction(getattr(ops, name)) and not name.startswith("_")]
 
@@ -50,7 +50,7 @@ def model_of(function, way: str) -> keras.Model | None:
         model.get_config()
     except Exception:  # whatever Keras says to a call that makes no sense
         return None
-    randomise(model, 0)
+    randomize(model, 0)
     return model
 
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 import kmerge
-from tests.models import randomise
+from tests.models import randomize
 
 
 def plain_net(units: int = 8, dropout: float = 0.2) -> keras.Model:
@@ -36,9 +36,9 @@ def dense_net(units: int = 12, activation: str = "relu") -> keras.Model:
     return keras.Model(x, keras.layers.Dense(3, activation="softmax", name="out")(h))
 
 
-def randomised(model: keras.Model, seed: int = 0) -> keras.Model:
+def randomized(model: keras.Model, seed: int = 0) -> keras.Model:
     """The model with random weights, BatchNormalization statistics included."""
-    randomise(model, seed)
+    randomize(model, seed)
     return model
 
 

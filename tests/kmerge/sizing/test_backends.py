@@ -17,7 +17,7 @@ def test_sizes_change_under_one_program():
     assert history.history["loss"][1] != history.history["loss"][0] and np.isfinite(history.history["loss"]).all()
 
 
-def test_units_behind_a_normalisation_stay_idle_too():
+def test_units_behind_a_normalization_stay_idle_too():
     model = residual_net()
     sizer = sizer_of(model)
     sizer.fit(*task(model), batch_size=16, epochs=1, static_epochs=0, verbose=0)

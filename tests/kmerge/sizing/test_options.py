@@ -8,7 +8,7 @@ import kmerge
 from kmerge.regularizers import L21, WeightedL1
 from kmerge.sizing.schedule import adapted_sizes
 from tests.checks import assert_close
-from tests.kmerge.sizing.cases import assert_same, plain_net, randomised, residual_net, sizer_of, task, weights_of
+from tests.kmerge.sizing.cases import assert_same, plain_net, randomized, residual_net, sizer_of, task, weights_of
 
 # Sizes change within few steps.
 FAST = dict(optimizer=keras.optimizers.Adam(0.01), alpha=0.3, threshold=0.01)
@@ -41,7 +41,7 @@ def test_what_is_shrunk_is_the_least_of_penalty_and_distance(regularizer):
 
 @pytest.mark.parametrize("penalty", ["weighted_l1", "l21"])
 def test_a_proximal_step_follows_each_step_of_the_optimizer(penalty):
-    model, rate, alpha, steps = randomised(plain_net(dropout=0.0)), 0.05, 0.2, 3
+    model, rate, alpha, steps = randomized(plain_net(dropout=0.0)), 0.05, 0.2, 3
     options = dict(penalty=penalty, alpha=alpha, proximal=True, grow=False, prune="never")
     sizer = sizer_of(model, keras.optimizers.SGD(rate), **options)
     x, y = task(model, 24)
@@ -84,8 +84,8 @@ def test_proximal_steps_under_one_program_with_adam_that_keeps_its_state():
     assert any(np.any(slots[1]) for slots in sizer._state.weights.arrays.values() if len(slots) > 1)
 
 
-def test_proximal_steps_behind_a_normalisation_shrink_gamma_and_beta():
-    model = randomised(residual_net())
+def test_proximal_steps_behind_a_normalization_shrink_gamma_and_beta():
+    model = randomized(residual_net())
     sizer = fitted(
         sizer_of(model, **{**FAST, "alpha": 1.0, "proximal": True, "grow": False, "prune": "never"}), epochs=4
     )
@@ -122,7 +122,7 @@ def test_proximal_steps_with_a_scaled_loss_and_collected_gradients():
 def test_penalties_without_a_proximal_step_are_refused():
     with pytest.raises(kmerge.InvalidArgumentError, match="False with LInf1.*take weighted_l1"):
         kmerge.AutoSizer(plain_net(), penalty="linf1", proximal=True)
-    with pytest.raises(kmerge.InvalidArgumentError, match="False with L21 where a normalisation scales units"):
+    with pytest.raises(kmerge.InvalidArgumentError, match="False with L21 where a normalization scales units"):
         kmerge.AutoSizer(residual_net(), penalty="l21", proximal=True)
 
 
@@ -162,7 +162,7 @@ def test_a_period_of_two_epochs_counts_what_came_at_its_start():
 
 def test_options_go_on_from_a_file(tmp_path):
     model = plain_net()
-    penalty = WeightedL1(1.0, normalise="fan_in")
+    penalty = WeightedL1(1.0, normalize="fan_in")
     options = {**FAST, "alpha": 10.0, "penalty": penalty, "proximal": True, "growth": "adaptive", "min_growth": 4}
     whole, part = sizer_of(model, **options), sizer_of(model, **options)
     fitted(whole, epochs=3)
@@ -173,28 +173,28 @@ def test_options_go_on_from_a_file(tmp_path):
     assert_same(weights_of(resumed.model), weights_of(whole.model))
 
 
-def test_normalised_by_fan_in_a_unit_pays_for_the_mean_of_its_weights():
+def test_normalized_by_fan_in_a_unit_pays_for_the_mean_of_its_weights():
     kernel = np.random.default_rng(1).normal(size=(3, 3, 2, 5)).astype("float32")
-    regularizer = WeightedL1(0.1, normalise="fan_in")
+    regularizer = WeightedL1(0.1, normalize="fan_in")
     expected = 0.1 * np.sum(np.arange(1, 6) * np.abs(kernel).reshape(-1, 5).mean(axis=0))
     assert float(regularizer(keras.ops.convert_to_tensor(kernel))) == pytest.approx(expected, rel=1e-5)
     copy = keras.regularizers.deserialize(keras.regularizers.serialize(regularizer))
-    assert copy.get_config() == regularizer.get_config() == {"alpha": 0.1, "f": "identity", "normalise": "fan_in"}
-    with pytest.raises(kmerge.InvalidArgumentError, match="normalise must be \"fan_in\" or None, received 'fan_out'"):
-        WeightedL1(0.1, normalise="fan_out")
+    assert copy.get_config() == regularizer.get_config() == {"alpha": 0.1, "f": "identity", "normalize": "fan_in"}
+    with pytest.raises(kmerge.InvalidArgumentError, match="normalize must be \"fan_in\" or None, received 'fan_out'"):
+        WeightedL1(0.1, normalize="fan_out")
 
 
 @pytest.mark.parametrize(
     "net, fan_in",
     [
         (plain_net, {"conv": 9 + 1, "down": 9 * 11 + 1, "dense": 4 * 11 + 1}),
-        # Two kernels make the stream: of 9 and 10 weights. Normalisations are folded into kernels.
+        # Two kernels make the stream: of 9 and 10 weights. Normalizations are folded into kernels.
         (residual_net, {"stem": 9 + 10, "block": 9 * 9}),
     ],
     ids=["plain", "residual"],
 )
 def test_fan_in_is_that_of_the_units_alive(net, fan_in):
-    sizer = sizer_of(net(), penalty=WeightedL1(1.0, normalise="fan_in"), alpha=0.5)
+    sizer = sizer_of(net(), penalty=WeightedL1(1.0, normalize="fan_in"), alpha=0.5)
     state = sizer._state
     state.grow(sizer.larger(state.sizes))
     factors = keras.ops.convert_to_numpy(state.load(0.5).penalty.factors)

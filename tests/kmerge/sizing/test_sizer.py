@@ -12,7 +12,7 @@ from tests.kmerge.sizing.cases import (
     assert_same,
     dense_net,
     plain_net,
-    randomised,
+    randomized,
     residual_net,
     sizer_of,
     task,
@@ -52,7 +52,7 @@ def grown_and_pruned(model: keras.Model, inputs: list) -> tuple:
     return grown, state.plain_model()
 
 
-MODELS = {name: lambda build=build: randomised(build()) for name, build in NETS.items()}
+MODELS = {name: lambda build=build: randomized(build()) for name, build in NETS.items()}
 MODELS |= {name: lambda name=name: ZOO[name](0) for name in ("densenet", "siamese", "grouped_convolution")}
 
 
@@ -67,7 +67,7 @@ def test_growing_changes_nothing_and_pruning_at_once_restores_every_bit(name):
 
 
 def test_growing_behind_a_sigmoid_changes_nothing_either():
-    model = randomised(dense_net(activation="sigmoid"))
+    model = randomized(dense_net(activation="sigmoid"))
     inputs = example_inputs(model)
     with pytest.warns(kmerge.SizingWarning, match=r"first, second are not zero.*f\(0\) != 0"):
         grown, plain = grown_and_pruned(model, inputs)
@@ -78,7 +78,7 @@ def test_growing_behind_a_sigmoid_changes_nothing_either():
 def test_units_behind_a_small_gamma_go_and_leave_their_constant():
     x = keras.Input((6,))
     h = keras.layers.BatchNormalization(name="norm")(keras.layers.Dense(8, name="hidden")(x))
-    model = randomised(keras.Model(x, keras.layers.Dense(3, name="out")(keras.layers.Activation("relu")(h))))
+    model = randomized(keras.Model(x, keras.layers.Dense(3, name="out")(keras.layers.Activation("relu")(h))))
     norm = model.get_layer("norm")
     gamma, beta = norm.gamma.numpy() if hasattr(norm.gamma, "numpy") else np.array(norm.gamma), np.full(8, 0.7)
     gamma[[1, 4]] = 1e-6
@@ -99,7 +99,7 @@ def test_a_constant_that_a_padded_convolution_reads_is_reported():
     h = keras.layers.Conv2D(4, 3, name="hidden")(x)
     h = keras.layers.ReLU()(keras.layers.BatchNormalization(name="norm")(h))
     h = keras.layers.Conv2D(2, 3, padding="same", name="reader")(h)
-    model = randomised(keras.Model(x, keras.layers.GlobalAveragePooling2D()(h)))
+    model = randomized(keras.Model(x, keras.layers.GlobalAveragePooling2D()(h)))
     model.get_layer("norm").gamma.assign([1e-6, 1.0, 1.0, 1.0])
     model.get_layer("norm").beta.assign([0.7, 0.1, 0.2, 0.3])
     state = sizer_of(model)._state
@@ -314,7 +314,7 @@ def test_spaces_can_be_chosen_and_the_others_say_why():
     h = keras.layers.BatchNormalization(scale=False, name="norm")(keras.layers.Dense(5, name="a")(x))
     h = keras.layers.LayerNormalization()(keras.layers.Dense(5, name="b")(h))
     left = kmerge.AutoSizer(keras.Model(x, keras.layers.Dense(2)(keras.layers.Dense(3, name="c")(h)))).left
-    assert "norm normalises its units and has no scale" in left["a"] and "normalised together" in left["b"]
+    assert "norm normalizes its units and has no scale" in left["a"] and "normalized together" in left["b"]
 
 
 @pytest.mark.parametrize(

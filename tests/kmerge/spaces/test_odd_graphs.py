@@ -9,7 +9,7 @@ from keras import layers, ops
 
 import kmerge
 from tests import checks
-from tests.models import example_inputs, randomise
+from tests.models import example_inputs, randomize
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -43,7 +43,7 @@ def burdened(seed: int) -> keras.Model:
     h = layers.BatchNormalization(name="frozen", trainable=False)(SizePenalty(0.2, name="penalty")(h))
     h = layers.Dense(4, activation="tanh", activity_regularizer=keras.regularizers.L1(0.03), name="sparse")(h)
     model = keras.Model(x, layers.Dense(3, name="head", kernel_constraint="non_neg")(h))
-    randomise(model, seed)
+    randomize(model, seed)
     return model
 
 
@@ -97,7 +97,7 @@ def test_an_inner_model_frozen_as_a_whole_stays_so():
         inner.trainable = False
         z = keras.Input((4,))
         model = keras.Model(z, layers.Dense(2, name="head")(inner(z)))
-        randomise(model, seed)
+        randomize(model, seed)
         return model
 
     big = kmerge.concatenate(build(0), build(1))
@@ -120,7 +120,7 @@ def test_a_part_of_a_split_that_nothing_reads():
         x = keras.Input((5,))
         first, _, third = ops.split(layers.Dense(9, activation="relu", name="hidden")(x), 3, axis=-1)
         model = keras.Model(x, layers.Dense(3)(layers.Concatenate()([first, third])))
-        randomise(model, seed)
+        randomize(model, seed)
         return model
 
     models = [build(0), build(1)]
@@ -137,7 +137,7 @@ def test_a_space_that_is_input_and_output_at_once():
         x = keras.Input((5,))
         h = layers.Dense(5)(layers.Dense(7, activation="relu", name="hidden")(x))
         model = keras.Model(x, layers.Add()([x, h]))
-        randomise(model, seed)
+        randomize(model, seed)
         return model
 
     models = [build(seed) for seed in range(3)]
@@ -154,7 +154,7 @@ def test_a_gather_may_come_to_repeat_nothing():
     x = keras.Input((5,))
     h = ops.take(layers.Dense(4, activation="relu")(x), [0, 3, 3, 0, 2], axis=-1)
     model = keras.Model(x, layers.Dense(3, name="head")(h))
-    randomise(model, 0)
+    randomize(model, 0)
     ((name, size),) = checks.selectable(model).items()
     kept = [0, 1, 4]  # channels 0, 3 and 2 of the layer before
     half, inputs = kmerge.select(model, {name: kept}), example_inputs(model)
@@ -174,7 +174,7 @@ def _function(x):
     return layers.Lambda(lambda t: t[..., ::-1], name="flip")(layers.Dense(6, name="hidden")(x))
 
 
-def _normalised_over_rows(x):
+def _normalized_over_rows(x):
     return layers.BatchNormalization(axis=1, name="rows")(layers.Dense(6, name="hidden")(x))
 
 
@@ -190,7 +190,7 @@ def _channels_first(x):
 REFUSED = [
     (_mixer, ["over_tokens", "Dense", "'turned'", "last axis", "axis 1", "Permute"]),
     (_function, ["flip", "Lambda", "'hidden'", "register_rule"]),
-    (_normalised_over_rows, ["rows", "BatchNormalization", "'hidden'", "axis 1", "axis 2"]),
+    (_normalized_over_rows, ["rows", "BatchNormalization", "'hidden'", "axis 1", "axis 2"]),
     (_reflected, ["Pad", "'hidden'", "reflect", "constant"]),
     (_channels_first, ["channels_first", "channels_last"]),
 ]
@@ -223,7 +223,7 @@ def test_padding_by_any_constant_is_exact():
         x = keras.Input((5,))
         h = ops.pad(layers.Dense(4, activation="relu", name="hidden")(x), [(0, 0), (2, 1)], constant_values=1.5)
         model = keras.Model(x, layers.Dense(3)(h))
-        randomise(model, seed)
+        randomize(model, seed)
         return model
 
     models = [build(0), build(1)]

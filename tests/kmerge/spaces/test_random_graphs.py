@@ -1,4 +1,4 @@
-"""The identities of surgery on random graphs: residual, concatenated, sliced, gated, shared, grouped, normalised."""
+"""The identities of surgery on random graphs: residual, concatenated, sliced, gated, shared, grouped, normalized."""
 
 import keras
 import numpy as np
@@ -8,12 +8,12 @@ from keras import layers, ops
 
 import kmerge
 from tests import checks
-from tests.models import Entry, randomise
+from tests.models import Entry, randomize
 
 # An example takes a second, so that shrinking a failure would take minutes; recipes are short enough to read.
 few = settings(max_examples=20, phases=[Phase.explicit, Phase.generate], suppress_health_check=[HealthCheck.too_slow])
 
-COMMON = ["mix", "relu", "normalise", "add", "concatenate", "half", "scale", "gate", "linear_unit", "shared"]
+COMMON = ["mix", "relu", "normalize", "add", "concatenate", "half", "scale", "gate", "linear_unit", "shared"]
 MAPS = [*COMMON, "depthwise", "separable", "grouped", "pool", "turn", "squeeze"]
 
 
@@ -47,7 +47,7 @@ class Builder:
     def relu(self, x, y, width):
         return ops.relu(x)
 
-    def normalise(self, x, y, width):
+    def normalize(self, x, y, width):
         return layers.BatchNormalization()(x)
 
     def add(self, x, y, width):
@@ -111,7 +111,7 @@ class Builder:
 def parents(recipe, shape: tuple[int, ...]) -> list[keras.Model]:
     models = [Builder(shape).build(recipe) for _ in range(2)]
     for seed, model in enumerate(models):
-        randomise(model, seed)
+        randomize(model, seed)
     return models
 
 

@@ -11,7 +11,7 @@ from keras import layers, ops
 import kmerge
 from tests import checks
 from tests.kmerge.spaces.test_random_graphs import COMMON, MAPS, Builder, few
-from tests.models import example_inputs, randomise
+from tests.models import example_inputs, randomize
 
 WILD = [
     "softmax", "softmax_activation", "mean_of_channels", "centred", "array_constant", "list_constant", "cumulative_sum",
@@ -173,7 +173,7 @@ def merged(*models: keras.Model) -> keras.Model:
 def check_exact_or_refused(recipe, shape: tuple[int, ...]) -> None:
     models = [WildBuilder(shape).build(recipe) for _ in range(2)]
     for seed, model in enumerate(models):
-        randomise(model, seed)
+        randomize(model, seed)
     try:
         sizes = checks.selectable(models[0])
     except kmerge.UnsupportedLayerError as error:

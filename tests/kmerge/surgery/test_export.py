@@ -8,7 +8,7 @@ import pytest
 
 import kmerge
 from tests.checks import outputs, relative_error
-from tests.models import ZOO, example_inputs, mobilenet_se, randomise
+from tests.models import ZOO, example_inputs, mobilenet_se, randomize
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="exports are tested on TensorFlow, which they need"
@@ -38,7 +38,7 @@ def transformer():
     h = keras.layers.Add()([h, keras.layers.MultiHeadAttention(4, 2)(h, h)])
     h = keras.layers.GlobalAveragePooling1D()(keras.layers.LayerNormalization()(h))
     model = keras.Model(x, keras.layers.Dense(3)(h))
-    randomise(model, 3)
+    randomize(model, 3)
     return kmerge.prune(model, "magnitude", budget=0.5)
 
 

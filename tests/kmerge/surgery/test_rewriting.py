@@ -9,14 +9,14 @@ from keras import layers
 
 import kmerge
 from tests import checks
-from tests.models import randomise
+from tests.models import randomize
 
 
 def network(seed: int) -> keras.Model:
     x = keras.Input((3,))
     h = layers.BatchNormalization(name="norm")(layers.Dense(4, name="hidden")(x))
     model = keras.Model(x, layers.Dense(2, name="head")(layers.ReLU()(h)))
-    randomise(model, seed)
+    randomize(model, seed)
     return model
 
 
@@ -78,7 +78,7 @@ def test_axes_that_come_and_go_behind_the_channels(kind):
             h = keras.ops.transpose(h, (0, 2, 1)) if kind.endswith("before") else h
             h = keras.ops.expand_dims(h, axis=-1)
         model = keras.Model(x, layers.Dense(2)(layers.Flatten()(h)))
-        randomise(model, seed)
+        randomize(model, seed)
         return model
 
     models, inputs = [build(0), build(1)], np.random.default_rng(0).normal(size=(5, 6, 3)).astype("float32")

@@ -9,7 +9,7 @@ from keras import layers
 import kmerge
 from tests import checks
 from tests.checks import concatenated, family, parent
-from tests.models import ZOO, example_inputs, randomise
+from tests.models import ZOO, example_inputs, randomize
 
 every_model = pytest.mark.parametrize("entry", ZOO.values(), ids=ZOO)
 
@@ -92,7 +92,7 @@ def test_select_is_the_network_of_the_kept_units(parts):
     h = layers.Dense(5, activation="relu", name="first")(x)
     h = layers.Dense(6, activation="relu", name="second")(h)
     model = keras.Model(x, layers.Dense(2, name="last")(h))
-    randomise(model, 1)
+    randomize(model, 1)
     first, second = [0, 3], [1, 2, 4]
     keep = {"first": first[::-1], "second": np.isin(range(6), second)}  # indices in any order
     if parts == 1:

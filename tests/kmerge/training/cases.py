@@ -8,7 +8,7 @@ from kmerge.gates.application import ApplyGates
 from kmerge.gates.hard_concrete import HardConcreteGate
 from kmerge.gates.optimizer import gate_optimizer
 from kmerge.training.fitting import fit
-from tests.models import randomise
+from tests.models import randomize
 
 IMAGES, CLASSES = (8, 8, 3), 5
 BACKEND = keras.backend.backend()
@@ -129,7 +129,7 @@ def compiled(build, *, loss, optimizer, seed=1, metrics=(), **options):
     keras.utils.set_random_seed(seed)
     model = build()
     if model.built:
-        randomise(model, seed)
+        randomize(model, seed)
     model.compile(optimizer(), loss() if callable(loss) else loss, metrics=list(metrics), **options)
     return model
 

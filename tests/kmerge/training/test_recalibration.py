@@ -69,7 +69,7 @@ def test_batch_size_and_start_do_not_matter():
     other = recalibrate(random_statistics_only(model), IMAGES, batch_size=7)
     for first, second in zip(one.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_allclose(first, second, rtol=1e-3, atol=1e-3)
-    # The whole data as one batch: what training mode normalises with is then what inference normalises with.
+    # The whole data as one batch: what training mode normalizes with is then what inference normalizes with.
     np.testing.assert_allclose(one(IMAGES, training=True), one.predict(IMAGES, verbose=0), rtol=2e-3, atol=2e-3)
 
 

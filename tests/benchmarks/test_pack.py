@@ -43,7 +43,7 @@ def test_data_comes_through_and_the_source_knows_its_commit(packed, tmp_path):
     here, there = (datasets.load("digits", None, tmp_path / name, seed=0) for name in ("here", "there"))
     assert here.identity == there.identity
     np.testing.assert_array_equal(here.data.x_train, there.data.x_train)
-    code = "from benchmarks.records.store import commit; print(commit())"
+    code = "from benchmarks.checkout import commit; print(commit())"
     command, where = [sys.executable, "-c", code], tmp_path / "source" / "kmerge"
     shown = [subprocess.run(command, cwd=cwd, capture_output=True, text=True).stdout for cwd in (where, launches.ROOT)]
     assert shown[0] == shown[1] != "unknown\n"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import kmerge
-from tests.documents import ROOT
+from benchmarks.checkout import ROOT
 from tests.saved.recipe import IMAGES, LABELS, compiled, network
 
 SAVED = ROOT / "tests" / "saved"

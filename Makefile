@@ -35,8 +35,9 @@ test: $(VENV)/ready-test
 	KERAS_BACKEND=tensorflow $(PYTEST)
 
 # One environment for both commands, a stamp for each. Stamps go before an installation starts and come back when it is
-# complete, so one that was cut off is made anew, and `make test` after `make demo` adds what is missing. Python compiles
-# what it imports when it first does so: most of what is installed it never imports.
+# complete, so one that was cut off is made anew, and `make test` after `make demo` adds what is missing. Most modules of
+# what is installed are never imported: Python compiles the others when it first imports them, and has to keep that.
+export PYTHONDONTWRITEBYTECODE :=
 $(VENV)/ready-demo $(VENV)/ready-test: $(VENV)/ready-%: setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "kmerge needs Python 3.11 or newer. Name one: make demo PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Setting up $(VENV) for \`make $*\`. This happens once and takes a minute or more."

@@ -21,6 +21,7 @@ MODULES = {
     "tensorflow-datasets": "tensorflow_datasets",
     "keras-tuner": "keras_tuner",
     "POT": "ot",
+    "PyYAML": "yaml",
 }
 # What we need and do not import.
 NEEDED_BY_OTHERS = {
@@ -29,6 +30,8 @@ NEEDED_BY_OTHERS = {
     "pytest-xdist": "`make test` runs the tests in several processes",
     "ruff": "`make test` runs it",
 }
+# What tests use where it is installed.
+NEEDED_IF_THERE = {"onnxruntime"}
 
 
 def requirements(section, option):
@@ -55,9 +58,9 @@ def test_each_requirement_is_imported_or_needed_by_another():
     assert not [name for name in NEEDED_BY_OTHERS if used.get(name, True)], "imported, or required no longer"
 
 
-def test_what_baselines_and_benchmarks_import_is_required():
-    known = {MODULES.get(each.name, each.name) for each in OTHERS} | set(ORDER)
-    assert not names_imported("baselines", "benchmarks") - known - sys.stdlib_module_names
+def test_what_baselines_benchmarks_and_tests_import_is_required():
+    known = {MODULES.get(each.name, each.name) for each in OTHERS} | {*ORDER, "tests"} | NEEDED_IF_THERE
+    assert not names_imported("baselines", "benchmarks", "tests") - known - sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("requirement", OTHERS, ids=str)
@@ -95,6 +98,12 @@ def test_the_licence_is_named_once():
     metadata = CONFIGURATION["metadata"]
     assert metadata["license_expression"] == "MIT" and (ROOT / metadata["license_files"]).read_text().startswith("MIT License")
     assert "License ::" not in metadata["classifiers"]
+
+
+def test_the_commands_that_set_up_an_environment_ask_for_extras_that_exist():
+    stamps = re.findall(r"^(\w+): \$\(VENV\)/ready-(\w+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert ("demo", "demo") in stamps and ("test", "test") in stamps
+    assert {extra for _, extra in stamps} <= set(EXTRAS)
 
 
 def test_ci_on_a_fresh_machine_runs_make_test():

@@ -22,25 +22,29 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 help:
 	@sed -n 's/^#   //p' Makefile
 
-demo: $(VENV)/ready
+demo: $(VENV)/ready-demo
 	$(RUN) -m benchmarks.run --suite digits
 
 # Two processes, each with whole files, whose tests share networks. The complete run comes last: its closing line is the last
 # line printed.
 PYTEST := $(RUN) -m pytest -n 2 --dist loadfile
 
-test: $(VENV)/ready
+test: $(VENV)/ready-test
 	$(RUN) -m ruff check .
 	KERAS_BACKEND=jax KMERGE_TESTS_HIDE=tensorflow $(PYTEST) $(ON_JAX)
 	KERAS_BACKEND=tensorflow $(PYTEST)
 
-# The stamp is written last, so an installation that was cut off is made anew.
-$(VENV)/ready: setup.cfg
+# One environment for both commands, a stamp for each. Stamps go before an installation starts and come back when it is
+# complete, so one that was cut off is made anew, and `make test` after `make demo` adds what is missing. Most modules of
+# what is installed are never imported: Python compiles the others when it first imports them, and has to keep that.
+export PYTHONDONTWRITEBYTECODE :=
+$(VENV)/ready-demo $(VENV)/ready-test: $(VENV)/ready-%: setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "kmerge needs Python 3.11 or newer. Name one: make demo PYTHON=/path/to/python3.11"; exit 1; }
-	@echo "Setting up $(VENV) with $(PYTHON). This happens once and takes a minute or more."
-	$(PYTHON) -m venv --clear $(VENV)
-	$(RUN) -m pip install --quiet --editable '.[benchmarks,jax,test]'
-	@touch $@
+	@echo "Setting up $(VENV) for \`make $*\`. This happens once and takes a minute or more."
+	@ls $(VENV)/ready-* >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@rm -f $(VENV)/ready-*
+	$(RUN) -m pip install --quiet --prefer-binary --no-compile --editable '.[$*]'
+	@touch $(VENV)/ready-demo $@
 
 clean:
 	rm -rf $(VENV) kmerge.egg-info build .pytest_cache .ruff_cache .hypothesis

@@ -35,20 +35,19 @@ def escaped(text: str) -> str:
 
 def table(cells: Sequence[Sequence[str]], caption: str) -> str:
     """A table with a caption, no wider than the page; the first row is the head, texts left, numbers right."""
+    import pandas  # here, because a list of suites does without it
+
     head, *rows = cells
-    sides = ["r" if rows and all(_is_number(row[i]) for row in rows) else "l" for i in range(len(head))]
-    lines = [" & ".join(map(escaped, row)) + r" \\" for row in (head, *rows)]
-    tabular = "\n".join(
-        [rf"\begin{{tabular}}{{{''.join(sides)}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
-    )
+    frame = pandas.DataFrame(rows, columns=head)
+    numbers = frame.replace("", "0").apply(pandas.to_numeric, errors="coerce").notna().all() & bool(rows)
+    style = frame.style.hide(axis="index").format(escaped).format_index(escaped, axis="columns")
     return "\n".join(
         [
             r"\begin{table}[htbp]",
             r"\centering",
             rf"\caption{{{escaped(caption)}}}",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-            tabular,
-            r"\end{tabular}}",
+            style.to_latex(column_format="".join(numbers.map({True: "r", False: "l"})), hrules=True).rstrip() + "}",
             r"\end{table}",
         ]
     )
@@ -57,11 +56,3 @@ def table(cells: Sequence[Sequence[str]], caption: str) -> str:
 def document(title: str, parts: Sequence[str]) -> str:
     """A document of such tables."""
     return "\n\n".join([_HEAD + rf"\section*{{{escaped(title)}}}", *parts, _FOOT])
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text or "0")
-    except ValueError:
-        return False
-    return True

@@ -158,10 +158,10 @@ def test_identity_covers_the_code_of_training_and_of_sizing(cache, monkeypatch):
 
 def test_listing_imports_no_keras():
     script = (
-        "import sys; from benchmarks.suites.suite import SUITES, load_suite;"
+        "import sys, benchmarks.run; from benchmarks.suites.suite import SUITES, load_suite;"
         "from benchmarks.strategies.registry import STRATEGIES;"
         "[load_suite(name).budget(0.1) for name in SUITES]; list(STRATEGIES); assert 'l0_merge' in STRATEGIES;"
-        "print([m for m in ('keras', 'tensorflow', 'jax', 'sklearn') if m in sys.modules])"
+        "print([m for m in ('keras', 'tensorflow', 'jax', 'sklearn', 'pandas', 'matplotlib') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

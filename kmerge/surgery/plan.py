@@ -11,6 +11,11 @@ NEW, COMMON = None, -1
 class Plan:
     """Which unit of which source each unit of a new model comes from.
 
+    Two constants stand in the place of a source: `NEW`, where none has the unit, and `COMMON`, where all have it
+    together. A plan for a space "hidden" of four units: two of the first model, one of the second, and a new one:
+
+        Plan(2, {"hidden": [(0, 0), (0, 3), (1, 2), (NEW, 3)]})
+
     Attributes:
         sources: number of source models.
         entries: for each space, a sequence of pairs (source, index of the unit in the space). With source `NEW` the

@@ -195,7 +195,7 @@ def verify(model: keras.Model, layout: Layout, layers: Mapping[str, keras.Layer]
     found = {id(walked.layers[path]): axes for path, axes in walked.axes.items()}
     selectable = np.array([space.selectable for space in walked.spaces.values()], bool)
     # A group or a broadcast factor of one unit is no longer told from a channel, nor a gather that repeats none from a slice.
-    gathers = {path for path, layer in layout.trace.layers.items() if type(layer).__name__ == "Take"}
+    gathers = {record.path for record in layout.trace.records.values() if record.rule.gathers}
     loose = [e for n, s in layout.trace.spaces.items() if len(e := layout.entries_of(n)) == 1 or gathers & {*s.owners}]
     pairs = [np.empty((2, 0), int)]
     for path, named in ((path, named) for path, named in layout.axes.items() if path in layers):

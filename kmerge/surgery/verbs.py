@@ -35,7 +35,7 @@ def concatenate(*models: keras.Model) -> keras.Model:
     walked, copied, averaged = _separate_sources(models[0])
     entries = {}
     for space in walked.spaces.values():
-        if not {"input", "output"} & space.facts:
+        if space.is_interior:
             entries[space.name] = [(s, i) for s in range(len(models)) for i in range(space.size)]
     return rewrite(models[0], models, Plan(len(models), entries, copied, averaged))
 
@@ -74,20 +74,20 @@ def _any(spaces: list[ChannelSpace], walked: Trace, x, condition) -> bool:
 
 def needs_copies(space: ChannelSpace) -> bool:
     """Whether the sources can only stay apart if an input's channels are copied for each of them."""
-    if "input" not in space.facts:
+    if not space.is_input:
         return False
-    if "output" in space.facts:
+    if space.is_output:
         return needs_mean(space)
-    return bool({"held", "made"} & space.facts)
+    return space.is_held or space.is_made
 
 
 def needs_mean(space: ChannelSpace) -> bool:
     """Whether an output's units cannot be averaged in the kernels that make them."""
-    if not {"input", "output"} & space.facts:
+    if space.is_interior:
         return True
-    if "output" not in space.facts:
+    if not space.is_output:
         return False
-    return "held" in space.facts or "made" in space.facts and bool({"curved", "consumed"} & space.facts)
+    return space.is_held or space.is_made and (space.is_curved or bool(space.consumers))
 
 
 def select(model: keras.Model, keep: Mapping[str, object]) -> keras.Model:

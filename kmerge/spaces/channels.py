@@ -16,6 +16,7 @@ from functools import cached_property
 import keras
 import numpy as np
 
+from kmerge.checks import sentence
 from kmerge.errors import InvalidArgumentError
 from kmerge.graph import Call, Graph, input_layer
 from kmerge.rules import Axis, Labels, Rule, rule_for
@@ -176,7 +177,7 @@ class ChannelSpaces(Mapping):
         if len(owned) == 1:
             return owned[0]
         known = ", ".join(self._spaces)
-        raise InvalidArgumentError(f"Expected the name of a channel space, one of: {known}. Received: {name!r}.")
+        raise InvalidArgumentError(sentence(f"the name of a channel space, one of: {known}", name))
 
     def __contains__(self, name: object) -> bool:
         return name in self._spaces
@@ -223,7 +224,8 @@ def channel_spaces(model: keras.Model) -> ChannelSpaces:
 def check_selectable(walked: Trace) -> None:
     """Raises `InvalidArgumentError`, with a table of the spaces and why not, if no space of a model is selectable."""
     if not walked.spaces.selectable:
-        raise InvalidArgumentError(f"Model {walked.model.name!r} has no selectable channel space:\n{walked.spaces}")
+        do = f"It has none:\n{walked.spaces}"
+        raise InvalidArgumentError(sentence("a model with a selectable channel space", walked.model.name, do))
 
 
 def trace(model: keras.Model, copied_inputs: frozenset = frozenset(), free_outputs: frozenset = frozenset()) -> Trace:

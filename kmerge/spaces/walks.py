@@ -5,7 +5,8 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
+from kmerge.checks import refuse
+from kmerge.errors import UnsupportedLayerError
 from kmerge.graph import Call, Graph, find_weight
 from kmerge.rules import Labels, Rule, Site
 from kmerge.spaces.facts import Fact, Kind
@@ -61,9 +62,7 @@ def input_labels(tensor: keras.KerasTensor, units: Callable[[int], np.ndarray]) 
     """Labels of a model's input: its channels lie on the last axis."""
     shape = tuple(tensor.shape)
     if len(shape) < 2 or shape[-1] is None:
-        raise InvalidArgumentError(
-            f"Expected an input with a batch axis and a known last axis. Received: input {tensor.name!r} of shape {shape}."
-        )
+        refuse(f"input {tensor.name!r}", "of a shape with a batch axis and a known last axis", shape)
     return Labels(units(shape[-1]), len(shape) - 1, shape)
 
 

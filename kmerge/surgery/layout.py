@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 
-from kmerge.errors import InvalidArgumentError, KmergeError, UnsupportedLayerError
+from kmerge.errors import KmergeError, UnsupportedLayerError
 from kmerge.graph import Graph, find_weight, has_mask
 from kmerge.rules import Axis, Labels, Site, match, occurrences, positions_of, stretches
 from kmerge.spaces import Record, Trace, output_name, walk_calls, without_masks
-from kmerge.surgery.plan import COMMON, NEW, Plan
+from kmerge.surgery.plan import NEW, Plan, check_plan
 
 
 @dataclass(frozen=True)
@@ -65,21 +65,6 @@ class Placed:
     inside: np.ndarray | None = None
 
 
-def _check(plan: Plan, trace: Trace) -> None:
-    for name, entries in plan.entries.items():
-        if name not in trace.spaces:
-            raise InvalidArgumentError(f"Plan: expected names of spaces, of {list(trace.spaces)}. Received: {name!r}.")
-        size = trace.spaces[name].size
-        wrong = [e for e in entries if not (0 <= e[1] < size and (e[0] is NEW or COMMON <= e[0] < plan.sources))]
-        common = {i for source, i in entries if source == COMMON}
-        wrong += [e for e in entries if e[1] in common and e[0] not in (NEW, COMMON)]
-        if wrong or not len(entries) or len(set(kept := [tuple(e) for e in entries if e[0] is not NEW])) < len(kept):
-            raise InvalidArgumentError(
-                f"Plan, space {name!r}: expected distinct pairs of a source from 0 to {plan.sources - 1}, NEW or COMMON, and "
-                f"a unit from 0 to {size - 1}, no unit both common and of a source. Received: {wrong or list(entries)}."
-            )
-
-
 class Layout:
     """The entries along every tensor and weight of a new model.
 
@@ -94,7 +79,7 @@ class Layout:
     """
 
     def __init__(self, trace: Trace, plan: Plan):
-        _check(plan, trace)
+        check_plan(plan, trace.spaces)
         self.trace = trace
         self.plan = plan
         self.units = len(trace.space_of)

@@ -314,8 +314,8 @@ class LayoutSite(Site):
         """Where a plan keeps sources apart, one layer for each source that has channels in `x`, on these alone.
 
         For two models of two channels, x is [A0 B0 A1 B1]: `reads` is [0 2] and [1 3], and what the two layers make, side
-        by side, is [A0 A1 B0 B1]. The order of x may be any, as it may come from a join; the one that is returned is not,
-        and whoever ties it with another tensor gathers that one.
+        by side, is [A0 A1 B0 B1]. The order of x may be any, as it may come from a join; the one that is returned is not.
+        Where that is tied with a tensor of another order, a gather stands before one of the two.
 
         Mean and variance are of all channels of a source together. So a channel that is common to all sources cannot be
         normalized with those of each, and new channels, which are of no source, have one more layer for all of them. With
@@ -339,8 +339,8 @@ class LayoutSite(Site):
 
         For two models of a layer that reads two channels and makes two, x is [A0 A1 B0 B1] in some order; each layer reads
         what `positions_in` finds of its source, or else what is common to all, and `made` is [A2 A3 B2 B3]. Where the
-        outputs are common there is one layer, of group 0, and it must read all of x: were x of several sources, it would
-        run on the first and leave out the others without a word.
+        outputs are common there is one layer, of group 0, and it must read all of x: were there units of sources
+        besides the common ones, it would leave them out without a word.
         """
         layout = self.layout
         units = [layout.trace.owned[self.path, output_name(i)] for i in range(len(self.call.outputs))]

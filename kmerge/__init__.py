@@ -7,10 +7,10 @@ from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError, Kmerg
 from kmerge.gates import ApplyGates, FoldGates, GateControl, GatePressure, HardConcreteGate, gate_optimizer, gates_of
 from kmerge.merging import MergeReport, compress, gate, merge, merge_pairwise, merge_report
 from kmerge.pruning import UnitChoice, choose_units, prune, unit_importance
-from kmerge.rules import OpaqueRule, Rule, channel, consumes, produces, register_rule
+from kmerge.rules import OpaqueRule, Rule, Site, channel, consumes, produces, register_rule
 from kmerge.sizing import AutoSizer, SizingWarning
 from kmerge.spaces import ChannelSpace, ChannelSpaces, channel_spaces
-from kmerge.surgery import Plan, concatenate, grow, permute, rewrite, select
+from kmerge.surgery import COMMON, NEW, Plan, concatenate, grow, permute, rewrite, select
 from kmerge.training import fit, fit_many, recalibrate
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "ArchitectureMismatchError",
     "AutoSizer",
     "Budget",
+    "COMMON",
     "ChannelSpace",
     "ChannelSpaces",
     "Drawing",
@@ -30,9 +31,11 @@ __all__ = [
     "KmergeError",
     "LayerShare",
     "MergeReport",
+    "NEW",
     "OpaqueRule",
     "Plan",
     "Rule",
+    "Site",
     "SizingWarning",
     "SpaceExplanation",
     "UnitChoice",

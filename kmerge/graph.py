@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import keras
 
+from kmerge.checks import sentence
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError
 
 # What two models of one architecture may differ in. `build_config` repeats shapes; names are often automatic.
@@ -117,18 +118,16 @@ class Graph:
 
 def _functional(model):
     if not isinstance(model, keras.Model):
-        raise InvalidArgumentError(f"Expected a keras.Model. Received: {model!r} of type {type(model).__name__}.")
+        raise InvalidArgumentError(sentence("a keras.Model", model))
     if isinstance(model, keras.Sequential):
         if model._functional is None:
-            raise InvalidArgumentError(
-                f"Sequential model {model.name!r} is not built, so it has no graph yet. "
-                "Give it a keras.Input first, or call model.build(input_shape)."
-            )
+            do = "Give it a keras.Input first, or call model.build(input_shape)."
+            raise InvalidArgumentError(sentence("a Sequential model that is built", model.name, do))
         return model._functional
     if not hasattr(model, "_nodes_by_depth"):
         raise InvalidArgumentError(
-            f"Model {model.name!r} is a subclassed model ({type(model).__name__}); kmerge follows channels through the "
-            "graph of a Functional or Sequential model. Build it with keras.Model(inputs, outputs)."
+            "Expected a Functional or Sequential model, through whose graph kmerge follows channels, received the "
+            f"subclassed model {model.name!r} ({type(model).__name__}). Build it with keras.Model(inputs, outputs)."
         )
     return model
 

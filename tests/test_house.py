@@ -279,7 +279,11 @@ def documented_arguments(doc):
 
 
 def test_every_public_name_has_a_docstring():
-    assert not [name for name in kmerge.__all__ if not (getattr(kmerge, name).__doc__ or "").strip()]
+    things = {name: getattr(kmerge, name) for name in kmerge.__all__}
+    constants = {name for name, thing in things.items() if not (callable(thing) or inspect.ismodule(thing))}
+    # A constant has only the docstring of its type; those of a plan are told of where they are used.
+    assert not [name for name in constants if f"`{name}`" not in kmerge.Plan.__doc__]
+    assert not [name for name in things if name not in constants and not (things[name].__doc__ or "").strip()]
 
 
 @pytest.mark.parametrize("function, doc", PUBLIC)

@@ -29,7 +29,7 @@ from baselines.protocol.phases import train_phase
 from baselines.protocol.strategy import Outcome, Stages
 from baselines.protocol.task import Budget, Task
 from baselines.protocol.teachers import check_budget, parted, train_teacher
-from baselines.pruning.unit_scores import check_importance, score_units
+from baselines.pruning.measured_importance import check_importance, measure_importance
 from kmerge.pruning import best_units
 from kmerge.seeds import seed_of
 
@@ -41,7 +41,7 @@ class MagnitudeMerge:
     Attributes:
         networks: how many, from 2.
         hierarchical: whether they are merged two at a time, with fine-tuning after each cut, or all at once.
-        importance: "magnitude", or another method of `kmerge.unit_importance`.
+        importance: "magnitude", or another of those of `kmerge.unit_importance`.
         wide: whether the big network is trained for the gates' epochs before it is cut; of two networks only.
     """
 
@@ -86,6 +86,6 @@ class MagnitudeMerge:
 
     def _cut(self, big: keras.Model, networks: int, task: Task, seed: int) -> tuple[keras.Model, float]:
         """The network of the best units, and the operations that choosing them cost."""
-        scores, flops = score_units(big, task, self.importance, seed)
-        keep = {name: best_units(values, len(values) // networks) for name, values in scores.items()}
+        importance, flops = measure_importance(big, task, self.importance, seed)
+        keep = {name: best_units(values, len(values) // networks) for name, values in importance.items()}
         return kmerge.select(big, keep), flops

@@ -17,7 +17,7 @@ What differs from Molchanov et al.:
   2,000 training examples, in inference. No weight changes by that, and it is charged as operations.
 - Their importance has gates behind BatchNormalization; ours has them where other layers read the unit, which is the same
   where a ReLU and one reader follow, and counts all readers of a residual stream.
-- "global" ranks Taylor scores of all spaces as they are, as they do; other scores are divided by their mean in the space.
+- "global" ranks Taylor importance of all spaces as it is, as they do; any other is divided by its mean in the space.
 - The optimizer starts anew after each cut, at the learning rate that the schedule has then.
 """
 
@@ -33,7 +33,7 @@ from baselines.protocol.schedules import stretch_of
 from baselines.protocol.strategy import Outcome, Stages
 from baselines.protocol.task import Budget, Task
 from baselines.protocol.teachers import check_budget
-from baselines.pruning.unit_scores import check_importance, score_units
+from baselines.pruning.measured_importance import check_importance, measure_importance
 from kmerge.pruning import best_units
 from kmerge.seeds import seed_of
 
@@ -46,7 +46,7 @@ class ChannelPruning:
     """A wide network, pruned step by step; a `Strategy`.
 
     Attributes:
-        importance: a method of `kmerge.unit_importance` other than "gates".
+        importance: one of those of `kmerge.unit_importance` other than "gates".
         to: "target", every space to the target's width; or "global", the whole network to at most the target's number
             of parameters, by one ranking of all units: the result then has another shape than the target.
     """
@@ -67,8 +67,8 @@ class ChannelPruning:
         ends = [round(budget.gates * cut / cuts) for cut in range(cuts + 1)]
         model, records, rows = wide, [trained], {"validation_before_cut": trained.rows[-1]["val_metric"]}
         for cut in range(1, cuts + 1):
-            scores, flops = score_units(model, task, self.importance, seed_of("importance", seed, cut))
-            model = kmerge.select(model, self._choice(model, scores, wide, target, cut / cuts))
+            found, flops = measure_importance(model, task, self.importance, seed_of("importance", seed, cut))
+            model = kmerge.select(model, self._choice(model, found, wide, target, cut / cuts))
             if cut == cuts:
                 rows["validation_after_cut"] = validation_metric(task, model)
             part = stretch_of(task.phases["gates"], ends[cut - 1] / budget.gates, ends[cut] / budget.gates)
@@ -84,15 +84,15 @@ class ChannelPruning:
             raise kmerge.InvalidArgumentError(f"Expected to to be 'target' or 'global'. Received: {self.to!r}.")
         check_importance(wide, self.importance)
 
-    def _choice(self, model, scores: dict, wide: keras.Model, target: keras.Model, done: float) -> dict:
+    def _choice(self, model, importance: dict, wide: keras.Model, target: keras.Model, done: float) -> dict:
         """The units that stay after a cut, when `done` of the way from the wide network to the target is gone."""
         if self.to == "global":
             most, least = kmerge.parameters(wide), kmerge.parameters(target)
             budget = kmerge.Budget(parameters=round(most - (most - least) * done))
             if self.importance != "taylor":
-                scores = {name: values / (np.mean(values) or 1.0) for name, values in scores.items()}
-            return kmerge.choose_units(model, scores, budget=budget, selection="global")
+                importance = {name: values / (np.mean(values) or 1.0) for name, values in importance.items()}
+            return kmerge.choose_units(model, importance, budget=budget, selection="global")
         # The spaces of both in the same order: their layers may have other names.
         sizes = zip(*(kmerge.channel_spaces(each).selectable for each in (wide, target)), strict=True)
         widths = {most.name: round(most.size - (most.size - least.size) * done) for most, least in sizes}
-        return {name: best_units(values, widths[name]) for name, values in scores.items()}
+        return {name: best_units(values, widths[name]) for name, values in importance.items()}

@@ -169,7 +169,7 @@ def second_parent(big: "keras.Model", parents: list) -> "keras.Model":  # noqa: 
 
     spaces = kmerge.channel_spaces(big)
     part = kmerge.select(big, {space.name: range(space.size // 2, space.size) for space in spaces.selectable})
-    heads = {owner for space in spaces.values() if "output" in space.facts for owner in space.owners}
+    heads = {owner for space in spaces.values() if space.is_output for owner in space.owners}
     names = [layer.name for layer in parents[0].layers]
     for head in heads:
         part.get_layer(head).set_weights(parents[1].layers[names.index(head)].get_weights())

@@ -18,6 +18,7 @@ from functools import cached_property
 
 import numpy as np
 
+from kmerge.checks import number, sentence
 from kmerge.costs.counting import products
 from kmerge.errors import InvalidArgumentError
 from kmerge.spaces import Trace
@@ -48,13 +49,10 @@ class Budget:
 
     def __post_init__(self):
         if not self.given():
-            raise InvalidArgumentError("Budget: expected at least one limit, as in Budget(parameters=0.5).")
+            do = "Give one, as in Budget(parameters=0.5)."
+            raise InvalidArgumentError(sentence("at least one limit", None, do, of="Budget"))
         for name, value in self.given().items():
-            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < math.inf:
-                raise InvalidArgumentError(
-                    f"Budget: expected {name} to be a positive share (a float) or a positive number (an int). "
-                    f"Received: {value!r}."
-                )
+            number(name, value, above=0, of="Budget", do="A float is a share of the whole model's, an int a number.")
 
     def given(self) -> dict[str, int | float]:
         """The limits that are given, by name of the measure."""
@@ -108,8 +106,8 @@ class WidthCosts:
             for product in products(record.call):
                 shape = list(self._shapes.get(id(product.kernel), [(False, n) for n in product.kernel.shape]))
                 shape = shape if product.axes is None else [shape[i] for i in product.axes]
-                for ((side, number), axis), size in zip(product.positions, product.sizes, strict=True):
-                    labels = getattr(record, side)[number]
+                for ((side, index), axis), size in zip(product.positions, product.sizes, strict=True):
+                    labels = getattr(record, side)[index]
                     shape.append((True, self._row(labels.units)) if labels.axis == axis else (False, size))
                 found.append(shape)
         return found
@@ -199,7 +197,7 @@ def check_reachable(costs: WidthCosts, limits: Mapping[str, int], widths: Mappin
         least = getattr(costs, name)(widths)
         if least > limit:
             raise InvalidArgumentError(
-                f"A budget of {limit:,} {name} cannot be reached: with the smallest widths allowed the model has "
-                f"{least:,} of its {getattr(costs, name)({}):,}. Raise the budget, or allow smaller widths; "
+                f"Expected a budget of at least {least:,} {name}, to which the smallest widths allowed bring the model's "
+                f"{getattr(costs, name)({}):,}, received {limit:,}. Raise the budget, or allow smaller widths; "
                 "print(kmerge.channel_spaces(model)) shows which spaces cannot be cut."
             )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import keras
 from keras import layers
 
+from kmerge.checks import sentence
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
 from kmerge.gates import gated_layer
 from kmerge.graph import Call, Graph, find_weight
@@ -147,10 +148,8 @@ def _product(call: Call, kernel, side: str, axes) -> Product:
 def _moving(call: Call, kernel, positions: list) -> Product:
     sizes = tuple(getattr(call, side)[number].shape[axis] for (side, number), axis in positions)
     if None in sizes:
-        raise InvalidArgumentError(
-            f"Layer {call.name!r} works on sizes {sizes}, of which some are unknown, so its "
-            "multiply-accumulates are unknown too. Build the model with a keras.Input of fixed size."
-        )
+        do = "Its multiply-accumulates are known only with them: build the model with a keras.Input of fixed size."
+        raise InvalidArgumentError(sentence("known sizes to work on", sizes, do, of=f"Layer {call.name!r}"))
     return Product(kernel, tuple(positions), sizes)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from kmerge.checks import sentence, whole_number
 from kmerge.errors import InvalidArgumentError
 from kmerge.graph import Graph
 
@@ -32,8 +33,7 @@ def latency(model: keras.Model, *, batch_size: int = 1, repetitions: int = 30) -
         InvalidArgumentError: if a count is no positive integer, or an input size is unknown.
     """
     for name, value in (("batch_size", batch_size), ("repetitions", repetitions)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise InvalidArgumentError(f"{name} must be a positive whole number, received {value!r}.")
+        whole_number(name, value)
     inputs = _random_inputs(model, int(batch_size))
     times = []
     for _ in range(_WARM_UP + int(repetitions)):
@@ -48,10 +48,9 @@ def _random_inputs(model: keras.Model, batch_size: int):
 
     def draw(tensor):
         if None in tensor.shape[1:]:
-            raise InvalidArgumentError(
-                f"Model {model.name!r} has an input of shape {tuple(tensor.shape)}, of which some sizes are unknown, so "
-                "there is no one latency. Build the model with a keras.Input of fixed size."
-            )
+            do = "Otherwise there is no one latency: build the model with a keras.Input of fixed size."
+            what = f"input {tensor.name!r} to have a known shape"
+            raise InvalidArgumentError(sentence(what, tuple(tensor.shape), do, of=f"Model {model.name!r}"))
         values = rng.normal(size=(batch_size, *tensor.shape[1:]))
         # Zeros are indices that every Embedding has.
         return (values if "float" in tensor.dtype else np.zeros_like(values)).astype(tensor.dtype)

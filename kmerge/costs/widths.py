@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from kmerge.checks import refuse, sentence
 from kmerge.costs.budgets import Budget, WidthCosts, share_ladder, widths_within
 from kmerge.errors import InvalidArgumentError
 from kmerge.spaces import ChannelSpace, Trace
@@ -35,9 +36,11 @@ def target_widths(walked: Trace, width: float | Mapping[str, int | float] | Budg
         }
     if isinstance(width, (float, np.floating)):
         return {space.name: units_of(space, width, most) for space in spaces}
-    raise InvalidArgumentError(
-        "Expected width to be a share of every space (a float such as 0.5 or 1.0), a mapping from names of spaces to "
-        f"shares or numbers of units, or a kmerge.Budget. Received: {width!r}."
+    refuse(
+        "width",
+        "a share of every space (a float such as 0.5 or 1.0), a mapping from names of spaces to shares or numbers of units, "
+        "or a kmerge.Budget",
+        width,
     )
 
 
@@ -47,7 +50,5 @@ def units_of(space: ChannelSpace, value: int | float, most: int = 1) -> int:
         return max(1, round(float(value) * space.size))
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 1 <= value <= most * space.size:
         return int(value)
-    raise InvalidArgumentError(
-        f"Space {space.name!r} with {space.size} units: expected a number of units from 1 to {most * space.size}, or a "
-        f"share above 0 and at most {float(most)} (a float). Received: {value!r}."
-    )
+    what = f"a number of units from 1 to {most * space.size}, or a share above 0 and at most {float(most)} (a float)"
+    raise InvalidArgumentError(sentence(what, value, of=f"Space {space.name!r} with {space.size} units"))

@@ -35,7 +35,7 @@ def first_filters(merged: Merged) -> Iterator[tuple[str, str, np.ndarray]]:
             continue
         read = merged.walked.space_of[kernel_axes[2].units]
         spaces = list(merged.walked.spaces.values())
-        if not all("input" in spaces[number].facts for number in read):
+        if not all(spaces[number].is_input for number in read):
             continue
         layout = layout or Layout(merged.walked, merged.plan)
         kernel = keras.ops.convert_to_numpy(merged.layers[path].kernel)

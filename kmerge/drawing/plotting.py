@@ -13,6 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from kmerge.checks import sentence
 from kmerge.drawing.explanations import Explanation, SpaceExplanation, explain_walk, walk_to_show
 from kmerge.drawing.filters import draw_first_filters
 from kmerge.drawing.placement import place_boxes
@@ -57,10 +58,11 @@ def plot(model: keras.Model, path: str | Path | None = None) -> Drawing:
         InvalidArgumentError: for a subclassed or unbuilt model, or a path that does not end in ".svg".
     """
     if path is not None and Path(path).suffix.lower() != ".svg":
-        raise InvalidArgumentError(
-            f"Expected a path that ends in '.svg'. Received: {str(path)!r}. A browser opens an SVG file and prints it; "
-            "to make a PNG of it, install cairosvg and run: cairosvg drawing.svg -o drawing.png"
+        do = (
+            "A browser opens an SVG file and prints it; to make a PNG of it, install cairosvg and run: cairosvg drawing.svg "
+            "-o drawing.png"
         )
+        raise InvalidArgumentError(sentence("path to end in '.svg'", str(path), do))
     walked, merged = walk_to_show(model)
     explained = explain_walk(walked, merged)
     canvas = Canvas()

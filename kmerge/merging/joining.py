@@ -139,8 +139,8 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
 
 
 def _warn_of_inexact(walked: Trace) -> None:
-    inexact = [s.name for s in walked.spaces.values() if needs_copies(s) or "output" in s.facts and needs_mean(s)]
-    inexact += [s.name for s in walked.spaces.values() if not s.selectable and not {"input", "output"} & s.facts]
+    inexact = [s.name for s in walked.spaces.values() if needs_copies(s) or s.is_output and needs_mean(s)]
+    inexact += [s.name for s in walked.spaces.values() if not s.selectable and s.is_interior]
     if inexact:
         warnings.warn(
             f"The architecture has one place for what the parents have one each of, in the spaces {inexact}: their weights "

@@ -1,10 +1,10 @@
 """The importance of units, and which of them a budget allows."""
 
-from kmerge.pruning.importance import METHODS, unit_importance
+from kmerge.pruning.importance import IMPORTANCES, unit_importance
 from kmerge.pruning.selection import UnitChoice, best_units, choose_units, prune
 
 __all__ = [
-    "METHODS",
+    "IMPORTANCES",
     "UnitChoice",
     "best_units",
     "choose_units",

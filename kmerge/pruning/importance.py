@@ -1,6 +1,6 @@
-"""Importance: a score for every unit that may go, by which pruning ranks them.
+"""Importance: a number for every unit that may go, by which pruning ranks them.
 
-    method          score of a unit
+    importance      of a unit
     "magnitude"     L2 norm of its weights: kernels that make, carry or read it, scales
     "magnitude_l1"  L1 norm of the same
     "bn_scale"      mean |gamma| of the BatchNormalizations it passes
@@ -9,8 +9,8 @@
     "random"        uniform, from a seed
     "gates"         P(g > 0) of its gate in a gated model
 
-A unit that lies at several places, as the channels of a residual stream do, has one score: its weights are collected
-over all of them.
+A unit that lies at several places, as the channels of a residual stream do, has one importance: its weights are
+collected over all of them.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from kmerge.checks import one_of, sentence, whole_number
 from kmerge.errors import InvalidArgumentError
 from kmerge.merging import read_merge
 from kmerge.rules import occurrences
@@ -26,23 +27,24 @@ from kmerge.spaces import Trace, check_selectable, trace
 from kmerge.surgery import check_finite, weight_axes
 from kmerge.training import PROGRAMS, arrays_of, build_state, check_data, is_array, loss_gradients
 
-METHODS = ("magnitude", "magnitude_l1", "bn_scale", "fpgm", "taylor", "random", "gates")
+IMPORTANCES = ("magnitude", "magnitude_l1", "bn_scale", "fpgm", "taylor", "random", "gates")
+_TAYLOR = "Importance 'taylor'"  # what its errors start with
 _OFFSETS = {"bias", "beta", "moving_mean", "moving_variance", "mean", "variance"}
 
 
 def unit_importance(
     model: keras.Model,
-    method: str = "magnitude",
+    importance: str = "magnitude",
     data: tuple | None = None,
     *,
     batch_size: int = 32,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Scores the units of every selectable space; the higher, the more important.
+    """Tells how important the units of every selectable space are; the higher, the more important.
 
     Args:
         model: a Functional or Sequential model; compiled for "taylor", made by `merge` or `gate` for "gates".
-        method: "magnitude", "magnitude_l1", "bn_scale", "fpgm", "taylor", "random" or "gates".
+        importance: "magnitude", "magnitude_l1", "bn_scale", "fpgm", "taylor", "random" or "gates".
         data: for "taylor" alone: `(x, y)` or `(x, y, sample_weight)`, arrays as for `kmerge.fit`.
         batch_size: for "taylor": examples per gradient.
         seed: for "random".
@@ -52,7 +54,7 @@ def unit_importance(
         BatchNormalization with a scale are missing; with "fpgm", those that no kernel makes.
 
     Raises:
-        InvalidArgumentError: for an unknown method, a model without selectable spaces, missing or unusable data, a model
+        InvalidArgumentError: for an unknown importance, a model without selectable spaces, missing or unusable data, a model
             that is not compiled with a loss ("taylor"), or has no BatchNormalization ("bn_scale"), no kernels ("fpgm") or
             no gates ("gates").
 
@@ -64,31 +66,32 @@ def unit_importance(
         on every unit: the square of d loss / d gate at 1, mean over batches. The gradient is the sum of weight times
         gradient over all weights that read the unit.
     """
-    if method not in METHODS:
-        raise InvalidArgumentError(f"Expected importance to be one of {METHODS}. Received: {method!r}.")
-    if (data is not None) != (method == "taylor"):
-        what = "needs data=(x, y)" if data is None else "takes no data; only 'taylor' does"
-        raise InvalidArgumentError(f"Importance {method!r} {what}.")
-    if method == "gates":
+    one_of("importance", importance, IMPORTANCES)
+    if importance == "taylor" and data is None:
+        raise InvalidArgumentError(sentence("data=(x, y)", None, of=_TAYLOR))
+    if importance != "taylor" and data is not None:
+        do = "Only 'taylor' reads data."
+        raise InvalidArgumentError(sentence("no data", type(data).__name__, do, of=f"Importance {importance!r}"))
+    if importance == "gates":
         return {name: gate.open_probabilities() for name, gate in read_merge(model).gates.items()}
     walked = trace(model)
     check_selectable(walked)
     check_finite(model)
-    if method == "random":
+    if importance == "random":
         return {s.name: rng_of("importance", seed, s.name).uniform(size=s.size) for s in walked.spaces.selectable}
-    if method == "bn_scale":
+    if importance == "bn_scale":
         return _scales(walked)
-    if method == "fpgm":
+    if importance == "fpgm":
         return _distances(walked)
-    if method == "taylor":
+    if importance == "taylor":
         return _by_space(walked, _taylor(walked, data, batch_size))
-    if method == "magnitude":
+    if importance == "magnitude":
         return _by_space(walked, np.sqrt(_norms(walked, np.square)))
     return _by_space(walked, _norms(walked, np.abs))
 
 
-def _by_space(walked: Trace, scores: np.ndarray) -> dict[str, np.ndarray]:
-    return {space.name: scores[space.units] for space in walked.spaces.selectable}
+def _by_space(walked: Trace, importance: np.ndarray) -> dict[str, np.ndarray]:
+    return {space.name: importance[space.units] for space in walked.spaces.selectable}
 
 
 def _add(totals: np.ndarray, values: np.ndarray, number: int, units: np.ndarray) -> None:
@@ -126,10 +129,9 @@ def _scales(walked: Trace) -> dict[str, np.ndarray]:
             np.add.at(counts, axis.units, 1)
     scaled = [space for space in walked.spaces.selectable if counts[space.units].all()]
     if not scaled:
-        raise InvalidArgumentError(
-            f"Importance 'bn_scale' needs units that pass a BatchNormalization with scale=True; {walked.model.name!r} has "
-            "none. Use 'magnitude'."
-        )
+        what = "a model with units that pass a BatchNormalization with scale=True"
+        do = "It has none. Use 'magnitude'."
+        raise InvalidArgumentError(sentence(what, walked.model.name, do, of="Importance 'bn_scale'"))
     return {space.name: totals[space.units] / counts[space.units] for space in scaled}
 
 
@@ -150,8 +152,9 @@ def _distances(walked: Trace) -> dict[str, np.ndarray]:
                     own = at[times == time][np.argsort(index[times == time])]  # one filter for each unit, in order
                     squares[space.name] = squares.get(space.name, 0.0) + _square_distances(filters[own])
     if not squares:
+        do = "It has none. Use 'magnitude'."
         raise InvalidArgumentError(
-            f"Importance 'fpgm' needs units that a kernel makes; {walked.model.name!r} has none. Use 'magnitude'."
+            sentence("a model with units that a kernel makes", walked.model.name, do, of="Importance 'fpgm'")
         )
     return {
         space.name: np.sqrt(squares[space.name]).sum(axis=1)
@@ -180,31 +183,33 @@ def _taylor(walked: Trace, data: tuple, batch_size: int) -> np.ndarray:
     build_state(model, _batch(data, 0, 1))
     gradients = loss_gradients(model, [weight for weight, _, _ in readers])
     values = [_array(weight) for weight, _, _ in readers]
-    scores = np.zeros(len(walked.space_of))
+    importance = np.zeros(len(walked.space_of))
     for start in range(0, examples, batch_size):
-        by_gate = np.zeros(len(scores))
+        by_gate = np.zeros(len(importance))
         found = gradients(_batch(data, start, start + batch_size))
         for (_, number, units), value, gradient in zip(readers, values, found, strict=True):
             _add(by_gate, value * _array(gradient), number, units)
-        scores += np.square(by_gate) * (min(start + batch_size, examples) - start) / examples
-    if not np.isfinite(scores).all():
-        raise InvalidArgumentError(f"The loss of {model.name!r} has gradients on this data that are not finite.")
-    return scores
+        importance += np.square(by_gate) * (min(start + batch_size, examples) - start) / examples
+    if not np.isfinite(importance).all():
+        raise InvalidArgumentError(
+            f"{_TAYLOR}: expected the loss of {model.name!r} to have finite gradients on this data, received NaN or infinity. "
+            "Look for values that are too large, in the data and in the weights."
+        )
+    return importance
 
 
 def _check_taylor(model: keras.Model, data: tuple, batch_size: int) -> None:
     if keras.backend.backend() not in PROGRAMS:
-        raise InvalidArgumentError(f"Importance 'taylor' needs one of the backends {list(PROGRAMS)}.")
-    if not model.compiled or model.loss is None:
         raise InvalidArgumentError(
-            f"Importance 'taylor' needs the gradient of a loss, and {model.name!r} has none: call "
-            "model.compile(optimizer, loss=...) first."
+            sentence(f"one of the backends {list(PROGRAMS)}", keras.backend.backend(), of=_TAYLOR)
         )
-    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-        raise InvalidArgumentError(f"batch_size must be a positive whole number, received {batch_size!r}.")
+    if not model.compiled or model.loss is None:
+        do = "Call model.compile(optimizer, loss=...) first."
+        raise InvalidArgumentError(sentence("a model that is compiled with a loss", model.name, do, of=_TAYLOR))
+    whole_number("batch_size", batch_size)
     if not isinstance(data, tuple) or len(data) not in (2, 3) or not all(map(is_array, arrays_of(data))):
         raise InvalidArgumentError(
-            f"Importance 'taylor' expects data=(x, y) or (x, y, sample_weight) of arrays, received {type(data).__name__}"
+            f"{_TAYLOR}: expected data=(x, y) or (x, y, sample_weight) of arrays, received {type(data).__name__}"
             + (f" of {[type(part).__name__ for part in data]}." if isinstance(data, Sequence) else ".")
         )
     check_data(model, data, "data")

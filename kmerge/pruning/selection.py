@@ -2,11 +2,11 @@
 
     small = kmerge.prune(model, "magnitude", budget=0.5)              half of the parameters
 
-Scores say which units of a space go first. How many of each space stay is decided in one of two ways:
+The importance of units says which of a space go first. How many of each space stay is decided in one of two ways:
 
     selection   what is ranked
     "local"     shares: every space keeps the same share of its units
-    "global"    units: all of the model in one order, by their scores; a space that matters little becomes narrow
+    "global"    units: all of the model in one order, by importance; a space that matters little becomes narrow
 
 Both are ladders for `budgets.widths_within`, which takes as much as the budget allows.
 """
@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
+from kmerge.checks import one_of, refuse, sentence, whole_number
 from kmerge.costs import Budget, Ladder, WidthCosts, check_reachable, share_ladder, units_of, widths_within
 from kmerge.errors import InvalidArgumentError
 from kmerge.pruning.importance import unit_importance
@@ -65,11 +66,11 @@ def choose_units(
 
     Args:
         model: a Functional or Sequential model.
-        importance: a method of `unit_importance` other than "gates", or scores: by name of a space an array of shape
-            `(units,)`. Spaces without scores stay whole.
+        importance: one of those of `unit_importance` other than "gates", by its name; or importance of your own: by name of
+            a space an array of shape `(units,)`. Spaces that are not named stay whole.
         budget: a `Budget`; a float is a share of the parameters.
-        selection: "local" keeps the same share of every space, up to rounding. "global" ranks all units by their scores,
-            those of a method divided by their mean in the space; scores that are given are taken as they are.
+        selection: "local" keeps the same share of every space, up to rounding. "global" ranks all units by importance,
+            divided by its mean in the space; importance of your own is taken as it is.
         multiple: widths are multiples of it, as devices like them, or a space's whole width.
         minimum: of each space, at least this number of units (an int) or share of them (a float) stays; at least one.
         data: for "taylor": `(x, y)` or `(x, y, sample_weight)`.
@@ -81,8 +82,8 @@ def choose_units(
         With "local" it is the largest equal share, rounded up in the spaces where that fits.
 
     Raises:
-        InvalidArgumentError: for a model without selectable spaces; an unknown importance or selection; scores that do
-            not fit the model or are not finite; a budget out of range or out of reach; whatever `unit_importance` raises.
+        InvalidArgumentError: for a model without selectable spaces; an unknown importance or selection; importance that does
+            not fit the model or is not finite; a budget out of range or out of reach; whatever `unit_importance` raises.
         UnsupportedLayerError: names a layer whose channels cannot be followed, or whose multiply-accumulates, if the
             budget limits these, cannot be counted.
 
@@ -97,18 +98,18 @@ def choose_units(
     widths = {space.name: _widths(space, multiple, minimum) for space in walked.spaces.selectable}
     check_reachable(costs, limits, {name: least for name, (least, *_) in widths.items()})
     if isinstance(importance, Mapping):
-        scores = _checked_scores(by_space(walked.spaces, importance), data, walked.spaces)
+        found = _checked_importance(by_space(walked.spaces, importance), data, walked.spaces)
     else:
         found = unit_importance(model, importance, data, batch_size=batch_size, seed=seed)
-        scores = {name: values / (np.mean(values) or 1.0) for name, values in found.items()}
+        found = {name: values / (np.mean(values) or 1.0) for name, values in found.items()}
     ladders = {
-        name: _score_ladder(values, widths[name]) if selection == "global" else share_ladder(len(values), widths[name])
-        for name, values in scores.items()
+        name: _ladder(values, widths[name]) if selection == "global" else share_ladder(len(values), widths[name])
+        for name, values in found.items()
     }
     chosen = widths_within(costs, budget, ladders, even=selection == "local")
-    keep = {name: best_units(scores[name], width) for name, width in chosen.items()}
+    keep = {name: best_units(found[name], width) for name, width in chosen.items()}
     spent = {name: (getattr(costs, name)({}), getattr(costs, name)(chosen), limit) for name, limit in limits.items()}
-    return UnitChoice(keep, {name: len(scores[name]) for name in keep}, spent)
+    return UnitChoice(keep, {name: len(found[name]) for name in keep}, spent)
 
 
 def prune(
@@ -160,25 +161,25 @@ def prune(
 
 
 def _checked(importance, budget: float | Budget, selection: str, multiple: int) -> Budget:
-    if selection not in SELECTIONS:
-        raise InvalidArgumentError(f"Expected selection to be one of {SELECTIONS}. Received: {selection!r}.")
-    if isinstance(multiple, bool) or not isinstance(multiple, (int, np.integer)) or multiple < 1:
-        raise InvalidArgumentError(f"Expected multiple to be a positive whole number. Received: {multiple!r}.")
+    one_of("selection", selection, SELECTIONS)
+    whole_number("multiple", multiple)
     if isinstance(importance, str) and importance == "gates":
-        raise InvalidArgumentError(
-            "A gated model is cut by kmerge.compress. To prune the model without gates by their scores, pass "
+        do = (
+            "A gated model is cut by kmerge.compress. To prune the model without gates by theirs, pass "
             "importance=kmerge.unit_importance(gated, 'gates')."
         )
+        refuse("importance", "that of a model without gates", importance, do)
     if isinstance(budget, (float, np.floating)):
         budget = Budget(parameters=budget)
     if not isinstance(budget, Budget):
-        raise InvalidArgumentError(
-            "Expected budget to be a share of the parameters (a float above 0 and at most 1) or a kmerge.Budget, such as "
-            f"kmerge.Budget(multiply_accumulates=0.5). Received: {budget!r}."
+        what = (
+            "a share of the parameters (a float above 0 and at most 1) or a kmerge.Budget, such as "
+            "kmerge.Budget(multiply_accumulates=0.5)"
         )
+        refuse("budget", what, budget)
     above = {name: share for name, share in budget.shares().items() if share > 1}
     if above:
-        raise InvalidArgumentError(f"Expected shares of the model's costs above 0 and at most 1. Received: {above}.")
+        raise InvalidArgumentError(sentence("shares of the model's costs above 0 and at most 1", above))
     return budget
 
 
@@ -189,35 +190,32 @@ def _widths(space: ChannelSpace, multiple: int, minimum: int | float) -> list[in
     elif isinstance(minimum, (int, np.integer)) and not isinstance(minimum, bool) and minimum >= 1:
         least = int(minimum)
     else:
-        raise InvalidArgumentError(
-            "Expected minimum to be a number of units from 1 on (an int) or a share of them in (0, 1] (a float). "
-            f"Received: {minimum!r}."
-        )
+        refuse("minimum", "a number of units from 1 on (an int) or a share of them in (0, 1] (a float)", minimum)
     return [*range(-(-least // multiple) * multiple, space.size, multiple), space.size]
 
 
-def _checked_scores(scores: Mapping, data, spaces: Mapping[str, ChannelSpace]) -> dict[str, np.ndarray]:
+def _checked_importance(importance: Mapping, data, spaces: Mapping[str, ChannelSpace]) -> dict[str, np.ndarray]:
     if data is not None:
-        raise InvalidArgumentError("Scores that are given take no data; only importance='taylor' does.")
-    if not scores:
-        raise InvalidArgumentError("Expected scores of at least one space. Received: an empty mapping.")
+        do = "Only importance='taylor' reads data."
+        refuse("data", "None, as the importance of units is given", type(data).__name__, do)
+    if not importance:
+        raise InvalidArgumentError(sentence("importance for at least one space", importance))
     checked = {}
-    for name, values in scores.items():
+    for name, values in importance.items():
         checked[name] = np.asarray(values, "float64")
         if checked[name].shape != (spaces[name].size,) or not np.isfinite(checked[name]).all():
-            raise InvalidArgumentError(
-                f"Space {name!r}: expected finite scores of shape ({spaces[name].size},). Received: {values!r}."
-            )
+            what = f"importance to be finite numbers of shape ({spaces[name].size},)"
+            raise InvalidArgumentError(sentence(what, values, of=f"Space {name!r}"))
     return checked
 
 
-def _score_ladder(scores: np.ndarray, widths: Sequence[int]) -> Ladder:
-    """A width is worth the mean score of the units that it adds."""
-    descending = -np.sort(-scores)
+def _ladder(importance: np.ndarray, widths: Sequence[int]) -> Ladder:
+    """A width is worth the mean importance of the units that it adds."""
+    descending = -np.sort(-importance)
     added = [descending[low:high] for low, high in zip([0, *widths], widths, strict=False)]
     return [(width, float(np.mean(units))) for width, units in zip(widths, added, strict=True)]
 
 
-def best_units(scores: np.ndarray, count: int) -> np.ndarray:
-    """Ascending indices of the `count` highest scores; of equal ones, the first."""
-    return np.sort(np.argsort(-scores, kind="stable")[:count])
+def best_units(importance: np.ndarray, count: int) -> np.ndarray:
+    """Ascending indices of the `count` most important units; of equally important ones, the first."""
+    return np.sort(np.argsort(-importance, kind="stable")[:count])

@@ -8,6 +8,8 @@ A head is a unit. Attention works on each head alone, so that heads of several m
 `key_dim` never changes: the scores are scaled by it.
 """
 
+import abc
+
 import numpy as np
 from keras import layers
 
@@ -51,11 +53,13 @@ class _AttentionRule(Rule):
         site.curve(scores)
         return [out, scores]
 
+    @abc.abstractmethod
     def _groups(self, layer) -> int:
-        raise NotImplementedError
+        """The number of units."""
 
+    @abc.abstractmethod
     def _queries_per_group(self, layer) -> int:
-        raise NotImplementedError
+        """How many query heads one unit has."""
 
     def _require_plain(self, site: Site) -> None:
         kind = type(site.layer)

@@ -61,6 +61,8 @@ class ConvRule(Rule):
 
 @rules_for(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 class ConvTransposeRule(Rule):
+    is_transposed = True
+
     def walk(self, site, x):
         require_channels_last(site)
         site.require_last_axis(x)

@@ -71,8 +71,9 @@ class ReduceRule(Rule):
 class ArithmeticRule(Rule):
     """x + y, x * y, ...: of tensors, or of a tensor and a number."""
 
-    def __init__(self, linear: bool):
+    def __init__(self, linear: bool, multiplies: bool = False):
         self.linear = linear
+        self.multiplies = multiplies
 
     def walk(self, site, *inputs):
         constants = [c for c in (*site.call.args, *site.call.kwargs.values()) if _is_array(c)]
@@ -126,10 +127,8 @@ _ELEMENTWISE = (
 OPERATION_RULES: dict[str, Rule] = {
     **{name: ElementwiseRule() for name in _ELEMENTWISE},
     **{name: ArithmeticRule(linear=True) for name in ("Add", "Subtract")},
-    **{
-        name: ArithmeticRule(linear=False)
-        for name in ("Multiply", "Divide", "TrueDivide", "Maximum", "Minimum", "Power")
-    },
+    **{name: ArithmeticRule(linear=False) for name in ("Divide", "TrueDivide", "Maximum", "Minimum", "Power")},
+    "Multiply": ArithmeticRule(linear=False, multiplies=True),
     # Masks are computed with these.
     **{
         name: ArithmeticRule(linear=False)

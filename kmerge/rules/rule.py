@@ -13,12 +13,14 @@ layer of your own:
     kmerge.register_rule(Scale, ScaleRule())
 """
 
+import abc
 import functools
 from collections.abc import Callable
 
 import numpy as np
 from keras import Layer, activations, ops
 
+from kmerge.checks import refuse
 from kmerge.graph import Call
 from kmerge.rules.labels import Axis, Labels
 from kmerge.rules.site import Site
@@ -60,24 +62,39 @@ def channel(units: np.ndarray) -> Axis:
     return Axis("channel", units)
 
 
-class Rule:
-    """What a layer does to the units of its inputs. Subclass it for a layer of your own; see `register_rule`."""
+class Rule(abc.ABC):
+    """What a layer does to the units of its inputs. Subclass it for a layer of your own; see `register_rule`.
 
-    # Whether it only applies an activation: one that ends the model stands behind the mean of logits.
+    A subclass must have `walk`. It sets the attributes that differ, and overrides the methods whose answers differ.
+
+    Attributes:
+        is_activation: whether it only applies an activation: one that ends the model stands behind the mean of logits.
+        normalizes: whether it normalizes over units, so that a cut changes what is left of them.
+        is_opaque: whether it runs as it is, on units that stay as they are.
+        may_lose: whether it can do without some or all of the units that it reads.
+        gathers: whether what `Site.pick` reads for it is any choice of positions, in any order, not one in a row.
+        multiplies: whether it multiplies its inputs with each other, so that a unit which is zero in one of them is zero
+            behind it.
+        is_transposed: whether it is a transposed convolution: the last two axes of its kernel are the units that it
+            makes and those that it reads, and it spreads each place over several.
+        takes_masks: whether the layer takes the masks off the tensors that it reads, so that whoever reads these later
+            finds none.
+        gated: the layer class that stands for this one in a big student, where it mixes units inside itself. It has the
+            same weights. If it normalizes, it is called on `[x, gates]`; if it uses `Site.consume_inside`, it takes
+            `head_gates`, of shape (batch or 1, units mixed inside), as a further argument of its call.
+    """
+
     is_activation = False
-    # Whether it normalizes over units, so that a cut changes what is left of them.
     normalizes = False
-    # Whether it runs as it is, on units that stay as they are.
     is_opaque = False
-    # Whether it can do without some or all of the units that it reads.
     may_lose = False
-    # The layer class that stands for this one in a big student, where it mixes units inside itself. It has the same
-    # weights. If it normalizes, it is called on `[x, gates]`; if it uses `Site.consume_inside`, it takes `head_gates`, of
-    # shape (batch or 1, units mixed inside), as a further argument of its call.
-    gated: type | None = None
-    # Whether the layer takes the masks off the tensors that it reads, so that whoever reads these later finds none.
+    gathers = False
+    multiplies = False
+    is_transposed = False
     takes_masks = False
+    gated: type | None = None
 
+    @abc.abstractmethod
     def walk(self, site: Site, *inputs: Labels) -> Labels | list[Labels]:
         """Follows the units through one call.
 
@@ -88,7 +105,6 @@ class Rule:
         Returns:
             The labels of the output, or a list of them.
         """
-        raise NotImplementedError
 
     def changes(self, site: Site, inputs: list[Labels], outputs: list[Labels]) -> dict:
         """Entries of the layer's configuration that differ when its inputs and outputs have these labels."""
@@ -124,12 +140,14 @@ def register_rule(layer_class: type, rule: Rule) -> None:
         rule: its `Rule`.
 
     Raises:
-        TypeError: if the arguments are not a layer class and a rule.
+        InvalidArgumentError: if the arguments are not a layer class and a rule.
     """
     if not (isinstance(layer_class, type) and issubclass(layer_class, Layer)):
-        raise TypeError(f"Expected a subclass of keras.Layer. Received: layer_class={layer_class!r}.")
+        refuse("layer_class", "a subclass of keras.Layer", layer_class, "Pass the class, not a layer.")
     if not isinstance(rule, Rule):
-        raise TypeError(f"Expected an instance of kmerge.Rule. Received: rule={rule!r}.")
+        refuse(
+            "rule", "an instance of kmerge.Rule", rule, "Pass a rule that is made: register_rule(MyLayer, MyRule())."
+        )
     RULES[layer_class] = rule
 
 

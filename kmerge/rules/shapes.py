@@ -125,6 +125,8 @@ def _key_and_place(call: Call, rank: int, axis: int) -> tuple[list, int]:
 class TakeRule(Rule):
     """keras.ops.take with constant indices: a gather."""
 
+    gathers = True
+
     def walk(self, site, x, *rest):
         indices = site.call.args[1] if len(site.call.args) > 1 else site.call.kwargs["indices"]
         if rest or np.ndim(indices) != 1:
@@ -152,21 +154,38 @@ def reshape(site: Site, x: Labels) -> Labels:
     """
     before, after = (tuple(t.shape) for t in (site.call.inputs[0], site.call.outputs[0]))
     (start, stop), (first, last) = _block(site, before, after, x.axis)
-    others = [d for i, d in enumerate(before[start:stop], start) if i != x.axis]
-    rows = math.prod(after[first : last - 1])
-    if None in others or None in after[first : last - 1]:
+    sizes = before[start:stop] + after[first:last]
+    if None in sizes or math.prod(before[start:stop]) != math.prod(after[first:last]):
         site.refuse(f"it reshapes {before} to {after}, with sizes that are not known.", "Give the model fixed sizes.")
+    rows = math.prod(after[first : last - 1])
+    # `before` and `after` are the template's; in a new model x has another length. All axes of its run but its own repeat it.
     local = np.reshape(x.units, [-1 if i == x.axis else 1 for i in range(start, stop)])
     full = np.broadcast_to(local, [len(x.units) if i == x.axis else before[i] for i in range(start, stop)])
-    grid = full.reshape(rows, -1)
+    grid = full.reshape(rows, -1)  # the last axis of the run, along each row, has the channels from now on
     if rows > 1:
         grid = site.tile(x, grid, movable=(start, stop) == (x.axis, x.axis + 1))
     return site.output(grid[0], last - 1)
 
 
 def _block(site: Site, before: tuple, after: tuple, axis: int) -> tuple[tuple, tuple]:
-    """The smallest runs of axes of equal size, before and after, that hold `axis`; batch axes apart."""
-    i, j = 1, 1
+    """The smallest runs of axes of equal size, before and after, that hold `axis`; batch axes apart.
+
+    A reshape keeps the order of the elements. So where the products of the leading sizes agree, before and after, it may
+    be cut in two, each of which reshapes its own axes. With channels on the last axis:
+
+        (None, 2, 2, 4) to (None, 16)            axes 1 to 3 become axis 1, as Flatten does      (1, 4), (1, 2)
+        (None, 5, 5, 4) to (None, 5, 5, 2, 2)    axis 3 becomes axes 3 and 4, the rest stays     (3, 4), (3, 5)
+        (None, 4, 1)    to (None, 4)             the 1 goes with the 4                           (1, 3), (1, 2)
+
+    Two fingers walk along the sizes; the one whose product is smaller goes on, until both agree. Two things make it hard.
+    An axis of size one changes no product, so that it could stand in either of two runs. And nothing can be multiplied by
+    a size that is not known: there a run ends too early, with sides that differ, and all after it may stand awry, so
+    that `reshape` refuses such a run if channels are in there. An axis in no run was merged with that of the batch.
+
+    Returns:
+        Start and stop of the axes before, and of those after.
+    """
+    i, j = 1, 1  # where the next run begins, before and after
     while i < len(before) or j < len(after):
         start, first = i, j
         left, right = (before[i], after[j]) if i < len(before) and j < len(after) else (1, 1)
@@ -275,8 +294,13 @@ class LinearMergeRule(Rule):
         return combine(site, inputs)
 
 
-@rules_for(layers.Multiply, layers.Maximum, layers.Minimum)
+@rules_for(layers.Maximum, layers.Minimum)
 class MergeRule(Rule):
     def walk(self, site, *inputs):
         site.curve(*inputs)
         return combine(site, inputs)
+
+
+@rules_for(layers.Multiply)
+class MultiplyRule(MergeRule):
+    multiplies = True

@@ -1,109 +1,169 @@
 """What a rule sees of one use of a layer, and what it may declare."""
 
+import abc
+from typing import NoReturn
+
 import numpy as np
 
 from kmerge.errors import UnsupportedLayerError
+from kmerge.graph import Call
 from kmerge.rules.labels import Axis, Labels
 
 
-class Site:
+class Site(abc.ABC):
     """One use of a layer, as its rule sees it: what the rule may ask for and must declare.
 
-    Attributes:
-        layer: the layer or operation.
-        path: its name, with those of the nested models it lies in.
-        call: the `graph.Call`.
+    Two walks run the same rule. The first finds out which units belong together: it notes what the rule declares, and
+    hands back the labels as they came. The second builds a new model: its labels say which unit of which source lies
+    where, an order that the layer needs may differ from the one that comes, and the methods that return labels return
+    them in the order needed. So a rule goes on with what they return, not with what it gave them:
+
+        x = site.hold(x)
+        site.weight("scale", channel(x.units))
+
+    Units are integer arrays with one number for each position of an axis; `[0 1 2 3]` are those of four channels.
+
+    Args:
+        call: the use: `call.inputs` and `call.outputs` are its symbolic tensors, `call.args` and `call.kwargs` its
+            arguments. In both walks these are the template's.
+        path: the name of the layer, with those of the nested models that it lies in: "encoder/dense".
         final: whether the outputs of this call are outputs of the model and nothing else reads them.
+
+    Attributes:
+        layer: the layer or operation that is called, the template's.
     """
 
-    def __init__(self, call, path: str, final: bool):
+    def __init__(self, call: Call, path: str, final: bool):
         self.call = call
         self.layer = call.operation
         self.path = path
         self.final = final
 
+    @abc.abstractmethod
     def own(self, count: int, name: str = "output") -> np.ndarray:
-        """New units that this layer makes; every use of a shared layer gets the same ones."""
-        raise NotImplementedError
+        """Units that this layer makes, of shape `(count,)`; every use of a shared layer gets the same ones.
 
+        In a new model there may be more or fewer than `count`, which is the template's number: Dense(4) owns `[4 5 6 7]`,
+        of which a cut to two may leave `[4 6]`. `name` tells apart several sets that one layer makes, as one for itself
+        and one for its output.
+        """
+
+    @abc.abstractmethod
     def consume(self, x: Labels, weight: str = "kernel") -> np.ndarray:
-        """Declares that the layer mixes the units of `x`; returns them as an axis of `weight` sees them."""
-        raise NotImplementedError
+        """Declares that the layer mixes the units of `x`; returns them as an axis of `weight` sees them.
 
+        A gate of these units stands before this layer. Uses of a shared layer that are consumed by one weight read the
+        same units at equal positions, so these are tied.
+        """
+
+    @abc.abstractmethod
     def consume_inside(self, units: np.ndarray) -> np.ndarray:
         """Declares that the layer mixes units of its own, which no other layer reads, as attention mixes its heads.
 
         Such units can be gated only inside the layer, by the layer class `Rule.gated`. Returns the units.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def fix(self, x: Labels, why: str) -> None:
-        """Declares that the positions of `x` mean something else than units, so that they must stay as they are."""
-        raise NotImplementedError
+        """Declares that the positions of `x` mean something else than units, so that they must stay as they are.
 
+        `why` is read behind the path of the layer: "reads them as places of a sequence".
+        """
+
+    @abc.abstractmethod
     def hold(self, x: Labels) -> Labels:
-        """Declares that the layer holds weights for each unit of `x`, which passes."""
-        raise NotImplementedError
+        """Declares that the layer holds weights for each unit of `x`, which passes; returns `x` in the order of these.
 
+        Uses of a shared layer meet the same weights at equal positions, so their units are tied.
+        """
+
+    @abc.abstractmethod
     def couple(self, x: Labels, size: int) -> Labels:
-        """Makes each `size` neighbours one unit, as a grouped convolution does; returns `x` in such an order."""
-        raise NotImplementedError
+        """Makes each `size` neighbours one unit, as a grouped convolution does; returns `x` in such an order.
 
+        With four channels in two groups, `[0 1 2 3]` and a size of 2, 1 is from now on 0 and 3 is 2.
+        """
+
+    @abc.abstractmethod
     def tie(self, *inputs: Labels) -> list[Labels]:
-        """Makes the units at equal positions one unit; returns the inputs in one common order."""
-        raise NotImplementedError
+        """Makes the units at equal positions one unit; returns the inputs in one common order.
 
+        Of `[0 1 2 3]` and `[4 5 6 7]`, 4 is from now on 0, 5 is 1, and so on.
+        """
+
+    @abc.abstractmethod
     def spread(self, x: Labels, over: Labels) -> Labels:
-        """Declares that the only unit of `x` is repeated by broadcasting over the units of `over`."""
-        raise NotImplementedError
+        """Declares that the only unit of `x` is repeated by broadcasting over the units of `over`; returns `x`.
 
+        It must stay: `[8]` that multiplies `[0 1 2 3]` is no unit of the product.
+        """
+
+    @abc.abstractmethod
     def pick(self, x: Labels, positions: np.ndarray, output: int = 0) -> np.ndarray:
-        """Units of an output that reads `positions` of `x`: a slice, or a gather, which may repeat units."""
-        raise NotImplementedError
+        """Units of an output that reads `positions` of `x`, of shape `(len(positions),)`: a slice, or a gather.
 
+        Of `[0 1 2 3]`, the positions `[2 3]` are the units `[2 3]`. Positions that repeat, as `[0 0 1 1]`, make units of
+        their own: what is read must then stay. The rule's `replay` gets the positions in the new model as `picks`.
+        """
+
+    @abc.abstractmethod
     def tile(self, x: Labels, grid: np.ndarray, movable: bool) -> np.ndarray:
         """Makes all rows of the grid into which a reshape cuts the units of `x` the same; returns the grid.
 
-        `movable` says that `x` may be reordered for that: the reshape cuts nothing but its feature axis.
-        """
-        raise NotImplementedError
+        A reshape of four channels to (2, 2) cuts them into the rows `[0 1]` and `[2 3]`, of which only the second axis
+        still holds channels: 2 is from now on 0 and 3 is 1, the grid is `[[0 1] [0 1]]`, and two units are left.
 
+        Args:
+            x: labels of what is cut.
+            grid: its units, of shape `(rows, units of a row)`.
+            movable: whether `x` may be reordered for that: the reshape cuts nothing but its feature axis.
+        """
+
+    @abc.abstractmethod
     def normalize(self, x: Labels) -> Labels:
         """Declares that the layer normalizes over all units of `x` together and holds weights for each, which passes.
 
-        Returns `x` with the units of each source in a row, where each source is normalized by a layer of its own.
+        Returns `x` with the units of each source in a row, where each source is normalized by a layer of its own: of two
+        models of two channels `[A0 B0 A1 B1]` becomes `[A0 A1 B0 B1]`.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def isolate(self, *inputs: Labels) -> list[Labels]:
         """Declares that no one knows what the layer does to units: those it reads and those it makes stay as they are.
 
         Returns the labels of its outputs, with new units on their last axes.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def curve(self, *inputs: Labels) -> None:
-        """Declares that a function which is not linear is applied to each unit."""
-        raise NotImplementedError
+        """Declares that a function which is not linear is applied to each unit, so that a mean cannot be moved past it."""
 
+    @abc.abstractmethod
     def weight(self, name: str, *axes: Axis | None) -> None:
         """Declares what the axes of the weight `layer.<name>` are; None for an axis without units.
 
-        The weights of a layer's parts are named with a slash: "query/kernel" is `layer.query.kernel`.
-        """
-        raise NotImplementedError
+        The weights of a layer's parts are named with a slash: "query/kernel" is `layer.query.kernel`. A weight that the
+        layer lacks, as a bias with `use_bias=False`, may be declared all the same. One that is not declared must keep its
+        shape, and have equal values in models that are joined. A 3x3 convolution from `x` to `units`:
 
+            site.weight("kernel", None, None, consumes(site.consume(x)), produces(units))
+        """
+
+    @abc.abstractmethod
     def old_positions(self, index: int) -> np.ndarray:
-        """For each position of input `index` of the new model, the position in the template that it comes from."""
-        raise NotImplementedError
+        """For each position of input `index` of the new model, the position in the template that it comes from.
+
+        For `Rule.changes`, where a configuration lists one number for each channel. Of four channels cut to the second
+        and the last it is `[1 3]`.
+        """
 
     def output(self, units: np.ndarray, axis: int = -1, index: int = 0) -> Labels:
-        """The labels of an output: its shape is that of the template's, with `units` on the feature axis."""
+        """The labels of output `index`: its shape is that of the template's, with `units` on the feature axis `axis`."""
         shape = tuple(self.call.outputs[index].shape)
         axis = axis % len(shape)
         return Labels(units, axis, shape).with_units(units)
 
-    def refuse(self, why: str, remedy: str) -> None:
+    def refuse(self, why: str, remedy: str) -> NoReturn:
         """Raises `UnsupportedLayerError` with the name and class of this layer."""
         raise UnsupportedLayerError(self.path, type(self.layer).__name__, why, remedy)
 

@@ -25,7 +25,6 @@ from kmerge.spaces import Trace, walk_calls
 
 _NORMALIZATIONS = (keras.layers.BatchNormalization, keras.layers.GroupNormalization)
 _NOISE = (keras.layers.GaussianNoise, keras.layers.AlphaDropout)
-_PRODUCTS = ("Multiply",)
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class UnitPaths:
         if self.makes(path):
             return [Meeting(frozenset([UnitPath(path)]))] * len(call.outputs)
         values = [v for v in values if v.parts]
-        product = type(call.operation).__name__ in _PRODUCTS and len(values) > 1
+        product = self.walked.records[key].rule.multiplies and len(values) > 1
         if product:
             merged = Meeting(frozenset(values), product=True)
         else:
@@ -135,7 +134,7 @@ class UnitPaths:
         found = self.walked.spaces[space]
         if not found.selectable:
             return found.reason
-        if "normalized" in found.facts:
+        if found.is_normalized:
             return "its units are normalized together, so that each changes all others"
         makers = [p for p in self.paths if p.maker in found.owners]
         if not makers:
@@ -260,7 +259,7 @@ def spaces_with_a_constant(paths: UnitPaths) -> list[str]:
             value = _gives(call, False)
         elif paths.is_normalization(path):
             value = False
-        elif type(call.operation).__name__ == "Multiply" and len(values) > 1:
+        elif record.rule.multiplies and len(values) > 1:
             value = all(values)
         else:
             value = any(values) or _gives(call, True)

@@ -11,13 +11,17 @@ in a residual network of four channels,
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import keras
 import numpy as np
 
+from kmerge.checks import sentence
 from kmerge.errors import InvalidArgumentError
 from kmerge.graph import Call, Graph, input_layer
-from kmerge.rules import Axis, Labels, Rule, rule_for, stretches
+from kmerge.rules import Axis, Labels, Rule, rule_for
+from kmerge.spaces.facts import Fact, Kind
+from kmerge.spaces.grouping import Incidence, groups_of_units
 from kmerge.spaces.walks import Notes, TraceSite, copy_name, input_labels, walk_calls, without_masks
 
 
@@ -72,26 +76,88 @@ class ChannelSpace:
 
     Attributes:
         name: that of the first layer that makes the units; with `:0`, `:1`, ... if it makes several spaces.
-        size: number of units.
-        selectable: whether units may be dropped, added or reordered.
-        reason: why not, if not; otherwise empty.
         owners: paths of the layers that make the units.
-        consumers: paths of the layers that mix them.
-        ties: paths of the layers that tie units of several owners.
-        facts: what else the walk noted: "input", "output", "made" (by a layer), "curved" (a nonlinear function is
-            applied), "held" (a layer holds weights per unit), "consumed".
+        facts: what the walk noted about them, in its order; the properties tell what follows.
         units: the numbers of the units in the walk, shape `(size,)`.
     """
 
     name: str
-    size: int
-    selectable: bool
-    reason: str
     owners: tuple[str, ...]
-    consumers: tuple[str, ...]
-    ties: tuple[str, ...]
-    facts: frozenset
+    facts: tuple[Fact, ...]
     units: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """Number of units."""
+        return len(self.units)
+
+    @cached_property
+    def reasons(self) -> tuple[str, ...]:
+        """Why units may not be dropped, added or reordered, those of inputs and outputs first; none if they may."""
+        ends = (Kind.INPUT, Kind.OUTPUT)
+        return tuple(fact.reason for fact in sorted(self.facts, key=lambda f: f.kind not in ends) if fact.reason)
+
+    @property
+    def reason(self) -> str:
+        """The same in one line; empty if they may."""
+        return "; ".join(self.reasons)
+
+    @property
+    def selectable(self) -> bool:
+        """Whether units may be dropped, added or reordered."""
+        return not self.reasons
+
+    @property
+    def consumers(self) -> tuple[str, ...]:
+        """Paths of the layers that mix the units."""
+        return self._paths(Kind.CONSUMED)
+
+    @property
+    def ties(self) -> tuple[str, ...]:
+        """Paths of the layers that tie units of several owners."""
+        return self._paths(Kind.TIED)
+
+    def _paths(self, kind: Kind) -> tuple[str, ...]:
+        return tuple(fact.path for fact in self.facts if fact.kind is kind)
+
+    @cached_property
+    def _kinds(self) -> frozenset[Kind]:
+        return frozenset(fact.kind for fact in self.facts)
+
+    @property
+    def is_input(self) -> bool:
+        """Whether it holds channels of an input of the model."""
+        return Kind.INPUT in self._kinds
+
+    @property
+    def is_output(self) -> bool:
+        """Whether it holds channels of an output of the model."""
+        return Kind.OUTPUT in self._kinds
+
+    @property
+    def is_interior(self) -> bool:
+        """Whether it holds none of either."""
+        return not (self.is_input or self.is_output)
+
+    @property
+    def is_made(self) -> bool:
+        """Whether a layer makes units of it, unlike those of an input that nothing ties to a layer's."""
+        return Kind.MADE in self._kinds
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a layer that units pass holds weights for each of them."""
+        return Kind.HELD in self._kinds
+
+    @property
+    def is_curved(self) -> bool:
+        """Whether a function that is not linear is applied to units."""
+        return Kind.CURVED in self._kinds
+
+    @property
+    def is_normalized(self) -> bool:
+        """Whether a layer normalizes over units together, so that each changes all others."""
+        return Kind.NORMALIZED in self._kinds
 
 
 class ChannelSpaces(Mapping):
@@ -111,7 +177,7 @@ class ChannelSpaces(Mapping):
         if len(owned) == 1:
             return owned[0]
         known = ", ".join(self._spaces)
-        raise InvalidArgumentError(f"Expected the name of a channel space, one of: {known}. Received: {name!r}.")
+        raise InvalidArgumentError(sentence(f"the name of a channel space, one of: {known}", name))
 
     def __contains__(self, name: object) -> bool:
         return name in self._spaces
@@ -158,7 +224,8 @@ def channel_spaces(model: keras.Model) -> ChannelSpaces:
 def check_selectable(walked: Trace) -> None:
     """Raises `InvalidArgumentError`, with a table of the spaces and why not, if no space of a model is selectable."""
     if not walked.spaces.selectable:
-        raise InvalidArgumentError(f"Model {walked.model.name!r} has no selectable channel space:\n{walked.spaces}")
+        do = f"It has none:\n{walked.spaces}"
+        raise InvalidArgumentError(sentence("a model with a selectable channel space", walked.model.name, do))
 
 
 def trace(model: keras.Model, copied_inputs: frozenset = frozenset(), free_outputs: frozenset = frozenset()) -> Trace:
@@ -177,13 +244,15 @@ def trace(model: keras.Model, copied_inputs: frozenset = frozenset(), free_outpu
     result = Trace(model)
     for i, x in enumerate(graph.inputs):
         name = input_layer(x).name
-        facts = ("made",) if i in copied_inputs else (("input", i),)
-        name = copy_name(name) if i in copied_inputs else name
-        result.inputs.append(input_labels(x, lambda n, name=name, facts=facts: notes.own(name, n, *facts)))
+        fact = Fact(Kind.INPUT, detail=f"input {i}")
+        if i in copied_inputs:
+            name = copy_name(name)
+            fact = Fact(Kind.MADE, name)
+        result.inputs.append(input_labels(x, lambda n, name=name, fact=fact: notes.note(fact, notes.own(name, n))))
 
     def visit(key, path, call, inputs, end):
         rule = rule_for(call.operation, path)
-        site = TraceSite(call, path, end is not None, notes)
+        site = TraceSite(call, path, end is not None, rule, inputs, notes)
         outputs = rule.walk(site, *without_masks(site, inputs))
         outputs = outputs if isinstance(outputs, list) else [outputs]
         result.records[key] = Record(call, path, rule, inputs, outputs, end)
@@ -194,7 +263,7 @@ def trace(model: keras.Model, copied_inputs: frozenset = frozenset(), free_outpu
     result.outputs = walk_calls(graph, result.inputs, visit)
     for i, x in enumerate(result.outputs):
         if i not in free_outputs:
-            notes.note(("output", i), x.units)
+            notes.note(Fact(Kind.OUTPUT, detail=f"output {i}"), x.units)
     _resolve(result, notes)
     return result
 
@@ -215,73 +284,7 @@ def _resolve(result: Trace, notes: Notes) -> None:
     result.owned = {owner: unit[units] for owner, units in notes.owned.items()}
     makers = Incidence(list(result.owned.items()), len(roots))
     facts = Incidence([(fact, unit[units]) for fact, units in notes.facts], len(roots))
-    labels = _grouped(result.owned, facts, len(roots))
-    _, firsts, labels = np.unique(labels, return_index=True, return_inverse=True)
-    order = np.argsort(np.argsort(firsts))[labels]  # groups in the order of their first units
-    groups = np.split(np.argsort(order, kind="stable"), np.cumsum(np.bincount(order))[:-1])
-    _name_spaces(result, groups, makers, facts)
-
-
-class Incidence:
-    """Which units have what noted about them, in arrays: a large model has a hundred thousand units.
-
-    Args:
-        noted: pairs of a thing and the units that it is noted about; a thing may be noted several times.
-        count: number of units.
-    """
-
-    def __init__(self, noted: list[tuple], count: int):
-        numbers: dict = {}
-        things = [numbers.setdefault(thing, len(numbers)) for thing, _ in noted]
-        axes = [np.unique(units) for _, units in noted]
-        units = np.concatenate([np.empty(0, int), *axes])
-        order = np.argsort(units, kind="stable")
-        self._things = list(numbers)
-        self._units, self._numbers = units[order], np.repeat(np.array(things, int), list(map(len, axes)))[order]
-        self._starts = np.searchsorted(self._units, np.arange(count + 1))
-
-    def about(self, units: np.ndarray) -> list:
-        """What is noted about any of the units, by the order of the units and of the notes."""
-        numbers = np.concatenate([self._numbers[self._starts[u] : self._starts[u + 1]] for u in units.tolist()])
-        found, first = np.unique(numbers, return_index=True)
-        return [self._things[i] for i in found[np.argsort(first)]]
-
-    def items(self) -> Iterator[tuple]:
-        """Each thing and the units that it is noted about; one noted twice stands twice."""
-        order, counts = np.argsort(self._numbers, kind="stable"), np.bincount(self._numbers)
-        return zip(self._things, np.split(self._units[order], np.cumsum(counts)[:-1]), strict=True)
-
-
-def _grouped(owned: dict, facts: Incidence, count: int) -> np.ndarray:
-    """A label for each unit, equal for those that the same layers make, equally often, under the same marks.
-
-    Then groups are split until, on every axis that several share, their units stand in the same stretches. Otherwise
-    units that other units stand between would count as neighbours, and could not be reordered freely.
-    """
-    labels = np.zeros(count, int)
-    for axis in owned.values():
-        _split(labels, *np.unique(axis, return_counts=True))
-    noted = [(fact, np.unique(units)) for fact, units in facts.items()]
-    # A gather of what is then normalized keeps sources apart. It may lose all it reads, so it sets no units apart.
-    normalized = {units.tobytes() for fact, units in noted if fact[0] == "normalized"}
-    for fact, units in noted:
-        whole = fact[0] == "gather" and units.tobytes() in normalized
-        if fact[0] in ("input", "output", "slice", "gather", "fixed") and not whole:
-            _split(labels, units)
-    while True:
-        before = labels.copy()
-        for axis in owned.values():
-            if len(np.unique(before[axis])) > 1:
-                for _, _, members in stretches(axis, before):
-                    _split(labels, np.array(members))
-        if len(np.unique(labels)) == len(np.unique(before)):
-            return labels
-
-
-def _split(labels: np.ndarray, units: np.ndarray, marks: np.ndarray | int = 0) -> None:
-    """Gives units labels of their own: the same to those that had the same and bear the same mark."""
-    keys = labels[units] * (1 + np.max(marks, initial=0)) + marks
-    labels[units] = 1 + labels.max() + np.unique(keys, return_inverse=True)[1]
+    _name_spaces(result, groups_of_units(result.owned, facts, len(roots)), makers, facts)
 
 
 def _name_spaces(result: Trace, groups: list[np.ndarray], makers: Incidence, facts: Incidence) -> None:
@@ -295,21 +298,6 @@ def _name_spaces(result: Trace, groups: list[np.ndarray], makers: Incidence, fac
         for i, units in enumerate(several):
             name = owner if len(several) == 1 else f"{owner}:{i}"
             result.space_of[units], result.index_of[units] = len(spaces), np.arange(len(units))
-            spaces.append(_space(name, units, makers.about(units), facts.about(units)))
+            owners = dict.fromkeys(path for path, _ in makers.about(units))
+            spaces.append(ChannelSpace(name, tuple(owners), tuple(facts.about(units)), units))
     result.spaces = ChannelSpaces(spaces)
-
-
-def _space(name: str, units: np.ndarray, makers: list, noted: list) -> ChannelSpace:
-    reasons = [f"{f[0]} {f[1]} of the model" for f in noted if f[0] in ("input", "output")]
-    reasons += [f[1] for f in noted if f[0] == "fixed"]
-    return ChannelSpace(
-        name=name,
-        size=len(units),
-        selectable=not reasons,
-        reason="; ".join(reasons),
-        owners=tuple(dict.fromkeys(path for path, _ in makers)),
-        consumers=tuple(f[1] for f in noted if f[0] == "consumed"),
-        ties=tuple(f[1] for f in noted if f[0] == "tie"),
-        facts=frozenset(f if isinstance(f, str) else f[0] for f in noted),
-        units=units,
-    )

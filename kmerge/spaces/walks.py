@@ -5,9 +5,11 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
+from kmerge.checks import refuse
+from kmerge.errors import UnsupportedLayerError
 from kmerge.graph import Call, Graph, find_weight
-from kmerge.rules import Labels, Site
+from kmerge.rules import Labels, Rule, Site
+from kmerge.spaces.facts import Fact, Kind
 
 
 def walk_calls(graph: Graph, inputs: list, visit: Callable) -> list:
@@ -60,9 +62,7 @@ def input_labels(tensor: keras.KerasTensor, units: Callable[[int], np.ndarray]) 
     """Labels of a model's input: its channels lie on the last axis."""
     shape = tuple(tensor.shape)
     if len(shape) < 2 or shape[-1] is None:
-        raise InvalidArgumentError(
-            f"Expected an input with a batch axis and a known last axis. Received: input {tensor.name!r} of shape {shape}."
-        )
+        refuse(f"input {tensor.name!r}", "of a shape with a batch axis and a known last axis", shape)
     return Labels(units(shape[-1]), len(shape) - 1, shape)
 
 
@@ -77,29 +77,36 @@ def copy_name(name: str) -> str:
 
 
 class Notes:
-    """What the walk collects about units, before ties are resolved."""
+    """What the walk collects about units, before ties are resolved.
+
+    Attributes:
+        count: number of units so far.
+        owned: the units that each layer makes, by path and name.
+        ties: pairs of arrays of units, of one shape, that are one at equal positions.
+        facts: pairs of a fact and the units that it is noted about.
+        shared: the labels that the first use of a layer reads, by path and what it does to them; other uses tie theirs.
+    """
 
     def __init__(self):
         self.count = 0
-        self.owned: dict[tuple, np.ndarray] = {}
-        self.ties: list[tuple] = []
-        self.facts: list[tuple] = []
-        self.shared: dict[tuple, Labels] = {}
+        self.owned: dict[tuple[str, str], np.ndarray] = {}
+        self.ties: list[tuple[np.ndarray, np.ndarray]] = []
+        self.facts: list[tuple[Fact, np.ndarray]] = []
+        self.shared: dict[tuple[str, str], Labels] = {}
 
-    def own(self, path: str, count: int, *facts, name: str = "output") -> np.ndarray:
+    def own(self, path: str, count: int, name: str = "output") -> np.ndarray:
         if (path, name) not in self.owned:
             self.owned[path, name] = np.arange(self.count, self.count + count)
             self.count += count
-        for fact in facts:
-            self.note(fact, self.owned[path, name])
         return self.owned[path, name]
 
-    def note(self, fact, units) -> None:
+    def note(self, fact: Fact, units: np.ndarray) -> np.ndarray:
         self.facts.append((fact, units))
+        return units
 
-    def tie(self, a, b, path: str) -> None:
+    def tie(self, a: np.ndarray, b: np.ndarray, path: str) -> None:
         self.ties.append((a, b))
-        self.note(("tie", path), a)
+        self.note(Fact(Kind.TIED, path), a)
 
     def classes(self) -> np.ndarray:
         """The class of each unit under all ties: the smallest number that it is tied to."""
@@ -121,29 +128,32 @@ class Notes:
 class TraceSite(Site):
     """The site of a walk that finds out which units belong together."""
 
-    def __init__(self, call, path, final, notes: Notes):
+    def __init__(self, call: Call, path: str, final: bool, rule: Rule, inputs: list[Labels], notes: Notes):
         super().__init__(call, path, final)
+        self.rule = rule
+        self.inputs = inputs
         self.notes = notes
         self.axes: dict[str, tuple] = {}
 
+    def _note(self, kind: Kind, units: np.ndarray, detail: str = "") -> np.ndarray:
+        return self.notes.note(Fact(kind, self.path, detail), units)
+
     def own(self, count, name="output"):
-        return self.notes.own(self.path, count, "made", name=name)
+        return self._note(Kind.MADE, self.notes.own(self.path, count, name))
 
     def consume(self, x, weight="kernel"):
-        self._share(x, ("consumed", weight))
-        self.notes.note(("consumed", self.path), x.units)
-        return x.units
+        self._share(x, f"consumed by {weight}")
+        return self._note(Kind.CONSUMED, x.units)
 
     def consume_inside(self, units):
-        self.notes.note(("consumed", self.path), units)
-        return units
+        return self._note(Kind.CONSUMED, units)
 
     def fix(self, x, why):
-        self.notes.note(("fixed", f"{self.path} {why}"), x.units)
+        self._note(Kind.FIXED, x.units, why)
 
     def hold(self, x):
         self._share(x, "held")
-        self.notes.note("held", x.units)
+        self._note(Kind.HELD, x.units)
         return x
 
     def _share(self, x, role):
@@ -163,19 +173,19 @@ class TraceSite(Site):
         return list(inputs)
 
     def spread(self, x, over):
-        self.notes.note(("fixed", f"{self.path} repeats it by broadcasting"), x.units)
+        self._note(Kind.FIXED, x.units, "repeats it by broadcasting")
         # The product differs between sources wherever x does, as if a weight were held for each unit.
-        self.notes.note("held", over.units)
+        self._note(Kind.HELD, over.units)
         return x
 
     def pick(self, x, positions, output=0):
         if len(np.unique(positions)) == len(positions):
-            kind = "gather" if type(self.layer).__name__ == "Take" else "slice"
-            self.notes.note((kind, self.path, output), x.units[positions])
-            return x.units[positions]
-        # A gather that repeats units: what it reads must stay, what it makes is free.
-        self.notes.note(("fixed", f"{self.path} repeats it by a gather"), x.units)
-        return self.notes.own(self.path, len(positions), "made", name=output_name(output))
+            kind = Kind.GATHERED if self.rule.gathers else Kind.SLICED
+            return self._note(kind, x.units[positions], output_name(output))
+        # A gather that repeats units: what it reads must stay, what it makes is free. The latter differs between sources
+        # wherever the former does, as if a weight were held for each unit.
+        self._note(Kind.FIXED, x.units, "repeats it by a gather")
+        return self._note(Kind.HELD, self.own(len(positions), output_name(output)))
 
     def tile(self, x, grid, movable):
         self.notes.tie(grid, np.broadcast_to(grid[:1], grid.shape), self.path)
@@ -183,27 +193,32 @@ class TraceSite(Site):
 
     def normalize(self, x):
         x = self.hold(x)
-        self.notes.note(("normalized", self.path), x.units)
+        self._note(Kind.NORMALIZED, x.units)
         self.curve(x)
         return x
 
     def isolate(self, *inputs):
-        fixed = ("fixed", f"{self.path} ({type(self.layer).__name__}) runs as it is, on all its channels")
+        why = f"({type(self.layer).__name__}) runs as it is, on all its channels"
         for x in inputs:
-            self.notes.note(fixed, x.units)
-            self.notes.note(("consumed", self.path), x.units)
+            self._note(Kind.FIXED, x.units, why)
+            self._note(Kind.CONSUMED, x.units)
         outputs = []
         for i, tensor in enumerate(self.call.outputs):
             shape = tuple(tensor.shape)
             if len(shape) < 2 or shape[-1] is None:
                 self.refuse(f"its output has the shape {shape}, without a known last axis.", "Give it one.")
-            units = self.notes.own(self.path, shape[-1], "made", "curved", fixed, name=output_name(i))
+            units = self.own(shape[-1], output_name(i))
+            self._note(Kind.CURVED, units)
+            self._note(Kind.FIXED, units, why)
             outputs.append(self.output(units, index=i))
         return outputs
 
     def curve(self, *inputs):
         for x in inputs:
-            self.notes.note("curved", x.units)
+            self._note(Kind.CURVED, x.units)
+
+    def old_positions(self, index):
+        return np.arange(len(self.inputs[index].units))
 
     def weight(self, name, *axes):
         variable = find_weight(self.layer, name)

@@ -48,7 +48,7 @@ def fold_constants(
     why = {
         space.name: "its units are normalized together"
         for space in walked.spaces.selectable
-        if "normalized" in space.facts and dead[space.units].any()
+        if space.is_normalized and dead[space.units].any()
     }
     readers = [
         record
@@ -58,14 +58,14 @@ def fold_constants(
     values = _read(walked.model, [record.call.inputs[0] for record in readers], examples)
     for record in readers:
         made = ~dead[record.outputs[0].units]
-        kernel = _lost(layers[record.path], constant[record.inputs[0].units])[..., made]  # (places, units, makes)
+        kernel = _lost(record, layers, constant[record.inputs[0].units])[..., made]  # (places, units, makes)
         if not kernel.any():
             continue
         found = values.get(id(record.call.inputs[0]))
         if found is None:
             why[record.path] = "it lies in a nested model, where constants are not read"
             continue
-        reason, units = _constants(record.call.operation, found, constant[record.inputs[0].units], kernel)
+        reason, units = _constants(record, found, constant[record.inputs[0].units], kernel)
         shift = np.zeros(len(made))
         shift[made] = np.tensordot(units, kernel.sum(axis=0), axes=1)
         shifts.setdefault(record.path, []).append(shift)
@@ -83,15 +83,11 @@ def _mixes(layer: object) -> bool:
     return isinstance(layer, KERNEL_LAYERS) and getattr(layer, "groups", 1) == 1
 
 
-def _lost(layer: keras.Layer, positions: np.ndarray) -> np.ndarray:
+def _lost(record: Record, layers: Mapping, positions: np.ndarray) -> np.ndarray:
     """The weights with which a layer reads some positions of its input, of shape `(places, positions, makes)`."""
-    kernel = _array(layer.kernel).astype("float64")
-    kernel = np.swapaxes(kernel, -2, -1) if _is_transposed(layer) else kernel
+    kernel = _array(layers[record.path].kernel).astype("float64")
+    kernel = np.swapaxes(kernel, -2, -1) if record.rule.is_transposed else kernel
     return kernel.reshape(-1, *kernel.shape[-2:])[:, positions, :]
-
-
-def _is_transposed(layer: keras.Layer) -> bool:
-    return "Transpose" in type(layer).__name__
 
 
 def _read(model: keras.Model, tensors: list, examples: object) -> dict[int, np.ndarray]:
@@ -104,8 +100,9 @@ def _read(model: keras.Model, tensors: list, examples: object) -> dict[int, np.n
     return {id(x): _array(value) for x, value in zip(wanted, keras.tree.flatten(found), strict=True)}
 
 
-def _constants(layer: keras.Layer, values: np.ndarray, positions: np.ndarray, kernel: np.ndarray) -> tuple:
+def _constants(record: Record, values: np.ndarray, positions: np.ndarray, kernel: np.ndarray) -> tuple:
     """Why a layer's constant inputs cannot be told by one number each, or None; and these numbers."""
+    layer = record.call.operation
     rows = values.astype("float64").reshape(-1, values.shape[-1])
     scale = np.max(np.abs(rows)) or 1.0
     rows = rows[:, positions]
@@ -116,9 +113,9 @@ def _constants(layer: keras.Layer, values: np.ndarray, positions: np.ndarray, ke
     if isinstance(layer, keras.layers.Dense) or np.all(np.abs(means[matters]) <= 1e-7 * scale):
         return None, means
     single = len(kernel) == 1
-    if single and (not _is_transposed(layer) or set(layer.strides) == {1}):
+    if single and (not record.rule.is_transposed or set(layer.strides) == {1}):
         return None, means
-    if layer.padding == "valid" and not _is_transposed(layer):
+    if layer.padding == "valid" and not record.rule.is_transposed:
         return None, means
     return "it pads its input, so that constants look different at the border", means
 

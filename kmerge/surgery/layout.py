@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 
-from kmerge.errors import InvalidArgumentError, KmergeError, UnsupportedLayerError
+from kmerge.errors import KmergeError, UnsupportedLayerError
 from kmerge.graph import Graph, find_weight, has_mask
 from kmerge.rules import Axis, Labels, Site, match, occurrences, positions_of, stretches
 from kmerge.spaces import Record, Trace, output_name, walk_calls, without_masks
-from kmerge.surgery.plan import COMMON, NEW, Plan
+from kmerge.surgery.plan import NEW, Plan, check_plan
 
 
 @dataclass(frozen=True)
@@ -65,21 +65,6 @@ class Placed:
     inside: np.ndarray | None = None
 
 
-def _check(plan: Plan, trace: Trace) -> None:
-    for name, entries in plan.entries.items():
-        if name not in trace.spaces:
-            raise InvalidArgumentError(f"Plan: expected names of spaces, of {list(trace.spaces)}. Received: {name!r}.")
-        size = trace.spaces[name].size
-        wrong = [e for e in entries if not (0 <= e[1] < size and (e[0] is NEW or COMMON <= e[0] < plan.sources))]
-        common = {i for source, i in entries if source == COMMON}
-        wrong += [e for e in entries if e[1] in common and e[0] not in (NEW, COMMON)]
-        if wrong or not len(entries) or len(set(kept := [tuple(e) for e in entries if e[0] is not NEW])) < len(kept):
-            raise InvalidArgumentError(
-                f"Plan, space {name!r}: expected distinct pairs of a source from 0 to {plan.sources - 1}, NEW or COMMON, and "
-                f"a unit from 0 to {size - 1}, no unit both common and of a source. Received: {wrong or list(entries)}."
-            )
-
-
 class Layout:
     """The entries along every tensor and weight of a new model.
 
@@ -94,7 +79,7 @@ class Layout:
     """
 
     def __init__(self, trace: Trace, plan: Plan):
-        _check(plan, trace)
+        check_plan(plan, trace.spaces)
         self.trace = trace
         self.plan = plan
         self.units = len(trace.space_of)
@@ -166,10 +151,11 @@ class Layout:
         activation = getattr(record.call.operation, "activation", None)
         if record.rule.is_opaque:
             return  # its activation is not the end of the model but a part of what it does
-        if not record.rule.is_activation and getattr(activation, "__name__", "linear") != "linear":
+        if not record.rule.is_activation and activation not in (None, keras.activations.linear):
+            name = getattr(activation, "__name__", repr(activation))
             raise UnsupportedLayerError(
                 record.path, type(record.call.operation).__name__,
-                f"its activation {activation.__name__!r} ends the model, but its outputs cannot be averaged in its kernel.",
+                f"its activation {name!r} ends the model, but its outputs cannot be averaged in its kernel.",
                 "Put the activation into a layer of its own, so that the mean can stand before it.",
             )  # fmt: skip
 
@@ -251,7 +237,7 @@ class LayoutSite(Site):
 
     def consume(self, x, weight="kernel"):
         i = self._index(x)
-        x = self._share(x, ("consumed", weight))
+        x = self._share(x, f"consumed by {weight}")
         if i not in self.placed.consumed:
             self.placed.consumed.append(i)
         return x.units
@@ -281,17 +267,36 @@ class LayoutSite(Site):
         return self._gather(x, positions)
 
     def pick(self, x, positions, output=0):
+        """What the new slice or gather reads: the same units of the same source, wherever they lie now.
+
+        In the template x[..., 2:] reads the positions [2 3] of [0 1 2 3]. For two models A and B, x is now
+        [A0 A1 B0 B1 A2 A3 B2 B3], as the slice makes two spaces of it:
+
+            made      [2 3]                  units of the template's output
+            wanted    [A2 A3 B2 B3]          entries of the new output, (n,)
+            read      [2 3 2 3]              for each the position that the template reads, (n,)
+            found     [4 5 6 7]              for each the position to be read in the new x, (n,)
+
+        Units are found by their number and how often they occurred before, as `Flatten` and [h h] repeat them. The hard
+        case is a gather that repeats units: what it makes has units of its own, whose numbers `x` does not know. So
+        `wanted` is led back through the template to what it reads there, and then looked for under its own source. Where
+        `x` is common to all sources, as an input is, it is found there. A new unit has no source: the first will do.
+        """
         layout, template = self.layout, self._template(x)
         made = self.placed.record.outputs[output].units
         wanted = layout.expand(made)
         read = positions[match(wanted % layout.units, occurrences(wanted), made, occurrences(made))]
-        # The unit and occurrence that each wanted position reads; a gather's own units read those of their source.
-        unit, times = template[read], occurrences(template)[read]
+        unit, times = template[read], occurrences(template)[read]  # (n,) each
         source = layout.source_of(wanted)
         here = (x.units, occurrences(x.units))
         found = match(source * layout.units + unit, times, *here)
+        is_new = source > layout.plan.sources
         for other in range(1 + layout.plan.sources):
-            found = np.where(found < 0, match(other * layout.units + unit, times, *here), found)
+            missing = (found < 0) & (is_new | (other == 0))
+            found = np.where(missing, match(other * layout.units + unit, times, *here), found)
+        if np.any(found < 0):
+            self.refuse("it reads, once for all sources, channels of which each source has its own.",
+                        "List what it makes in the plan, for each source, or average what it reads.")  # fmt: skip
         self.placed.picks[output] = (x.axis, found)
         return wanted
 
@@ -306,8 +311,18 @@ class LayoutSite(Site):
         return grid
 
     def normalize(self, x):
+        """Where a plan keeps sources apart, one layer for each source that has channels in `x`, on these alone.
+
+        For two models of two channels, x is [A0 B0 A1 B1]: `reads` is [0 2] and [1 3], and what the two layers make, side
+        by side, is [A0 A1 B0 B1]. The order of x may be any, as it may come from a join; the one that is returned is not.
+        Where that is tied with a tensor of another order, a gather stands before one of the two.
+
+        Mean and variance are of all channels of a source together. So a channel that is common to all sources cannot be
+        normalized with those of each, and new channels, which are of no source, have one more layer for all of them. With
+        one source nothing is kept apart but new channels: there a common channel is the source's.
+        """
         x, plan = self.hold(x), self.layout.plan
-        group = np.minimum(self.layout.source_of(x.units), plan.sources + 1)
+        group = np.minimum(self.layout.source_of(x.units), plan.sources + 1)  # (n,): 0 common, 1 + source, or new
         group = np.maximum(group, 1) if plan.sources == 1 else group
         present = np.unique(group)
         if not plan.apart or len(present) < 2:
@@ -320,6 +335,13 @@ class LayoutSite(Site):
         return x.with_units(x.units[np.concatenate(reads)])
 
     def isolate(self, *inputs):
+        """One layer for each source whose units the layer's outputs hold, each on all channels of its source, in order.
+
+        For two models of a layer that reads two channels and makes two, x is [A0 A1 B0 B1] in some order; each layer reads
+        what `positions_in` finds of its source, or else what is common to all, and `made` is [A2 A3 B2 B3]. Where the
+        outputs are common there is one layer, of group 0, and it must read all of x: were there units of sources
+        besides the common ones, it would leave them out without a word.
+        """
         layout = self.layout
         units = [layout.trace.owned[self.path, output_name(i)] for i in range(len(self.call.outputs))]
         groups = np.unique(layout.source_of(np.concatenate([layout.expand(u) for u in units])))

@@ -3,6 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from kmerge.checks import sentence
+from kmerge.errors import InvalidArgumentError
+from kmerge.spaces import ChannelSpaces
+
 # In the place of a source: none has the unit; all have it together.
 NEW, COMMON = None, -1
 
@@ -10,6 +14,11 @@ NEW, COMMON = None, -1
 @dataclass(frozen=True)
 class Plan:
     """Which unit of which source each unit of a new model comes from.
+
+    Two constants stand in the place of a source: `NEW`, where none has the unit, and `COMMON`, where all have it
+    together. A plan for a space "hidden" of four units: two of the first model, one of the second, and a new one:
+
+        Plan(2, {"hidden": [(0, 0), (0, 3), (1, 2), (NEW, 3)]})
 
     Attributes:
         sources: number of source models.
@@ -27,3 +36,20 @@ class Plan:
     copied_inputs: frozenset = frozenset()
     averaged_outputs: frozenset = frozenset()
     apart: bool = True
+
+
+def check_plan(plan: Plan, spaces: ChannelSpaces) -> None:
+    """Raises `InvalidArgumentError` if the entries of a plan are not all of its sources and of these spaces, each once."""
+    for name, entries in plan.entries.items():
+        if name not in spaces:
+            raise InvalidArgumentError(sentence(f"names of spaces, of {list(spaces)}", name, of="Plan"))
+        size = spaces[name].size
+        wrong = [e for e in entries if not (0 <= e[1] < size and (e[0] is NEW or COMMON <= e[0] < plan.sources))]
+        common = {i for source, i in entries if source == COMMON}
+        wrong += [e for e in entries if e[1] in common and e[0] not in (NEW, COMMON)]
+        if wrong or not len(entries) or len(set(kept := [tuple(e) for e in entries if e[0] is not NEW])) < len(kept):
+            what = (
+                f"distinct pairs of a source from 0 to {plan.sources - 1}, NEW or COMMON, and a unit from 0 to {size - 1}, "
+                "no unit both common and of a source"
+            )
+            raise InvalidArgumentError(sentence(what, wrong or list(entries), of=f"Plan, space {name!r}"))

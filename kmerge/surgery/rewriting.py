@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from kmerge.checks import refuse
 from kmerge.errors import InvalidArgumentError, KmergeError
 from kmerge.graph import paired_layers
 from kmerge.rules import Axis, positions_of
@@ -39,8 +40,8 @@ def check_finite(model: keras.Model) -> None:
     for weight in model.weights:
         if "float" in str(weight.dtype) and not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
             raise InvalidArgumentError(
-                f"Weight {weight.path!r} of model {model.name!r} holds NaN or infinity. Expected finite weights: "
-                "the training of this model has failed; train it again."
+                f"Expected weight {weight.path!r} of model {model.name!r} to be finite, received NaN or infinity. The "
+                "training of this model has failed: train it again."
             )
 
 
@@ -63,7 +64,7 @@ def rewrite(
         ArchitectureMismatchError, UnsupportedLayerError, InvalidArgumentError: before anything is built.
     """
     if len(sources) != plan.sources:
-        raise InvalidArgumentError(f"Expected the {plan.sources} sources of the plan. Received: {len(sources)} models.")
+        refuse("sources", f"the {plan.sources} models of the plan", len(sources))
     for model in {id(m): m for m in sources}.values():
         check_finite(model)
     walked = trace(template, plan.copied_inputs, plan.averaged_outputs)
@@ -126,8 +127,8 @@ def _unlabelled(path: str, index: int, sources: Sequence[Source]) -> np.ndarray:
     values = [source.read(path, index) for source in sources]
     if any(not np.array_equal(values[0], value) for value in values[1:]):
         raise InvalidArgumentError(
-            f"Layer {path!r}: its weight {index} has no channel axis and differs between the models, so that one model "
-            "cannot hold both. Register a rule that names its axes, or give the models equal values."
+            f"Layer {path!r}: expected its weight {index}, which has no channel axis, to be equal in all models, received "
+            "values that differ. Register a rule that names its axes, or give the models equal values."
         )
     return values[0]
 
@@ -195,7 +196,7 @@ def verify(model: keras.Model, layout: Layout, layers: Mapping[str, keras.Layer]
     found = {id(walked.layers[path]): axes for path, axes in walked.axes.items()}
     selectable = np.array([space.selectable for space in walked.spaces.values()], bool)
     # A group or a broadcast factor of one unit is no longer told from a channel, nor a gather that repeats none from a slice.
-    gathers = {path for path, layer in layout.trace.layers.items() if type(layer).__name__ == "Take"}
+    gathers = {record.path for record in layout.trace.records.values() if record.rule.gathers}
     loose = [e for n, s in layout.trace.spaces.items() if len(e := layout.entries_of(n)) == 1 or gathers & {*s.owners}]
     pairs = [np.empty((2, 0), int)]
     for path, named in ((path, named) for path, named in layout.axes.items() if path in layers):

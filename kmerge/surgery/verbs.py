@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
+from kmerge.checks import number, sentence, whole_number
 from kmerge.errors import InvalidArgumentError
 from kmerge.graph import paired_layers
 from kmerge.spaces import ChannelSpace, ChannelSpaces, Trace, channel_spaces, trace
@@ -35,7 +36,7 @@ def concatenate(*models: keras.Model) -> keras.Model:
     walked, copied, averaged = _separate_sources(models[0])
     entries = {}
     for space in walked.spaces.values():
-        if not {"input", "output"} & space.facts:
+        if space.is_interior:
             entries[space.name] = [(s, i) for s in range(len(models)) for i in range(space.size)]
     return rewrite(models[0], models, Plan(len(models), entries, copied, averaged))
 
@@ -43,11 +44,11 @@ def concatenate(*models: keras.Model) -> keras.Model:
 def check_models(models: Sequence[keras.Model]) -> None:
     """Checks that there are at least two models, all of one architecture."""
     if len(models) < 2:
-        raise InvalidArgumentError(f"Expected at least two models. Received: {len(models)}.")
+        raise InvalidArgumentError(sentence("at least two models", len(models)))
     for other in models[1:]:
         paired_layers(models[0], other)
     if len(models[0].weights) == 0:
-        raise InvalidArgumentError(f"Model {models[0].name!r} has no weights, so there is nothing to combine.")
+        raise InvalidArgumentError(sentence("models with weights to combine", models[0].name, "It has none."))
 
 
 def _separate_sources(model: keras.Model) -> tuple[Trace, frozenset, frozenset]:
@@ -74,20 +75,20 @@ def _any(spaces: list[ChannelSpace], walked: Trace, x, condition) -> bool:
 
 def needs_copies(space: ChannelSpace) -> bool:
     """Whether the sources can only stay apart if an input's channels are copied for each of them."""
-    if "input" not in space.facts:
+    if not space.is_input:
         return False
-    if "output" in space.facts:
+    if space.is_output:
         return needs_mean(space)
-    return bool({"held", "made"} & space.facts)
+    return space.is_held or space.is_made
 
 
 def needs_mean(space: ChannelSpace) -> bool:
     """Whether an output's units cannot be averaged in the kernels that make them."""
-    if not {"input", "output"} & space.facts:
+    if space.is_interior:
         return True
-    if "output" not in space.facts:
+    if not space.is_output:
         return False
-    return "held" in space.facts or "made" in space.facts and bool({"curved", "consumed"} & space.facts)
+    return space.is_held or space.is_made and (space.is_curved or bool(space.consumers))
 
 
 def select(model: keras.Model, keep: Mapping[str, object]) -> keras.Model:
@@ -133,9 +134,8 @@ def permute(model: keras.Model, order: Mapping[str, Sequence[int]]) -> keras.Mod
     for name, value in by_space(spaces, order).items():
         indices = np.asarray(value)
         if indices.dtype.kind not in "iu" or not np.array_equal(np.sort(indices.ravel()), np.arange(spaces[name].size)):
-            raise InvalidArgumentError(
-                f"Space {name!r}: expected a permutation of 0 to {spaces[name].size - 1}. Received: {value!r}."
-            )
+            what = f"a permutation of 0 to {spaces[name].size - 1}"
+            raise InvalidArgumentError(sentence(what, value, of=f"Space {name!r}"))
         chosen[name] = indices.ravel()
     return rewrite(model, [model], _single_plan(spaces, chosen))
 
@@ -155,13 +155,11 @@ def grow(model: keras.Model, new_units: Mapping[str, int], *, scale: float = 0.0
     Raises:
         InvalidArgumentError: for an unknown or not selectable space, or a count that is no positive integer.
     """
-    if isinstance(scale, bool) or not isinstance(scale, (int, float, np.number)) or not np.isfinite(scale):
-        raise InvalidArgumentError(f"Expected scale to be a finite number. Received: {scale!r}.")
+    number("scale", scale)
     spaces = channel_spaces(model)
     added = by_space(spaces, new_units)
     for name, count in added.items():
-        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
-            raise InvalidArgumentError(f"Space {name!r}: expected a positive number of new units. Received: {count!r}.")
+        whole_number("the number of new units", count, of=f"Space {name!r}")
     plan = _single_plan(spaces, {})
     for name, count in added.items():
         # A new unit lies wherever the last unit lies.
@@ -172,14 +170,16 @@ def grow(model: keras.Model, new_units: Mapping[str, int], *, scale: float = 0.0
 def by_space(spaces: ChannelSpaces, values: Mapping) -> dict:
     """The values by name of the space, for spaces named by themselves or by a layer that makes them."""
     if not isinstance(values, Mapping):
-        raise InvalidArgumentError(f"Expected a mapping from names of spaces. Received: {values!r}.")
+        raise InvalidArgumentError(sentence("a mapping from names of spaces", values))
     result = {}
     for name, value in values.items():
         space = spaces[name]
         if not space.selectable:
-            raise InvalidArgumentError(f"Space {space.name!r} is not selectable: {space.reason}.")
+            do = f"It is not: {space.reason}. print(kmerge.channel_spaces(model)) shows those that are."
+            raise InvalidArgumentError(sentence("the name of a selectable space", name, do))
         if space.name in result:
-            raise InvalidArgumentError(f"Space {space.name!r} is named twice, the second time as {name!r}.")
+            do = f"It means the space {space.name!r}, which is named before: name it once."
+            raise InvalidArgumentError(sentence("one name for each space", name, do))
         result[space.name] = value
     return result
 
@@ -197,11 +197,11 @@ def _kept(space: ChannelSpace, value) -> np.ndarray:
     if array.ndim == 1 and array.dtype.kind in "iu" and len(unique) == len(array) > 0:
         if unique[0] >= 0 and unique[-1] < space.size:
             return unique
-    raise InvalidArgumentError(
-        f"Space {space.name!r} with {space.size} units: expected distinct indices from 0 to {space.size - 1}, a mask of "
-        f"shape ({space.size},) with at least one True, a count from 1 to {space.size}, or a fraction in (0, 1]. "
-        f"Received: {value!r}."
+    what = (
+        f"distinct indices from 0 to {space.size - 1}, a mask of shape ({space.size},) with at least one True, a count from "
+        f"1 to {space.size}, or a fraction in (0, 1]"
     )
+    raise InvalidArgumentError(sentence(what, value, of=f"Space {space.name!r} with {space.size} units"))
 
 
 def _single_plan(spaces: ChannelSpaces, chosen: Mapping[str, np.ndarray]) -> Plan:

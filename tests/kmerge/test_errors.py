@@ -274,6 +274,29 @@ def test_grow_refuses_bad_options(option, value):
         kmerge.grow(mlp(), {"hidden": 1}, **{option: value})
 
 
+class AnyRule(kmerge.Rule):
+    def walk(self, site, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("layer_class", "rule", "expected"),
+    [
+        (layers.Dense(2), AnyRule(), "layer_class to be a subclass of keras.Layer"),
+        (int, AnyRule(), "layer_class to be a subclass of keras.Layer"),
+        (Subclassed, AnyRule, "rule to be an instance of kmerge.Rule"),
+    ],
+)
+def test_register_rule_refuses_what_is_no_layer_class_or_no_rule(layer_class, rule, expected):
+    with raises_naming(InvalidArgumentError, expected, repr(rule if "rule to" in expected else layer_class)):
+        kmerge.register_rule(layer_class, rule)
+
+
+def test_a_rule_without_a_walk_cannot_be_made():
+    with raises_naming(TypeError, "walk"):
+        type("Idle", (kmerge.Rule,), {})()
+
+
 def test_two_names_of_one_space_are_refused():
     x = keras.Input((3,))
     h = layers.Add()([layers.Dense(4, name="a")(x), layers.Dense(4, name="b")(x)])

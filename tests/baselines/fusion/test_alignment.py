@@ -259,5 +259,5 @@ def test_an_impossible_regularization_is_refused(regularization):
 def test_weights_that_are_not_finite_are_refused():
     broken = ZOO["mlp"](0)
     broken.weights[0].assign(np.full(broken.weights[0].shape, np.nan))
-    with pytest.raises(kmerge.InvalidArgumentError, match="holds NaN or infinity"):
+    with pytest.raises(kmerge.InvalidArgumentError, match="to be finite, received NaN or infinity"):
         match(network("mlp"), broken)

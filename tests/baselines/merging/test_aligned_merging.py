@@ -100,5 +100,5 @@ def test_concordance_falls_with_scale_and_offset():
 def test_a_plan_with_an_impossible_common_unit_is_refused(entries):
     model = ZOO["mlp"](0)
     space = next(iter(checks.selectable(model)))
-    with pytest.raises(kmerge.InvalidArgumentError, match=rf"Plan, space '{space}'.*Received: \["):
+    with pytest.raises(kmerge.InvalidArgumentError, match=rf"Plan, space '{space}'.*received \["):
         kmerge.rewrite(model, [model, model], kmerge.Plan(2, {space: entries}))

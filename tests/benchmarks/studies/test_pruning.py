@@ -5,7 +5,7 @@ import sys
 
 from benchmarks.checkout import ROOT
 from benchmarks.studies.pruning import COLUMNS, METHODS, table
-from kmerge.pruning.importance import METHODS as IMPORTANCES
+from kmerge.pruning import IMPORTANCES
 
 
 def test_the_table_says_mean_range_median_and_shortest_time():

@@ -89,11 +89,11 @@ def test_given_units_have_the_number_asked_for():
     "width, message",
     [
         (0.0, "share above 0 and at most 2.0"),
-        (2.1, "Received: 2.1"),
-        (1, r"a float such as 0.5 or 1.0.*Received: 1\b"),
+        (2.1, "received 2.1"),
+        (1, r"a float such as 0.5 or 1.0.*received 1\b"),
         ({"nothing": 1}, "'nothing'"),
-        ({0: 1}, "Received: 0"),
-        (kmerge.Budget(parameters=1), "budget of 1 parameters cannot be reached"),
+        ({0: 1}, "received 0"),
+        (kmerge.Budget(parameters=1), "budget of at least .* parameters, .*received 1[.]"),
     ],
 )
 def test_errors_of_widths(width, message):

@@ -48,13 +48,13 @@ def test_magnitudes_count_every_pixel_of_a_flattened_channel():
 def test_a_zero_model_has_the_smallest_magnitudes():
     strong, weak = ZOO["lenet"](1), ZOO["lenet"](2)
     weak.set_weights([w * 0.0 for w in weak.get_weights()])
-    scores = kmerge.unit_importance(kmerge.concatenate(strong, weak))
-    assert all((s[: len(s) // 2] > 0).all() and (s[len(s) // 2 :] == 0).all() for s in scores.values())
+    importance = kmerge.unit_importance(kmerge.concatenate(strong, weak))
+    assert all((s[: len(s) // 2] > 0).all() and (s[len(s) // 2 :] == 0).all() for s in importance.values())
 
 
 @every_model
-def test_scores_follow_the_units(entry):
-    """A unit keeps its score wherever it lies."""
+def test_importance_follows_the_units(entry):
+    """A unit keeps its importance wherever it lies."""
     model = entry(0)
     orders = checks.random_orders(model, 0)
     before, after = kmerge.unit_importance(model), kmerge.unit_importance(kmerge.permute(model, orders))
@@ -73,9 +73,9 @@ def test_bn_scale_is_the_mean_over_the_normalizations_of_a_unit():
     gammas = np.array([[1.0, -2.0, 0.0, 4.0], [3.0, 2.0, 0.0, -1.0]])
     for name, gamma in zip(("first", "second"), gammas, strict=True):
         model.get_layer(name).gamma.assign(gamma)
-    scores = kmerge.unit_importance(model, "bn_scale")
-    assert list(scores) == ["stem"], "the space without a normalization has no score"
-    np.testing.assert_allclose(scores["stem"], np.abs(gammas).mean(axis=0))
+    importance = kmerge.unit_importance(model, "bn_scale")
+    assert list(importance) == ["stem"], "the space without a normalization has none"
+    np.testing.assert_allclose(importance["stem"], np.abs(gammas).mean(axis=0))
 
 
 def test_fpgm_is_the_sum_of_distances_of_filters():
@@ -144,11 +144,11 @@ def test_taylor_is_the_squared_slope_of_the_loss_in_a_gate():
     """The slope is measured on the gates of a gated model, which know nothing of gradients."""
     model = compiled(smooth_model())
     data = labelled(model)
-    scores = kmerge.unit_importance(model, "taylor", data, batch_size=len(data[0]))
+    importance = kmerge.unit_importance(model, "taylor", data, batch_size=len(data[0]))
     gated = kmerge.gate(model, 1.0)
     open_loss, rng = loss_of(gated, data), np.random.default_rng(3)
     assert open_loss == pytest.approx(loss_of(model, data), rel=1e-5)
-    for gate, values in zip(kmerge.gates_of(gated), scores.values(), strict=True):
+    for gate, values in zip(kmerge.gates_of(gated), importance.values(), strict=True):
         start = keras.ops.convert_to_numpy(gate.loc).copy()
         for unit in rng.permutation(gate.units)[:2]:
             losses = []
@@ -199,23 +199,23 @@ def test_taylor_takes_several_inputs_outputs_and_weights():
     model.compile("sgd", ["mse", "sparse_categorical_crossentropy"], loss_weights=[1.0, 0.0])
     x = example_inputs(model, batch=6)
     y = [np.ones((6, 1), "float32"), np.zeros(6, "int32")]
-    scores = kmerge.unit_importance(model, "taylor", (x, y))
+    importance = kmerge.unit_importance(model, "taylor", (x, y))
     y[1] = y[1] + 2
     again = kmerge.unit_importance(model, "taylor", (x, y))
-    assert all(np.allclose(scores[name], again[name], rtol=1e-5) for name in scores), "its loss has weight 0"
-    assert any((values > 0).any() for values in scores.values())
+    assert all(np.allclose(importance[name], again[name], rtol=1e-5) for name in importance), "its loss has weight 0"
+    assert any((values > 0).any() for values in importance.values())
 
 
 @pytest.mark.parametrize("name", ["sequential", "nested_two_deep"])
 def test_taylor_reads_sequential_and_nested_models(name):
     model = ZOO[name](0)
     model.compile("sgd", "sparse_categorical_crossentropy")
-    scores = kmerge.unit_importance(model, "taylor", labelled(model))
-    assert {space: len(values) for space, values in scores.items()} == checks.selectable(model)
-    assert all(np.max(values) > 0 for values in scores.values())
+    importance = kmerge.unit_importance(model, "taylor", labelled(model))
+    assert {space: len(values) for space, values in importance.items()} == checks.selectable(model)
+    assert all(np.max(values) > 0 for values in importance.values())
 
 
-def test_random_scores_are_seeded():
+def test_random_importance_is_seeded():
     model = ZOO["resnet20"](0)
     one, again, other = (kmerge.unit_importance(model, "random", seed=seed) for seed in (1, 1, 2))
     assert all(np.array_equal(one[name], again[name]) for name in one)
@@ -223,14 +223,14 @@ def test_random_scores_are_seeded():
     assert len({values[0] for values in one.values()}) == len(one)
 
 
-def test_gates_score_the_units_of_a_gated_model():
+def test_gates_tell_the_importance_of_the_units_of_a_gated_model():
     model = ZOO["mlp"](0)
     gated = kmerge.gate(model, 0.5)
     for gate in kmerge.gates_of(gated):
         gate.loc.assign(np.linspace(-3, 3, gate.units))
-    scores = kmerge.unit_importance(gated, "gates")
-    assert {name: len(values) for name, values in scores.items()} == checks.selectable(model)
-    assert all((np.diff(values) > 0).all() for values in scores.values())
+    importance = kmerge.unit_importance(gated, "gates")
+    assert {name: len(values) for name, values in importance.items()} == checks.selectable(model)
+    assert all((np.diff(values) > 0).all() for values in importance.values())
 
 
 @functools.cache
@@ -243,20 +243,20 @@ def unlabelled(model):
 
 
 @pytest.mark.parametrize(
-    "method, data, message",
+    "importance, data, message",
     [
-        ("size", None, "'magnitude'.*Received: 'size'"),
-        ("taylor", None, r"'taylor' needs data=\(x, y\)"),
-        ("magnitude", labelled, "'magnitude' takes no data"),
-        ("taylor", labelled, "has none: call model.compile"),
-        ("bn_scale", None, "has none. Use 'magnitude'"),
+        ("size", None, "one of 'magnitude'.*received 'size'"),
+        ("taylor", None, r"'taylor': expected data=\(x, y\), received None"),
+        ("magnitude", labelled, "'magnitude': expected no data, received 'tuple'"),
+        ("taylor", labelled, "compiled with a loss, received .*Call model.compile"),
+        ("bn_scale", None, "with scale=True, received .*has none. Use 'magnitude'"),
         ("gates", None, "made by kmerge.merge or kmerge.gate"),
     ],
 )
-def test_errors(method, data, message):
+def test_errors(importance, data, message):
     model = model_for_errors()
     with pytest.raises(kmerge.InvalidArgumentError, match=message):
-        kmerge.unit_importance(model, method, data and data(model))
+        kmerge.unit_importance(model, importance, data and data(model))
 
 
 @pytest.mark.parametrize(

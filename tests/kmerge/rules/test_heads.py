@@ -218,7 +218,8 @@ def test_kernels_that_mix_places_cannot_be_averaged_silently():
     model = keras.Model(x, layers.Dense(2)(h))
     randomize(model, 1)
     other = keras.models.clone_model(model)
-    with pytest.raises(InvalidArgumentError, match="'culprit'.*no channel axis and differs between the models"):
+    words = "'culprit'.*no channel axis, to be equal in all models, received values that differ"
+    with pytest.raises(InvalidArgumentError, match=words):
         kmerge.concatenate(model, other)
     inputs = example_inputs(model)
     checks.assert_close(checks.outputs(kmerge.concatenate(model, model), inputs), checks.outputs(model, inputs), 1e-6)

@@ -150,6 +150,33 @@ def test_a_space_that_is_input_and_output_at_once():
     checks.check_grow(models[0])
 
 
+def test_models_whose_outputs_a_gather_repeats_have_their_mean():
+    def build(seed):
+        x = keras.Input((5,))
+        h = layers.Dense(2, name="hidden")(x)
+        model = keras.Model(x, ops.take(h, [0, 0, 1, 1], axis=-1))
+        randomize(model, seed)
+        return model
+
+    models = [build(0), build(1)]
+    inputs = example_inputs(models[0])
+    (a,), (b,) = (checks.outputs(model, inputs) for model in models)
+    checks.assert_close(checks.outputs(kmerge.concatenate(*models), inputs), [(a + b) / 2], 1e-5)
+    # A gather that stands once for all models cannot read what each has of its own.
+    plan = kmerge.Plan(2, {"hidden": [(source, unit) for source in (0, 1) for unit in (0, 1)]})
+    with pytest.raises(kmerge.UnsupportedLayerError, match="take.*each source has its own"):
+        kmerge.rewrite(models[0], models, plan)
+
+
+@pytest.mark.parametrize("flatten", [True, False])
+def test_a_reshape_of_channels_behind_an_unknown_size_is_refused(flatten):
+    x = keras.Input((None, 3))
+    h = layers.Dense(4, name="hidden")(x)
+    model = keras.Model(x, layers.Flatten(name="culprit")(h) if flatten else ops.reshape(h, (-1, 8)))
+    with pytest.raises(kmerge.UnsupportedLayerError, match="reshapes .* with sizes that are not known"):
+        kmerge.channel_spaces(model)
+
+
 def test_a_gather_may_come_to_repeat_nothing():
     x = keras.Input((5,))
     h = ops.take(layers.Dense(4, activation="relu")(x), [0, 3, 3, 0, 2], axis=-1)

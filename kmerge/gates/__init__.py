@@ -2,7 +2,7 @@
 
 from kmerge.gates.application import ApplyGates, FoldGates, LookUpGates, gated_layer
 from kmerge.gates.attention import GatedGroupedQueryAttention, GatedMultiHeadAttention
-from kmerge.gates.hard_concrete import BETA, GAMMA, GATE_WEIGHT, ZETA, HardConcreteGate, gates_of
+from kmerge.gates.hard_concrete import BETA, GAMMA, GATE_WEIGHT, SAMPLINGS, ZETA, HardConcreteGate, gates_of
 from kmerge.gates.normalization import GatedLayerNormalization, GatedRMSNormalization, GatedUnitNormalization
 from kmerge.gates.optimizer import GateOptimizer, gate_optimizer
 from kmerge.gates.pressure import FadeControl, GateControl, GatePressure, LagrangianControl, PaperControl
@@ -26,6 +26,7 @@ __all__ = [
     "LagrangianControl",
     "LookUpGates",
     "PaperControl",
+    "SAMPLINGS",
     "ZETA",
     "gate_optimizer",
     "gated_layer",

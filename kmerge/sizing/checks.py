@@ -48,13 +48,16 @@ def sizable_spaces(routes: UnitRoutes, asked: Sequence[str] | None) -> tuple[lis
         chosen = list(by_space(spaces, dict.fromkeys([asked] if isinstance(asked, str) else asked)))
         for name in chosen:
             if reasons[name] is not None:
-                raise InvalidArgumentError(f"AutoSizer: space {name!r} cannot be sized: {reasons[name]}.")
+                raise InvalidArgumentError(
+                    f"AutoSizer: expected spaces that can be sized, received {name!r}, which cannot be: {reasons[name]}. "
+                    "`AutoSizer(model).left` names all that cannot."
+                )
         reasons.update({name: "it is not among the spaces asked for" for name in names if name not in chosen})
         names = [name for name in names if name in chosen]
     if not names:
         listed = "; ".join(f"{name}: {why}" for name, why in reasons.items() if why)
         raise InvalidArgumentError(
-            f"AutoSizer: model {routes.walked.model.name!r} has no channel space that can be sized ({listed}). A space needs "
-            "a Dense or convolution layer that makes it, and another that reads it."
+            f"AutoSizer: expected a model to size, received {routes.walked.model.name!r}, which has no channel space that can "
+            f"be sized ({listed}). A space needs a Dense or convolution layer that makes it, and another that reads it."
         )
     return names, {name: why for name, why in reasons.items() if why}

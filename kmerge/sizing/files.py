@@ -14,6 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from kmerge.checks import sentence
 from kmerge.errors import InvalidArgumentError
 from kmerge.sizing.optimizer_slots import Slot
 from kmerge.sizing.options import SizingOptions
@@ -81,11 +82,12 @@ def read_sizer(path: str | Path) -> tuple[keras.Model, float | None, SizingOptio
     """
     with np.load(path) as archive:
         if not {"about", "model"} <= set(archive.files):
-            raise InvalidArgumentError(f"{path} is no file of an AutoSizer: it holds {archive.files[:5]}.")
+            raise InvalidArgumentError(sentence(f"{path} to be a file of an AutoSizer", archive.files[:5]))
         rest = {name: archive[name] for name in archive.files}
     about = json.loads(rest.pop("about").tobytes())
     if about["format"] != _FORMAT:
-        raise InvalidArgumentError(f"{path} has the format {about['format']}, this version of kmerge reads {_FORMAT}.")
+        do = "Load it with the version of kmerge that saved it."
+        raise InvalidArgumentError(sentence(f"{path} to have the format {_FORMAT}", about["format"], do))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.keras"
         file.write_bytes(rest.pop("model").tobytes())

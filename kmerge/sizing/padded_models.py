@@ -20,13 +20,13 @@ import keras
 import numpy as np
 
 from kmerge.costs import WidthCosts
-from kmerge.graph import Graph, input_layer
+from kmerge.graph import Graph, array_of, input_layer
 from kmerge.regularizers import UnitRegularizer
 from kmerge.sizing.optimizer_slots import Slot, fresh_optimizer
 from kmerge.sizing.penalties import SizingPenalty, Terms
 from kmerge.sizing.proximal import ProximalSteps, proximal_optimizer
 from kmerge.sizing.unit_routes import UnitRoutes
-from kmerge.sizing.weights import Geometry, Key, SizedWeights, array_of
+from kmerge.sizing.weights import Geometry, Key, SizedWeights
 from kmerge.spaces import Trace, trace
 from kmerge.surgery import build, verify
 

@@ -20,7 +20,7 @@ import numpy as np
 from kmerge.checks import sentence
 from kmerge.errors import InvalidArgumentError
 from kmerge.sizing.options import SizingOptions
-from kmerge.training import Plan, arrays_of, is_array
+from kmerge.training import EpochPlan, arrays_of, is_array
 
 # The first offer of the adaptive rule, as a share of the units: the paper's.
 _FIRST = 0.2
@@ -70,7 +70,7 @@ class Schedule:
             other = next(array for array in arrays if not is_array(array))
             do = "Give a period in epochs."
             raise InvalidArgumentError(sentence("data in arrays for a period in steps", type(other).__name__, do))
-        plan = Plan(data["batch_size"], range(0), data["shuffle"], 0)
+        plan = EpochPlan(data["batch_size"], range(0), data["shuffle"], 0)
         order = plan.order(len(arrays[0]), data["seed"], epoch)
         size = self.options.period_steps * data["batch_size"]
         cuts = [order[start : start + size] for start in range(0, len(order), size)]

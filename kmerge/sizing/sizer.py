@@ -299,7 +299,8 @@ class AutoSizer:
         alpha = saved_alpha if alpha is None else alpha
         if alpha is None:
             raise InvalidArgumentError(
-                f"{path}: alpha was a function, which no file holds. Give it as load(path, alpha=...)."
+                f"Expected alpha for {path}, received None: it was a function, which no file holds. Give it as load(path, "
+                "alpha=...)."
             )
         sizer = cls(model, alpha, **vars(options))
         sizer.compile(**compiled)
@@ -317,7 +318,8 @@ class AutoSizer:
     def _compiled_state(self) -> SizingState:
         if self._state is None:
             raise InvalidArgumentError(
-                "The model given to AutoSizer was not compiled: call sizer.compile(optimizer, loss, metrics) first."
+                "AutoSizer: expected a compiled sizer, received one whose model was not compiled. Call "
+                "sizer.compile(optimizer, loss, metrics) first."
             )
         return self._state
 

@@ -10,13 +10,13 @@ import keras
 import numpy as np
 
 from kmerge.costs import WidthCosts
-from kmerge.graph import find_weight
+from kmerge.graph import array_of, find_weight
 from kmerge.seeds import seed_of
 from kmerge.sizing.optimizer_slots import find_slots
 from kmerge.sizing.options import SizingOptions
 from kmerge.sizing.padded_models import Rooms, WorkingModel, stray_variables
 from kmerge.sizing.unit_routes import EffectiveWeights, UnitRoutes, spaces_with_a_constant
-from kmerge.sizing.weights import Geometry, Key, SizedWeights, array_of
+from kmerge.sizing.weights import Geometry, Key, SizedWeights
 from kmerge.spaces import Trace
 from kmerge.surgery import QuickFresh, fold_constants
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from kmerge.graph import Call, Graph, find_weight
+from kmerge.graph import Call, Graph, array_of, find_weight
 from kmerge.rules import Axis
 from kmerge.sizing.weights import Key, SizedWeights
 from kmerge.spaces import Trace, walk_calls
@@ -292,4 +292,4 @@ def _zeros(shape: tuple):
 
 
 def _is_not_zero(value) -> bool:
-    return bool(np.any(keras.ops.convert_to_numpy(value) != 0))
+    return bool(np.any(array_of(value) != 0))

@@ -207,7 +207,7 @@ def test_normalized_by_fan_in_a_unit_pays_for_the_mean_of_its_weights():
     assert float(regularizer(keras.ops.convert_to_tensor(kernel))) == pytest.approx(expected, rel=1e-5)
     copy = keras.regularizers.deserialize(keras.regularizers.serialize(regularizer))
     assert copy.get_config() == regularizer.get_config() == {"alpha": 0.1, "f": "identity", "normalize": "fan_in"}
-    with pytest.raises(kmerge.InvalidArgumentError, match="normalize must be \"fan_in\" or None, received 'fan_out'"):
+    with pytest.raises(kmerge.InvalidArgumentError, match="normalize to be one of 'fan_in', None, received 'fan_out'"):
         WeightedL1(0.1, normalize="fan_out")
 
 

@@ -348,7 +348,7 @@ def test_what_cannot_be_sized_is_refused():
     x = keras.Input((4,))
     with pytest.raises(kmerge.InvalidArgumentError, match="no channel space that can be sized.*output 0 of the model"):
         kmerge.AutoSizer(keras.Model(x, keras.layers.Dense(2)(x)))
-    with pytest.raises(kmerge.InvalidArgumentError, match="call sizer.compile"):
+    with pytest.raises(kmerge.InvalidArgumentError, match="was not compiled. Call sizer.compile"):
         kmerge.AutoSizer(dense_net()).fit(*task(dense_net()))
     with pytest.raises(kmerge.InvalidArgumentError, match="Adafactor keeps a state of shape"):
         sizer_of(dense_net(), keras.optimizers.Adafactor())

@@ -4,14 +4,27 @@ from kmerge import regularizers
 from kmerge.costs import Budget, latency, multiply_accumulates, parameters, saved_bytes
 from kmerge.drawing import Drawing, Explanation, LayerShare, SpaceExplanation, explain, plot
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError, KmergeError, UnsupportedLayerError
-from kmerge.gates import ApplyGates, FoldGates, GateControl, GatePressure, HardConcreteGate, gate_optimizer, gates_of
+from kmerge.gates import (
+    ApplyGates,
+    FadeControl,
+    FoldGates,
+    GateControl,
+    GateOptimizer,
+    GatePressure,
+    HardConcreteGate,
+    LagrangianControl,
+    PaperControl,
+    gate_optimizer,
+    gates_of,
+)
 from kmerge.merging import MergeReport, compress, gate, merge, merge_pairwise, merge_report
 from kmerge.pruning import UnitChoice, choose_units, prune, unit_importance
 from kmerge.rules import OpaqueRule, Rule, Site, channel, consumes, produces, register_rule
 from kmerge.sizing import AutoSizer, SizingWarning
 from kmerge.spaces import ChannelSpace, ChannelSpaces, channel_spaces
 from kmerge.surgery import COMMON, NEW, Plan, concatenate, grow, permute, rewrite, select
-from kmerge.training import fit, fit_many, recalibrate
+from kmerge.training import DeviceMemoryError, ModelFitWarning, fit, fit_many, recalibrate
+from kmerge.version import __version__
 
 __all__ = [
     "ApplyGates",
@@ -21,18 +34,24 @@ __all__ = [
     "COMMON",
     "ChannelSpace",
     "ChannelSpaces",
+    "DeviceMemoryError",
     "Drawing",
     "Explanation",
+    "FadeControl",
     "FoldGates",
     "GateControl",
+    "GateOptimizer",
     "GatePressure",
     "HardConcreteGate",
     "InvalidArgumentError",
     "KmergeError",
+    "LagrangianControl",
     "LayerShare",
     "MergeReport",
+    "ModelFitWarning",
     "NEW",
     "OpaqueRule",
+    "PaperControl",
     "Plan",
     "Rule",
     "Site",
@@ -40,6 +59,7 @@ __all__ = [
     "SpaceExplanation",
     "UnitChoice",
     "UnsupportedLayerError",
+    "__version__",
     "channel",
     "channel_spaces",
     "choose_units",

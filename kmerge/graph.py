@@ -8,11 +8,14 @@ a layer, an operation or a nested model. A layer that is used twice makes two ca
 
 import functools
 import inspect
+import pprint
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import keras
+import numpy as np
 
 from kmerge.checks import sentence
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError
@@ -222,15 +225,20 @@ def _configuration(call: Call) -> str:
         lambda x: "tensor" if isinstance(x, keras.KerasTensor) else repr(x), (call.args, call.kwargs)
     )
     # In what was loaded from a file, tuples of arguments are lists.
-    return repr((_without_names(call.operation.get_config()), _without_names(constants)))
+    parts = (call.operation.get_config(), constants)
+    return pprint.saferepr(tuple(without_entries(part, _IGNORED) for part in parts))  # it sorts the keys
 
 
-def _without_names(config):
+def without_entries(config: Any, names: Collection[str]) -> Any:
+    """A configuration without the entries of these names, at any depth. Tuples in it become lists, as in a file."""
     if isinstance(config, dict):
-        return {k: _without_names(v) for k, v in sorted(config.items(), key=str) if k not in _IGNORED}
-    if isinstance(config, (list, tuple)):
-        return [_without_names(v) for v in config]
-    return config
+        return {key: without_entries(value, names) for key, value in config.items() if key not in names}
+    return [without_entries(value, names) for value in config] if isinstance(config, list | tuple) else config
+
+
+def array_of(tensor: Any) -> np.ndarray:
+    """A weight or another variable or tensor as a NumPy array."""
+    return keras.ops.convert_to_numpy(tensor)
 
 
 def clone_operation(operation: keras.Operation, changes: dict, name: str, kind: type | None = None) -> keras.Operation:

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kmerge import checks
 from kmerge.errors import InvalidArgumentError
 
 _GROWTHS = {
@@ -49,12 +50,8 @@ class UnitRegularizer(keras.regularizers.Regularizer):
     of_each_weight = False
 
     def __init__(self, alpha: float):
-        if isinstance(alpha, bool) or not isinstance(alpha, (int, float, np.number)) or not 0 < alpha < np.inf:
-            raise InvalidArgumentError(
-                f"{type(self).__name__}: alpha must be a positive finite number, received {alpha!r}. A model without a "
-                "penalty needs no regularizer."
-            )
-        self.alpha = float(alpha)
+        do = "A model without a penalty needs no regularizer."
+        self.alpha = float(checks.number("alpha", alpha, above=0, of=type(self).__name__, do=do))
 
     def coefficients(self, ranks: np.ndarray, alpha: float | None = None, fan_in: np.ndarray | int = 1) -> np.ndarray:
         """The factors on the norms of units with these ranks, counted from 1; rank 0 is no unit, and free.
@@ -126,14 +123,10 @@ class WeightedL1(UnitRegularizer):
         normalize: str | None = None,
     ):
         super().__init__(alpha)
-        if normalize not in (None, "fan_in"):
-            raise InvalidArgumentError(f'WeightedL1: normalize must be "fan_in" or None, received {normalize!r}.')
-        self.normalize = normalize
+        self.normalize = checks.one_of("normalize", normalize, ("fan_in", None), of="WeightedL1")
         if isinstance(f, dict):
             f = keras.saving.deserialize_keras_object(f)
-        if not callable(f) and f not in _GROWTHS:
-            raise InvalidArgumentError(f"WeightedL1: f must be one of {list(_GROWTHS)} or a function, received {f!r}.")
-        self.f = f
+        self.f = f if callable(f) else checks.one_of("f", f, tuple(_GROWTHS), of="WeightedL1", do="Or give a function.")
         _check_growth(self.growth, f)
 
     def growth(self, ranks):
@@ -163,13 +156,13 @@ def _check_growth(growth: Callable, f: object) -> None:
     values = growth(_TRIED)
     if values.shape != _TRIED.shape:
         raise InvalidArgumentError(
-            f"WeightedL1: f must give one number for each rank of an array, received the shape {values.shape} for "
+            f"WeightedL1: expected f to give one number for each rank of an array, received the shape {values.shape} for "
             f"{_TRIED.shape} from {f!r}. Write it with NumPy operations."
         )
     if not np.isfinite(values).all() or values[0] != 0 or np.any(np.diff(values) < 0) or values[-1] <= 0:
         raise InvalidArgumentError(
-            f"WeightedL1: f must be finite, 0 at rank 0, and must not decrease but somewhere rise; {f!r} gives "
-            f"{values[:3].tolist()} for ranks 0, 1, 2 and {values[-1]} for rank {len(values) - 1}."
+            f"WeightedL1: expected f to be finite, 0 at rank 0, and not to decrease but somewhere rise, received {f!r}, which "
+            f"gives {values[:3].tolist()} for ranks 0, 1, 2 and {values[-1]} for rank {len(values) - 1}."
         )
 
 

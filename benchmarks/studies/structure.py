@@ -19,7 +19,7 @@ from benchmarks.checkout import ROOT
 ORDER: dict[str, tuple[str, ...]] = {
     "kmerge": (
         "errors", "checks", "seeds", "regularizers", "graph", "gates", "training", "rules", "spaces", "surgery", "costs",
-        "merging", "sizing", "pruning", "drawing", "__init__",
+        "merging", "sizing", "pruning", "drawing", "version", "__init__",
     ),
     "baselines": (
         "__init__", "protocol", "single", "fusion", "pruning", "merging", "distillation", "sizing",

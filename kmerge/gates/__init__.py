@@ -2,18 +2,20 @@
 
 from kmerge.gates.application import ApplyGates, FoldGates, LookUpGates, gated_layer
 from kmerge.gates.attention import GatedGroupedQueryAttention, GatedMultiHeadAttention
-from kmerge.gates.hard_concrete import BETA, GAMMA, GATE_WEIGHT, ZETA, HardConcreteGate, gates_of
+from kmerge.gates.hard_concrete import BETA, GAMMA, GATE_WEIGHT, SAMPLINGS, ZETA, HardConcreteGate, gates_of
 from kmerge.gates.normalization import GatedLayerNormalization, GatedRMSNormalization, GatedUnitNormalization
-from kmerge.gates.optimizer import gate_optimizer
-from kmerge.gates.pressure import GateControl, GatePressure, PaperControl
+from kmerge.gates.optimizer import GateOptimizer, gate_optimizer
+from kmerge.gates.pressure import FadeControl, GateControl, GatePressure, LagrangianControl, PaperControl
 
 __all__ = [
     "ApplyGates",
     "BETA",
+    "FadeControl",
     "FoldGates",
     "GAMMA",
     "GATE_WEIGHT",
     "GateControl",
+    "GateOptimizer",
     "GatePressure",
     "GatedGroupedQueryAttention",
     "GatedLayerNormalization",
@@ -21,8 +23,10 @@ __all__ = [
     "GatedRMSNormalization",
     "GatedUnitNormalization",
     "HardConcreteGate",
+    "LagrangianControl",
     "LookUpGates",
     "PaperControl",
+    "SAMPLINGS",
     "ZETA",
     "gate_optimizer",
     "gated_layer",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from kmerge.errors import InvalidArgumentError
+from kmerge.checks import refuse
 
 
 @keras.saving.register_keras_serializable("kmerge")
@@ -46,7 +46,7 @@ class ApplyGates(keras.layers.Layer):
         shape, *masks = input_shape
         rank, axis = len(shape), self.axis
         if not -rank < axis < rank or axis == 0:
-            _refuse(self, f"axis must name an axis of the input of shape {shape} other than the batch's", axis)
+            refuse("axis", f"an axis of the input of shape {shape} other than the batch's", axis, of=_told(self))
         _check_indices(self, self.indices, shape, axis, masks)
 
     def call(self, inputs):
@@ -161,7 +161,7 @@ class FoldGates(keras.layers.Wrapper):
         super().build(shape)
         _check_indices(self, self.indices, self.layer.kernel.shape, self.axis, masks)
         if any(mask[0] != 1 for mask in masks):
-            _refuse(self, "a kernel takes masks of one row, common to all examples", masks)
+            refuse("masks", "of one row each, common to all examples, as a kernel has no examples", masks, of=_told(self))
 
     def call(self, inputs):
         x, *masks = inputs
@@ -194,10 +194,10 @@ def gated_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
 def _check_indices(layer, indices: list[int], shape: tuple, axis: int, masks: list) -> None:
     units = sum(mask[-1] for mask in masks)
     if shape[axis] != len(indices):
-        _refuse(layer, f"one index is needed for each of the {shape[axis]} positions of axis {axis}", indices)
+        refuse("indices", f"one for each of the {shape[axis]} positions of axis {axis}", indices, of=_told(layer))
     if not masks or min(indices) < 0 or max(indices) > units:
-        _refuse(layer, f"indices must lie between 0 and the {units} units of {len(masks)} masks", indices)
+        refuse("indices", f"between 0 and the {units} units of {len(masks)} masks", indices, of=_told(layer))
 
 
-def _refuse(layer, expected: str, received: object) -> None:
-    raise InvalidArgumentError(f"{type(layer).__name__} {layer.name!r}: {expected}, received {received!r}.")
+def _told(layer: keras.layers.Layer) -> str:
+    return f"{type(layer).__name__} {layer.name!r}"

@@ -13,7 +13,7 @@ import keras
 from keras import layers, ops
 
 
-class _Gated:
+class _GatedHeads:
     """Multiplies what every head makes by its gate; `head_gates` has the shape (batch or 1, heads)."""
 
     def call(
@@ -60,10 +60,10 @@ class _Gated:
 
 
 @keras.saving.register_keras_serializable("kmerge")
-class GatedMultiHeadAttention(_Gated, layers.MultiHeadAttention):
+class GatedMultiHeadAttention(_GatedHeads, layers.MultiHeadAttention):
     """`keras.layers.MultiHeadAttention` with a gate on every head: the call argument `head_gates`."""
 
 
 @keras.saving.register_keras_serializable("kmerge")
-class GatedGroupedQueryAttention(_Gated, layers.GroupQueryAttention):
+class GatedGroupedQueryAttention(_GatedHeads, layers.GroupQueryAttention):
     """`keras.layers.GroupQueryAttention` with a gate on every query head: the call argument `head_gates`."""

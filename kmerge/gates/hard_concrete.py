@@ -24,6 +24,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kmerge import checks
 from kmerge.errors import InvalidArgumentError
 from kmerge.seeds import rng_of, seed_of
 
@@ -34,7 +35,7 @@ GATE_WEIGHT = "gate_loc"
 # Inference gates are exactly 1 from loc = ln 11 = 2.398 on; .1 above that is ten times the noise of the start.
 _OPEN_START = 2.5
 _START_NOISE = 0.01
-_SAMPLINGS = ("example", "batch")
+SAMPLINGS = ("example", "batch")
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -104,19 +105,14 @@ class HardConcreteGate(keras.layers.Layer):
         self.noise = keras.random.SeedGenerator(seed_of("gate noise", self.seed))
 
     def _check(self, units, target, origins, sampling, start) -> None:
-        def refuse(what: str, expected: str, received: object):
-            raise InvalidArgumentError(f"Gate {self.name!r}: {what} must be {expected}, received {received!r}.")
-
-        if isinstance(units, bool) or not isinstance(units, int | np.integer) or units < 1:
-            refuse("units", "a positive integer", units)
-        if not 0 < target <= 1:
-            refuse("target", "a share of the units above 0 and at most 1", target)
+        of = f"Gate {self.name!r}"
+        checks.whole_number("units", units, of=of)
+        checks.number("target", target, above=0, most=1, of=of)
         if origins is not None and (len(origins) != units or any(len(origin) != 2 for origin in origins)):
-            refuse("origins", f"one [source, unit] pair for each of the {units} units", origins)
-        if sampling not in _SAMPLINGS:
-            refuse("sampling", f"one of {_SAMPLINGS}", sampling)
-        if start != "open" and (isinstance(start, str) or not math.isfinite(start)):
-            refuse("start", "a finite number or 'open'", start)
+            checks.refuse("origins", f"one [source, unit] pair for each of the {units} units", origins, of=of)
+        checks.one_of("sampling", sampling, SAMPLINGS, of=of)
+        if not checks.is_number(start) and not (isinstance(start, str) and start == "open"):
+            checks.refuse("start", "a finite number or 'open'", start, of=of)
 
     def _initial_loc(self) -> np.ndarray:
         # Drawn by NumPy, so that every backend starts from the same gates and `trained` can compare with them.
@@ -167,8 +163,8 @@ class HardConcreteGate(keras.layers.Layer):
     def _require_built(self) -> None:
         if not self.built:
             raise InvalidArgumentError(
-                f"Gate {self.name!r} has no weights, because it was never called. Call it on an input of the model, or "
-                "take the gated model that kmerge.merge returns."
+                f"Expected a gate that was called, received {self.name!r}, which has no weights, because it was never called. "
+                "Call it on an input of the model, or take the gated model that kmerge.merge returns."
             )
 
     def _harden(self, soft: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from keras import ops
 _TINY = 1e-6
 
 
-class _Gated:
+class _GatedMean:
     """Call on `[x, gates]`; the gates are shaped like `x`, with size 1 on axes along which they do not vary."""
 
     def build(self, input_shape):
@@ -42,7 +42,7 @@ class _Gated:
 
 
 @keras.saving.register_keras_serializable("kmerge")
-class GatedLayerNormalization(_Gated, keras.layers.LayerNormalization):
+class GatedLayerNormalization(_GatedMean, keras.layers.LayerNormalization):
     """LayerNormalization with gate-weighted mean and variance.
 
     Args:
@@ -60,7 +60,7 @@ class GatedLayerNormalization(_Gated, keras.layers.LayerNormalization):
 
 
 @keras.saving.register_keras_serializable("kmerge")
-class GatedRMSNormalization(_Gated, keras.layers.RMSNormalization):
+class GatedRMSNormalization(_GatedMean, keras.layers.RMSNormalization):
     """RMSNormalization with a gate-weighted mean square.
 
     Args:
@@ -74,7 +74,7 @@ class GatedRMSNormalization(_Gated, keras.layers.RMSNormalization):
 
 
 @keras.saving.register_keras_serializable("kmerge")
-class GatedUnitNormalization(_Gated, keras.layers.UnitNormalization):
+class GatedUnitNormalization(_GatedMean, keras.layers.UnitNormalization):
     """UnitNormalization with a gate-weighted sum of squares.
 
     Args:

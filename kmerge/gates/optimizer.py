@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from kmerge import checks
 from kmerge.errors import InvalidArgumentError
 from kmerge.gates.hard_concrete import GATE_WEIGHT
 
@@ -13,15 +14,34 @@ class GateOptimizer(keras.optimizers.MultiOptimizer):
 
     `learning_rate` is the base's, to read and to set. The attribute `optimizers` that Keras' callbacks look for is
     hidden on purpose: they would set the learning rate of the gates too.
+
+    Args:
+        base: optimizer, or its Keras name, of all other variables; not built yet.
+        gate_learning_rate: learning rate of the gates.
+        gate_momentum: momentum of the gates.
+        name: of the optimizer.
+
+    Attributes:
+        base: the optimizer given.
+        gates: that of the gates, a `keras.optimizers.SGD`.
+
+    Raises:
+        InvalidArgumentError: if `base` is built already, would put the gates into a second group (it is itself a
+            `MultiOptimizer`, or wraps another optimizer), or a number is out of its range; when it is built, if there are no
+            gates among the variables.
     """
 
     def __init__(
         self,
-        base: keras.optimizers.Optimizer,
+        base: keras.optimizers.Optimizer | str,
         gate_learning_rate: float = 0.1,
         gate_momentum: float = 0.9,
         name: str = "gate_optimizer",
     ):
+        base = keras.optimizers.get(base)
+        _check_base(base)
+        gate_learning_rate = float(checks.number("gate_learning_rate", gate_learning_rate, above=0))
+        gate_momentum = float(checks.number("gate_momentum", gate_momentum, least=0, below=1))
         # MultiOptimizer overwrites the scale factors of its parts with its own.
         super().__init__(self._part_of, loss_scale_factor=base.loss_scale_factor, name=name)
         self.base = base
@@ -39,7 +59,7 @@ class GateOptimizer(keras.optimizers.MultiOptimizer):
     def build(self, variables):
         if not self.built and not any(variable.name == GATE_WEIGHT for variable in variables):
             raise InvalidArgumentError(
-                f"gate_optimizer expects a model with gates among its trainable variables, received {len(variables)} "
+                f"gate_optimizer: expected a model with gates among its trainable variables, received {len(variables)} "
                 "variables and no gate. Compile a model without gates with the base optimizer."
             )
         super().build(variables)
@@ -94,19 +114,16 @@ def gate_optimizer(
     Reference:
         Pašen and Boža, Merging of neural networks: gates have their own optimizer with a constant learning rate.
     """
-    base = keras.optimizers.get(base)
+    return GateOptimizer(base, gate_learning_rate, gate_momentum)
+
+
+def _check_base(base: keras.optimizers.Optimizer) -> None:
     if isinstance(base, keras.optimizers.MultiOptimizer | keras.optimizers.LossScaleOptimizer):
         raise InvalidArgumentError(
-            f"base must be one optimizer for everything but the gates, received {type(base).__name__}, in which gates "
+            f"Expected base to be one optimizer for everything but the gates, received {type(base).__name__}, in which gates "
             "would sit in a second group. Pass the optimizer that it wraps; compile adds loss scaling by itself."
         )
     if base.built:
         raise InvalidArgumentError(
-            f"base must not be built yet, received {base.name!r}, which already belongs to a model. Make a new one."
+            f"Expected base to be not built yet, received {base.name!r}, which already belongs to a model. Make a new one."
         )
-    if not gate_learning_rate > 0 or not 0 <= gate_momentum < 1:
-        raise InvalidArgumentError(
-            "gate_learning_rate must be positive and gate_momentum in [0, 1), received "
-            f"gate_learning_rate={gate_learning_rate!r}, gate_momentum={gate_momentum!r}."
-        )
-    return GateOptimizer(base, float(gate_learning_rate), float(gate_momentum))

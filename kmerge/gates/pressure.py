@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from kmerge import checks
 from kmerge.errors import InvalidArgumentError
 from kmerge.gates.hard_concrete import HardConcreteGate, gates_of
 from kmerge.gates.optimizer import GateOptimizer
@@ -25,11 +26,14 @@ from kmerge.gates.optimizer import GateOptimizer
 _STATE = ("pressure", "multiplier", "polarization", "hardness")
 
 
+@keras.saving.register_keras_serializable("kmerge")
 class GateControl:
     """A rule that sets the state of the gates at the borders of epochs. `epoch` counts from 0 to `epochs` - 1.
 
     The state: `gate.pressure`, `gate.multiplier`, `gate.polarization`, `gate.hardness`, all variables, and
-    `gate.choose()`. It is 0 when epoch 0 begins. Subclass it for a rule of your own.
+    `gate.choose()`. It is 0 when epoch 0 begins. Subclass it for a rule of your own. Controls are saved as Keras objects are:
+    register the subclass with `keras.saving.register_keras_serializable`, and override `get_config` if it takes arguments
+    and is no dataclass.
     """
 
     def before_epoch(self, gates: Sequence[HardConcreteGate], epoch: int, epochs: int) -> None:
@@ -42,7 +46,31 @@ class GateControl:
         """Whether training may stop here if the choice of units no longer changes."""
         return True
 
+    def get_config(self) -> dict:
+        """The arguments of a control of this class that does the same: of a dataclass its fields."""
+        if dataclasses.is_dataclass(self):
+            return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}
+        if type(self).__init__ is not object.__init__:
+            raise NotImplementedError(
+                f"{type(self).__name__} has an __init__ of its own: expected it to override get_config, which returns the "
+                "arguments of __init__."
+            )
+        return {}
 
+    @classmethod
+    def from_config(cls, config: dict) -> "GateControl":
+        """A control of this configuration, in which Keras may have written objects as dictionaries."""
+        read = keras.saving.deserialize_keras_object
+        return cls(**{name: read(value) if isinstance(value, dict) else value for name, value in config.items()})
+
+
+def _check_settings(control: GateControl, *shares: str) -> None:
+    """Refuses settings that are no numbers from 0 on, and shares above 1."""
+    for name, value in control.get_config().items():
+        checks.number(name, value, least=0, most=1 if name in shares else None, of=type(control).__name__)
+
+
+@keras.saving.register_keras_serializable("kmerge")
 @dataclasses.dataclass(frozen=True)
 class PaperControl(GateControl):
     """`lambda * d^2`, where lambda rises before each epoch: `lambda += step * sqrt(lambda)`, from `start`.
@@ -51,12 +79,18 @@ class PaperControl(GateControl):
         start: lambda before its first rise.
         step: size of the rise.
 
+    Raises:
+        InvalidArgumentError: if a setting is no number from 0 on.
+
     Reference:
         Pašen and Boža, Merging of neural networks, section 3, figure 5.
     """
 
     start: float = 0.05
     step: float = 0.05
+
+    def __post_init__(self):
+        _check_settings(self)
 
     def pressure(self, epoch: int) -> float:
         """Lambda in an epoch, counted from 0."""
@@ -71,6 +105,7 @@ class PaperControl(GateControl):
             gate.pressure.assign(self.pressure(epoch))
 
 
+@keras.saving.register_keras_serializable("kmerge")
 @dataclasses.dataclass(frozen=True)
 class LagrangianControl(GateControl):
     """An augmented Lagrangian: `rho * d^2 + mu * d`, mu per space, and a term that decides gates, rising linearly.
@@ -79,11 +114,17 @@ class LagrangianControl(GateControl):
         rho: weight of the square, from the first step on.
         eta: after each epoch `mu += eta * d`.
         polarization: weight of `mean(P * (1 - P))` in the last epoch.
+
+    Raises:
+        InvalidArgumentError: if a setting is no number from 0 on.
     """
 
     rho: float = 10.0
     eta: float = 0.5
     polarization: float = 0.05
+
+    def __post_init__(self):
+        _check_settings(self)
 
     def before_epoch(self, gates, epoch, epochs):
         for gate in gates:
@@ -95,6 +136,7 @@ class LagrangianControl(GateControl):
             gate.multiplier.assign_add(self.eta * _distance(gate))
 
 
+@keras.saving.register_keras_serializable("kmerge")
 @dataclasses.dataclass(frozen=True)
 class FadeControl(GateControl):
     """Lets the gates compete, then makes the choice and fades the mask into it, linearly, while the weights adapt.
@@ -109,11 +151,17 @@ class FadeControl(GateControl):
         pressure: weight of `d^2`.
         compete: share of the epochs before the choice.
         settle: share of the epochs after the mask has become the choice.
+
+    Raises:
+        InvalidArgumentError: if a setting is no number from 0 on, or a share above 1.
     """
 
     pressure: float = 0.05
     compete: float = 0.3
     settle: float = 0.3
+
+    def __post_init__(self):
+        _check_settings(self, "compete", "settle")
 
     def before_epoch(self, gates, epoch, epochs):
         first = min(round(self.compete * epochs), epochs - 1)
@@ -168,18 +216,16 @@ class GatePressure(keras.callbacks.Callback):
 
     def __init__(self, control: str | GateControl = "fade", patience: int | None = None, **settings: float):
         super().__init__()
-        if patience is not None and (isinstance(patience, bool) or not isinstance(patience, int) or patience < 1):
-            raise InvalidArgumentError(f"patience must be a positive number of epochs or None, received {patience!r}.")
-        self.patience = patience
+        self.patience = checks.whole_number("patience", patience, optional=True)
         self.control = control if isinstance(control, GateControl) else _named_control(control, settings)
         if self.control is control and settings:
-            raise InvalidArgumentError(f"A GateControl holds its own settings; received {settings} beside {control}.")
+            checks.refuse("settings", "none beside a GateControl, which holds its own settings", settings)
 
     def on_train_begin(self, logs=None):
         self.gates = gates_of(self.model)
         if not self.gates:
             raise InvalidArgumentError(
-                f"GatePressure expects a model with gates, received {self.model.name!r}, which has none. "
+                f"GatePressure: expected a model with gates, received {self.model.name!r}, which has none. "
                 "Make one with kmerge.merge."
             )
         for gate in self.gates:
@@ -214,15 +260,11 @@ class GatePressure(keras.callbacks.Callback):
 
 
 def _named_control(name: str, settings: dict) -> GateControl:
-    if name not in CONTROLS:
-        raise InvalidArgumentError(f"control must be one of {sorted(CONTROLS)} or a GateControl, received {name!r}.")
-    known = {field.name for field in dataclasses.fields(CONTROLS[name])}
+    kind = CONTROLS[checks.one_of("control", name, tuple(CONTROLS), do="Or give a GateControl.")]
+    known = {field.name for field in dataclasses.fields(kind)}
     if unknown := sorted(settings.keys() - known):
-        raise InvalidArgumentError(f"control {name!r} takes the settings {sorted(known)}, received {unknown}.")
-    wrong = {key: value for key, value in settings.items() if not 0 <= value < float("inf")}
-    if wrong:
-        raise InvalidArgumentError(f"The settings of control {name!r} must be numbers from 0 on, received {wrong}.")
-    return CONTROLS[name](**settings)
+        checks.refuse("settings", f"among {sorted(known)}", unknown, of=f"Control {name!r}")
+    return kind(**settings)
 
 
 def _check_decay(optimizer) -> None:
@@ -232,6 +274,6 @@ def _check_decay(optimizer) -> None:
     decayed = [part.name for part in getattr(optimizer, "optimizers", [optimizer]) if part.weight_decay]
     if decayed:
         raise InvalidArgumentError(
-            f"Gates must train without weight decay, received the optimizer {decayed[0]!r} with weight_decay. "
+            f"Expected gates to train without weight decay, received the optimizer {decayed[0]!r} with weight_decay. "
             "Compile the model with kmerge.gate_optimizer(optimizer)."
         )

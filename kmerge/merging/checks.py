@@ -8,7 +8,7 @@ import numpy as np
 
 from kmerge.errors import UnsupportedLayerError
 from kmerge.gates import HardConcreteGate
-from kmerge.graph import Graph, paired_layers
+from kmerge.graph import Graph, array_of, paired_layers
 from kmerge.spaces import Record, Trace
 
 # Gates that are this close to 0 or 1 count as decided.
@@ -30,7 +30,7 @@ def refuse_opaque(walked: Trace, models: Sequence[keras.Model]) -> None:
         twins = paired_layers(models[0], other)
         for path, layer in opaque.items():
             pairs = zip(layer.weights, twins[path].weights, strict=True)
-            if not all(np.array_equal(*map(keras.ops.convert_to_numpy, pair)) for pair in pairs):
+            if not all(np.array_equal(*map(array_of, pair)) for pair in pairs):
                 raise UnsupportedLayerError(
                     path, type(layer).__name__,
                     "it runs as it is, so the student has room for one of it, and those of the models differ.",

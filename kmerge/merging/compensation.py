@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
+from kmerge.checks import sentence
 from kmerge.errors import InvalidArgumentError
 from kmerge.gates import ApplyGates, gated_layer
-from kmerge.graph import Graph
+from kmerge.graph import Graph, array_of
 from kmerge.rules import KERNEL_LAYERS, positions_of
 from kmerge.surgery import Layout
 
@@ -76,7 +77,7 @@ def _grams(big: keras.Model, layers: Mapping[str, keras.Layer], data) -> dict[st
     for batch in _batches(data):
         outputs = reader(batch, training=False)
         for path, x in zip(owners, outputs if isinstance(outputs, (list, tuple)) else [outputs], strict=True):
-            x = keras.ops.convert_to_numpy(x).astype("float64")
+            x = array_of(x).astype("float64")
             x = x.reshape(-1, x.shape[-1])
             gram, total, count = grams.get(path, (0, 0, 0))
             grams[path] = (gram + x.T @ x, total + x.sum(axis=0), count + len(x))
@@ -87,11 +88,9 @@ def _batches(data):
     arrays = list(data) if isinstance(data, (list, tuple)) else [data]
     arrays = [np.asarray(a) for a in arrays]
     if len({len(a) for a in arrays}) != 1 or len(arrays[0]) == 0:
-        raise InvalidArgumentError(
-            f"Expected inputs of one positive length. Received: lengths {[len(a) for a in arrays]}."
-        )
+        raise InvalidArgumentError(sentence("inputs of one positive length", [len(a) for a in arrays]))
     if not all(np.isfinite(a).all() for a in arrays):
-        raise InvalidArgumentError("Expected finite inputs to compensate on. Received: NaN or infinity.")
+        raise InvalidArgumentError("Expected finite inputs to compensate on, received NaN or infinity.")
     for start in range(0, len(arrays[0]), _BATCH):
         yield [a[start : start + _BATCH] for a in arrays]
 

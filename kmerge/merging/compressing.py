@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
+from kmerge.checks import refuse, sentence
 from kmerge.errors import InvalidArgumentError
+from kmerge.graph import array_of
 from kmerge.merging.checks import warn_of_undecided
 from kmerge.merging.compensation import compensate
 from kmerge.merging.records import Merged, read_merge
@@ -76,15 +78,14 @@ def _kept_units(merged: Merged, keep: Mapping[str, Sequence[int]] | None) -> dic
     keep = dict(keep or {})
     unknown = [name for name in keep if name not in merged.gates]
     if unknown:
-        raise InvalidArgumentError(f"Expected names of gated spaces, of {list(merged.gates)}. Received: {unknown}.")
+        refuse("keep", f"by names of gated spaces, of {list(merged.gates)}", unknown)
     chosen = {}
     for name, gate in merged.gates.items():
         units = np.sort(np.asarray(keep.get(name, gate.kept())))
         size = len(gate.kept())
         if len(units) != size or len(np.unique(units)) != size or units[0] < 0 or units[-1] >= gate.units:
-            raise InvalidArgumentError(
-                f"Space {name!r}: expected {size} distinct indices from 0 to {gate.units - 1}. Received: {keep[name]!r}."
-            )
+            expected = f"{size} distinct indices from 0 to {gate.units - 1}"
+            raise InvalidArgumentError(sentence(expected, keep[name], of=f"Space {name!r}"))
         chosen[name] = units
     if not any(gate.trained() for gate in merged.gates.values()) and len(keep) < len(merged.gates):
         warnings.warn(
@@ -110,7 +111,7 @@ def _folded(merged: Merged, layout: Layout) -> dict[str, list[np.ndarray]]:
     }
     arrays = {}
     for path, layer in merged.layers.items():
-        arrays[path] = [keras.ops.convert_to_numpy(weight) for weight in layer.weights]
+        arrays[path] = [array_of(weight) for weight in layer.weights]
         for index, axes in weight_axes(layout.axes.get(path, {}), layer).items():
             for at, axis in enumerate(axes):
                 if axis is not None and axis.role == "consumes":

@@ -11,10 +11,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 import keras
-import numpy as np
 
+from kmerge.checks import is_number, one_of, refuse
 from kmerge.costs import Budget, target_widths
-from kmerge.errors import InvalidArgumentError
+from kmerge.gates import SAMPLINGS
 from kmerge.merging.checks import refuse_opaque, refuse_split_sharing, warn_of_joint_statistics
 from kmerge.merging.gate_placement import GatePlacement
 from kmerge.merging.records import merge_plan
@@ -111,11 +111,10 @@ def gate(
 
 
 def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int, name: str) -> keras.Model:
-    start = {"paper": 1.0, "open": "open"}.get(gates, gates) if isinstance(gates, str) else gates
-    if start != "open" and (isinstance(start, (str, bool)) or not isinstance(start, (int, float, np.number))):
-        raise InvalidArgumentError(f"Expected gates to be 'paper', 'open' or a number. Received: {gates!r}.")
-    if sampling not in ("example", "batch"):
-        raise InvalidArgumentError(f"Expected sampling to be 'example' or 'batch'. Received: {sampling!r}.")
+    if not is_number(gates) and not (isinstance(gates, str) and gates in ("paper", "open")):
+        refuse("gates", "'paper', 'open' or a finite number", gates)
+    start = 1.0 if isinstance(gates, str) and gates == "paper" else gates
+    one_of("sampling", sampling, SAMPLINGS)
     for model in {id(m): m for m in models}.values():
         check_finite(model)
     walked = trace(models[0])

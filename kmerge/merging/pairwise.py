@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import keras
 
+from kmerge.checks import sentence
 from kmerge.errors import InvalidArgumentError
 from kmerge.merging.joining import merge
 from kmerge.seeds import seed_of
@@ -45,8 +46,7 @@ def merge_pairwise(
             merged.append(train(big))
             number += 1
             if not isinstance(merged[-1], keras.Model):
-                raise InvalidArgumentError(
-                    f"train must return the model to merge next, such as kmerge.compress(big). Received: {merged[-1]!r}."
-                )
+                expected = "train to return the model to merge next, such as kmerge.compress(big)"
+                raise InvalidArgumentError(sentence(expected, merged[-1]))
         left = merged + left[2 * len(merged) :]
     return left[0]

@@ -7,6 +7,7 @@ import keras
 
 from kmerge.errors import InvalidArgumentError
 from kmerge.gates import HardConcreteGate, gated_layer, gates_of
+from kmerge.graph import without_entries
 from kmerge.spaces import Trace, trace
 from kmerge.surgery import Plan
 
@@ -44,13 +45,7 @@ class MergeRecord(keras.layers.Layer):
 
 def architecture_of(parent: keras.Model) -> str:
     """The configuration of a model as JSON, without what it was compiled with."""
-    return json.dumps(_without_compile(keras.saving.serialize_keras_object(parent)))
-
-
-def _without_compile(config):
-    if isinstance(config, dict):
-        return {key: _without_compile(value) for key, value in config.items() if key != "compile_config"}
-    return [_without_compile(value) for value in config] if isinstance(config, list) else config
+    return json.dumps(without_entries(keras.saving.serialize_keras_object(parent), {"compile_config"}))
 
 
 def merge_plan(walked: Trace, parents: int) -> Plan:
@@ -86,8 +81,8 @@ def read_merge(big: keras.Model) -> Merged:
     records = _records(big)
     if len(records) != 1:
         raise InvalidArgumentError(
-            f"Expected a big student made by kmerge.merge or kmerge.gate. Received: {getattr(big, 'name', big)!r}, which "
-            "holds no record of a merge."
+            f"Expected a big student made by kmerge.merge or kmerge.gate, received {getattr(big, 'name', big)!r}, which holds "
+            "no record of a merge."
         )
     custom = {
         type(layer).__name__: type(layer) for layer in big.layers if not type(layer).__module__.startswith("keras.")

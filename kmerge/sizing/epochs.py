@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import numpy as np
 
-from kmerge.sizing.schedule import Schedule
+from kmerge.sizing.schedule import Schedule, next_sizes
 from kmerge.sizing.state import SizingState
 from kmerge.training import arrays_of, fit
 
@@ -43,14 +43,19 @@ class _Batches(keras.callbacks.Callback):
 
 
 def run_epochs(
-    sizer: object, state: SizingState, schedule: Schedule, data: Mapping, callbacks: Sequence, verbose: str | int
+    state: SizingState,
+    schedule: Schedule,
+    alpha_at: Callable[[int], float],
+    data: Mapping,
+    callbacks: Sequence,
+    verbose: str | int,
 ) -> keras.callbacks.History:
     """Runs the epochs of a schedule.
 
     Args:
-        sizer: the `AutoSizer`, for its options.
-        state: its weights and models.
+        state: the model that is sized; what comes of each epoch is recorded in it.
         schedule: what happens when.
+        alpha_at: gives the strength of the penalty in an epoch.
         data: arguments of `fit`.
         callbacks: of the user.
         verbose: 0 is silent.
@@ -58,7 +63,7 @@ def run_epochs(
     Returns:
         The history.
     """
-    run = _Run(sizer, state, schedule, data, verbose)
+    run = _Run(state, schedule, alpha_at, data, verbose)
     total = schedule.dynamic + schedule.static
     history = keras.callbacks.History()
     hooks = keras.callbacks.CallbackList(
@@ -96,8 +101,8 @@ def _has_batch_hooks(callback: keras.callbacks.Callback) -> bool:
 
 
 class _Run:
-    def __init__(self, sizer, state: SizingState, schedule: Schedule, data: Mapping, verbose):
-        self.sizer, self.state, self.schedule, self.data, self.verbose = sizer, state, schedule, dict(data), verbose
+    def __init__(self, state: SizingState, schedule: Schedule, alpha_at: Callable, data: Mapping, verbose):
+        self.state, self.schedule, self.alpha_at, self.data, self.verbose = state, schedule, alpha_at, dict(data), verbose
         self.relayed: list = []
         self._open = False  # whether the sizes of this epoch are still to be found
         self._record: dict = {}
@@ -105,7 +110,7 @@ class _Run:
 
     def begin(self, epoch: int) -> keras.Model:
         """Adds units, and returns the model to train."""
-        sizer, state, schedule = self.sizer, self.state, self.schedule
+        state, schedule = self.state, self.schedule
         if not schedule.is_dynamic(epoch):
             if not self._ready or state.working.penalty is not None:
                 state.load(None)
@@ -113,14 +118,14 @@ class _Run:
             return state.working.trained
         grows, before = schedule.grows(epoch), state.sizes
         if grows:
-            state.grow(sizer.larger(before))
+            state.grow(next_sizes(before, state.options, state.history))
             self._restart()
             self._ready = False
         if not self._ready:
-            state.load(sizer.alpha_at(epoch))
+            state.load(self.alpha_at(epoch))
             self._ready = True
-        state.set_alpha(sizer.alpha_at(epoch))
-        last = sizer.history_of_sizes[-1] if sizer.history_of_sizes else {}
+        state.set_alpha(self.alpha_at(epoch))
+        last = state.history[-1] if state.history else {}
         new = {name: n - before[name] for name, n in state.sizes.items()}
         if not grows and last and "stayed" not in last:
             new = last["new"]  # the period goes on
@@ -136,7 +141,7 @@ class _Run:
             found.append(
                 (len(arrays_of(part["x"])[0]) if len(parts) > 1 else 1, self._fit(epoch, part, part is parts[-1]))
             )
-        self.sizer.epochs_done = epoch + 1
+        self.state.epochs_done = epoch + 1
         total = sum(n for n, _ in found)
         means = (
             {name: sum(n * logs[name] for n, logs in found) / total for name in found[0][1]} if len(found) > 1 else {}
@@ -150,11 +155,11 @@ class _Run:
         while True:
             model = self.state.working.trained
             history = fit(model, **data, initial_epoch=epoch, epochs=epoch + 1, callbacks=inside, verbose=0)
-            self.sizer.compile_seconds += history.params.get("compile_seconds", 0.0)
+            self.state.compile_seconds += history.params.get("compile_seconds", 0.0)
             if not self._open:
                 break
             # Idle units were not idle. The weights from before the epoch are still there: once more, without room.
-            self.state.load(self.sizer.alpha_at(epoch))
+            self.state.load(self.alpha_at(epoch))
         return {name: values[-1] for name, values in history.history.items()}
 
     def _finish(self, epoch: int, last_part: bool) -> None:
@@ -164,15 +169,15 @@ class _Run:
         self._open = False
         self.state.pull()
         if self.schedule.prunes(epoch, last_part):
-            keep, grown, new = self.state.prune(self.sizer.min_units), self._record["grown"], self._record["new"]
+            keep, grown, new = self.state.prune(), self._record["grown"], self._record["new"]
             self._restart()
             self.state.refill()
             self._record["stayed"] = {n: int(np.sum(ranks >= grown[n] - new[n])) for n, ranks in keep.items()}
             self._record |= {"change": self.state.change, "not_exact": self.state.not_exact}
-        self.sizer.history_of_sizes.append({**self._record, "sizes": self.state.sizes})
+        self.state.history.append({**self._record, "sizes": self.state.sizes})
 
     def _restart(self) -> None:
-        if self.sizer.optimizer_state == "restart":
+        if self.state.options.optimizer_state == "restart":
             self.state.weights.restart_slots()
 
     def tell(self, epoch: int, total: int, logs: Mapping) -> None:

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from kmerge.errors import InvalidArgumentError
+from kmerge.graph import array_of
 
 _NAME = "weight{}of_stand_in"
 _PATTERN = re.compile(r"weight(\d+)of_stand_in")
@@ -65,10 +66,11 @@ def find_slots(optimizer: keras.optimizers.Optimizer, weights: Sequence[keras.Va
         weight = weights[int(found[1])]
         if tuple(variable.shape) != tuple(weight.shape):
             raise InvalidArgumentError(
-                f"Optimizer {type(optimizer).__name__} keeps a state of shape {tuple(variable.shape)} for the weight "
-                f"{weight.path!r} of shape {tuple(weight.shape)}, which cannot be carried when units come and go. Expected "
-                "one value per element: use Adam, AdamW, RMSprop or SGD with momentum."
+                f"Expected an optimizer whose state for a weight has one value per element, received one that does not: "
+                f"{type(optimizer).__name__} keeps a state of shape {tuple(variable.shape)} for the weight {weight.path!r} of "
+                f"shape {tuple(weight.shape)}, which cannot be carried when units come and go. Use Adam, AdamW, RMSprop or "
+                "SGD with momentum."
             )
-        start = np.ravel(keras.ops.convert_to_numpy(variable))
+        start = np.ravel(array_of(variable))
         slots.append(Slot(number, int(found[1]), float(start[0]) if start.size else 0.0))
     return slots

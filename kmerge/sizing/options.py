@@ -1,114 +1,88 @@
-"""What an `AutoSizer` refuses before any work."""
+"""The options of an `AutoSizer`, checked once, and kept and saved as they are."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 
+import keras
 import numpy as np
 
-from kmerge.errors import InvalidArgumentError
-from kmerge.regularizers import UnitRegularizer
-from kmerge.sizing.unit_routes import UnitPaths
-from kmerge.surgery import by_space
+from kmerge import checks
+from kmerge.regularizers import PENALTIES, UnitRegularizer
 
-_PRUNE = ("period", "end", "never")
-_STATES = ("carry", "restart")
+_OF = "AutoSizer"
 
 
-def _refuse(name: str, expected: str, received: object) -> None:
-    raise InvalidArgumentError(f"AutoSizer: {name} must be {expected}, received {received!r}.")
-
-
-def is_number(value: object) -> bool:
-    """Whether it is a finite real number."""
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_whole(value: object, least: int) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
-
-
-def check_alpha(alpha: object) -> None:
-    """Raises unless alpha is a positive number."""
-    if not is_number(alpha) or alpha <= 0:
-        _refuse("alpha", "a positive number, or a function of the epoch that gives one; use fit for no penalty", alpha)
-
-
-def check_options(
-    growth: float | str,
-    min_growth: int,
-    threshold: float,
-    period: int,
-    min_units: int,
-    prune: str,
-    optimizer_state: str,
-) -> None:
-    """Raises if an option is out of its range."""
-    if not is_number(threshold) or threshold <= 0:
-        _refuse(
-            "threshold (tau)", "a positive number: units below it are dropped, and new units have its size", threshold
-        )
-    if growth != "adaptive" and (not is_number(growth) or growth < 0):
-        _refuse("growth", 'a share of the units, 0 or more, or "adaptive"', growth)
-    for name, value, least in (("min_growth", min_growth, 0), ("period", period, 1), ("min_units", min_units, 1)):
-        if not _is_whole(value, least):
-            _refuse(name, f"a whole number of at least {least}", value)
-    if prune not in _PRUNE:
-        _refuse("prune", f"one of {_PRUNE}", prune)
-    if growth == "adaptive" and prune != "period":
-        _refuse("prune", 'with growth="adaptive" "period", as it looks at which new units stay', prune)
-    if optimizer_state not in _STATES:
-        _refuse("optimizer_state", f"one of {_STATES}", optimizer_state)
-
-
-def check_optional(name: str, value: int | None, least: int) -> None:
-    """Raises unless an option is None or a whole number of at least so much."""
-    if value is not None and not _is_whole(value, least):
-        _refuse(name, f"a whole number of at least {least}, or None", value)
-
-
-def check_proximal(penalty: UnitRegularizer, paths: UnitPaths, names: Sequence[str]) -> None:
-    """Raises unless the proximal step of the penalty is known for these spaces."""
-    kind = type(penalty)
-    if kind.shrunk is UnitRegularizer.shrunk:
-        _refuse("proximal", f"False with {kind.__name__}, whose step is not known here; take weighted_l1", True)
-    if penalty.of_each_weight:
-        return
-    spaces = paths.walked.spaces
-    for path in paths.paths:
-        scaled = paths.scale_of(path)
-        if scaled is not None and any(path.maker in spaces[name].owners for name in names):
-            _refuse(
-                "proximal",
-                f"False with {kind.__name__} where a normalization scales units, as {scaled} does: gamma and beta weigh "
-                "differently in its norm, so that the proximal step has no closed form; take weighted_l1",
-                True,
-            )
-
-
-def sizable_spaces(paths: UnitPaths, asked: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
-    """The spaces whose sizes are learned, and why the others are not.
-
-    Args:
-        paths: the paths of the model's units.
-        asked: names of spaces, or of layers that make them; None for all.
+@dataclass(frozen=True)
+class SizingOptions:
+    """How an `AutoSizer` sizes: its arguments of the same names, which say what each is, but for the model and alpha.
 
     Raises:
-        InvalidArgumentError: for a space that cannot be sized, or if there is none.
+        InvalidArgumentError: if an option is out of its range.
     """
-    spaces = paths.walked.spaces
-    reasons = {name: paths.not_sizable(name) for name in spaces}
-    names = [name for name in spaces if reasons[name] is None]
-    if asked is not None:
-        chosen = list(by_space(spaces, dict.fromkeys([asked] if isinstance(asked, str) else asked)))
-        for name in chosen:
-            if reasons[name] is not None:
-                raise InvalidArgumentError(f"AutoSizer: space {name!r} cannot be sized: {reasons[name]}.")
-        reasons.update({name: "it is not among the spaces asked for" for name in names if name not in chosen})
-        names = [name for name in names if name in chosen]
-    if not names:
-        listed = "; ".join(f"{name}: {why}" for name, why in reasons.items() if why)
-        raise InvalidArgumentError(
-            f"AutoSizer: model {paths.walked.model.name!r} has no channel space that can be sized ({listed}). A space needs "
-            "a Dense or convolution layer that makes it, and another that reads it."
-        )
-    return names, {name: why for name, why in reasons.items() if why}
+
+    penalty: str | UnitRegularizer = "weighted_l1"
+    growth: float | str = 0.2
+    min_growth: int = 20
+    threshold: float = 1e-3
+    period: int = 1
+    period_steps: int | None = None
+    min_units: int = 1
+    max_units: int | None = None
+    grow: bool = True
+    prune: str = "period"
+    optimizer_state: str = "carry"
+    proximal: bool = False
+    spaces: Sequence[str] | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        if not isinstance(self.penalty, UnitRegularizer):
+            do = "Or give an instance of a class of kmerge.regularizers."
+            checks.one_of("penalty", self.penalty, tuple(PENALTIES), of=_OF, do=do)
+        self._check_growth()
+        units_below = "Units below the threshold (tau) are dropped, and new units have its size."
+        checks.number("threshold", self.threshold, above=0, of=_OF, do=units_below)
+        for name, least in (("min_growth", 0), ("period", 1), ("min_units", 1)):
+            checks.whole_number(name, getattr(self, name), least, of=_OF)
+        checks.whole_number("period_steps", self.period_steps, optional=True, of=_OF)
+        checks.whole_number("max_units", self.max_units, self.min_units, optional=True, of=_OF)
+        checks.one_of("prune", self.prune, ("period", "end", "never"), of=_OF)
+        if self.growth == "adaptive" and self.prune != "period":
+            checks.refuse(
+                "prune", '"period" with growth="adaptive", which looks at which new units stay', self.prune, of=_OF
+            )
+        checks.one_of("optimizer_state", self.optimizer_state, ("carry", "restart"), of=_OF)
+        if not checks.is_whole_number(self.seed):
+            checks.refuse("seed", "a whole number", self.seed, of=_OF)
+
+    def _check_growth(self) -> None:
+        is_share = checks.is_number(self.growth) and self.growth >= 0
+        if not is_share and not (isinstance(self.growth, str) and self.growth == "adaptive"):
+            checks.refuse("growth", 'a share of the units, 0 or more, or "adaptive"', self.growth, of=_OF)
+
+    @property
+    def regularizer(self) -> UnitRegularizer:
+        """The penalty as a regularizer, whose own strength does not count."""
+        return self.penalty if isinstance(self.penalty, UnitRegularizer) else PENALTIES[self.penalty](1.0)
+
+    def get_config(self) -> dict:
+        """The options, ready for JSON."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
+        spaces = values["spaces"] if isinstance(self.spaces, str | None) else list(self.spaces)
+        return {**values, "penalty": keras.saving.serialize_keras_object(self.penalty), "spaces": spaces}
+
+    @classmethod
+    def from_config(cls, config: Mapping) -> "SizingOptions":
+        """The options of a configuration.
+
+        Args:
+            config: what `get_config` returned.
+        """
+        return cls(**{**config, "penalty": keras.saving.deserialize_keras_object(config["penalty"])})
+
+
+def check_alpha(alpha: object) -> float:
+    """The strength of a penalty as a float; raises unless it is a positive number."""
+    do = "Give a function of the epoch for one that changes; train with kmerge.fit for no penalty."
+    return float(checks.number("alpha", alpha, above=0, of=_OF, do=do))

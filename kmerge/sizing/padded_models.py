@@ -20,13 +20,13 @@ import keras
 import numpy as np
 
 from kmerge.costs import WidthCosts
-from kmerge.graph import Graph, input_layer
+from kmerge.graph import Graph, array_of, input_layer
 from kmerge.regularizers import UnitRegularizer
 from kmerge.sizing.optimizer_slots import Slot, fresh_optimizer
 from kmerge.sizing.penalties import SizingPenalty, Terms
 from kmerge.sizing.proximal import ProximalSteps, proximal_optimizer
-from kmerge.sizing.unit_routes import UnitPaths
-from kmerge.sizing.weights import Geometry, Key, SizedWeights, array_of
+from kmerge.sizing.unit_routes import UnitRoutes
+from kmerge.sizing.weights import Geometry, Key, SizedWeights
 from kmerge.spaces import Trace, trace
 from kmerge.surgery import build, verify
 
@@ -81,7 +81,7 @@ class WorkingModel:
     Args:
         geometry: the labels of the model that is sized.
         room: by space, how many units it has room for.
-        penalized: the paths of units and the regularizer; None for a plain model.
+        penalized: the routes of units and the regularizer; None for a plain model.
         arguments: of `compile`.
         proximal: whether the penalty shrinks weights after each step, and is no part of the loss.
 
@@ -96,7 +96,7 @@ class WorkingModel:
         self,
         geometry: Geometry,
         room: Mapping[str, int],
-        penalized: tuple[UnitPaths, UnitRegularizer] | None,
+        penalized: tuple[UnitRoutes, UnitRegularizer] | None,
         arguments: Mapping,
         proximal: bool = False,
     ):
@@ -109,8 +109,8 @@ class WorkingModel:
         self.penalty, self.trained = None, self.plain
         optimizer = fresh_optimizer(arguments["optimizer"]) if arguments else None
         if penalized is not None:
-            paths, regularizer = penalized
-            terms = Terms(paths, geometry, room, self.layers, regularizer).all()
+            routes, regularizer = penalized
+            terms = Terms(routes, geometry, room, self.layers, regularizer).all()
             units = sum(room.values())
             if proximal:
                 self.penalty = ProximalSteps(terms, regularizer, units)

@@ -16,7 +16,7 @@ from keras import ops
 from kmerge.graph import find_weight
 from kmerge.regularizers import UnitRegularizer
 from kmerge.rules import positions_of
-from kmerge.sizing.unit_routes import UnitPaths, unit_axis, weight_index
+from kmerge.sizing.unit_routes import UnitRoutes, unit_axis, weight_index
 from kmerge.sizing.weights import Geometry
 
 _TINY = 1e-12
@@ -87,7 +87,7 @@ class Terms:
     """The terms of a model's units.
 
     Args:
-        paths: the paths of its units.
+        routes: the routes of its units.
         geometry: the labels of its weights.
         sizes: its sizes.
         layers: its layers by path.
@@ -96,27 +96,27 @@ class Terms:
 
     def __init__(
         self,
-        paths: UnitPaths,
+        routes: UnitRoutes,
         geometry: Geometry,
         sizes: Mapping[str, int],
         layers: Mapping[str, keras.Layer],
         regularizer: UnitRegularizer,
     ):
-        self._paths, self._geometry, self._sizes = paths, geometry, sizes
+        self._routes, self._geometry, self._sizes = routes, geometry, sizes
         self._layers, self._regularizer = layers, regularizer
 
     def all(self) -> list[Term]:
         """Every term: those of layers whose scale counts, then those of normalizations."""
         direct: dict[tuple, None] = {}
         scaled: dict[str, dict] = {}
-        for path in self._paths.paths:
-            scale = self._paths.scale_of(path)
+        for route in self._routes.routes:
+            scale = self._routes.scale_of(route)
             if scale is None:
-                direct[path.maker, "produces"] = None
+                direct[route.maker, "produces"] = None
             else:
-                scaled.setdefault(scale, {})[path.maker] = None
-            after = path.passes if scale is None else path.passes[path.passes.index(scale) + 1 :]
-            direct.update(dict.fromkeys((p, "channel") for p in after if self._paths.holds_kernel(p)))
+                scaled.setdefault(scale, {})[route.maker] = None
+            after = route.passes if scale is None else route.passes[route.passes.index(scale) + 1 :]
+            direct.update(dict.fromkeys((p, "channel") for p in after if self._routes.holds_kernel(p)))
         terms = [term for path, role in direct for term in self._direct(path, role)]
         terms += [self._scaled(path, list(makers)) for path, makers in scaled.items()]
         return [term for term in terms if np.any(term.units < self._count)]
@@ -127,7 +127,7 @@ class Terms:
 
     def _axis(self, path: str, name: str, role: str) -> tuple:
         """A weight of the model, the number of its axis of units, and the ids along it."""
-        index = weight_index(self._paths.walked.layers[path], name)
+        index = weight_index(self._routes.walked.layers[path], name)
         if index is None:
             return None, 0, np.zeros(0, int)
         at, axis = unit_axis(self._geometry.axes(self._sizes)[path, index], role)
@@ -140,8 +140,8 @@ class Terms:
     def _direct(self, path: str, role: str) -> list[Term]:
         """A layer's kernels and, with the first that has the same units along it, each bias."""
         groups: list[tuple] = []
-        names = [(name, role) for name in self._paths.kernels(path, role)]
-        for name, axes in self._paths.walked.axes[path].items():
+        names = [(name, role) for name in self._routes.kernels(path, role)]
+        for name, axes in self._routes.walked.axes[path].items():
             if len(axes) == 1 and name != "gamma":
                 names.append((name, axes[0].role))
         for name, of_role in names:
@@ -159,7 +159,7 @@ class Terms:
         layer, norms = self._layers[path], self._regularizer.norms
         beta, moving = find_weight(layer, "beta"), find_weight(layer, "moving_variance")
         sources = [
-            self._of_maker(maker, name, ids) for maker in makers for name in self._paths.kernels(maker, "produces")
+            self._of_maker(maker, name, ids) for maker in makers for name in self._routes.kernels(maker, "produces")
         ]
 
         def norms_of_kernels():

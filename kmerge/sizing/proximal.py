@@ -20,6 +20,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kmerge.graph import array_of
 from kmerge.regularizers import UnitRegularizer
 from kmerge.sizing.penalties import Member, Term, parts_of
 
@@ -58,7 +59,7 @@ class ProximalSteps:
     def set_factors(self, factors: np.ndarray) -> None:
         """Sets the factor on the norm of each unit, shape (units,)."""
         factors = np.append(factors, 0.0).astype("float32")
-        kernels = [factors[term.units] * ops.convert_to_numpy(term.kernels()) for term in self._scaled]
+        kernels = [factors[term.units] * array_of(term.kernels()) for term in self._scaled]
         self.coefficients.assign(np.concatenate([factors, *kernels]))
 
     def shrink(self, rate: keras.KerasTensor) -> None:

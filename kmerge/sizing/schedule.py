@@ -17,8 +17,10 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from kmerge.checks import sentence
 from kmerge.errors import InvalidArgumentError
-from kmerge.training import Plan, arrays_of, is_array
+from kmerge.sizing.options import SizingOptions
+from kmerge.training import EpochPlan, arrays_of, is_array
 
 # The first offer of the adaptive rule, as a share of the units: the paper's.
 _FIRST = 0.2
@@ -33,19 +35,13 @@ class Schedule:
         dynamic: number of dynamic epochs.
         static: number of those after them.
         start: the first to run.
-        period: dynamic epochs from one growth to the next.
-        growing: whether units are added.
-        pruning: "period", "end" or "never".
-        steps: steps from one growth to the next, in the place of epochs; a period ends with its epoch. Or None.
+        options: say how long a period is, and whether units are added and dropped in it.
     """
 
     dynamic: int
     static: int
     start: int
-    period: int
-    growing: bool
-    pruning: str
-    steps: int | None = None
+    options: SizingOptions
 
     def is_dynamic(self, epoch: int) -> bool:
         """Whether units may come and go."""
@@ -53,26 +49,30 @@ class Schedule:
 
     def grows(self, epoch: int) -> bool:
         """Whether units are added before it."""
-        return self.is_dynamic(epoch) and self.growing and (self.steps is not None or epoch % self.period == 0)
+        return self.is_dynamic(epoch) and self.options.grow and (self._in_steps or epoch % self.options.period == 0)
 
     def prunes(self, epoch: int, last_part: bool) -> bool:
         """Whether units are dropped after it, or after a part of it."""
         last = epoch == self.dynamic - 1 and last_part
-        ends = self.pruning == "period" and (self.steps is not None or (epoch + 1) % self.period == 0)
-        return self.is_dynamic(epoch) and (ends or last and self.pruning != "never")
+        ends = self.options.prune == "period" and (self._in_steps or (epoch + 1) % self.options.period == 0)
+        return self.is_dynamic(epoch) and (ends or last and self.options.prune != "never")
+
+    @property
+    def _in_steps(self) -> bool:
+        return self.options.period_steps is not None
 
     def parts(self, epoch: int, data: Mapping) -> list[dict]:
         """The data of an epoch, period by period: the arguments of `fit`."""
-        if self.steps is None or not self.is_dynamic(epoch):
+        if not self._in_steps or not self.is_dynamic(epoch):
             return [dict(data)]
         arrays = arrays_of(data["x"], data["y"])
         if not all(map(is_array, arrays)):
-            raise InvalidArgumentError(
-                "A period in steps needs data in arrays. Received other data; give a period in epochs."
-            )
-        plan = Plan(data["batch_size"], range(0), data["shuffle"], 0)
+            other = next(array for array in arrays if not is_array(array))
+            do = "Give a period in epochs."
+            raise InvalidArgumentError(sentence("data in arrays for a period in steps", type(other).__name__, do))
+        plan = EpochPlan(data["batch_size"], range(0), data["shuffle"], 0)
         order = plan.order(len(arrays[0]), data["seed"], epoch)
-        size = self.steps * data["batch_size"]
+        size = self.options.period_steps * data["batch_size"]
         cuts = [order[start : start + size] for start in range(0, len(order), size)]
         last = {**data, "shuffle": False, "validation_data": None}
         taken = [{**last, "x": _taken(data["x"], cut), "y": _taken(data["y"], cut)} for cut in cuts]
@@ -82,6 +82,21 @@ class Schedule:
 
 def _taken(data: object, indices: np.ndarray) -> object:
     return keras.tree.map_structure(lambda array: np.asarray(array)[indices], data)
+
+
+def next_sizes(sizes: Mapping[str, int], options: SizingOptions, history: Sequence[Mapping]) -> dict[str, int]:
+    """The sizes after units are added.
+
+    Args:
+        sizes: those of now.
+        options: the rule and its limits.
+        history: of sizes, as an `AutoSizer` keeps it.
+    """
+    if options.growth == "adaptive":
+        grown = adapted_sizes(sizes, options.min_growth, history)
+    else:
+        grown = grown_sizes(sizes, options.growth, options.min_growth)
+    return grown if options.max_units is None else limited_sizes(sizes, grown, options.max_units)
 
 
 def grown_sizes(sizes: Mapping[str, int], growth: float, min_growth: int) -> dict[str, int]:

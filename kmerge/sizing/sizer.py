@@ -18,6 +18,7 @@ Reference: Cahlik, Kordik, Cepek, Adapting the Size of Artificial Neural Network
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -25,22 +26,17 @@ import numpy as np
 
 from kmerge.errors import InvalidArgumentError
 from kmerge.graph import compile_arguments
-from kmerge.regularizers import PENALTIES, UnitRegularizer
+from kmerge.regularizers import UnitRegularizer
+from kmerge.sizing.checks import check_proximal, sizable_spaces
 from kmerge.sizing.epochs import run_epochs
 from kmerge.sizing.files import read_sizer, restore, write_sizer
 from kmerge.sizing.optimizer_slots import find_slots
-from kmerge.sizing.options import check_alpha, check_optional, check_options, check_proximal, sizable_spaces
-from kmerge.sizing.schedule import Schedule, adapted_sizes, grown_sizes, limited_sizes
+from kmerge.sizing.options import SizingOptions, check_alpha
+from kmerge.sizing.schedule import Schedule, next_sizes
 from kmerge.sizing.state import SizingState
-from kmerge.sizing.unit_routes import UnitPaths
+from kmerge.sizing.unit_routes import UnitRoutes
 from kmerge.spaces import trace
 from kmerge.training import Arrays
-
-# What `save` writes as it is.
-_OPTIONS = (
-    "growth", "min_growth", "threshold", "period", "period_steps", "min_units", "max_units", "grow", "prune",
-    "optimizer_state", "proximal", "seed",
-)  # fmt: skip
 
 
 class SizingWarning(UserWarning):
@@ -83,6 +79,7 @@ class AutoSizer:
         seed: of new units, and of the order of the data.
 
     Attributes:
+        options: the arguments but the model and alpha, frozen; `options.spaces` are the spaces that are sized.
         left: the spaces that keep their size, with the reason.
         epochs_done: how many epochs were trained.
         compile_seconds: how long tracing and compiling took.
@@ -119,25 +116,28 @@ class AutoSizer:
         spaces: Sequence[str] | None = None,
         seed: int = 0,
     ):
-        check_alpha(alpha(0) if callable(alpha) else alpha)
-        check_options(growth, min_growth, threshold, period, min_units, prune, optimizer_state)
-        check_optional("period_steps", period_steps, 1)
-        check_optional("max_units", max_units, min_units)
+        options = SizingOptions(
+            penalty=penalty,
+            growth=growth,
+            min_growth=min_growth,
+            threshold=threshold,
+            period=period,
+            period_steps=period_steps,
+            min_units=min_units,
+            max_units=max_units,
+            grow=grow,
+            prune=prune,
+            optimizer_state=optimizer_state,
+            proximal=proximal,
+            spaces=spaces,
+            seed=seed,
+        )
         self.alpha = alpha
-        self.penalty = penalty if isinstance(penalty, UnitRegularizer) else _penalty(penalty)
-        self.growth = growth if growth == "adaptive" else float(growth)
-        self.min_growth, self.threshold, self.proximal = int(min_growth), float(threshold), bool(proximal)
-        self.period, self.min_units, self.seed = int(period), int(min_units), int(seed)
-        self.period_steps = period_steps if period_steps is None else int(period_steps)
-        self.max_units = max_units if max_units is None else int(max_units)
-        self.grow, self.prune, self.optimizer_state = bool(grow), prune, optimizer_state
-        self._paths = UnitPaths(trace(model))
-        self._names, self.left = sizable_spaces(self._paths, spaces)
-        if self.proximal:
-            check_proximal(self.penalty, self._paths, self._names)
-        self.epochs_done = 0
-        self.compile_seconds = 0.0
-        self.history_of_sizes: list[dict] = []
+        self._routes = UnitRoutes(trace(model))
+        names, self.left = sizable_spaces(self._routes, spaces)
+        self.options = replace(options, spaces=tuple(names))
+        if proximal:
+            check_proximal(options.regularizer, self._routes, names)
         self._state: SizingState | None = None
         if model.compiled:
             self.compile(**{**compile_arguments(model), "optimizer": model.optimizer})
@@ -159,11 +159,11 @@ class AutoSizer:
         """
         optimizer = keras.optimizers.get(optimizer)
         arguments = {**arguments, "optimizer": optimizer, "loss": loss, "metrics": metrics}
-        state = SizingState(self._paths, self._names, self.penalty, self.threshold, arguments, self.seed, self.proximal)
+        state = SizingState(self._routes, self.options, arguments)
         if self._state is not None:
             state.continue_from(self._state)
         self._state = state
-        if self.grow and not find_slots(optimizer, [keras.Variable(np.zeros(1))]):
+        if self.options.grow and not find_slots(optimizer, [keras.Variable(np.zeros(1))]):
             warnings.warn(
                 f"Optimizer {type(optimizer).__name__} keeps no state for each weight. It steps by the gradient alone, which "
                 "hardly moves units of the size of the threshold, so few new units will stay. Take Adam, or RMSprop.",
@@ -180,9 +180,34 @@ class AutoSizer:
             )
 
     @property
+    def alpha(self) -> float | Callable[[int], float]:
+        """Strength of the penalty: a number, or a function of the epoch."""
+        return self._alpha
+
+    @alpha.setter
+    def alpha(self, alpha: float | Callable[[int], float]) -> None:
+        check_alpha(alpha(0) if callable(alpha) else alpha)
+        self._alpha = alpha
+
+    @property
+    def epochs_done(self) -> int:
+        """How many epochs were trained."""
+        return self._state.epochs_done if self._state else 0
+
+    @property
+    def compile_seconds(self) -> float:
+        """How long tracing and compiling took."""
+        return self._state.compile_seconds if self._state else 0.0
+
+    @property
+    def history_of_sizes(self) -> list[dict]:
+        """A record of each dynamic epoch, or period within it."""
+        return self._state.history if self._state else []
+
+    @property
     def sizes(self) -> dict[str, int]:
         """The units of each space that is sized."""
-        return self._state.sizes if self._state else {n: self._paths.walked.spaces[n].size for n in self._names}
+        return self._state.sizes if self._state else {n: self._routes.walked.spaces[n].size for n in self.options.spaces}
 
     @property
     def compiles(self) -> int:
@@ -237,9 +262,10 @@ class AutoSizer:
         """
         state = self._compiled_state()
         state.examples = _first_examples(x)
-        schedule = Schedule(epochs, static_epochs, initial_epoch, self.period, self.grow, self.prune, self.period_steps)
+        schedule = Schedule(epochs, static_epochs, initial_epoch, self.options)
         data = dict(x=x, y=y, batch_size=batch_size, validation_data=validation_data, shuffle=shuffle, augment=augment)
-        return run_epochs(self, state, schedule, {**data, "seed": self.seed}, list(callbacks), verbose)
+        data["seed"] = self.options.seed
+        return run_epochs(state, schedule, self.alpha_at, data, list(callbacks), verbose)
 
     @property
     def exact(self) -> list[str]:
@@ -256,11 +282,7 @@ class AutoSizer:
         """
         state = self._compiled_state()
         state.settle()
-        options = {name: getattr(self, name) for name in _OPTIONS}
-        options["alpha"] = None if callable(self.alpha) else float(self.alpha)
-        options["penalty"] = keras.saving.serialize_keras_object(self.penalty)
-        done = {"epochs_done": self.epochs_done, "history_of_sizes": self.history_of_sizes}
-        write_sizer(path, self._paths.walked.model, {"options": {**options, "spaces": self._names}, **done}, state)
+        write_sizer(path, None if callable(self.alpha) else float(self.alpha), state)
 
     @classmethod
     def load(cls, path: str | Path, alpha: float | Callable[[int], float] | None = None) -> "AutoSizer":
@@ -273,49 +295,33 @@ class AutoSizer:
         Raises:
             InvalidArgumentError: for a file of something else, or a missing alpha.
         """
-        model, saved, compiled, rest = read_sizer(path)
-        options = saved["options"]
-        options["alpha"] = options["alpha"] if alpha is None else alpha
-        if options["alpha"] is None:
+        model, saved_alpha, options, compiled, rest = read_sizer(path)
+        alpha = saved_alpha if alpha is None else alpha
+        if alpha is None:
             raise InvalidArgumentError(
-                f"{path}: alpha was a function, which no file holds: give it as load(path, alpha=...)."
+                f"Expected alpha for {path}, received None: it was a function, which no file holds. Give it as load(path, "
+                "alpha=...)."
             )
-        options["penalty"] = keras.saving.deserialize_keras_object(options["penalty"])
-        sizer = cls(model, **options)
+        sizer = cls(model, alpha, **vars(options))
         sizer.compile(**compiled)
         restore(sizer._state, rest)
-        sizer.epochs_done, sizer.history_of_sizes = saved["epochs_done"], saved["history_of_sizes"]
         return sizer
 
     def alpha_at(self, epoch: int) -> float:
         """The strength of the penalty in an epoch."""
-        alpha = self.alpha(epoch) if callable(self.alpha) else self.alpha
-        check_alpha(alpha)
-        return float(alpha)
+        return check_alpha(self.alpha(epoch) if callable(self.alpha) else self.alpha)
 
     def larger(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """The sizes with which a period starts that finds these."""
-        if self.growth == "adaptive":
-            grown = adapted_sizes(sizes, self.min_growth, self.history_of_sizes)
-        else:
-            grown = grown_sizes(sizes, self.growth, self.min_growth)
-        return grown if self.max_units is None else limited_sizes(sizes, grown, self.max_units)
+        return next_sizes(sizes, self.options, self.history_of_sizes)
 
     def _compiled_state(self) -> SizingState:
         if self._state is None:
             raise InvalidArgumentError(
-                "The model given to AutoSizer was not compiled: call sizer.compile(optimizer, loss, metrics) first."
+                "AutoSizer: expected a compiled sizer, received one whose model was not compiled. Call "
+                "sizer.compile(optimizer, loss, metrics) first."
             )
         return self._state
-
-
-def _penalty(name: str) -> UnitRegularizer:
-    if name not in PENALTIES:
-        raise InvalidArgumentError(
-            f"AutoSizer: penalty must be one of {list(PENALTIES)} or an instance of a class of kmerge.regularizers, received "
-            f"{name!r}."
-        )
-    return PENALTIES[name](1.0)
 
 
 def _first_examples(x: Arrays) -> object | None:

@@ -1,4 +1,4 @@
-"""What an `AutoSizer` does to a model between epochs: grow, prune, hand weights and slots on.
+"""A model that is being sized: its weights between epochs, how they grow and are pruned, and what came of it so far.
 
 Nothing here trains. The weights of the units alive are kept as arrays without room; a `WorkingModel` with room is filled
 from them before an epoch and read after it. So results do not depend on how much room there is, but for what dropout draws.
@@ -10,13 +10,13 @@ import keras
 import numpy as np
 
 from kmerge.costs import WidthCosts
-from kmerge.graph import find_weight
-from kmerge.regularizers import UnitRegularizer
+from kmerge.graph import array_of, find_weight
 from kmerge.seeds import seed_of
 from kmerge.sizing.optimizer_slots import find_slots
+from kmerge.sizing.options import SizingOptions
 from kmerge.sizing.padded_models import Rooms, WorkingModel, stray_variables
-from kmerge.sizing.unit_routes import EffectiveWeights, UnitPaths, spaces_with_a_constant
-from kmerge.sizing.weights import Geometry, Key, SizedWeights, array_of
+from kmerge.sizing.unit_routes import EffectiveWeights, UnitRoutes, spaces_with_a_constant
+from kmerge.sizing.weights import Geometry, Key, SizedWeights
 from kmerge.spaces import Trace
 from kmerge.surgery import QuickFresh, fold_constants
 
@@ -25,15 +25,12 @@ class SizingState:
     """A model whose spaces change their sizes, between two epochs.
 
     Args:
-        paths: the paths of its units.
-        names: the spaces that change.
-        regularizer: the penalty.
-        threshold: units below it go; new units are of this size.
+        routes: the routes of its units.
+        options: of the `AutoSizer`; their spaces are those that change.
         arguments: of `compile`.
-        seed: of new units.
-        proximal: whether the penalty shrinks weights after each step; then units go that are zero.
 
     Attributes:
+        epochs_done, compile_seconds, history: what an `AutoSizer` tells of its training.
         weights: of the units alive, with their slots.
         working: the model that is trained, or None.
         room: the room of the last dynamic epoch, or None.
@@ -44,31 +41,23 @@ class SizingState:
             change of an output on the examples, over the largest output.
     """
 
-    def __init__(
-        self,
-        paths: UnitPaths,
-        names: list[str],
-        regularizer: UnitRegularizer,
-        threshold: float,
-        arguments: Mapping,
-        seed: int,
-        proximal: bool = False,
-    ):
-        self.proximal = proximal
-        self.paths, self.regularizer, self.threshold = paths, regularizer, threshold
-        self.geometry = Geometry(paths.walked, names)
+    def __init__(self, routes: UnitRoutes, options: SizingOptions, arguments: Mapping):
+        self.routes, self.options, self.regularizer = routes, options, options.regularizer
+        self.geometry = Geometry(routes.walked, list(options.spaces))
         self.examples: object = None
         self.not_exact: dict[str, str] = {}
         self.change = 0.0
-        self.arguments, self.seed = dict(arguments), seed
+        self.arguments = dict(arguments)
+        self.epochs_done, self.compile_seconds = 0, 0.0
+        self.history: list[dict] = []
         self.working: WorkingModel | None = None
         self.compiles = self.grown = 0
         self.room: dict[str, int] | None = None
         self._new: dict[str, np.ndarray] = {}  # units whose constants are still to be taken from what reads them
-        self.rooms = Rooms(WidthCosts(paths.walked), [n for n in spaces_with_a_constant(paths) if n in names])
+        self.rooms = Rooms(WidthCosts(routes.walked), [n for n in spaces_with_a_constant(routes) if n in options.spaces])
         self.slots: list = []
         self.others: list | None = None
-        self.weights = _weights_of(paths.walked, self.geometry)
+        self.weights = _weights_of(routes.walked, self.geometry)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -80,7 +69,7 @@ class SizingState:
     def grow(self, new_sizes: Mapping[str, int]) -> None:
         """Adds units, with small weights of a seed of their own, behind those that are there."""
         before = self.sizes
-        fresh = QuickFresh(self.paths.walked, 1.0, seed_of("sizing", self.seed, self.grown))
+        fresh = QuickFresh(self.routes.walked, 1.0, seed_of("sizing", self.options.seed, self.grown))
         self.weights = self.weights.resized(new_sizes)
         self.weights.drawn(before, lambda key, shape: fresh.draw(*key, shape), self._scale)
         self.grown += 1
@@ -89,25 +78,26 @@ class SizingState:
     def _scale(self, key: Key, role: str) -> float:
         """The factor on the fresh weights that new units have along an axis of a weight."""
         path, index = key
-        layer = self.paths.walked.layers[path]
-        scales = {self.paths.scale_of(p) for p in self.paths.paths}
+        layer = self.routes.walked.layers[path]
+        scales = {self.routes.scale_of(route) for route in self.routes.routes}
+        small = self.options.threshold
         if role == "consumes":
-            return self.threshold
+            return small
         if role == "channel":
-            return self.threshold if path in scales and layer.weights[index] is find_weight(layer, "gamma") else 1.0
-        normalized = [self.paths.scale_of(p) is not None for p in self.paths.paths if p.maker == path]
-        return 1.0 if normalized and all(normalized) else self.threshold
+            return small if path in scales and layer.weights[index] is find_weight(layer, "gamma") else 1.0
+        normalized = [self.routes.scale_of(route) is not None for route in self.routes.routes if route.maker == path]
+        return 1.0 if normalized and all(normalized) else small
 
-    def prune(self, min_units: int) -> dict[str, np.ndarray]:
+    def prune(self) -> dict[str, np.ndarray]:
         """Drops the units below the threshold, or with proximal steps those that are zero; returns what is kept.
 
         The largest stay where too few would.
         """
-        keep = {}
-        for name, values in EffectiveWeights(self.paths, self.weights).sizes().items():
-            stays = values > 0.0 if self.proximal else values >= self.threshold
-            if stays.sum() < min_units:
-                stays[np.argsort(-values, kind="stable")[:min_units]] = True
+        keep, least = {}, self.options.min_units
+        for name, values in EffectiveWeights(self.routes, self.weights).sizes().items():
+            stays = values > 0.0 if self.options.proximal else values >= self.options.threshold
+            if stays.sum() < least:
+                stays[np.argsort(-values, kind="stable")[:least]] = True
             keep[name] = np.flatnonzero(stays)
         self.not_exact, self.change, before = {}, 0.0, None
         gone = {
@@ -127,8 +117,8 @@ class SizingState:
     @property
     def _constant(self) -> set[str]:
         """The spaces whose units can give a constant once their weights are zero."""
-        passed = {p.maker for p in self.paths.paths if p.passes}
-        spaces = self.paths.walked.spaces
+        passed = {route.maker for route in self.routes.routes if route.passes}
+        spaces = self.routes.walked.spaces
         return {n for n in self.geometry.names if n in self.rooms.exact or passed & {*spaces[n].owners}}
 
     def _carried(self, units: Mapping[str, np.ndarray], sign: float) -> tuple[SizedWeights, dict[str, str]]:
@@ -162,7 +152,7 @@ class SizingState:
     def _feeds(self, key: Key) -> bool:
         """Whether a weight is a kernel that makes units, or the scale of a normalization."""
         path, index = key
-        layer = self.paths.walked.layers[path]
+        layer = self.routes.walked.layers[path]
         return len(layer.weights[index].shape) > 1 or layer.weights[index] is find_weight(layer, "gamma")
 
     def _outputs(self) -> list[np.ndarray]:
@@ -191,7 +181,7 @@ class SizingState:
     def set_alpha(self, alpha: float) -> None:
         """Sets the factors of the units alive."""
         factors = []
-        for name, fan_in in EffectiveWeights(self.paths, self.weights).fan_in().items():
+        for name, fan_in in EffectiveWeights(self.routes, self.weights).fan_in().items():
             alive = self.regularizer.coefficients(np.arange(1, 1 + self.sizes[name]), alpha, fan_in)
             factors.append(np.pad(alive, (0, self.working.room[name] - len(alive))))
         self.working.penalty.set_factors(np.concatenate(factors))
@@ -211,11 +201,12 @@ class SizingState:
         self.weights, self.others = self.working.read(self.sizes, self.slots)
 
     def continue_from(self, other: "SizingState") -> None:
-        """Takes over the sizes and weights of another state, but not of its optimizer."""
+        """Takes over the sizes, weights and records of another state, but not its optimizer."""
         weights = other.weights
         arrays, starts = {k: v[:1] for k, v in weights.arrays.items()}, {k: v[:1] for k, v in weights.starts.items()}
         self.weights = SizedWeights(self.geometry, weights.sizes, arrays, starts)
         self.compiles, self.grown, self.rooms = other.compiles, other.grown, other.rooms
+        self.epochs_done, self.compile_seconds, self.history = other.epochs_done, other.compile_seconds, other.history
 
     def settle(self) -> None:
         """Reads the weights of static epochs, which change no sizes."""
@@ -230,8 +221,8 @@ class SizingState:
         return model.plain
 
     def _built(self, room: Mapping[str, int], plain: bool) -> WorkingModel:
-        penalized = None if plain else (self.paths, self.regularizer)
-        model = WorkingModel(self.geometry, room, penalized, self.arguments, self.proximal)
+        penalized = None if plain else (self.routes, self.regularizer)
+        model = WorkingModel(self.geometry, room, penalized, self.arguments, self.options.proximal)
         if self.others is None:
             self._adopt(model)
         return model
@@ -241,12 +232,12 @@ class SizingState:
 
     def _adopt(self, model: WorkingModel) -> None:
         """Starts the slots, and takes over what no unit has a part in, from the model given and its optimizer."""
-        template, optimizer = self.paths.walked, model.trained.optimizer
+        template, optimizer = self.routes.walked, model.trained.optimizer
         self.slots = find_slots(optimizer, model.trained.trainable_variables)
         given = self.arguments["optimizer"]
-        carried = self.paths.walked.model.compiled and given is self.paths.walked.model.optimizer and given.built
+        carried = self.routes.walked.model.compiled and given is self.routes.walked.model.optimizer and given.built
         numbers = _numbers(template) if carried else {}
-        own = find_slots(given, self.paths.walked.model.trainable_variables) if carried else []
+        own = find_slots(given, self.routes.walked.model.trainable_variables) if carried else []
         waiting = {
             key: [array_of(given.variables[s.variable]) for s in own if s.weight == n] for key, n in numbers.items()
         }

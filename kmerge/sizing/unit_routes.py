@@ -3,9 +3,9 @@
     Conv2D -> ReLU -> Conv2D                          the kernel and the bias say how large the unit is
     Conv2D -> BatchNormalization -> ReLU -> Conv2D    the kernel's scale is divided out, gamma says how large it is
 
-The *effective weight* of a unit is what its weights would be with normalizations folded in: `gamma * w / std`. A path
+The *effective weight* of a unit is what its weights would be with normalizations folded in: `gamma * w / std`. A route
 goes from a layer that makes the unit to one that mixes it, and passes layers that hold a weight for each unit. Where
-paths meet in an addition a unit is as large as on the largest of them, in a product as on the smallest.
+routes meet in an addition a unit is as large as on the largest of them, in a product as on the smallest.
 
 An *idle* unit, all of whose weights are zero, mostly gives nothing: relu(0) = 0, and so is what a normalization with gamma =
 beta = 0 gives. Behind a sigmoid it is .5, which every layer that reads the unit sees, and learns to use.
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from kmerge.graph import Call, Graph, find_weight
+from kmerge.graph import Call, Graph, array_of, find_weight
 from kmerge.rules import Axis
 from kmerge.sizing.weights import Key, SizedWeights
 from kmerge.spaces import Trace, walk_calls
@@ -28,8 +28,8 @@ _NOISE = (keras.layers.GaussianNoise, keras.layers.AlphaDropout)
 
 
 @dataclass(frozen=True)
-class UnitPath:
-    """A path of units.
+class UnitRoute:
+    """A route of units.
 
     Attributes:
         maker: path of the layer that makes them.
@@ -42,34 +42,34 @@ class UnitPath:
 
 @dataclass(frozen=True)
 class Meeting:
-    """Where paths meet: `parts` are paths or other meetings; in a product if not in an addition."""
+    """Where routes meet: `parts` are routes or other meetings; in a product if not in an addition."""
 
     parts: frozenset
     product: bool = False
 
     def then(self, layer: str) -> "Meeting":
         """The same with one more layer passed."""
-        parts = (p.then(layer) if isinstance(p, Meeting) else UnitPath(p.maker, (*p.passes, layer)) for p in self.parts)
+        parts = (p.then(layer) if isinstance(p, Meeting) else UnitRoute(p.maker, (*p.passes, layer)) for p in self.parts)
         return Meeting(frozenset(parts), self.product)
 
-    def paths(self) -> Iterator[UnitPath]:
-        """All paths in it."""
+    def routes(self) -> Iterator[UnitRoute]:
+        """All routes in it."""
         for part in self.parts:
             if isinstance(part, Meeting):
-                yield from part.paths()
+                yield from part.routes()
             else:
                 yield part
 
 
-class UnitPaths:
-    """The paths of all units of a model.
+class UnitRoutes:
+    """The routes of all units of a model.
 
     Args:
         walked: the walk of the model.
 
     Attributes:
         meetings: what reaches the layers that mix units, one for each call of such a layer.
-        paths: all paths in these.
+        routes: all routes in these.
     """
 
     def __init__(self, walked: Trace):
@@ -77,8 +77,8 @@ class UnitPaths:
         self.meetings: set[Meeting] = set()
         nothing = Meeting(frozenset())
         walk_calls(Graph(walked.model), [nothing] * len(walked.inputs), self._visit)
-        self.paths = sorted(
-            {p for meeting in self.meetings for p in meeting.paths()}, key=lambda p: (p.maker, p.passes)
+        self.routes = sorted(
+            {route for meeting in self.meetings for route in meeting.routes()}, key=lambda r: (r.maker, r.passes)
         )
 
     def _visit(self, key, path, call, values, end) -> list:
@@ -87,7 +87,7 @@ class UnitPaths:
         if "consumes" in roles:
             self.meetings.update(v for v in values if v.parts)
         if self.makes(path):
-            return [Meeting(frozenset([UnitPath(path)]))] * len(call.outputs)
+            return [Meeting(frozenset([UnitRoute(path)]))] * len(call.outputs)
         values = [v for v in values if v.parts]
         product = self.walked.records[key].rule.multiplies and len(values) > 1
         if product:
@@ -116,9 +116,9 @@ class UnitPaths:
         """Whether a layer passes units and multiplies each by weights, as a depthwise convolution does."""
         return not self.is_normalization(path) and bool(self.kernels(path, "channel"))
 
-    def scale_of(self, path: UnitPath) -> str | None:
-        """The last normalization on a path, which says how large its units are; None if there is none."""
-        return next((p for p in reversed(path.passes) if self.is_normalization(p)), None)
+    def scale_of(self, route: UnitRoute) -> str | None:
+        """The last normalization on a route, which says how large its units are; None if there is none."""
+        return next((p for p in reversed(route.passes) if self.is_normalization(p)), None)
 
     def kernels(self, path: str, role: str) -> list[str]:
         """The names of a layer's weights, of more than one axis or named gamma, with an axis of this role."""
@@ -136,11 +136,11 @@ class UnitPaths:
             return found.reason
         if found.is_normalized:
             return "its units are normalized together, so that each changes all others"
-        makers = [p for p in self.paths if p.maker in found.owners]
-        if not makers:
+        reaching = [route for route in self.routes if route.maker in found.owners]
+        if not reaching:
             return "no kernel makes its units for another layer to read"
-        for p in makers:
-            scale = self.scale_of(p)
+        for route in reaching:
+            scale = self.scale_of(route)
             if scale is not None and find_weight(self.walked.layers[scale], "gamma") is None:
                 return f"{scale} normalizes its units and has no scale (scale=False) that could shrink"
         return None
@@ -161,31 +161,32 @@ class EffectiveWeights:
     """How large units are: the largest effective weight of each.
 
     Args:
-        paths: the paths of the model.
+        routes: the routes of the model.
         weights: its weights at some sizes.
     """
 
-    def __init__(self, paths: UnitPaths, weights: SizedWeights):
-        self._paths, self._weights = paths, weights
+    def __init__(self, routes: UnitRoutes, weights: SizedWeights):
+        self._routes, self._weights = routes, weights
         self._count = sum(weights.sizes.values())
 
     def sizes(self) -> dict[str, np.ndarray]:
         """By space, the effective weight of each unit; the bias counts where no normalization follows."""
         total = np.full(self._count, np.nan)
-        for meeting in self._paths.meetings:
+        for meeting in self._routes.meetings:
             total = np.fmax(total, self._of_meeting(meeting))
-        # Of a unit that comes by no path that is known, nothing says that it is small.
+        # Of a unit that comes by no route that is known, nothing says that it is small.
         total[np.isnan(total)] = np.inf
         return self._weights.geometry.by_space(total, self._weights.sizes)
 
     def fan_in(self) -> dict[str, np.ndarray]:
-        """By space, how many weights each unit has in the kernels and biases on its paths; at least 1."""
-        layers = {(p.maker, "produces") for p in self._paths.paths}
-        layers |= {(name, "channel") for p in self._paths.paths for name in p.passes if self._paths.holds_kernel(name)}
+        """By space, how many weights each unit has in the kernels and biases on its routes; at least 1."""
+        layers = {(route.maker, "produces") for route in self._routes.routes}
+        passed = {path for route in self._routes.routes for path in route.passes}
+        layers |= {(path, "channel") for path in passed if self._routes.holds_kernel(path)}
         total = np.zeros(self._count, int)
         for path, role in layers:
-            names = dict.fromkeys(self._paths.kernels(path, role), role)
-            names |= {name: self._paths.walked.axes[path][name][0].role for name in self._biases(path)}
+            names = dict.fromkeys(self._routes.kernels(path, role), role)
+            names |= {name: self._routes.walked.axes[path][name][0].role for name in self._biases(path)}
             for name, of_role in names.items():
                 values, units = self._rows(path, name, of_role)
                 np.add.at(total, units, values.shape[1])
@@ -193,14 +194,14 @@ class EffectiveWeights:
 
     def _of_meeting(self, meeting: Meeting) -> np.ndarray:
         """NaN for units that no part of it makes; such a part says nothing in a product."""
-        values = [self._of_meeting(p) if isinstance(p, Meeting) else self._of_path(p) for p in meeting.parts]
+        values = [self._of_meeting(p) if isinstance(p, Meeting) else self._of_route(p) for p in meeting.parts]
         return functools.reduce(np.fmin if meeting.product else np.fmax, values)
 
-    def _of_path(self, path: UnitPath) -> np.ndarray:
-        scaled = self._paths.scale_of(path) is not None
-        value = self.largest(path.maker, "produces", with_bias=not scaled)
-        for layer in path.passes:
-            if self._paths.is_normalization(layer):
+    def _of_route(self, route: UnitRoute) -> np.ndarray:
+        scaled = self._routes.scale_of(route) is not None
+        value = self.largest(route.maker, "produces", with_bias=not scaled)
+        for layer in route.passes:
+            if self._routes.is_normalization(layer):
                 value = value * self.scales(layer)
             else:
                 value = value * self.largest(layer, "channel")
@@ -209,7 +210,7 @@ class EffectiveWeights:
     def largest(self, path: str, role: str, with_bias: bool = False) -> np.ndarray:
         """The largest |weight| of each unit in a layer's kernels; NaN for units that it has none of."""
         result = np.full(self._count, np.nan)
-        names = [(name, role) for name in self._paths.kernels(path, role)]
+        names = [(name, role) for name in self._routes.kernels(path, role)]
         names += [(name, "produces") for name in self._biases(path)] if with_bias else []
         for name, of_role in names:
             values, units = self._rows(path, name, of_role)
@@ -218,7 +219,7 @@ class EffectiveWeights:
 
     def scales(self, path: str) -> np.ndarray:
         """By how much a normalization multiplies each unit: |gamma| / std."""
-        layer, result = self._paths.walked.layers[path], np.full(self._count, np.nan)
+        layer, result = self._routes.walked.layers[path], np.full(self._count, np.nan)
         values, units = self._rows(path, "gamma", "channel")
         scale = np.abs(values[:, 0])
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -228,11 +229,11 @@ class EffectiveWeights:
         return result
 
     def _biases(self, path: str) -> list[str]:
-        return [name for name, axes in self._paths.walked.axes[path].items() if len(axes) == 1 and axes[0] is not None]
+        return [name for name, axes in self._routes.walked.axes[path].items() if len(axes) == 1 and axes[0] is not None]
 
     def _rows(self, path: str, name: str, role: str) -> tuple[np.ndarray, np.ndarray]:
         """A weight as (positions, weights of each), and where the units of the positions stand; only of sized spaces."""
-        index = weight_index(self._paths.walked.layers[path], name)
+        index = weight_index(self._routes.walked.layers[path], name)
         if index is None:
             return np.zeros((0, 1)), np.zeros(0, int)
         key: Key = (path, index)
@@ -242,22 +243,22 @@ class EffectiveWeights:
         return value.reshape(len(value), -1)[places >= 0], places[places >= 0]
 
 
-def spaces_with_a_constant(paths: UnitPaths) -> list[str]:
+def spaces_with_a_constant(routes: UnitRoutes) -> list[str]:
     """The selectable spaces whose idle units are not zero where a layer mixes them.
 
     Args:
-        paths: the paths of the model's units.
+        routes: the routes of the model's units.
     """
-    walked, found = paths.walked, []
+    walked, found = routes.walked, []
 
     def visit(key, path, call, values, end):
         record = walked.records[key]
         axes = walked.axes[path].values()
         if any(axis is not None and axis.role == "consumes" for of_weight in axes for axis in of_weight):
             found.extend(x.units for x, value in zip(record.inputs, values, strict=True) if value)
-        if paths.makes(path):
+        if routes.makes(path):
             value = _gives(call, False)
-        elif paths.is_normalization(path):
+        elif routes.is_normalization(path):
             value = False
         elif record.rule.multiplies and len(values) > 1:
             value = all(values)
@@ -290,4 +291,4 @@ def _zeros(shape: tuple):
 
 
 def _is_not_zero(value) -> bool:
-    return bool(np.any(keras.ops.convert_to_numpy(value) != 0))
+    return bool(np.any(array_of(value) != 0))

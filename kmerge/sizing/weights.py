@@ -11,7 +11,6 @@ is the same operation: look up, for each id of the new axis, where it lies in th
 
 from collections.abc import Callable, Mapping, Sequence
 
-import keras
 import numpy as np
 
 from kmerge.rules import Axis, positions_of
@@ -211,8 +210,3 @@ class SizedWeights:
                 self.arrays[key] = [value] + [
                     np.full_like(slot, start) for slot, start in zip(slots, self.starts[key][1:], strict=True)
                 ]
-
-
-def array_of(variable: keras.Variable) -> np.ndarray:
-    """The value of a variable as a NumPy array."""
-    return keras.ops.convert_to_numpy(variable)

@@ -2,15 +2,17 @@
 
 from kmerge.training.backend import build_state, choose_xla, loss_gradients
 from kmerge.training.checks import arrays_of, check_data, is_array
-from kmerge.training.fitting import Arrays, fit, fit_many
-from kmerge.training.loop import Plan
+from kmerge.training.fitting import Arrays, ModelFitWarning, fit, fit_many
+from kmerge.training.loop import DeviceMemoryError, EpochPlan
 from kmerge.training.programs import PROGRAMS
 from kmerge.training.recalibration import recalibrate
 
 __all__ = [
     "Arrays",
+    "DeviceMemoryError",
+    "EpochPlan",
+    "ModelFitWarning",
     "PROGRAMS",
-    "Plan",
     "arrays_of",
     "build_state",
     "check_data",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from kmerge.checks import sentence, whole_number
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError
 from kmerge.training.backend import is_distributed, nested_layers
 from kmerge.training.programs import PROGRAMS
@@ -65,19 +66,19 @@ def _batch_hook(callback) -> str | None:
 
 def check_counts(batch_size: int, epochs: int, initial_epoch: int) -> None:
     """Raise unless all are whole numbers, `batch_size` at least 1 and the epochs at least 0."""
-    named = (("batch_size", batch_size, 1), ("epochs", epochs, 0), ("initial_epoch", initial_epoch, 0))
-    for name, value, least in named:
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise InvalidArgumentError(f"{name} must be a whole number of at least {least}, received {value!r}.")
+    whole_number("batch_size", batch_size)
+    whole_number("epochs", epochs, 0)
+    whole_number("initial_epoch", initial_epoch, 0)
 
 
 def check_compiled(model: object) -> None:
     """Raise unless `model` is a compiled Keras model."""
     if not isinstance(model, keras.Model):
-        raise InvalidArgumentError(f"fit expects a keras.Model, received {type(model).__name__}.")
+        raise InvalidArgumentError(f"fit: expected a keras.Model, received {type(model).__name__}.")
     if not model.compiled or model.optimizer is None:
         raise InvalidArgumentError(
-            f"Model {model.name!r} is not compiled: call model.compile(optimizer=..., loss=...) before fit."
+            f"Expected a compiled model, received {model.name!r}, which is not compiled. Call "
+            "model.compile(optimizer=..., loss=...) before fit."
         )
 
 
@@ -97,9 +98,9 @@ def check_data(model: keras.Model, data: tuple, where: str) -> None:
     ]
     lengths = {name: array.shape[0] for name, array in named}
     if len(set(lengths.values())) > 1:
-        raise InvalidArgumentError(f"All arrays must have the same number of examples, received {lengths}.")
+        raise InvalidArgumentError(sentence("all arrays to have the same number of examples", lengths))
     if 0 in lengths.values():
-        raise InvalidArgumentError(f"At least one example is needed, received none: {lengths}.")
+        raise InvalidArgumentError(sentence("at least one example", lengths))
     for name, array in named:
         _check_finite(name, np.asarray(array))
     _check_labels(model, data[1] if len(data) > 1 else None, where)
@@ -112,7 +113,8 @@ def _check_finite(name: str, array: np.ndarray) -> None:
     bad = np.argwhere(np.isnan(array))
     if len(bad):
         raise InvalidArgumentError(
-            f"{name} holds {len(bad)} NaN, the first at index {bad[0].tolist()}. Remove or replace these examples."
+            f"Expected numbers, received NaN: {name} holds {len(bad)} NaN, the first at index {bad[0].tolist()}. Remove or "
+            "replace these examples."
         )
 
 
@@ -149,8 +151,8 @@ def _check_range(labels: np.ndarray, width: int | None, ignored: int | None, out
         bad &= labels != ignored
     if bad.any():
         raise InvalidArgumentError(
-            f"y of the {where} holds {int(bad.sum())} labels that output {output!r} does not know, the first is "
-            f"{labels[bad][0]}: it has {width} classes, so labels run from 0 to {width - 1}."
+            f"Expected labels from 0 to {width - 1}, received others: y of the {where} holds {int(bad.sum())} labels that "
+            f"output {output!r} does not know, the first is {labels[bad][0]}: it has {width} classes."
         )
 
 
@@ -162,7 +164,8 @@ def check_same_architecture(models: Sequence) -> None:
     optimizers = {id(model.optimizer) for model in models}
     if len(optimizers) < len(models):
         raise InvalidArgumentError(
-            f"{len(models)} models share {len(optimizers)} optimizers. Compile each with an optimizer of its own."
+            f"Expected an optimizer for each model, received models that share some: {len(models)} models share "
+            f"{len(optimizers)} optimizers. Compile each with an optimizer of its own."
         )
     expected = [_description(models[0], what) for what in ("get_config", "get_compile_config")]
     for number, model in enumerate(models[1:], 1):
@@ -170,7 +173,7 @@ def check_same_architecture(models: Sequence) -> None:
             if difference := first_difference(reference, _description(model, what)):
                 subject = "architecture" if what == "get_config" else "arguments of compile"
                 raise ArchitectureMismatchError(
-                    f"Model {number} ({model.name!r}) and model 0 ({models[0].name!r}) must have the same {subject}, "
+                    f"Expected model {number} ({model.name!r}) and model 0 ({models[0].name!r}) to have the same {subject}, "
                     f"but {difference}. Train it in a call of its own."
                 )
 
@@ -178,25 +181,25 @@ def check_same_architecture(models: Sequence) -> None:
 def _description(model, method: str):
     parts = [op for layer in nested_layers(model) for op in (layer, *getattr(layer, "operations", ()))]
     names = {part.name: f"layer {i}" for i, part in enumerate(parts)}
-    return _without_names(getattr(model, method)(), names)
+    return _comparable(getattr(model, method)(), names)
 
 
-def _without_names(config, names: dict):
+def _comparable(config, names: dict):
     if isinstance(config, dict):
         return {
-            key: _without_names(value, names)
+            key: _comparable(value, names)
             for key, value in config.items()
             if key not in _FREE_ENTRIES
             and not key.endswith("_initializer")
             and not (key == "learning_rate" and isinstance(value, float | int))
         }
     if isinstance(config, list | tuple):
-        return [_without_names(value, names) for value in config]
+        return [_comparable(value, names) for value in config]
     if not isinstance(config, str):
         return config
     if config.startswith("{"):  # a configuration as JSON, as a big student keeps its parents'
         with contextlib.suppress(ValueError):
-            return _without_names(json.loads(config), names)
+            return _comparable(json.loads(config), names)
     return "/".join(names.get(part, part) for part in config.split("/"))
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from kmerge.errors import InvalidArgumentError
+from kmerge.checks import whole_number
 from kmerge.training.backend import device_memory, on_all_devices
 from kmerge.training.checks import arrays_of
 
@@ -102,9 +102,7 @@ def examples_at_a_time(batch_size: int, data_bytes: int | None, *data: Any) -> i
     Raises:
         InvalidArgumentError: if `data_bytes` is no positive whole number.
     """
-    if data_bytes is not None and (isinstance(data_bytes, bool) or not isinstance(data_bytes, int) or data_bytes < 1):
-        raise InvalidArgumentError(f"data_bytes must be a whole number of at least 1, or None; received {data_bytes!r}.")
-    most, arrays = data_bytes, arrays_of(*data)
+    most, arrays = whole_number("data_bytes", data_bytes, optional=True), arrays_of(*data)
     if most is None and (memory := device_memory()):
         most = int(_SHARE_FOR_DATA * memory)
     if most is None or sum(array.nbytes for array in map(np.asarray, arrays)) <= most:

@@ -12,7 +12,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from kmerge.checks import sentence
 from kmerge.errors import InvalidArgumentError
+from kmerge.graph import array_of
 from kmerge.training.backend import BACKEND, is_data_parallel
 from kmerge.training.checks import (
     arrays_of,
@@ -24,7 +26,7 @@ from kmerge.training.checks import (
     why_model_fit,
 )
 from kmerge.training.data import Data, examples_at_a_time
-from kmerge.training.loop import Plan, train
+from kmerge.training.loop import EpochPlan, train
 
 # An array or tensor, or a list, tuple or dict of them.
 Arrays = Any
@@ -102,7 +104,7 @@ def fit(
     for part, where in ((data, "training data"), (validation, "validation data")):
         if part is not None and all(map(is_array, arrays_of(part))):
             check_data(model, part, where)
-    plan = Plan(batch_size, range(initial_epoch, epochs), shuffle, verbose)
+    plan = EpochPlan(batch_size, range(initial_epoch, epochs), shuffle, verbose)
     if reason := why_model_fit(model, callbacks, list(fit_arguments), data, validation):
         warnings.warn(f"{model.name}: model.fit does the training, because {reason}.", ModelFitWarning, stacklevel=2)
         fit_arguments.update(validation_data=validation_data, callbacks=callbacks)
@@ -128,11 +130,11 @@ class _Batches(keras.utils.PyDataset):
         indices = self.order[step * self._batch_size : (step + 1) * self._batch_size]
         x, *rest = keras.tree.map_structure(lambda array: array[indices], self._data)
         if self._augment is not None:
-            x = keras.tree.map_structure(keras.ops.convert_to_numpy, self._augment(x, training=True))
+            x = keras.tree.map_structure(array_of, self._augment(x, training=True))
         return (x, *rest)
 
 
-def _model_fit(model, data: tuple, plan: Plan, seed: int, augment, reason: str, arguments: dict):
+def _model_fit(model, data: tuple, plan: EpochPlan, seed: int, augment, reason: str, arguments: dict):
     """Train with `model.fit`: arrays in the same order as else, other data as they are."""
     if all(map(is_array, arrays_of(data))):
         if (sample_weight := arguments.pop("sample_weight", None)) is not None:
@@ -146,7 +148,7 @@ def _model_fit(model, data: tuple, plan: Plan, seed: int, augment, reason: str, 
         arguments.update(x=batches, shuffle=False)
     elif augment is not None:
         raise InvalidArgumentError(
-            f"augment needs data in arrays, received {type(data[0]).__name__}. Apply the layer in the data set instead."
+            f"Expected data in arrays for augment, received {type(data[0]).__name__}. Apply the layer in the data set instead."
         )
     else:
         arguments.update(x=data[0], shuffle=plan.shuffle)
@@ -200,7 +202,7 @@ def fit_many(
     """
     if BACKEND != "jax":
         raise InvalidArgumentError(
-            f"fit_many needs the JAX backend (KERAS_BACKEND=jax), received {BACKEND!r}. Call fit for each model."
+            f"fit_many: expected the JAX backend (KERAS_BACKEND=jax), received {BACKEND!r}. Call fit for each model."
         )
     check_counts(batch_size, epochs, initial_epoch)
     models = list(models)
@@ -212,7 +214,7 @@ def fit_many(
     if isinstance(validation_data, list):
         validation_data = tuple(map(list, zip(*_for_each(models, "validation_data", validation_data), strict=True)))
     validation = _data_for_all(models, validation_data, "validation data")
-    plan = Plan(batch_size, range(initial_epoch, epochs), shuffle, 0)
+    plan = EpochPlan(batch_size, range(initial_epoch, epochs), shuffle, 0)
     return train(models, data, validation, plan, callbacks, seeds, augments)
 
 
@@ -220,21 +222,24 @@ def _for_each(models: list, name: str, given: Sequence | None, default: list | N
     if given is None:
         return default
     if len(given) != len(models):
-        raise InvalidArgumentError(
-            f"{name} must have one entry for each of the {len(models)} models, received {len(given)}."
-        )
+        raise InvalidArgumentError(sentence(f"{name} to have one entry for each of the {len(models)} models", len(given)))
     return list(given)
 
 
 def _check_many(models: list, callbacks: list) -> None:
     if not models:
-        raise InvalidArgumentError("fit_many needs at least one model, received none.")
+        raise InvalidArgumentError("fit_many: expected at least one model, received none.")
     for model, own_callbacks in zip(models, callbacks, strict=True):
         check_compiled(model)
         if reason := why_model_fit(model, own_callbacks, ()):
-            raise InvalidArgumentError(f"fit_many cannot train {model.name!r}, because {reason}. Call fit for it.")
+            raise InvalidArgumentError(
+                f"fit_many: expected models that an epoch program can train, received {model.name!r}: {reason}. Call fit for "
+                "it."
+            )
     if is_data_parallel():
-        raise InvalidArgumentError("fit_many trains on one device, and keras.distribution names several. Call fit.")
+        raise InvalidArgumentError(
+            "fit_many: expected one device to train on, received several by keras.distribution. Call fit."
+        )
     check_same_architecture(models)
 
 
@@ -250,14 +255,17 @@ def _data_for_all(models: list, data: tuple | None, where: str) -> Data | None:
             if reason is None and examples_at_a_time(1, None, of_model):
                 reason = "it does not fit on the device. Call fit, which brings it there in pieces"
             if reason:
-                raise InvalidArgumentError(f"fit_many cannot use the {where} of model {i}, because {reason}.")
+                raise InvalidArgumentError(
+                    f"fit_many: expected data in memory that an epoch program can use, received {where} of model {i} that it "
+                    f"cannot use, because {reason}."
+                )
             check_data(model, tuple(of_model), f"{where} of model {i}")
     for part in parts:
         shapes = [[tuple(array.shape) for array in arrays_of(each)] for each in part]
         if different := next((i for i, each in enumerate(shapes) if each != shapes[0]), None):
             raise InvalidArgumentError(
-                f"The {where} of all models must have the same shapes: model 0 has {shapes[0]}, model {different} "
-                f"{shapes[different]}."
+                f"Expected the {where} of all models to have the same shapes, received others: model 0 has {shapes[0]}, model "
+                f"{different} {shapes[different]}."
             )
     stacked = (
         keras.tree.map_structure(lambda *arrays: np.stack(arrays), *part) if is_own else part[0]

@@ -27,7 +27,7 @@ class DeviceMemoryError(KmergeError, MemoryError):
     """The device has no room for the data and the activations of one batch."""
 
 
-class Plan(NamedTuple):
+class EpochPlan(NamedTuple):
     """What one call trains: steps of `batch_size` examples, through these epochs, with so many on the device at a time."""
 
     batch_size: int
@@ -52,7 +52,7 @@ def train(
     models: list,
     data: Data,
     validation: Data | None,
-    plan: Plan,
+    plan: EpochPlan,
     callbacks: Sequence,
     seeds: Sequence,
     augments: Sequence,
@@ -88,7 +88,7 @@ def train(
     return [model.history for model in models]
 
 
-def _hooks(model, callbacks, plan: Plan, steps: int, about: dict) -> keras.callbacks.CallbackList:
+def _hooks(model, callbacks, plan: EpochPlan, steps: int, about: dict) -> keras.callbacks.CallbackList:
     return keras.callbacks.CallbackList(
         callbacks,
         add_history=True,
@@ -181,7 +181,7 @@ def _made_for(models: list, source: Whole | InPieces, batch_size: int, augments:
 
 
 @contextlib.contextmanager
-def _memory_errors(models: list, plan: Plan) -> Iterator[None]:
+def _memory_errors(models: list, plan: EpochPlan) -> Iterator[None]:
     try:
         yield
     except Exception as error:

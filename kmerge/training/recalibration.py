@@ -20,6 +20,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kmerge.checks import sentence, whole_number
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
 
 # The largest change of a pass, in standard deviations and as a share of the variance, that counts as none.
@@ -76,8 +77,8 @@ class _Measuring(keras.layers.BatchNormalization):
         mean, variance = np.asarray(self.mean), np.asarray(self.squares) / np.asarray(self.count)
         if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
             raise InvalidArgumentError(
-                f"The input of layer {self.name!r} has a mean or variance that is not finite. "
-                "Check the data and the model's weights for NaN, infinite and very large values."
+                f"Expected finite statistics, received others: the input of layer {self.name!r} has a mean or variance that "
+                "is not finite. Check the data and the model's weights for NaN, infinite and very large values."
             )
         scale = variance + self.epsilon
         change = np.abs(mean - np.asarray(self.moving_mean)) / np.sqrt(scale)
@@ -153,16 +154,19 @@ def _walk(probe: keras.Model, batches: Callable[[], Iterator]) -> None:
         probe.predict_on_batch(batch)
         count += 1
     if not count:
-        raise InvalidArgumentError("recalibrate expects data with at least one batch, received none.")
+        raise InvalidArgumentError("recalibrate: expected data with at least one batch, received none.")
 
 
 def _check_model(model: keras.Model) -> None:
     if not isinstance(model, keras.Sequential) and "Functional" not in {base.__name__ for base in type(model).__mro__}:
         raise InvalidArgumentError(
-            f"recalibrate expects a Functional or Sequential model, received {type(model).__name__} {model.name!r}."
+            f"recalibrate: expected a Functional or Sequential model, received {type(model).__name__} {model.name!r}."
         )
     if not model.built:
-        raise InvalidArgumentError(f"Model {model.name!r} is not built. Build it or call it on data first.")
+        raise InvalidArgumentError(
+            f"recalibrate: expected a built model, received {model.name!r}, which is not built. Build it or call it on data "
+            "first."
+        )
 
 
 def _copy(model: keras.Model) -> keras.Model:
@@ -208,8 +212,7 @@ def _own_weights(probe: keras.Model) -> list[keras.Variable]:
 
 def _batches(model: keras.Model, data: Any, batch_size: int) -> Callable[[], Iterator]:
     """A function that begins a new walk over the inputs of all batches."""
-    if batch_size < 1:
-        raise InvalidArgumentError(f"batch_size must be at least 1, received {batch_size}.")
+    whole_number("batch_size", batch_size)
     several = isinstance(data, list | tuple) and len(model.inputs) > 1 and all(hasattr(item, "shape") for item in data)
     if isinstance(data, dict) or several or hasattr(data, "shape"):
         return lambda: _slices(data, batch_size)
@@ -217,12 +220,12 @@ def _batches(model: keras.Model, data: Any, batch_size: int) -> Callable[[], Ite
         return lambda: (_inputs(data[index]) for index in range(len(data)))
     if not isinstance(data, Iterable) or isinstance(data, Iterator):
         raise InvalidArgumentError(
-            "recalibrate walks the data several times and expects an array or an iterable of batches that begins anew "
-            f"each time, received {type(data).__name__}. Make a list or a tf.data.Dataset of it."
+            "recalibrate: expected an array, or an iterable of batches that begins anew each time, as data is walked several "
+            f"times, received {type(data).__name__}. Make a list or a tf.data.Dataset of it."
         )
     if hasattr(data, "cardinality") and int(data.cardinality()) == -1:
         raise InvalidArgumentError(
-            "recalibrate expects data that ends, received an endless dataset. Take a part of it."
+            "recalibrate: expected data that ends, received an endless dataset. Take a part of it."
         )
     return lambda: (_inputs(batch) for batch in data)
 
@@ -231,7 +234,7 @@ def _slices(data: Any, batch_size: int) -> Iterator:
     arrays = keras.tree.flatten(data)
     lengths = {len(array) for array in arrays}
     if len(lengths) != 1:
-        raise InvalidArgumentError(f"The inputs must have equally many examples, received {sorted(lengths)}.")
+        raise InvalidArgumentError(sentence("inputs with equally many examples", sorted(lengths)))
     for start in range(0, lengths.pop(), batch_size):
         yield keras.tree.map_structure(lambda array: array[start : start + batch_size], data)  # noqa: B023
 

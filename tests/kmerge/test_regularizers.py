@@ -51,7 +51,7 @@ def test_units_that_are_zero_stay_zero(regularizer):
 @pytest.mark.parametrize("alpha", [0, -1.0, np.nan, "much"])
 def test_alpha_must_be_positive(kind, alpha):
     with pytest.raises(
-        kmerge.InvalidArgumentError, match=f"{kind.__name__}: alpha must be a positive.*received {alpha!r}"
+        kmerge.InvalidArgumentError, match=f"{kind.__name__}: expected alpha to be a number above 0, received {alpha!r}"
     ):
         kind(alpha)
 
@@ -60,10 +60,10 @@ def test_alpha_must_be_positive(kind, alpha):
     "f, message",
     [
         (lambda rank: rank + 1, "0 at rank 0.*gives \\[1.0, 2.0, 3.0\\]"),
-        (lambda rank: rank * (10 - rank), "must not decrease"),
+        (lambda rank: rank * (10 - rank), "not to decrease"),
         (lambda rank: rank * 0, "somewhere rise"),
         (lambda rank: 3.0, "one number for each rank"),
-        ("cube", "f must be one of .*received 'cube'"),
+        ("cube", "f to be one of .*received 'cube'.*function"),
     ],
 )
 def test_a_growth_function_rises_from_the_origin(f, message):

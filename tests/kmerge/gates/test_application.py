@@ -201,7 +201,7 @@ def test_mixed_precision_keeps_the_kernel_in_float32():
     [
         ([1, 2], [(1, 3)], "each of the 5 positions"),
         ([0, 1, 2, 3, 4], [(1, 3)], "0 and the 3"),
-        ([1, 2, 3, 3, 3], [(2, 3)], "masks of one row"),
+        ([1, 2, 3, 3, 3], [(2, 3)], "masks to be of one row each, common to all examples"),
     ],
 )
 def test_what_does_not_fit_is_refused(indices, masks, words):

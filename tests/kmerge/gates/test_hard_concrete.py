@@ -252,9 +252,9 @@ def test_apply_gates_refuses_what_does_not_fit(indices, axis, words):
 @pytest.mark.parametrize(
     "settings, words",
     [
-        ({"units": 0}, "units must be a positive integer, received 0"),
-        ({"units": 2.0}, "units must be a positive integer, received 2.0"),
-        ({"target": 0.0}, "target must be a share"),
+        ({"units": 0}, r"^Gate 'gate': expected units to be a whole number of at least 1, received 0\.$"),
+        ({"units": 2.0}, "units to be a whole number of at least 1, received 2.0"),
+        ({"target": 0.0}, "target to be a number above 0 and of at most 1, received 0.0"),
         ({"target": 1.5}, "received 1.5"),
         ({"sampling": "pixel"}, "one of .* received 'pixel'"),
         ({"start": "closed"}, "received 'closed'"),
@@ -269,7 +269,7 @@ def test_gate_refuses_arguments_out_of_range(settings, words):
 
 @pytest.mark.parametrize("method", ["values", "open_probabilities", "undecided", "kept", "choose", "trained"])
 def test_a_gate_never_called_is_an_error(method):
-    with pytest.raises(InvalidArgumentError, match="'lonely' has no weights, because it was never called"):
+    with pytest.raises(InvalidArgumentError, match="received 'lonely', which has no weights, because it was never called"):
         getattr(HardConcreteGate(4, name="lonely"), method)()
 
 

@@ -1,11 +1,15 @@
 """`AutoSizer` beyond the paper: proximal steps, adaptive growth, and a penalty by fan-in. Runs on each backend."""
 
+import dataclasses
+import json
+
 import keras
 import numpy as np
 import pytest
 
 import kmerge
 from kmerge.regularizers import L21, WeightedL1
+from kmerge.sizing.options import SizingOptions
 from kmerge.sizing.schedule import adapted_sizes
 from tests.checks import assert_close
 from tests.kmerge.sizing.cases import assert_same, plain_net, randomized, residual_net, sizer_of, task, weights_of
@@ -120,7 +124,7 @@ def test_proximal_steps_with_a_scaled_loss_and_collected_gradients():
 
 
 def test_penalties_without_a_proximal_step_are_refused():
-    with pytest.raises(kmerge.InvalidArgumentError, match="False with LInf1.*take weighted_l1"):
+    with pytest.raises(kmerge.InvalidArgumentError, match="False with LInf1.*received True. Take weighted_l1"):
         kmerge.AutoSizer(plain_net(), penalty="linf1", proximal=True)
     with pytest.raises(kmerge.InvalidArgumentError, match="False with L21 where a normalization scales units"):
         kmerge.AutoSizer(residual_net(), penalty="l21", proximal=True)
@@ -160,6 +164,29 @@ def test_a_period_of_two_epochs_counts_what_came_at_its_start():
     assert ["stayed" in record for record in records] == [False, True, False, True]
 
 
+def test_options_survive_their_configuration_and_cannot_be_changed():
+    options = SizingOptions(
+        L21(2.0), "adaptive", np.int64(3), np.float32(0.5), 2, 5, 2, 9, False, "period", "restart", True, ("a", "b"), 7
+    )
+    defaults = SizingOptions()
+    changed = {name for name, value in vars(options).items() if value != getattr(defaults, name)}
+    assert changed == set(vars(defaults)) - {"prune"}, "adaptive growth needs the default"
+    config = json.loads(json.dumps(options.get_config()))
+    copy = SizingOptions.from_config(config)
+    assert copy.get_config() == config and copy.regularizer.get_config() == options.regularizer.get_config()
+    assert SizingOptions.from_config(defaults.get_config()) == defaults
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.seed = 1
+
+
+def test_a_strength_may_be_set_at_any_time_and_is_checked_then():
+    sizer = sizer_of(plain_net())
+    sizer.alpha = lambda epoch: 0.1 * (epoch + 1)
+    assert sizer.alpha_at(1) == pytest.approx(0.2)
+    with pytest.raises(kmerge.InvalidArgumentError, match="alpha to be a number above 0, received -1"):
+        sizer.alpha = -1
+
+
 def test_options_go_on_from_a_file(tmp_path):
     model = plain_net()
     penalty = WeightedL1(1.0, normalize="fan_in")
@@ -180,7 +207,7 @@ def test_normalized_by_fan_in_a_unit_pays_for_the_mean_of_its_weights():
     assert float(regularizer(keras.ops.convert_to_tensor(kernel))) == pytest.approx(expected, rel=1e-5)
     copy = keras.regularizers.deserialize(keras.regularizers.serialize(regularizer))
     assert copy.get_config() == regularizer.get_config() == {"alpha": 0.1, "f": "identity", "normalize": "fan_in"}
-    with pytest.raises(kmerge.InvalidArgumentError, match="normalize must be \"fan_in\" or None, received 'fan_out'"):
+    with pytest.raises(kmerge.InvalidArgumentError, match="normalize to be one of 'fan_in', None, received 'fan_out'"):
         WeightedL1(0.1, normalize="fan_out")
 
 

@@ -1,5 +1,6 @@
 """`AutoSizer`: sizes change exactly, cheaply, and so that training can go on from a file."""
 
+import dataclasses
 import warnings
 
 import keras
@@ -47,7 +48,7 @@ def grown_and_pruned(model: keras.Model, inputs: list) -> tuple:
     grown = outputs(state.load(1e-4).plain, inputs)
     assert all(state.sizes[name] == n + 3 for name, n in before.items())
     state.pull()
-    state.prune(1)
+    state.prune()
     assert state.sizes == before
     return grown, state.plain_model()
 
@@ -88,7 +89,7 @@ def test_units_behind_a_small_gamma_go_and_leave_their_constant():
     state, inputs = sizer._state, example_inputs(model)
     state.examples = inputs[0]
     state.load(1e-4)
-    keep = state.prune(1)
+    keep = state.prune()
     assert keep["hidden"].tolist() == [0, 2, 3, 5, 6, 7]
     assert state.not_exact == {} and state.change < 1e-5
     assert_close(outputs(sizer.model, inputs), outputs(model, inputs), 1e-5)
@@ -105,7 +106,7 @@ def test_a_constant_that_a_padded_convolution_reads_is_reported():
     state = sizer_of(model)._state
     state.examples = example_inputs(model)[0]
     state.load(1e-4)
-    state.prune(1)
+    state.prune()
     assert state.sizes == {"hidden": 3}
     assert "pads its input" in state.not_exact["reader"] and state.change > 1e-4
 
@@ -117,8 +118,9 @@ def test_the_state_of_the_optimizer_stays_with_each_unit():
     state = sizer._state
     before = {key: list(values) for key, values in state.weights.arrays.items()}
     assert all(len(values) == 3 for values in before.values()), "weight, momentum and velocity"
-    state.threshold = float(np.median(np.abs(before["first", 0][0]).max(axis=0)))
-    keep = state.prune(1)
+    threshold = float(np.median(np.abs(before["first", 0][0]).max(axis=0)))
+    state.options = dataclasses.replace(state.options, threshold=threshold)
+    keep = state.prune()
     first, second = keep["first"], keep["second"]
     assert 1 <= len(first) < 12
     expected = {
@@ -320,19 +322,20 @@ def test_spaces_can_be_chosen_and_the_others_say_why():
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(alpha=0), "alpha must be a positive number.*received 0"),
-        (dict(alpha=lambda epoch: -1.0), "alpha must be a positive number.*received -1.0"),
-        (dict(threshold=0.0), r"threshold \(tau\) must be a positive number.*received 0.0"),
-        (dict(growth=-0.1), "growth must be a share.*received -0.1"),
-        (dict(growth="much"), "growth must be a share.*or \"adaptive\", received 'much'"),
-        (dict(growth="adaptive", prune="end"), 'prune must be with growth="adaptive" "period".*received \'end\''),
-        (dict(min_units=0), "min_units must be a whole number of at least 1, received 0"),
-        (dict(period=1.5), "period must be a whole number of at least 1, received 1.5"),
-        (dict(period_steps=0), "period_steps must be a whole number of at least 1, or None, received 0"),
-        (dict(min_units=3, max_units=2), "max_units must be a whole number of at least 3, or None, received 2"),
-        (dict(prune="always"), "prune must be one of .*received 'always'"),
-        (dict(optimizer_state="new"), "optimizer_state must be one of .*received 'new'"),
-        (dict(penalty="l3"), "penalty must be one of .*received 'l3'"),
+        (dict(alpha=0), r"^AutoSizer: expected alpha to be a number above 0, received 0\. .*kmerge\.fit for no penalty"),
+        (dict(alpha=lambda epoch: -1.0), "alpha to be a number above 0, received -1.0"),
+        (dict(threshold=0.0), r"expected threshold to be a number above 0, received 0\.0\. .*\(tau\) are dropped"),
+        (dict(growth=-0.1), "growth to be a share.*received -0.1"),
+        (dict(growth="much"), "growth to be a share.*or \"adaptive\", received 'much'"),
+        (dict(growth="adaptive", prune="end"), "prune to be \"period\" with growth=\"adaptive\".*received 'end'"),
+        (dict(min_units=0), "min_units to be a whole number of at least 1, received 0"),
+        (dict(period=1.5), "period to be a whole number of at least 1, received 1.5"),
+        (dict(period_steps=0), "period_steps to be a whole number of at least 1 or None, received 0"),
+        (dict(min_units=3, max_units=2), "max_units to be a whole number of at least 3 or None, received 2"),
+        (dict(seed=0.5), "seed to be a whole number, received 0.5"),
+        (dict(prune="always"), "prune to be one of 'period', 'end', 'never', received 'always'"),
+        (dict(optimizer_state="new"), "optimizer_state to be one of 'carry', 'restart', received 'new'"),
+        (dict(penalty="l3"), "penalty to be one of 'weighted_l1', .*received 'l3'.*kmerge.regularizers"),
         (dict(spaces=["out"]), "'out' is not selectable: output 0 of the model"),
     ],
 )
@@ -345,7 +348,7 @@ def test_what_cannot_be_sized_is_refused():
     x = keras.Input((4,))
     with pytest.raises(kmerge.InvalidArgumentError, match="no channel space that can be sized.*output 0 of the model"):
         kmerge.AutoSizer(keras.Model(x, keras.layers.Dense(2)(x)))
-    with pytest.raises(kmerge.InvalidArgumentError, match="call sizer.compile"):
+    with pytest.raises(kmerge.InvalidArgumentError, match="was not compiled. Call sizer.compile"):
         kmerge.AutoSizer(dense_net()).fit(*task(dense_net()))
     with pytest.raises(kmerge.InvalidArgumentError, match="Adafactor keeps a state of shape"):
         sizer_of(dense_net(), keras.optimizers.Adafactor())

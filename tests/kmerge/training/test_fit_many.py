@@ -152,7 +152,7 @@ def other_activation():
 @pytest.mark.parametrize(
     ("build", "options", "message"),
     [
-        (wider, {}, r"Model 2 .* same architecture, but layers\[1\].config.units is 17 instead of 16"),
+        (wider, {}, r"model 2 .* same architecture, but layers\[1\].config.units is 17 instead of 16"),
         (other_activation, {}, "activation is 'relu' instead of 'tanh'"),
         (dense, dict(loss="mae"), "same arguments of compile, but loss is 'mae' instead of 'mse'"),
         (dense, dict(optimizer=averaging_adam), "same arguments of compile, but optimizer"),
@@ -170,14 +170,14 @@ def test_models_that_differ_are_refused(build, options, message):
     ("arguments", "message"),
     [
         (dict(models=[]), "at least one model"),
-        (dict(seeds=[1, 2, 3]), "seeds must have one entry for each of the 2 models, received 3"),
-        (dict(ys=[regression()[1]]), "training data must have one entry for each of the 2 models, received 1"),
+        (dict(seeds=[1, 2, 3]), "seeds to have one entry for each of the 2 models, received 3"),
+        (dict(ys=[regression()[1]]), "training data to have one entry for each of the 2 models, received 1"),
         (dict(ys=[regression()[1], regression(91)[1]]), "same number of examples"),
         (dict(xs=with_nan()[0]), "x of the training data of model 0 holds 1 NaN"),
-        (dict(callbacks=[[EveryBatch()], []]), "cannot train .* EveryBatch has the hook on_train_batch_end"),
-        (dict(validation_data=[regression()]), "validation_data must have one entry for each of the 2 models"),
+        (dict(callbacks=[[EveryBatch()], []]), "program can train, received .* EveryBatch has the hook on_train_batch_end"),
+        (dict(validation_data=[regression()]), "validation_data to have one entry for each of the 2 models"),
         (dict(validation_data=[regression(), regression(80)]), "model 0 has .*90, 4.* model 1 .*80, 4"),
-        (dict(batch_size=0), "batch_size must be"),
+        (dict(batch_size=0), "batch_size to be"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(arguments, message):
@@ -199,5 +199,5 @@ def test_models_with_one_optimizer_are_refused():
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX is what it asks for")
 def test_other_backends_are_told_that_jax_is_needed():
-    with pytest.raises(InvalidArgumentError, match="needs the JAX backend .KERAS_BACKEND=jax."):
+    with pytest.raises(InvalidArgumentError, match="expected the JAX backend .KERAS_BACKEND=jax."):
         fit_many(pair(), *regression())

@@ -201,7 +201,7 @@ def nan_images():
     [
         (IMAGES[:0], "at least one batch, received none"),
         ([], "at least one batch, received none"),
-        (iter([IMAGES]), "begins anew each time, received list_iterator"),
+        (iter([IMAGES]), "begins anew each time.*received list_iterator"),
         (7, "received int"),
         (None, "received NoneType"),
         (nan_images(), "layer 'bn_in' has a mean or variance that is not finite"),
@@ -214,7 +214,7 @@ def test_data_that_cannot_serve_is_refused(data, words):
 
 def test_other_bad_input_is_refused():
     model = residual_model()
-    with pytest.raises(InvalidArgumentError, match="batch_size must be at least 1, received 0"):
+    with pytest.raises(InvalidArgumentError, match="batch_size to be a whole number of at least 1, received 0"):
         recalibrate(model, IMAGES, batch_size=0)
     model.get_layer("stem").kernel.assign(np.full((3, 3, 3, 4), np.nan))
     with pytest.raises(InvalidArgumentError, match="'bn_stem'.*model's weights"):

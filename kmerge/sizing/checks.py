@@ -1,0 +1,63 @@
+"""Which spaces of a model an `AutoSizer` can size, and what it refuses."""
+
+from collections.abc import Sequence
+
+from kmerge import checks
+from kmerge.errors import InvalidArgumentError
+from kmerge.regularizers import UnitRegularizer
+from kmerge.sizing.unit_routes import UnitRoutes
+from kmerge.surgery import by_space
+
+
+def check_proximal(penalty: UnitRegularizer, routes: UnitRoutes, names: Sequence[str]) -> None:
+    """Raises unless the proximal step of the penalty is known for these spaces."""
+    kind = type(penalty)
+    if kind.shrunk is UnitRegularizer.shrunk:
+        expected, do = f"False with {kind.__name__}, whose step is not known here", "Take weighted_l1."
+        checks.refuse("proximal", expected, True, do, of="AutoSizer")
+    if penalty.of_each_weight:
+        return
+    spaces = routes.walked.spaces
+    for route in routes.routes:
+        scaled = routes.scale_of(route)
+        if scaled is not None and any(route.maker in spaces[name].owners for name in names):
+            checks.refuse(
+                "proximal",
+                f"False with {kind.__name__} where a normalization scales units, as {scaled} does",
+                True,
+                "Gamma and beta weigh differently in its norm, so that the proximal step has no closed form: take "
+                "weighted_l1.",
+                of="AutoSizer",
+            )
+
+
+def sizable_spaces(routes: UnitRoutes, asked: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
+    """The spaces whose sizes are learned, and why the others are not.
+
+    Args:
+        routes: the routes of the model's units.
+        asked: names of spaces, or of layers that make them; None for all.
+
+    Raises:
+        InvalidArgumentError: for a space that cannot be sized, or if there is none.
+    """
+    spaces = routes.walked.spaces
+    reasons = {name: routes.not_sizable(name) for name in spaces}
+    names = [name for name in spaces if reasons[name] is None]
+    if asked is not None:
+        chosen = list(by_space(spaces, dict.fromkeys([asked] if isinstance(asked, str) else asked)))
+        for name in chosen:
+            if reasons[name] is not None:
+                raise InvalidArgumentError(
+                    f"AutoSizer: expected spaces that can be sized, received {name!r}, which cannot be: {reasons[name]}. "
+                    "`AutoSizer(model).left` names all that cannot."
+                )
+        reasons.update({name: "it is not among the spaces asked for" for name in names if name not in chosen})
+        names = [name for name in names if name in chosen]
+    if not names:
+        listed = "; ".join(f"{name}: {why}" for name, why in reasons.items() if why)
+        raise InvalidArgumentError(
+            f"AutoSizer: expected a model to size, received {routes.walked.model.name!r}, which has no channel space that can "
+            f"be sized ({listed}). A space needs a Dense or convolution layer that makes it, and another that reads it."
+        )
+    return names, {name: why for name, why in reasons.items() if why}

@@ -101,9 +101,12 @@ def check_arguments_unchanged(models: Sequence[keras.Model], verb, *arguments) -
     return result
 
 
+# Networks of an entry and what the verbs make of them, each made and checked once in a session: to be read, not changed.
+
+
 @functools.cache
 def parent(entry: Entry, seed: int) -> keras.Model:
-    """A network of the entry, built once."""
+    """A network of the entry."""
     return entry(seed)
 
 
@@ -114,8 +117,26 @@ def family(entry: Entry, k: int = 2) -> list[keras.Model]:
 
 @functools.cache
 def concatenated(entry: Entry, k: int = 2) -> keras.Model:
-    """The family side by side, made once, and the family left alone."""
+    """The family side by side, which the family does not notice."""
     return check_arguments_unchanged(family(entry, k), kmerge.concatenate)
+
+
+@functools.cache
+def permuted(entry: Entry) -> keras.Model:
+    """The first network by `check_permute`."""
+    return check_permute(parent(entry, 0))
+
+
+@functools.cache
+def halved(entry: Entry) -> keras.Model:
+    """The first network by `check_select_commutes`."""
+    return check_select_commutes(parent(entry, 0), permuted(entry), 0.5)
+
+
+@functools.cache
+def grown(entry: Entry) -> keras.Model:
+    """The first network by `check_grow`."""
+    return check_grow(parent(entry, 0))
 
 
 def check_concatenate(entry: Entry, parents: Sequence[keras.Model], big: keras.Model) -> None:
@@ -153,19 +174,20 @@ def check_select_everything(model: keras.Model) -> None:
     ways = [range, lambda size: np.ones(size, bool), int, lambda size: 1.0]
     keep = {name: ways[index % 4](size) for index, (name, size) in enumerate(sizes.items())}
     assert_same_weights(check_arguments_unchanged([model], kmerge.select, keep), model)
-    assert_same_weights(kmerge.select(model, {}), model)
 
 
-def check_select_commutes(model: keras.Model, share: float, seed: int = 0) -> None:
-    """Keeping the first units of a permuted model is keeping those units of the model; one unit at the least."""
+def check_select_commutes(model: keras.Model, moved: keras.Model, share: float, seed: int = 0) -> keras.Model:
+    """Keeping the first units of `moved`, the model permuted by `random_orders` of this seed, is keeping those units of the
+    model; one unit at the least. Returns the latter."""
     orders, inputs = random_orders(model, seed), example_inputs(model)
     counts = {name: max(1, int(share * len(order))) for name, order in orders.items()}
-    first = kmerge.select(kmerge.permute(model, orders), counts)
+    first = kmerge.select(moved, counts)
     direct = kmerge.select(model, {name: order[: counts[name]] for name, order in orders.items()})
     # A convolution with one group left is an ordinary one, whose spaces are others.
     assert_spaces(direct, {name: count for name, count in counts.items() if count > 1})
     assert_close(outputs(first, inputs), outputs(direct, inputs), 1e-5)
     assert_same_interface(direct, model)
+    return direct
 
 
 def check_select_parent(entry: Entry, parents: Sequence[keras.Model], big: keras.Model, which: int) -> None:
@@ -173,6 +195,7 @@ def check_select_parent(entry: Entry, parents: Sequence[keras.Model], big: keras
     sizes, k = selectable(big), len(parents)
     part = kmerge.select(big, {name: range(which * n // k, (which + 1) * n // k) for name, n in sizes.items()})
     assert_spaces(part, selectable(parents[0]))
+    assert_same_interface(part, parents[0])
     # A layer that ran once for each parent has a name for each.
     weights = {(re.sub(r"_of_\d+$", "", name), index): array for (name, index), array in named_weights(part).items()}
     everything = _paired_weights(parents)

@@ -1,5 +1,6 @@
 """Settings that must stand before Keras is imported, and the fixtures that every test file may use."""
 
+import gc
 import importlib.abc
 import os
 import sys
@@ -44,6 +45,7 @@ def pytest_report_header():
     return f"keras {keras.__version__} on {keras.backend.backend()}{hidden}"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """The longest units come first, so that all processes end together; they are slow, but for two networks of the zoo."""
     items.sort(key=lambda item: place_of(item.nodeid))
@@ -68,6 +70,7 @@ def seeded(request):
 def fresh_session():
     """Layer names count from zero in every file, and the models of the last file are freed."""
     keras.utils.clear_session()
+    gc.freeze()  # what outlives a file, as imports do, needs no look at each later collection
 
 
 @pytest.fixture(scope="session")

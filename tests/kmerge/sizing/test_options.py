@@ -190,6 +190,7 @@ def test_normalized_by_fan_in_a_unit_pays_for_the_mean_of_its_weights():
         WeightedL1(0.1, normalize="fan_out")
 
 
+@pytest.mark.both_backends
 @pytest.mark.parametrize(
     "net, fan_in",
     [

@@ -15,6 +15,7 @@ import numpy as np
 
 import kmerge
 from benchmarks.studies.zoo import outputs_elsewhere
+from tests.loading import outputs_where_kmerge_is_unknown
 from tests.models import Entry, example_inputs
 
 
@@ -101,9 +102,12 @@ def check_arguments_unchanged(models: Sequence[keras.Model], verb, *arguments) -
     return result
 
 
+# Networks of an entry and what the verbs make of them, each made and checked once in a session: to be read, not changed.
+
+
 @functools.cache
 def parent(entry: Entry, seed: int) -> keras.Model:
-    """A network of the entry, built once."""
+    """A network of the entry."""
     return entry(seed)
 
 
@@ -114,8 +118,26 @@ def family(entry: Entry, k: int = 2) -> list[keras.Model]:
 
 @functools.cache
 def concatenated(entry: Entry, k: int = 2) -> keras.Model:
-    """The family side by side, made once, and the family left alone."""
+    """The family side by side, which the family does not notice."""
     return check_arguments_unchanged(family(entry, k), kmerge.concatenate)
+
+
+@functools.cache
+def permuted(entry: Entry) -> keras.Model:
+    """The first network by `check_permute`."""
+    return check_permute(parent(entry, 0))
+
+
+@functools.cache
+def halved(entry: Entry) -> keras.Model:
+    """The first network by `check_select_commutes`."""
+    return check_select_commutes(parent(entry, 0), permuted(entry), 0.5)
+
+
+@functools.cache
+def grown(entry: Entry) -> keras.Model:
+    """The first network by `check_grow`."""
+    return check_grow(parent(entry, 0))
 
 
 def check_concatenate(entry: Entry, parents: Sequence[keras.Model], big: keras.Model) -> None:
@@ -153,19 +175,20 @@ def check_select_everything(model: keras.Model) -> None:
     ways = [range, lambda size: np.ones(size, bool), int, lambda size: 1.0]
     keep = {name: ways[index % 4](size) for index, (name, size) in enumerate(sizes.items())}
     assert_same_weights(check_arguments_unchanged([model], kmerge.select, keep), model)
-    assert_same_weights(kmerge.select(model, {}), model)
 
 
-def check_select_commutes(model: keras.Model, share: float, seed: int = 0) -> None:
-    """Keeping the first units of a permuted model is keeping those units of the model; one unit at the least."""
+def check_select_commutes(model: keras.Model, moved: keras.Model, share: float, seed: int = 0) -> keras.Model:
+    """Keeping the first units of `moved`, the model permuted by `random_orders` of this seed, is keeping those units of the
+    model; one unit at the least. Returns the latter."""
     orders, inputs = random_orders(model, seed), example_inputs(model)
     counts = {name: max(1, int(share * len(order))) for name, order in orders.items()}
-    first = kmerge.select(kmerge.permute(model, orders), counts)
+    first = kmerge.select(moved, counts)
     direct = kmerge.select(model, {name: order[: counts[name]] for name, order in orders.items()})
     # A convolution with one group left is an ordinary one, whose spaces are others.
     assert_spaces(direct, {name: count for name, count in counts.items() if count > 1})
     assert_close(outputs(first, inputs), outputs(direct, inputs), 1e-5)
     assert_same_interface(direct, model)
+    return direct
 
 
 def check_select_parent(entry: Entry, parents: Sequence[keras.Model], big: keras.Model, which: int) -> None:
@@ -173,6 +196,7 @@ def check_select_parent(entry: Entry, parents: Sequence[keras.Model], big: keras
     sizes, k = selectable(big), len(parents)
     part = kmerge.select(big, {name: range(which * n // k, (which + 1) * n // k) for name, n in sizes.items()})
     assert_spaces(part, selectable(parents[0]))
+    assert_same_interface(part, parents[0])
     # A layer that ran once for each parent has a name for each.
     weights = {(re.sub(r"_of_\d+$", "", name), index): array for (name, index), array in named_weights(part).items()}
     everything = _paired_weights(parents)
@@ -256,9 +280,9 @@ def check_zero_unit(model: keras.Model, unit: int = 1) -> None:
 
 
 def check_saves(models: Mapping[str, keras.Model], folder: Path, layers_of: Path | None = None) -> None:
-    """Every model, loaded in one new process that never imports kmerge, gives the outputs it gave here.
+    """Every model, loaded in a process that never imports kmerge, gives the outputs it gave here.
 
-    `layers_of` is a file that defines layers of the user's own.
+    `layers_of` is a file that defines layers of the user's own; with it the process is a new one.
     """
     expected, paths = {}, [folder / f"{name}.keras" for name in models]
     for path, model in zip(paths, models.values(), strict=True):
@@ -266,5 +290,6 @@ def check_saves(models: Mapping[str, keras.Model], folder: Path, layers_of: Path
         np.savez(path.with_suffix(".inputs.npz"), *inputs)
         expected[path] = outputs(model, inputs)
         model.save(path)
-    for loaded, values in zip(outputs_elsewhere(paths, layers_of), expected.values(), strict=True):
+    found = outputs_elsewhere(paths, layers_of) if layers_of else outputs_where_kmerge_is_unknown(paths)
+    for loaded, values in zip(found, expected.values(), strict=True):
         assert_close(loaded, values, 1e-6)

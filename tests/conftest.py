@@ -1,5 +1,6 @@
 """Settings that must stand before Keras is imported, and the fixtures that every test file may use."""
 
+import gc
 import importlib.abc
 import os
 import sys
@@ -7,9 +8,11 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Two threads: the timings of a test do not depend on how many cores lie idle, nor do the sums of a parallel reduction.
-os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")
+# One thread for each process: pytest runs as many processes as there are cores, and the sums of a reduction have one order.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+# JAX compiles each small program once or twice: what it saves by optimizing them less is a third of its time.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
 class _Hidden(importlib.abc.MetaPathFinder):
@@ -30,6 +33,7 @@ import pytest  # noqa: E402
 
 import tests.odd_models  # noqa: E402, F401  (its models join the zoo, whichever file is collected first)
 from kmerge.seeds import seed_of  # noqa: E402
+from tests.scheduling import LONGEST, by_unit, place_of  # noqa: E402
 
 # Same examples in every run: a failure found once can be found again. Building a model takes longer than any deadline.
 hypothesis.settings.register_profile("kmerge", derandomize=True, deadline=None, database=None)
@@ -39,6 +43,21 @@ hypothesis.settings.load_profile("kmerge")
 def pytest_report_header():
     hidden = "".join(f", without {package}" for package in _Hidden.packages)
     return f"keras {keras.__version__} on {keras.backend.backend()}{hidden}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """The longest units come first, so that all processes end together; they are slow, but for two networks of the zoo."""
+    items.sort(key=lambda item: place_of(item.nodeid))
+    for item in items:
+        in_both = "entry" in item.fixturenames and item.get_closest_marker("both_backends")
+        if place_of(item.nodeid) < len(LONGEST) and not in_both:
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return by_unit(config, log)
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +70,7 @@ def seeded(request):
 def fresh_session():
     """Layer names count from zero in every file, and the models of the last file are freed."""
     keras.utils.clear_session()
+    gc.freeze()  # what outlives a file, as imports do, needs no look at each later collection
 
 
 @pytest.fixture(scope="session")

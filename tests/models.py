@@ -5,11 +5,12 @@ included. Layers keep their automatic names, as users' layers do, so two parents
 The graphs with one difficulty each are in `odd_models.py` and join the same `ZOO`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import keras
 import numpy as np
+import pytest
 from keras import layers
 
 
@@ -40,6 +41,13 @@ class Entry:
 
 ZOO: dict[str, Entry] = {}
 
+# One network for each way in which units are tied, repeated or grouped, for promises that differ in number only.
+KINDS = (
+    "lenet", "resnet20", "densenet", "mobilenet_se", "siamese", "sequential", "grouped_convolution", "grouped_as_depthwise",
+    "depth_multiplier", "group_normalization", "channel_shuffle", "split_operation", "residual_on_the_input",
+    "relu_of_an_output", "operators_1d", "nested_three_deep_and_shared", "activations_with_weights",
+)  # fmt: skip
+
 
 def zoo(*final: str, **flags: bool) -> Callable:
     """Register a builder; `final` are the outputs' last activations, one linear output by default."""
@@ -49,6 +57,22 @@ def zoo(*final: str, **flags: bool) -> Callable:
         return ZOO[build.__name__]
 
     return register
+
+
+# For `model.compile(jit_compile=JIT)`: under TensorFlow, XLA takes longer to compile a small program than the program to run.
+JIT = keras.backend.backend() == "jax"
+
+# The networks whose tests run on both backends.
+ON_BOTH = ("mlp", "lenet", "plain", "lstm_on_the_input")
+
+
+def every(entries: Mapping[str, Entry], names: Iterable[str] | None = None) -> pytest.MarkDecorator:
+    """Runs a test with each `entry`, or with those of these names."""
+    cases = [
+        pytest.param(entries[name], id=name, marks=[pytest.mark.both_backends] if name in ON_BOTH else [])
+        for name in names or entries
+    ]
+    return pytest.mark.parametrize("entry", cases)
 
 
 def randomize(model: keras.Model, seed: int) -> None:

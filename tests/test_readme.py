@@ -14,6 +14,8 @@ from benchmarks.checkout import ROOT
 from kmerge.rules.rule import RULES
 from tests.documents import blocks
 
+pytestmark = pytest.mark.both_backends
+
 README = (ROOT / "README.md").read_text()
 
 

@@ -6,6 +6,9 @@ import pytest
 
 import kmerge
 from kmerge.regularizers import L21, LInf1, WeightedL1
+from tests.models import JIT
+
+pytestmark = pytest.mark.both_backends
 
 RNG = np.random.default_rng(1)
 KERNEL = RNG.normal(size=(3, 3, 2, 5)).astype("float32")
@@ -40,7 +43,7 @@ def test_units_that_are_zero_stay_zero(regularizer):
     layer.kernel.assign(kernel)
     out = model.get_layer("out")
     out.kernel.assign([[1.0], [0.0], [1.0]])
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", jit_compile=JIT)
     model.fit(RNG.normal(size=(32, 4)), RNG.normal(size=(32, 1)), epochs=2, verbose=0)
     after = keras.ops.convert_to_numpy(layer.kernel)
     assert not np.any(after[:, 1]) and np.isfinite(after).all()

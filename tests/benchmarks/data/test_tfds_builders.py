@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 tfds = pytest.importorskip("tensorflow_datasets")
+pytest.importorskip("tensorflow")
 
 import keras  # noqa: E402
 

@@ -12,6 +12,8 @@ from benchmarks.runs.stages import Alone, StageCache
 from benchmarks.runs.stopping import Stop, Stopped
 from benchmarks.runs.together import work_together
 
+pytestmark = pytest.mark.both_backends
+
 DATA = np.linspace(-1, 1, 60, dtype="float32").reshape(20, 3)
 
 

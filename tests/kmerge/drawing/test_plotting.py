@@ -12,6 +12,7 @@ from keras import layers
 import kmerge
 from kmerge.drawing.placement import place_boxes
 from kmerge.graph import Graph
+from tests.checks import parent
 from tests.kmerge.drawing.test_explanations import residual
 from tests.models import ZOO
 
@@ -35,7 +36,7 @@ def calls_of(model):
 
 @pytest.mark.parametrize("name", sorted(ZOO))
 def test_every_call_and_input_has_a_box_and_every_space_a_legend(name):
-    model = ZOO[name](1)
+    model = parent(ZOO[name], 1)
     drawing = kmerge.plot(model)
     boxes = hovers(drawing)
     assert len(boxes) == len(list(calls_of(model))) + len(model.inputs)

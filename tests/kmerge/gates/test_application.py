@@ -9,6 +9,9 @@ import kmerge
 from kmerge.errors import InvalidArgumentError
 from kmerge.gates.application import ApplyGates, FoldGates, LookUpGates, gated_layer
 from kmerge.gates.hard_concrete import HardConcreteGate
+from tests.models import JIT
+
+pytestmark = pytest.mark.both_backends
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -33,7 +36,7 @@ class OneMask(keras.layers.Layer):
 def after_a_step(model, x, y):
     """Output before, and all weights after, one step of gradient descent."""
     before = ops.convert_to_numpy(model(x))
-    model.compile(keras.optimizers.SGD(1.0), "mse")
+    model.compile(keras.optimizers.SGD(1.0), "mse", jit_compile=JIT)
     model.fit(x, y, batch_size=len(x), verbose=0)
     weights = {"/".join(weight.path.split("/")[-2:]): ops.convert_to_numpy(weight) for weight in model.weights}
     return {"output": before, **weights}
@@ -116,7 +119,7 @@ def test_the_sampled_masks_gradient_is_the_formulas():
     gate = HardConcreteGate(5, seed=3)
     model = keras.Model(inputs, gate(inputs))
     gate.loc.assign(loc)
-    model.compile(keras.optimizers.SGD(1.0), loss=lambda y, mask: ops.sum(mask, axis=-1) * 400)
+    model.compile(keras.optimizers.SGD(1.0), loss=lambda y, mask: ops.sum(mask, axis=-1) * 400, jit_compile=JIT)
     model.fit(np.zeros((400, 1)), np.zeros((400, 5)), batch_size=400, verbose=0)
     np.testing.assert_allclose(loc - np.asarray(gate.loc), numeric, rtol=0.02, atol=0.3)
     assert numeric[1:4].min() > 10 and numeric[0] == numeric[4] == 0
@@ -156,7 +159,7 @@ def test_gates_of_frozen_parents_train():
 
 def test_mixed_layers_in_a_plain_model_are_gated():
     big = kmerge.merge(*(two_headed(dtype="mixed_float16") for _ in range(2)), sampling="batch")
-    big.compile(kmerge.gate_optimizer(keras.optimizers.SGD(0.1)), ["mse", "mse"])
+    big.compile(kmerge.gate_optimizer(keras.optimizers.SGD(0.1)), ["mse", "mse"], jit_compile=JIT)
     x = np.ones((4, 4), "float32")
     assert np.isfinite(big.fit(x, [np.ones((4, 2)), np.ones((4, 1))], verbose=0).history["loss"][0])
 

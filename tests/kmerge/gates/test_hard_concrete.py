@@ -8,6 +8,8 @@ from kmerge.errors import InvalidArgumentError
 from kmerge.gates.application import ApplyGates
 from kmerge.gates.hard_concrete import HardConcreteGate, gates_of
 
+pytestmark = pytest.mark.both_backends
+
 
 def built(gate, loc=None):
     gate.build((None, 3))

@@ -11,6 +11,7 @@ from kmerge.gates.application import ApplyGates
 from kmerge.gates.hard_concrete import HardConcreteGate, gates_of
 from kmerge.gates.optimizer import gate_optimizer
 from kmerge.gates.pressure import GateControl, GatePressure
+from tests.models import JIT
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(48, 3)).astype("float32")
@@ -29,7 +30,7 @@ def gated_model(widths=(6, 4), **gate):
 
 def compiled(optimizer, **settings):
     model = gated_model(**settings)
-    model.compile(optimizer, "mse")
+    model.compile(optimizer, "mse", jit_compile=JIT)
     return model
 
 

@@ -1,6 +1,7 @@
 """merge and compress: one gate per space, exact at open gates and at hard ones."""
 
 import contextlib
+import functools
 import json
 import subprocess
 import sys
@@ -12,9 +13,9 @@ import pytest
 import kmerge
 from tests import checks
 from tests.checks import family
-from tests.models import ZOO, Entry, example_inputs
+from tests.models import JIT, KINDS, ZOO, Entry, every, example_inputs
 
-every_model = pytest.mark.parametrize("entry", ZOO.values(), ids=ZOO)
+every_model = every(ZOO)
 
 # The others have one place for what each parent has its own of: there `merge` averages weights, and warns.
 SEPARATE = {name: entry for name, entry in ZOO.items() if not (entry.repeats_input or entry.leaves_others)}
@@ -55,11 +56,22 @@ def _configuration(model: keras.Model) -> dict:
     return config
 
 
+@functools.cache
+def big_student(entry: Entry) -> keras.Model:
+    """The family merged, which the family does not notice; whoever reads it sets its gates first."""
+    return checks.check_arguments_unchanged(family(entry), lambda *models: merged(entry))
+
+
+@functools.cache
+def student(entry: Entry) -> keras.Model:
+    """What is left of the big student behind hard gates."""
+    harden(big_student(entry))
+    return checks.check_arguments_unchanged([big_student(entry)], kmerge.compress)
+
+
 @every_model
 def test_there_is_one_gate_per_selectable_space(entry):
-    parents = family(entry, 2)
-    big = checks.check_arguments_unchanged(parents, lambda *models: merged(entry))
-    sizes = checks.selectable(parents[0])
+    big, sizes = big_student(entry), checks.selectable(family(entry)[0])
     gates = kmerge.gates_of(big)
     assert sorted(gate.units for gate in gates) == sorted(2 * size for size in sizes.values())
     for gate in gates:
@@ -69,10 +81,12 @@ def test_there_is_one_gate_per_selectable_space(entry):
     assert type(big) is not keras.Sequential and not big.compiled
 
 
-@pytest.mark.parametrize("entry", SEPARATE.values(), ids=SEPARATE)
+@every(SEPARATE)
 def test_open_gates_give_the_parents_mean(entry):
-    parents = family(entry, 2)
-    big = merged(entry, gates="open")
+    """`gates="open"` sets them so: see the tests of three parents and of one model twice."""
+    parents, big = family(entry), big_student(entry)
+    for gate in kmerge.gates_of(big):
+        gate.loc.assign(np.full(gate.units, 20.0, "float32"))
     inputs = example_inputs(parents[0])
     each = [checks.logits(parent, inputs, entry.final) for parent in parents]
     means = [np.mean(values, axis=0) for values in zip(*each, strict=True)]
@@ -80,18 +94,18 @@ def test_open_gates_give_the_parents_mean(entry):
     checks.assert_same_interface(big, parents[0])
 
 
-@pytest.mark.parametrize("entry", [e for e in ZOO.values() if e.name not in SEPARATE], ids=lambda entry: entry.name)
+@every(ZOO, [name for name in ZOO if name not in SEPARATE])
 def test_where_merging_averages_one_model_twice_is_that_model(entry):
-    model, inputs = entry(0), example_inputs(entry(0))
+    model, inputs = family(entry)[0], example_inputs(family(entry)[0])
     with pytest.warns(UserWarning, match="averaged.*kmerge.concatenate"):
         big = kmerge.merge(model, model, gates="open")
     checks.assert_close(checks.outputs(big, inputs), checks.outputs(model, inputs), 1e-5)
 
 
-@pytest.mark.parametrize("name", ["mlp", "lenet", "resnet20", "siamese", "nested_two_deep", "gated_linear_unit"])
-def test_gates_in_kernels_are_gates_on_inputs(name):
+@every(ZOO, ["mlp", "lenet", "resnet20", "siamese", "nested_two_deep", "gated_linear_unit"])
+def test_gates_in_kernels_are_gates_on_inputs(entry):
     """Sampling per batch folds masks into kernels: the same outputs as with masks on the inputs."""
-    entry, inputs = ZOO[name], example_inputs(ZOO[name](0))
+    inputs = example_inputs(family(entry)[0])
     by_input, by_kernel = (merged(entry, sampling=sampling) for sampling in ("example", "batch"))
     folds = [layer for layer in by_kernel.layers if isinstance(layer, kmerge.FoldGates)]
     assert folds and not any(isinstance(layer, kmerge.FoldGates) for layer in by_input.layers)
@@ -103,17 +117,15 @@ def test_gates_in_kernels_are_gates_on_inputs(name):
 
 @every_model
 def test_hard_gates_compress_exactly(entry):
-    big = merged(entry)
+    small, big, inputs = student(entry), big_student(entry), example_inputs(family(entry)[0])
     harden(big)
-    small = checks.check_arguments_unchanged([big], kmerge.compress)
-    inputs = example_inputs(big)
     checks.assert_close(checks.logits(small, inputs, entry.final), checks.logits(big, inputs, entry.final), 1e-5)
     assert_same_architecture(small, family(entry, 2)[0])
 
 
-@pytest.mark.parametrize("name", ["mlp", "lenet", "siamese", "grouped_convolution", "gated_linear_unit"])
-def test_three_parents(name):
-    entry, inputs = ZOO[name], example_inputs(ZOO[name](0))
+@every(ZOO, ["mlp", "lenet", "siamese", "grouped_convolution", "gated_linear_unit"])
+def test_three_parents(entry):
+    inputs = example_inputs(family(entry)[0])
     big = merged(entry, 3, gates="open")
     each = [checks.logits(parent, inputs, entry.final) for parent in family(entry, 3)]
     checks.assert_close(checks.logits(big, inputs, entry.final), [np.mean([v for (v,) in each], axis=0)], 1e-5)
@@ -124,9 +136,9 @@ def test_three_parents(name):
     assert_same_architecture(small, family(entry, 3)[0])
 
 
-@pytest.mark.parametrize("name", ["mlp", "lenet", "siamese", "nested_two_deep"])
-def test_gates_of_one_parent_give_that_parent_but_for_its_head(name):
-    parents = family(ZOO[name], 2)
+@every(ZOO, ["mlp", "lenet", "siamese", "nested_two_deep"])
+def test_gates_of_one_parent_give_that_parent_but_for_its_head(entry):
+    parents = family(entry, 2)
     big = kmerge.merge(*parents)
     for gate in kmerge.gates_of(big):
         gate.loc.assign(np.array([20.0 if source == 1 else -20.0 for source, _ in gate.origins], "float32"))
@@ -190,7 +202,7 @@ def test_a_big_student_trains_and_compresses():
     big = kmerge.merge(*family(entry, 2))
     before = [gate.values() for gate in kmerge.gates_of(big)]
     optimizer = kmerge.gate_optimizer(keras.optimizers.Adam(1e-3), gate_learning_rate=0.1)
-    big.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    big.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=JIT)
     (images,) = example_inputs(big, batch=64)
     labels = np.random.default_rng(0).integers(0, 5, 64)
     history = big.fit(images, labels, batch_size=16, epochs=3, verbose=0, callbacks=[kmerge.GatePressure()])
@@ -200,12 +212,8 @@ def test_a_big_student_trains_and_compresses():
 
 
 def test_compressed_models_load_without_kmerge(tmp_path):
-    models = {}
-    for entry in ZOO.values():
-        big = merged(entry)
-        harden(big)
-        models[entry.name] = kmerge.compress(big)
-    checks.check_saves(models, tmp_path)
+    """One of each kind: `test_hard_gates_compress_exactly` shows that all are built as their parents."""
+    checks.check_saves({name: student(ZOO[name]) for name in KINDS}, tmp_path)
 
 
 _LOAD_BIG = """

@@ -106,7 +106,7 @@ def test_errors_of_widths(width, message):
 
 @pytest.mark.parametrize("entry", list(ZOO.values())[::3], ids=list(ZOO)[::3])
 def test_a_gated_model_starts_as_the_model_and_compresses_exactly(entry):
-    model = entry(0)
+    model = family(entry)[0]
     gated = checks.check_arguments_unchanged([model], kmerge.gate, 0.5)
     inputs = example_inputs(model)
     checks.assert_close(checks.outputs(gated, inputs), checks.outputs(model, inputs), 1e-5)

@@ -8,9 +8,10 @@ import pytest
 
 import kmerge
 from tests import checks
-from tests.models import ZOO, example_inputs, randomize
+from tests.checks import parent, permuted
+from tests.models import ZOO, every, example_inputs, randomize
 
-every_model = pytest.mark.parametrize("entry", ZOO.values(), ids=ZOO)
+every_model = every(ZOO)
 
 
 def two_layers():
@@ -55,9 +56,9 @@ def test_a_zero_model_has_the_smallest_magnitudes():
 @every_model
 def test_importance_follows_the_units(entry):
     """A unit keeps its importance wherever it lies."""
-    model = entry(0)
+    model = parent(entry, 0)
     orders = checks.random_orders(model, 0)
-    before, after = kmerge.unit_importance(model), kmerge.unit_importance(kmerge.permute(model, orders))
+    before, after = kmerge.unit_importance(model), kmerge.unit_importance(permuted(entry))
     assert set(before) == set(orders)
     for name, order in orders.items():
         np.testing.assert_allclose(after[name], before[name][order], rtol=1e-6)
@@ -101,9 +102,9 @@ def test_fpgm_finds_the_unit_that_others_replace():
 
 @every_model
 def test_fpgm_follows_the_units(entry):
-    model = entry(0)
+    model = parent(entry, 0)
     orders = checks.random_orders(model, 0)
-    before, after = kmerge.unit_importance(model, "fpgm"), kmerge.unit_importance(kmerge.permute(model, orders), "fpgm")
+    before, after = kmerge.unit_importance(model, "fpgm"), kmerge.unit_importance(permuted(entry), "fpgm")
     assert list(before) == list(after) and set(before) <= set(orders)
     for name in before:
         np.testing.assert_allclose(after[name], before[name][orders[name]], rtol=1e-5, atol=1e-6)
@@ -140,6 +141,7 @@ def smooth_model():
     return model
 
 
+@pytest.mark.both_backends
 def test_taylor_is_the_squared_slope_of_the_loss_in_a_gate():
     """The slope is measured on the gates of a gated model, which know nothing of gradients."""
     model = compiled(smooth_model())
@@ -161,6 +163,7 @@ def test_taylor_is_the_squared_slope_of_the_loss_in_a_gate():
             assert abs(abs(slope) - values[unit] ** 0.5) <= 0.02 * np.max(values) ** 0.5, gate.name
 
 
+@pytest.mark.both_backends
 def test_taylor_is_the_mean_over_batches_by_their_sizes():
     model = compiled(smooth_model())
     x, y = labelled(model, 10)
@@ -171,6 +174,7 @@ def test_taylor_is_the_mean_over_batches_by_their_sizes():
         np.testing.assert_allclose(values, 0.6 * first[name] + 0.4 * rest[name], rtol=1e-4, atol=1e-12)
 
 
+@pytest.mark.both_backends
 def test_taylor_sees_the_loss_alone_and_frozen_layers_too():
     """Penalties do not count, and a layer that is not trained still reads its units."""
 
@@ -194,6 +198,7 @@ def test_taylor_sees_the_loss_alone_and_frozen_layers_too():
     assert all(np.array_equal(a, b) for a, b in zip(penalized.get_weights(), weights, strict=True))
 
 
+@pytest.mark.both_backends
 def test_taylor_takes_several_inputs_outputs_and_weights():
     model = ZOO["two_inputs_two_outputs"](0)
     model.compile("sgd", ["mse", "sparse_categorical_crossentropy"], loss_weights=[1.0, 0.0])
@@ -206,6 +211,7 @@ def test_taylor_takes_several_inputs_outputs_and_weights():
     assert any((values > 0).any() for values in importance.values())
 
 
+@pytest.mark.both_backends
 @pytest.mark.parametrize("name", ["sequential", "nested_two_deep"])
 def test_taylor_reads_sequential_and_nested_models(name):
     model = ZOO[name](0)
@@ -242,6 +248,7 @@ def unlabelled(model):
     return (example_inputs(model)[0],)
 
 
+@pytest.mark.both_backends
 @pytest.mark.parametrize(
     "importance, data, message",
     [
@@ -259,6 +266,7 @@ def test_errors(importance, data, message):
         kmerge.unit_importance(model, importance, data and data(model))
 
 
+@pytest.mark.both_backends
 @pytest.mark.parametrize(
     "data, message",
     [

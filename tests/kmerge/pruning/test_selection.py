@@ -8,9 +8,10 @@ import kmerge
 from kmerge.costs.budgets import WidthCosts
 from kmerge.spaces.channels import trace
 from tests import checks
-from tests.models import ZOO, example_inputs, randomize
+from tests.checks import grown, halved, parent
+from tests.models import KINDS, ZOO, every, example_inputs, randomize
 
-every_model = pytest.mark.parametrize("entry", ZOO.values(), ids=ZOO)
+every_model = every(ZOO)
 COUNTS = {"parameters": kmerge.parameters, "multiply_accumulates": kmerge.multiply_accumulates}
 
 
@@ -20,29 +21,30 @@ def units_of(model) -> int:
 
 @every_model
 def test_costs_of_widths_are_those_of_the_model_that_has_them(entry):
-    model, rng = entry(0), np.random.default_rng(5)
+    model, rng = parent(entry, 0), np.random.default_rng(5)
     costs, measures = WidthCosts(trace(model)), dict(COUNTS)
     if entry.name == "unknown_image_size":
         with pytest.raises(kmerge.InvalidArgumentError, match="fixed size"):
             costs.multiply_accumulates({})
         del measures["multiply_accumulates"]
-    widths = {name: int(rng.integers(1, size + 1)) for name, size in checks.selectable(model).items()}
-    more = {name: int(rng.integers(1, 4)) for name in widths}
-    models = {"same": (model, {}), "narrow": (kmerge.select(model, widths), widths)}
-    models["wide"] = (kmerge.grow(model, more), {n: size + more[n] for n, size in checks.selectable(model).items()})
+    sizes = checks.selectable(model)
+    models = {
+        "same": (model, {}),
+        "narrow": (halved(entry), {name: max(1, size // 2) for name, size in sizes.items()}),
+        "wide": (grown(entry), {name: size + 2 for name, size in sizes.items()}),
+    }
+    if entry.name in KINDS:
+        widths = {name: int(rng.integers(1, size + 1)) for name, size in sizes.items()}
+        models["uneven"] = (kmerge.select(model, widths), widths)
     for label, (built, planned) in models.items():
         for measure, count in measures.items():
             assert getattr(costs, measure)(planned) == count(built), (label, measure)
 
 
-@pytest.mark.parametrize(
-    "entry, selection",
-    [(entry, ("local", "global")[number % 2]) for number, entry in enumerate(ZOO.values())],
-    ids=lambda value: getattr(value, "name", value),
-)
-def test_a_budget_is_used_up(entry, selection):
+@every_model
+def test_a_budget_is_used_up(entry):
     """Globally, no unit more would fit. Locally, all widths are one share rounded down or up, and no more could go up."""
-    model = entry(0)
+    model, selection = parent(entry, 0), ("local", "global")[list(ZOO).index(entry.name) % 2]
     measure = "parameters" if entry.name == "unknown_image_size" else "multiply_accumulates"
     costs, sizes = WidthCosts(trace(model)), checks.selectable(model)
     least, whole = (getattr(costs, measure)(widths) for widths in (dict.fromkeys(sizes, 1), {}))
@@ -179,6 +181,7 @@ def test_the_choice_prints_how_close_it_is():
     checks.assert_same_weights(kmerge.select(model, choice), kmerge.prune(model, budget=0.5))
 
 
+@pytest.mark.both_backends
 def test_pruning_by_taylor_keeps_the_network_better_than_against_it():
     """The units that the loss needs least, against those that it needs most."""
     rng = np.random.default_rng(0)

@@ -12,7 +12,7 @@ from tests.checks import family
 from tests.kmerge.merging.test_merging import harden
 from tests.kmerge.rules.attention_cases import CASES
 from tests.kmerge.rules.attention_models import text_encoder
-from tests.models import example_inputs, randomize
+from tests.models import JIT, example_inputs, randomize
 
 # Heads.
 
@@ -86,7 +86,7 @@ def test_half_of_the_heads_and_of_the_width_train(name):
     model = family(CASES[name], 1)[0]
     small = kmerge.select(model, dict.fromkeys(checks.selectable(model), 0.5))
     assert small.count_params() < 0.7 * model.count_params()
-    small.compile("sgd", "mse")
+    small.compile("sgd", "mse", jit_compile=JIT)
     inputs = example_inputs(small, batch=16)[0]
     before = [ops.convert_to_numpy(weight) for weight in small.trainable_weights]
     losses = small.fit(inputs, np.ones((16, *small.output_shape[1:])), epochs=3, verbose=0).history["loss"]
@@ -96,11 +96,11 @@ def test_half_of_the_heads_and_of_the_width_train(name):
     assert not [path for path in still if not path.endswith("bias")]
 
 
-@pytest.mark.parametrize("name", ["vit-batch", "grouped_queries", "text-batch-before"])
+@pytest.mark.parametrize("name", ["vit-batch", "text-batch-before", "grouped_queries"])
 def test_gates_train(name):
     big = kmerge.merge(*family(CASES[name], 2))
     before = [gate.values() for gate in kmerge.gates_of(big)]
-    big.compile(kmerge.gate_optimizer(keras.optimizers.Adam(1e-3), gate_learning_rate=0.1), "mse")
+    big.compile(kmerge.gate_optimizer(keras.optimizers.Adam(1e-3), gate_learning_rate=0.1), "mse", jit_compile=JIT)
     inputs = example_inputs(big, batch=16)[0]
     history = big.fit(
         inputs, np.ones((16, *big.output_shape[1:])), epochs=2, verbose=0, callbacks=[kmerge.GatePressure()]

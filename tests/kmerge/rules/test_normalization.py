@@ -1,5 +1,6 @@
 """Layers that normalize over units: statistics per source in `concatenate`, jointly over open gates in `merge`."""
 
+import functools
 import subprocess
 import sys
 import warnings
@@ -12,9 +13,9 @@ from keras import layers, ops
 import kmerge
 from kmerge.gates import normalization as gated_normalization
 from tests import checks
-from tests.checks import concatenated, family
+from tests.checks import concatenated, family, grown, halved
 from tests.kmerge.merging.test_merging import assert_same_architecture, harden
-from tests.models import Entry, example_inputs, randomize
+from tests.models import JIT, Entry, every, example_inputs, randomize
 
 # Apart from ZOO: with open gates these are not the mean of their parents, and `merge` warns of that.
 NORMALIZED: dict[str, Entry] = {}
@@ -93,11 +94,9 @@ def over_space_and_channels():
     return keras.Model(x, layers.Dense(3)(layers.Flatten()(h)))
 
 
-every_model = pytest.mark.parametrize("entry", NORMALIZED.values(), ids=NORMALIZED)
+every_model = every(NORMALIZED)
 # The others normalize a model's own channels too, of which there is one copy.
-free = pytest.mark.parametrize(
-    "entry", [e for e in NORMALIZED.values() if not e.leaves_others], ids=lambda entry: entry.name
-)
+free = every(NORMALIZED, [name for name, entry in NORMALIZED.items() if not entry.leaves_others])
 
 
 def merged(entry: Entry, **options) -> keras.Model:
@@ -105,33 +104,44 @@ def merged(entry: Entry, **options) -> keras.Model:
         return kmerge.merge(*family(entry), **options)
 
 
-@pytest.mark.parametrize("k", [2, 3])
 @every_model
-def test_concatenate_is_the_mean_of_the_logits(entry, k):
-    checks.check_concatenate(entry, family(entry, k), concatenated(entry, k))
+def test_concatenate_is_the_mean_of_the_logits(entry):
+    checks.check_concatenate(entry, family(entry), concatenated(entry))
 
 
-@pytest.mark.parametrize(("k", "which"), [(2, 0), (3, 1)])
 @every_model
-def test_selecting_one_parent_gives_that_parent(entry, k, which):
-    checks.check_select_parent(entry, family(entry, k), concatenated(entry, k), which)
+def test_selecting_one_parent_gives_that_parent(entry):
+    checks.check_select_parent(entry, family(entry), concatenated(entry), 1)
+
+
+@every(NORMALIZED, ["plain", "shared_and_nested", "over_space_and_channels"])
+def test_three_concatenate_and_give_one_back(entry):
+    checks.check_concatenate(entry, family(entry, 3), concatenated(entry, 3))
+    checks.check_select_parent(entry, family(entry, 3), concatenated(entry, 3), 1)
 
 
 @every_model
 def test_one_source_permutes_selects_and_grows(entry):
-    (first, *_) = family(entry)
-    checks.check_permute(first)
-    checks.check_select_everything(first)
-    checks.check_grow(first)
-    checks.check_select_commutes(first, 0.5)
+    assert halved(entry) is not grown(entry)
+    checks.check_select_everything(family(entry)[0])
+
+
+@functools.cache
+def moved(entry: Entry) -> keras.Model:
+    """The concatenated networks by `check_permute`."""
+    return checks.check_permute(concatenated(entry), seed=1)
+
+
+@functools.cache
+def half_of(entry: Entry) -> keras.Model:
+    """The first half of the units of `moved`, sources mixed."""
+    return kmerge.select(moved(entry), {name: size // 2 for name, size in checks.selectable(moved(entry)).items()})
 
 
 @every_model
 def test_several_sources_permute_select_and_concatenate_again(entry):
     """A second walk finds the same spaces, whether sources stand in a row or mixed, with as many of each or not."""
-    big, inputs = concatenated(entry), example_inputs(concatenated(entry))
-    moved = checks.check_permute(big, seed=1)
-    half = kmerge.select(moved, {name: size // 2 for name, size in checks.selectable(moved).items()})
+    big, half, inputs = concatenated(entry), half_of(entry), example_inputs(concatenated(entry))
     checks.assert_spaces(half, checks.selectable(family(entry)[0]))
     checks.assert_same_interface(half, big)
     mixed = kmerge.permute(half, checks.random_orders(half, 2))
@@ -158,11 +168,18 @@ def test_select_normalizes_over_what_is_left(sources):
     checks.assert_close(checks.outputs(smaller, [x]), [expected], 1e-5)
 
 
-@free
-def test_hard_gates_compress_exactly(entry):
+@functools.cache
+def compressed(entry: Entry) -> tuple[keras.Model, keras.Model]:
+    """The family merged with hard gates, and what is left of it."""
     big = merged(entry)
     harden(big)
-    small, inputs = checks.check_arguments_unchanged([big], kmerge.compress), example_inputs(big)
+    return big, checks.check_arguments_unchanged([big], kmerge.compress)
+
+
+@free
+def test_hard_gates_compress_exactly(entry):
+    big, small = compressed(entry)
+    inputs = example_inputs(big)
     checks.assert_close(checks.logits(small, inputs, entry.final), checks.logits(big, inputs, entry.final), 1e-5)
     assert_same_architecture(small, family(entry)[0])
 
@@ -235,7 +252,8 @@ def test_a_big_student_trains_until_its_cut_is_exact():
     """With the default pressure the gates end at 0 and 1, so that `compress` changes nothing and does not warn."""
     entry = NORMALIZED["residual_stream_of_unknown_length"]
     big = merged(entry)
-    big.compile(kmerge.gate_optimizer(keras.optimizers.Adam(1e-3)), "sparse_categorical_crossentropy")
+    optimizer = kmerge.gate_optimizer(keras.optimizers.Adam(1e-3))
+    big.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=JIT)
     (x,) = example_inputs(big, batch=32)
     big.fit(x, np.arange(32) % 3, batch_size=16, epochs=4, verbose=0, callbacks=[kmerge.GatePressure()])
     with warnings.catch_warnings():
@@ -263,16 +281,9 @@ def test_mixed_precision():
 def test_every_rewritten_model_loads_without_kmerge(tmp_path):
     saved = {}
     for entry in NORMALIZED.values():
-        first = family(entry)[0]
-        sizes = checks.selectable(first)
-        saved[f"{entry.name}-concatenate"] = big = concatenated(entry)
-        saved[f"{entry.name}-permute"] = kmerge.permute(big, checks.random_orders(big, 3))
-        saved[f"{entry.name}-select"] = kmerge.select(big, {name: size + 1 for name, size in sizes.items()})
-        saved[f"{entry.name}-grow"] = kmerge.grow(first, dict.fromkeys(sizes, 1), scale=0.5, seed=4)
+        saved |= {f"{entry.name}-{made.__name__}": made(entry) for made in (concatenated, moved, half_of, grown)}
         if not entry.leaves_others:
-            saved[f"{entry.name}-compress"] = compressed = merged(entry)
-            harden(compressed)
-            saved[f"{entry.name}-compress"] = kmerge.compress(compressed)
+            saved[f"{entry.name}-compressed"] = compressed(entry)[1]
     checks.check_saves(saved, tmp_path)
 
 
@@ -288,8 +299,7 @@ kmerge.compress(gated).save(sys.argv[3])
 def test_loaded_models_can_be_rewritten_and_compressed_in_another_process(tmp_path):
     """Where automatic names start anew: those of a loaded model's layers and operations may come again."""
     entry = NORMALIZED["convnext"]
-    big, gated = concatenated(entry), merged(entry)
-    harden(gated)
+    big, (gated, expected) = concatenated(entry), compressed(entry)
     paths = [str(tmp_path / f"{name}.keras") for name in ("big", "moved", "gated")]
     for path, item in zip(paths, (big, big, gated), strict=True):
         item.save(path)
@@ -298,7 +308,7 @@ def test_loaded_models_can_be_rewritten_and_compressed_in_another_process(tmp_pa
     inputs = example_inputs(big)
     moved, small = (keras.models.load_model(path) for path in paths[1:])
     checks.assert_close(checks.outputs(moved, inputs), checks.outputs(big, inputs), 1e-5)
-    checks.assert_same_weights(small, kmerge.compress(gated))
+    checks.assert_same_weights(small, expected)
 
 
 def test_what_is_not_normalized_over_channels_is_refused():

@@ -1,5 +1,6 @@
 """Layers that run as they are: once for each model in `concatenate`, on channels that stay."""
 
+import functools
 
 import keras
 import numpy as np
@@ -8,8 +9,8 @@ from keras import layers, ops
 
 import kmerge
 from tests import checks
-from tests.checks import concatenated, family, parent
-from tests.models import Entry, example_inputs, randomize
+from tests.checks import concatenated, family, grown, halved, parent
+from tests.models import Entry, every, example_inputs, randomize
 
 OPAQUE: dict[str, Entry] = {}
 
@@ -75,23 +76,31 @@ def recurrent_output():
     return keras.Model(x, layers.LSTM(2)(layers.Dense(4, activation="relu")(x)))
 
 
-every_model = pytest.mark.parametrize("entry", OPAQUE.values(), ids=OPAQUE)
+every_model = every(OPAQUE)
 
 
-@pytest.mark.parametrize("k", [2, 3])
 @every_model
-def test_concatenate_is_the_mean_of_the_logits(entry, k):
-    checks.check_concatenate(entry, family(entry, k), concatenated(entry, k))
+def test_concatenate_is_the_mean_of_the_logits(entry):
+    checks.check_concatenate(entry, family(entry), concatenated(entry))
+
+
+@every(OPAQUE, ["recurrent_stack", "shared_in_a_nested_model"])
+def test_concatenate_three(entry):
+    checks.check_concatenate(entry, family(entry, 3), concatenated(entry, 3))
+
+
+@functools.cache
+def moved(entry):
+    """The concatenated networks by `check_permute`."""
+    return checks.check_permute(concatenated(entry))
 
 
 @every_model
 def test_other_spaces_permute_select_and_grow(entry):
-    (first, *_) = family(entry)
-    for network in (first, concatenated(entry)):
-        checks.check_permute(network)
-        checks.check_select_everything(network)
-        checks.check_select_commutes(network, 0.5)
-        checks.check_grow(network)
+    assert halved(entry) is not grown(entry)
+    big = concatenated(entry)
+    checks.check_select_commutes(big, moved(entry), 0.5)
+    checks.check_grow(big)
 
 
 @every_model
@@ -134,13 +143,9 @@ def test_merging_around_a_common_one_works():
 
 
 def test_every_rewritten_model_loads_without_kmerge(tmp_path):
-    saved = {}
-    for entry in OPAQUE.values():
-        big = concatenated(entry)
-        saved[f"{entry.name}-concatenate"] = big
-        saved[f"{entry.name}-permute"] = kmerge.permute(big, checks.random_orders(big, 3))
-        halves = {name: (size + 1) // 2 for name, size in checks.selectable(big).items()}
-        saved[f"{entry.name}-select"] = kmerge.select(big, halves)
+    saved = {f"{entry.name}-concatenate": concatenated(entry) for entry in OPAQUE.values()}
+    saved |= {f"{entry.name}-permute": moved(entry) for entry in OPAQUE.values()}
+    saved |= {f"{entry.name}-select": halved(entry) for entry in OPAQUE.values()}
     checks.check_saves(saved, tmp_path)
 
 

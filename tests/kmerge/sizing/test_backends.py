@@ -2,9 +2,12 @@
 
 import keras
 import numpy as np
+import pytest
 
 import kmerge
 from tests.kmerge.sizing.cases import plain_net, residual_net, sizer_of, task
+
+pytestmark = pytest.mark.both_backends
 
 
 def test_sizes_change_under_one_program():

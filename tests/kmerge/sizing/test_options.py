@@ -43,6 +43,7 @@ def test_what_is_shrunk_is_the_least_of_penalty_and_distance(regularizer):
             assert cost(shrunk) <= cost(other) + 1e-5
 
 
+@pytest.mark.both_backends
 @pytest.mark.parametrize("penalty", ["weighted_l1", "l21"])
 def test_a_proximal_step_follows_each_step_of_the_optimizer(penalty):
     model, rate, alpha, steps = randomized(plain_net(dropout=0.0)), 0.05, 0.2, 3
@@ -66,6 +67,7 @@ def test_a_proximal_step_follows_each_step_of_the_optimizer(penalty):
     assert_close(weights_of(sizer.model), weights_of(model), 1e-5)
 
 
+@pytest.mark.both_backends
 def test_with_proximal_steps_units_that_are_zero_go_whatever_the_threshold_is():
     found, model = [], plain_net()
     for threshold in (1e-6, 1e-1):
@@ -77,6 +79,7 @@ def test_with_proximal_steps_units_that_are_zero_go_whatever_the_threshold_is():
     assert_same(weights_of(low.model), weights_of(high.model))
 
 
+@pytest.mark.both_backends
 def test_proximal_steps_under_one_program_with_adam_that_keeps_its_state():
     sizer = fitted(sizer_of(plain_net(), **{**FAST, "proximal": True}), static=1)
     assert sizer.exact == [] and sizer.compiles == 2, "a dynamic program and a static one"
@@ -88,6 +91,7 @@ def test_proximal_steps_under_one_program_with_adam_that_keeps_its_state():
     assert any(np.any(slots[1]) for slots in sizer._state.weights.arrays.values() if len(slots) > 1)
 
 
+@pytest.mark.both_backends
 def test_proximal_steps_behind_a_normalization_shrink_gamma_and_beta():
     model = randomized(residual_net())
     sizer = fitted(
@@ -108,6 +112,7 @@ def test_layers_that_do_not_train_do_not_shrink():
         assert all(np.array_equal(a, b) == (name == "conv") for a, b in zip(before, after, strict=True))
 
 
+@pytest.mark.both_backends
 def test_proximal_steps_with_a_scaled_loss_and_collected_gradients():
     before = keras.mixed_precision.dtype_policy()
     for policy, collected, expected in (("mixed_float16", None, "LossScaleOptimizer"), ("float32", 2, "Adam")):
@@ -123,6 +128,7 @@ def test_proximal_steps_with_a_scaled_loss_and_collected_gradients():
         assert type(model.optimizer).__name__ == expected
 
 
+@pytest.mark.both_backends
 def test_penalties_without_a_proximal_step_are_refused():
     with pytest.raises(kmerge.InvalidArgumentError, match="False with LInf1.*received True. Take weighted_l1"):
         kmerge.AutoSizer(plain_net(), penalty="linf1", proximal=True)
@@ -211,6 +217,7 @@ def test_normalized_by_fan_in_a_unit_pays_for_the_mean_of_its_weights():
         WeightedL1(0.1, normalize="fan_out")
 
 
+@pytest.mark.both_backends
 @pytest.mark.parametrize(
     "net, fan_in",
     [

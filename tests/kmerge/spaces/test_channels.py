@@ -9,7 +9,7 @@ from keras import layers, ops
 
 import kmerge
 from kmerge.rules.rule import channel
-from tests.checks import selectable
+from tests.checks import parent, selectable
 from tests.models import ZOO
 
 
@@ -175,7 +175,7 @@ def test_what_reaches_an_input_or_an_output_is_fixed():
 @pytest.mark.parametrize("entry", ZOO.values(), ids=ZOO)
 def test_every_hidden_kernel_can_be_cut(entry):
     """Each model of the zoo has something to select, each space is owned, and a second look finds the same."""
-    model = entry(0)
+    model = parent(entry, 0)
     spaces = kmerge.channel_spaces(model)
     assert selectable(model)
     for name, space in spaces.items():
@@ -188,7 +188,7 @@ def test_every_hidden_kernel_can_be_cut(entry):
 @pytest.mark.parametrize("entry", ZOO.values(), ids=ZOO)
 def test_names_survive_a_reload(entry):
     """Plans are keyed by name, so a model that comes from a file must have the spaces of the one that was saved."""
-    model = entry(0)
+    model = parent(entry, 0)
     reloaded = type(model).from_config(model.get_config())
     assert str(kmerge.channel_spaces(reloaded)) == str(kmerge.channel_spaces(model))
 

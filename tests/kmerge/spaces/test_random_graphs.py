@@ -1,5 +1,7 @@
 """The identities of surgery on random graphs: residual, concatenated, sliced, gated, shared, grouped, normalized."""
 
+import os
+
 import keras
 import numpy as np
 from hypothesis import HealthCheck, Phase, assume, given, settings
@@ -10,8 +12,10 @@ import kmerge
 from tests import checks
 from tests.models import Entry, randomize
 
-# An example takes a second, so that shrinking a failure would take minutes; recipes are short enough to read.
-few = settings(max_examples=20, phases=[Phase.explicit, Phase.generate], suppress_health_check=[HealthCheck.too_slow])
+# An example takes a second, so that shrinking a failure would take minutes; recipes are short enough to read. With
+# KMERGE_TESTS_EXAMPLES=40 five times as many are tried, for a run at night.
+EXAMPLES = int(os.environ.get("KMERGE_TESTS_EXAMPLES", "8"))
+few = settings(max_examples=EXAMPLES, phases=[Phase.explicit, Phase.generate], suppress_health_check=[HealthCheck.too_slow])
 
 COMMON = ["mix", "relu", "normalize", "add", "concatenate", "half", "scale", "gate", "linear_unit", "shared"]
 MAPS = [*COMMON, "depthwise", "separable", "grouped", "pool", "turn", "squeeze"]

@@ -1,5 +1,6 @@
 """concatenate, select, permute and grow on every model of the zoo."""
 
+import itertools
 
 import keras
 import numpy as np
@@ -8,80 +9,89 @@ from keras import layers
 
 import kmerge
 from tests import checks
-from tests.checks import concatenated, family, parent
-from tests.models import ZOO, example_inputs, randomize
+from tests.checks import concatenated, family, grown, halved, parent, permuted
+from tests.models import KINDS, ZOO, every, example_inputs, randomize
 
-every_model = pytest.mark.parametrize("entry", ZOO.values(), ids=ZOO)
+every_model, every_kind = every(ZOO), every(ZOO, KINDS)
 
 # Models whose selectable spaces are all read by plain Dense and Conv layers, one space each.
 PLAIN = ["mlp", "lenet", "resnet20", "resnet18", "vgg11", "vgg11_bn", "sequential", "sigmoid_output"]
 
 
-@pytest.mark.parametrize("k", [2, 4])
 @every_model
-def test_concatenate_is_the_mean_of_the_logits(entry, k):
-    checks.check_concatenate(entry, family(entry, k), concatenated(entry, k))
+def test_concatenate_is_the_mean_of_the_logits(entry):
+    checks.check_concatenate(entry, family(entry), concatenated(entry))
 
 
-@pytest.mark.parametrize("name", ["mlp", "lenet", "siamese", "relu_of_an_output", "residual_on_the_input"])
-def test_concatenate_three(name):
-    entry = ZOO[name]
+@every_kind
+def test_concatenate_three(entry):
     checks.check_concatenate(entry, family(entry, 3), concatenated(entry, 3))
 
 
-@pytest.mark.parametrize(("k", "which"), [(2, 0), (3, 1)])
+@every(ZOO, ["mlp", "resnet20", "grouped_convolution", "siamese", "operators_1d"])
+def test_concatenate_four(entry):
+    checks.check_concatenate(entry, family(entry, 4), concatenated(entry, 4))
+
+
 @every_model
-def test_selecting_one_parent_gives_that_parent(entry, k, which):
-    checks.check_select_parent(entry, family(entry, k), concatenated(entry, k), which)
+def test_selecting_one_parent_gives_that_parent(entry):
+    checks.check_select_parent(entry, family(entry), concatenated(entry), 1)
+
+
+@every_kind
+def test_selecting_one_of_three_parents_gives_that_parent(entry):
+    checks.check_select_parent(entry, family(entry, 3), concatenated(entry, 3), 1)
 
 
 @every_model
 def test_permute_and_back(entry):
-    checks.check_permute(parent(entry, 0))
+    assert permuted(entry) is not parent(entry, 0)
 
 
-@every_model
+@every(ZOO, ["mlp", *KINDS])
 def test_select_everything_is_the_identity(entry):
     checks.check_select_everything(parent(entry, 0))
 
 
-@pytest.mark.parametrize("share", [0.5, 0.0])
+@every(ZOO, PLAIN)
+def test_selecting_without_a_plan_is_the_identity(entry):
+    checks.assert_same_weights(kmerge.select(parent(entry, 0), {}), parent(entry, 0))
+
+
 @every_model
-def test_select_commutes_with_permute(entry, share):
-    checks.check_select_commutes(parent(entry, 0), share)
+def test_select_commutes_with_permute(entry):
+    assert halved(entry) is not parent(entry, 0)
+
+
+@every_kind
+def test_selecting_one_unit_of_each_space_commutes_with_permute(entry):
+    checks.check_select_commutes(parent(entry, 0), permuted(entry), 0.0)
 
 
 @every_model
 def test_grown_zero_units_change_nothing(entry):
-    checks.check_grow(parent(entry, 0))
+    assert grown(entry) is not parent(entry, 0)
 
 
 @every_model
 def test_a_concatenated_model_can_be_rewritten_again(entry):
-    big = concatenated(entry, 2)
-    orders, inputs = checks.random_orders(big, 1), example_inputs(big)
-    moved = kmerge.permute(big, orders)
+    """That units can be selected from it `test_selecting_one_parent_gives_that_parent` shows."""
+    big = concatenated(entry)
+    inputs, moved = example_inputs(big), kmerge.permute(big, checks.random_orders(big, 1))
     checks.assert_spaces(moved, checks.selectable(big))
     checks.assert_close(checks.outputs(moved, inputs), checks.outputs(big, inputs), 1e-5)
-    half = kmerge.select(moved, {name: len(order) // 2 for name, order in orders.items()})
-    checks.assert_spaces(half, checks.selectable(parent(entry, 0)))
-    checks.assert_same_interface(half, big)
 
 
-@pytest.mark.parametrize("name", PLAIN)
-def test_a_unit_that_nobody_reads_can_go(name):
-    checks.check_zero_unit(ZOO[name](7))
+@every(ZOO, PLAIN)
+def test_a_unit_that_nobody_reads_can_go(entry):
+    checks.check_zero_unit(entry(7))
 
 
 def test_every_rewritten_model_loads_without_kmerge(tmp_path):
-    models = {}
-    for entry in ZOO.values():
-        model, big = parent(entry, 0), concatenated(entry, 2)
-        sizes = checks.selectable(model)
-        models[f"{entry.name}-concatenate"] = big
-        models[f"{entry.name}-select"] = kmerge.select(model, {name: (size + 1) // 2 for name, size in sizes.items()})
-        models[f"{entry.name}-permute"] = kmerge.permute(model, checks.random_orders(model, 3))
-        models[f"{entry.name}-grow"] = kmerge.grow(model, dict.fromkeys(sizes, 1), scale=0.5, seed=4)
+    """Each concatenated network, and of each kind in turns what else becomes of it: the network at other widths."""
+    models = {f"{entry.name}-concatenated": concatenated(entry) for entry in ZOO.values()}
+    for name, made in zip(KINDS, itertools.cycle([halved, permuted, grown]), strict=False):
+        models[f"{name}-{made.__name__}"] = made(ZOO[name])
     checks.check_saves(models, tmp_path)
 
 

@@ -10,6 +10,7 @@ from kmerge.training.fitting import ModelFitWarning, fit
 from kmerge.training.loop import DeviceMemoryError
 from tests.kmerge.training.cases import (
     CLASSES,
+    WHOLE,
     EveryBatch,
     assert_same,
     assert_same_history,
@@ -51,7 +52,7 @@ def test_a_callback_for_batches_gets_them_and_the_result_is_the_same():
     [
         (dense, dict(run_eagerly=True), {}, "run_eagerly=True"),
         (dense, {}, dict(class_weight={0: 1.0}), "the argument class_weight"),
-        (dense, {}, dict(sample_weight=np.ones(90)), "the argument sample_weight"),
+        (dense, {}, dict(sample_weight=np.ones(WHOLE)), "the argument sample_weight"),
         (lambda: OwnStep([layers.Dense(1)]), {}, {}, "OwnStep has a train_step of its own"),
     ],
 )
@@ -102,7 +103,7 @@ def unknown_label():
 @pytest.mark.parametrize(
     ("build", "data", "arguments", "message"),
     [
-        (dense, lambda: (regression()[0], regression(80)[1]), {}, r"same number of examples.*90.*80"),
+        (dense, lambda: (regression()[0], regression(80)[1]), {}, r"same number of examples.*96.*80"),
         (dense, with_nan, {}, r"x of the training data holds 1 NaN, the first at index \[7, 2\]"),
         (dense, regression, dict(validation_data=with_nan()), "x of the validation data holds 1 NaN"),
         (convolutional, unknown_label, {}, "2 labels that output .* does not know, the first is 5: it has 5 classes"),

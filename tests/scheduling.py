@@ -1,0 +1,85 @@
+"""How tests are shared out among processes: by units that share what they build, the longest first."""
+
+# The tests of files of one name read the same networks, built once in a process: those of `tests.models.ZOO` and what the
+# verbs make of them, and those of `tests.kmerge.rules.attention_cases`.
+SHARED = {
+    "tests/kmerge/surgery/test_verbs.py": "zoo",
+    "tests/kmerge/merging/test_merging.py": "zoo",
+    "tests/kmerge/merging/test_widths.py": "zoo",
+    "tests/kmerge/pruning/test_importance.py": "zoo",
+    "tests/kmerge/pruning/test_selection.py": "zoo",
+    "tests/kmerge/spaces/test_channels.py": "zoo",
+    "tests/kmerge/drawing/test_plotting.py": "zoo",
+    "tests/kmerge/rules/test_attention.py": "attention",
+    "tests/kmerge/rules/test_heads.py": "attention",
+}
+
+# The units that take longest, in falling order.
+LONGEST = [
+    "zoo",
+    "tests/benchmarks/strategies/test_contract.py",
+    "tests/benchmarks/studies/test_zoo.py",
+    "attention",
+    "tests/benchmarks/test_run.py",
+    "tests/kmerge/training/test_fitting.py",
+    "tests/benchmarks/strategies/test_strategies.py",
+    "tests/kmerge/sizing/test_sizer.py",
+    "tests/benchmarks/runs/test_executors.py",
+    "tests/benchmarks/test_tune.py",
+    "tests/baselines/fusion/test_model_fusion.py",
+    "tests/baselines/fusion/test_alignment.py",
+    "tests/kmerge/gates/test_pressure.py",
+    "tests/test_docs.py",
+    "tests/benchmarks/runs/test_together.py",
+    "tests/benchmarks/runs/test_ray.py",
+    "tests/benchmarks/runs/test_checkpoints.py",
+    "tests/baselines/distillation/test_distillation.py",
+    "tests/benchmarks/runs/test_devices.py",
+    "tests/kmerge/gates/test_application.py",
+    "tests/kmerge/training/test_fit_many.py",
+    "tests/kmerge/rules/test_normalization.py",
+    "tests/benchmarks/studies/test_curves.py",
+    "tests/baselines/pruning/test_channel_pruning.py",
+    "tests/benchmarks/data/test_datasets.py",
+    "tests/kmerge/rules/test_opaque.py",
+    "tests/baselines/fusion/test_graph_matching.py",
+    "tests/benchmarks/suites/test_suite_teachers.py",
+    "tests/benchmarks/runs/test_reliability.py",
+    "tests/kmerge/surgery/test_export.py",
+    "tests/baselines/pruning/test_weight_pruning.py",
+    "tests/test_readme.py",
+    "tests/benchmarks/strategies/test_gate_ablations.py",
+    "tests/kmerge/sizing/test_options.py",
+    "tests/baselines/merging/test_aligned_merging.py",
+    "tests/benchmarks/suites/test_suites.py",
+    "tests/benchmarks/data/test_photographs.py",
+    "tests/kmerge/training/test_recalibration.py",
+    "tests/kmerge/training/test_limits.py",
+    "tests/kmerge/spaces/test_random_graphs.py",
+    "tests/test_guide_on_strategies.py",
+    "tests/benchmarks/studies/test_fusion.py",
+]
+
+
+def unit_of(nodeid: str) -> str:
+    """The unit of a test, which one process runs as a whole: its file, or all files that share networks with it."""
+    file = nodeid.partition("::")[0]
+    return SHARED.get(file, file)
+
+
+def place_of(nodeid: str) -> int:
+    """Where the unit of a test stands in the order of the session."""
+    unit = unit_of(nodeid)
+    return LONGEST.index(unit) if unit in LONGEST else len(LONGEST)
+
+
+def by_unit(config, log):
+    """A scheduler of pytest-xdist for whole units, in the order of collection."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByUnit(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return unit_of(nodeid)
+
+    config.option.loadscopereorder = False
+    return ByUnit(config, log)

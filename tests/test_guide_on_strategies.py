@@ -16,8 +16,8 @@ def test_the_guide_adds_a_strategy_and_a_suite(tmp_path):
     (code,) = blocks(guide, "python")
     (line,) = blocks(guide, "text")
     suite, command = blocks(guide, "bash")
-    (tmp_path / "baselines" / "smaller_weights.py").write_text(code.text)
-    strategies = tmp_path / "benchmarks" / "strategies.py"
+    (tmp_path / "baselines" / "single" / "smaller_weights.py").write_text(code.text)
+    strategies = tmp_path / "benchmarks" / "strategies" / "registry.py"
     marker = '        "ensemble": ('
     assert strategies.read_text().count(marker) == 1
     strategies.write_text(strategies.read_text().replace(marker, line.text + marker))

@@ -6,6 +6,7 @@ import numpy as np
 import kmerge
 from baselines.protocol.outcomes import training_flops
 from baselines.protocol.task import Task
+from kmerge.checks import one_of
 from kmerge.pruning import METHODS
 from kmerge.seeds import rng_of
 
@@ -23,9 +24,7 @@ def check_importance(model: keras.Model, importance: str) -> None:
     Raises:
         InvalidArgumentError: if there is no such importance, or it has no scores for some of the spaces.
     """
-    known = [method for method in METHODS if method != "gates"]
-    if importance not in known:
-        raise kmerge.InvalidArgumentError(f"Expected importance to be one of {known}. Received: {importance!r}.")
+    one_of("importance", importance, [method for method in METHODS if method != "gates"])
     if importance == "taylor":
         return  # scores every space, but only of a compiled network
     spaces = {space.name for space in kmerge.channel_spaces(model).selectable}

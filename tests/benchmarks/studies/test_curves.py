@@ -118,8 +118,8 @@ drop_factor = 0.1
     "how, status, message",
     [
         (["--suite", "sines"], 2, "received 'sines'. Did you mean sine"),
-        (["--suite", "sine", "--percentages", "50", "100"], 2, "from 0 to below 100. Received: 100"),
-        (["--suite", "sine", "--methods", "all"], 2, "one of .*class_blind.*Received: 'all'"),
+        (["--suite", "sine", "--percentages", "50", "100"], 2, "at least 0 and below 100, received 100"),
+        (["--suite", "sine", "--methods", "all"], 2, "one of .*class_blind.*received 'all'"),
         (["--suite", "sine", "--finetune", "-1"], 2, "--finetune: expected a whole number, received '-1'"),
         (["--suite", "sine", "--untrained", "--finetune", "1"], 2, "leave out --finetune"),
         (["--suite", "sine", "--distilled", "--network", "teacher"], 2, "leave out --untrained and --network teacher"),

@@ -282,7 +282,7 @@ def _executor(options: argparse.Namespace, backend: str) -> Executor:
     if options.executor == "ray":
         return RayTasks(options.address, backend, options.jobs, devices=options.devices, **settings)
     if options.address is not None:
-        raise UsageError("--address: expected --executor ray beside it, received --executor local.")
+        raise UsageError("--address: expected the executor ray, received local. Leave it out, or add --executor ray.")
     jobs = options.jobs or (default_jobs() if options.devices == 1 else 1)
     return LocalProcesses(jobs, worker_environment(backend), **settings)
 

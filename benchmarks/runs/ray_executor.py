@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.checkout import ROOT
-from benchmarks.command_line import UsageError
+from benchmarks.command_line import UsageError, refusal
 from benchmarks.records.store import RunFolder
 from benchmarks.runs.executors import Event, LocalProcesses, default_jobs, fair_share, next_batch, worker_environment
 
@@ -68,7 +68,7 @@ class RayTasks:
         try:
             ray.init(self.address, logging_level=logging.ERROR, log_to_driver=False, runtime_env=environment)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UsageError(f"--address: expected a Ray cluster at {self.address}, received: {error}") from error
+            raise _no_cluster(self.address, error) from error
         self._task = ray.remote(_work_through).options(max_retries=self.settings["retries"], **_share(self._devices))
         return self
 
@@ -150,7 +150,12 @@ def _check_address(address: str | None) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
-        raise UsageError(f"--address: expected a Ray cluster at {address}, received: {error}") from error
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str | None, error: Exception) -> UsageError:
+    do = f"There is no Ray cluster at {address}: {error}"
+    return UsageError("--address: " + refusal("that of a running cluster", address, do))
 
 
 def _share(devices: int) -> dict[str, Any]:

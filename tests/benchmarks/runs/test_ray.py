@@ -70,7 +70,7 @@ def test_a_cluster_that_is_not_there_is_told(tmp_path):
     suite = launches.variant(tmp_path, "sine")
     address = ("--executor", "ray", "--address", "127.0.0.1:1")
     status, _, err = launches.launch(*_arguments(tmp_path, "out", suite), *address)
-    assert status == run.USAGE and "expected a Ray cluster at 127.0.0.1:1" in err and "Traceback" not in err
+    assert status == run.USAGE and "There is no Ray cluster at 127.0.0.1:1" in err and "Traceback" not in err
 
 
 def test_an_address_needs_the_executor(tmp_path):

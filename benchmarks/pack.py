@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.checkout import ROOT, commit
+from benchmarks.command_line import DATA_MISSING, DONE, FAILED, USAGE, command_parser, ended, refusal
 
 _SOURCE = ("kmerge", "baselines", "benchmarks", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 _CHUNK = 1 << 20
@@ -54,35 +55,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     if (options.suite is None) == (options.unpack is None):
-        parser.error("name a suite to pack (--suite NAME --out FOLDER) or a folder to unpack (--unpack FOLDER)")
+        parser.error("expected a suite to pack (--suite NAME --out FOLDER) or a folder to unpack (--unpack FOLDER)")
     if options.suite is not None and options.out is None:
-        parser.error("--out FOLDER says where to")
+        parser.error("expected --out FOLDER, where to pack, received no --out")
     try:
         if options.unpack is not None:
             return _unpack(options.unpack, options.cache_dir)
         return _pack(options)
     except PackError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
+        return ended(parser, error, FAILED)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.pack",
-        description="Pack what a machine without a network needs, and unpack it there.",
-    )
-    parser.add_argument("--suite", metavar="NAME", help="the suite whose data is packed")
-    parser.add_argument("--out", metavar="FOLDER", type=Path, help="where to; made if needed")
+    parser = command_parser(__file__, __doc__, "--suite", "--out", "--data-dir", "--cache-dir", out=None)
     parser.add_argument(
         "--part-size", metavar="N", type=size_of, default=None, help="largest file, as 60M (default: any)"
-    )
-    parser.add_argument("--data-dir", metavar="D", type=Path, help="folder of tensorflow-datasets (default: its own)")
-    parser.add_argument(
-        "--cache-dir",
-        metavar="D",
-        type=Path,
-        default=Path("~/.cache/kmerge").expanduser(),
-        help="folder of decoded data, to pack from or to unpack into (default: ~/.cache/kmerge)",
     )
     parser.add_argument(
         "--packages",
@@ -109,7 +96,7 @@ def size_of(text: str) -> int:
     """
     found = re.fullmatch(r"([1-9][0-9]*)([KMG]?)", text)
     if not found:
-        raise argparse.ArgumentTypeError(f"expected a size as 60M, got {text!r}")
+        raise argparse.ArgumentTypeError(refusal("a size as 60M", text))
     return int(found[1]) * _UNITS[found[2]]
 
 
@@ -119,13 +106,13 @@ def _pack(options: argparse.Namespace) -> int:
 
     out = options.out
     if out.exists() and any(out.iterdir()):
-        raise PackError(f"{out} is not empty. Delete it, or name another folder.")
+        raise PackError(f"expected an empty folder, received {out}, which is not empty. Delete it, or name another.")
     try:
         suite = load_suite(options.suite)
         suite.prepare(options.data_dir, options.cache_dir)
     except (SuiteError, DataMissingError) as error:
         print(error, file=sys.stderr)
-        return 2 if isinstance(error, SuiteError) else 3
+        return USAGE if isinstance(error, SuiteError) else DATA_MISSING
     out.mkdir(parents=True, exist_ok=True)
     _write_source(out / "source.tar.gz")
     cached = options.cache_dir / suite.dataset
@@ -141,7 +128,7 @@ def _pack(options: argparse.Namespace) -> int:
     print(f"{count + 1} files, {total / 1e6:.1f} MB, in {out}")
     wheels = [Path(file["path"]).name for file in files if file["path"].startswith("wheels/")]
     print("Wheels:", ", ".join(wheels) or "none")
-    return 0
+    return DONE
 
 
 def _write_source(path: Path) -> None:
@@ -239,7 +226,7 @@ def _unpack(folder: Path, cache_dir: Path) -> int:
     wheels = sorted((folder / "wheels").glob("*.whl"))
     if wheels:
         print(f"Install the packages: python -m pip install --no-index --no-deps {folder / 'wheels'}/*.whl")
-    return 0
+    return DONE
 
 
 def _join(folder: Path, file: dict[str, Any]) -> str | None:

@@ -9,7 +9,6 @@ file that needs nothing else. What failed, is missing or cannot be trusted is sa
 Exit status: 0, or 2 for a folder without results or a reference that has none.
 """
 
-import argparse
 import csv
 import itertools
 import re
@@ -17,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.command_line import DONE, command_parser, ended, one_of
 from benchmarks.records.results import Results, ResultsError, Row, read_results
 from benchmarks.records.store import write_atomically, write_csv
 from benchmarks.reports.event_files import write_event_files
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status; see the module.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__.splitlines()[0])
+    parser = command_parser(__file__, __doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="results of a suite, as results/digits")
     parser.add_argument(
         "--reference", metavar="S", help="the one that is compared with the others (default: the suite's first with a result)"
@@ -65,10 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_report(results, suite_order(results.rows), options.reference)
             curves = [f"curves: {write_event_files(results)}"] if options.tensorboard else []
         except (ResultsError, OSError) as error:
-            print(f"{parser.prog}: {error}", file=sys.stderr)
-            return 2
+            return ended(parser, error)
         print(*results.problems, f"{len(results.rows)} runs: {folder / 'report.html'}", *curves, sep="\n")
-    return 0
+    return DONE
 
 
 def suite_order(rows: Sequence[Row]) -> list[str]:
@@ -116,7 +115,7 @@ def published(suite: str) -> tuple:
 def _check_reference(results: Results, reference: str | None) -> None:
     known = sorted({row["strategy"] for row in done(results.rows)})
     if reference is not None and reference not in known:
-        raise ResultsError(f"{results.folder} has no finished run of {reference!r}; there are {', '.join(known)}.")
+        raise ResultsError(f"--reference: {results.folder} has no finished run of it: {one_of(known, reference)}")
 
 
 def _section(rows: Sequence[Row], compared: Sequence[Comparison], figures: dict[str, str]) -> list[str]:

@@ -15,7 +15,6 @@ This module and what it imports do without Keras, so help, lists and plans come 
 import argparse
 import contextlib
 import json
-import math
 import os
 import shlex
 import signal
@@ -26,16 +25,27 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.checkout import commit
+from benchmarks.command_line import (
+    DATA_MISSING,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    USAGE,
+    UsageError,
+    command_parser,
+    ended,
+    positive_number,
+    positive_whole_number,
+    whole_number,
+)
 from benchmarks.data.datasets import IMAGES
 from benchmarks.records.results import ResultsError, read_results, write_tables
 from benchmarks.records.store import RunFolder, is_disk_full
 from benchmarks.report import write_report
 from benchmarks.runs.executors import Executor, LocalProcesses, default_jobs, worker_environment
 from benchmarks.runs.planning import (
-    BACKENDS,
     PRECISIONS,
     STATUSES,
-    UsageError,
     batches,
     listing,
     named_suite,
@@ -45,8 +55,6 @@ from benchmarks.runs.planning import (
 from benchmarks.runs.progress import progress
 from benchmarks.runs.ray_executor import RayTasks
 from benchmarks.suites.suite import PAPER, SUITES, Suite
-
-DONE, FAILED, USAGE, DATA_MISSING, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 class _CutShortError(Exception):
@@ -63,14 +71,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status; see the module.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    options = parsed(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if options.list:
             print(listing())
             return DONE
         if options.suite is None:
-            raise UsageError(f"Name a suite: --suite NAME, one of {', '.join(SUITES)}.")
+            raise UsageError(f"expected --suite NAME, one of {', '.join(SUITES)}, received no --suite.")
         suite = named_suite(options.suite)
         if not options.dry_run:
             _check_tables(options.out / suite.name)
@@ -85,8 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return DONE
         return _launch(suite, runs, options, recorded_command(arguments))
     except UsageError as error:
-        print(f"python -m benchmarks.run: {error}", file=sys.stderr)
-        return USAGE
+        return ended(parser, error)
     except KeyboardInterrupt:
         print("\nInterrupted before a run began.", file=sys.stderr)
         return INTERRUPTED
@@ -101,49 +109,28 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.run",
-        description="Run strategies on a suite under equal budgets; the same command again runs what is missing.",
-        epilog="Exit status: 0 all done, 1 some runs failed, 2 wrong usage, 3 data missing, 130 interrupted.",
-    )
-    parser.add_argument("--suite", metavar="NAME", help="the suite to run; see --list")
+    shared = ("--suite", "--seeds", "--scale", "--examples", "--data-dir", "--cache-dir", "--out", "--jobs", "--backend")
+    statuses = "Exit status: 0 all done, 1 some runs failed, 2 wrong usage, 3 data missing, 130 interrupted."
+    parser = command_parser(__file__, __doc__, *shared, epilog=statuses)
     parser.add_argument(
         "--strategy", metavar="S", nargs="+", action="extend", help="only these strategies (default: the suite's)"
     )
-    parser.add_argument(
-        "--seeds", metavar="N|A-B", help="N: the first N seeds of the suite; A-B: seeds A to B (default: the suite's)"
-    )
-    parser.add_argument("--scale", metavar="F", type=_positive, default=1.0, help="multiply all epochs (default: 1)")
     parser.add_argument(
         "--match",
         choices=("epochs", "compute"),
         default="epochs",
         help="strategies have equal epochs, or as many as make each spend what the suite's first one does (default: epochs)",
     )
-    parser.add_argument("--examples", metavar="N", type=_count, help="use N training examples (default: all)")
-    parser.add_argument("--data-dir", metavar="D", type=Path, help="folder of tensorflow-datasets (default: its own)")
-    parser.add_argument(
-        "--cache-dir",
-        metavar="D",
-        type=Path,
-        default=Path("~/.cache/kmerge").expanduser(),
-        help="folder of decoded data; a machine without TensorFlow can run from it (default: ~/.cache/kmerge)",
-    )
-    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("results"), help="(default: results)")
     parser.add_argument(
         "--stages", metavar="DIR", type=Path, help="folder of networks that runs share (default: in that of the results)"
     )
     parser.add_argument(
-        "--jobs", metavar="N", type=_count, help="runs at a time (default: 1 on a GPU, else one per core, at most 4)"
-    )
-    parser.add_argument(
         "--together",
         metavar="K",
-        type=_count,
+        type=positive_whole_number,
         default=1,
         help="on JAX: train K seeds of a strategy in one program, which keeps a GPU busy (default: 1)",
     )
-    parser.add_argument("--backend", choices=BACKENDS, help="of Keras (default: $KERAS_BACKEND, or tensorflow)")
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
@@ -162,7 +149,11 @@ def _parser() -> argparse.ArgumentParser:
 def _add_launch_options(parser: argparse.ArgumentParser) -> None:
     """The options that say which of the runs are done, where, and when to give up."""
     parser.add_argument(
-        "--devices", metavar="N", type=_count, default=1, help="on JAX: split each batch over N GPUs or TPUs (default: 1)"
+        "--devices",
+        metavar="N",
+        type=positive_whole_number,
+        default=1,
+        help="on JAX: split each batch over N GPUs or TPUs (default: 1)",
     )
     parser.add_argument("--only", choices=STATUSES, help="only runs that stand so")
     parser.add_argument(
@@ -170,12 +161,12 @@ def _add_launch_options(parser: argparse.ArgumentParser) -> None:
         metavar="I/N",
         help="only every N-th seed, from the I-th on: for N machines with one folder of results",
     )
-    parser.add_argument("--max-failures", metavar="N", type=_count, help="stop once so many runs have failed")
-    parser.add_argument("--timeout", metavar="S", type=_positive, help="a run that takes longer, in seconds, fails")
+    parser.add_argument("--max-failures", metavar="N", type=positive_whole_number, help="stop once so many runs have failed")
+    parser.add_argument("--timeout", metavar="S", type=positive_number, help="a run that takes longer, in seconds, fails")
     parser.add_argument(
         "--retries",
         metavar="N",
-        type=_number,
+        type=whole_number,
         default=1,
         help="repeat a run that was killed from outside so often, from its last epoch on (default: 1)",
     )
@@ -183,28 +174,6 @@ def _add_launch_options(parser: argparse.ArgumentParser) -> None:
         "--executor", choices=("local", "ray"), default="local", help="processes on this machine, or a Ray cluster"
     )
     parser.add_argument("--address", metavar="A", help="of the Ray cluster's head (default: a cluster on this machine)")
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (value > 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
-    return value
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if _number(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
-    return int(text)
 
 
 def recorded_command(arguments: Sequence[str]) -> str:
@@ -278,7 +247,7 @@ def _check_tables(folder: Path) -> None:
     """Refuse a folder that holds tables alone, as published results do: they would be replaced by what is run here."""
     if (folder / "runs.csv").exists() and not (folder / "runs").is_dir():
         raise UsageError(
-            f"{folder} has tables but no run folders, from which tables are rebuilt. Choose another --out; "
+            f"expected run folders in {folder}, from which tables are rebuilt, received tables alone. Choose another --out; "
             "`python -m benchmarks.report` makes a report of tables alone."
         )
 
@@ -313,7 +282,7 @@ def _executor(options: argparse.Namespace, backend: str) -> Executor:
     if options.executor == "ray":
         return RayTasks(options.address, backend, options.jobs, devices=options.devices, **settings)
     if options.address is not None:
-        raise UsageError("--address is that of a Ray cluster: add --executor ray.")
+        raise UsageError("--address: expected the executor ray, received local. Leave it out, or add --executor ray.")
     jobs = options.jobs or (default_jobs() if options.devices == 1 else 1)
     return LocalProcesses(jobs, worker_environment(backend), **settings)
 

@@ -29,9 +29,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import run
+from benchmarks.command_line import (
+    DONE,
+    FAILED,
+    UsageError,
+    command_parser,
+    ended,
+    nearest,
+    positive_whole_number,
+    refusal,
+)
 from benchmarks.records.results import HIGHER_IS_BETTER, is_number
 from benchmarks.records.store import hash_of, json_text, write_atomically, write_csv
-from benchmarks.runs.planning import UsageError, named_suite, planned_runs, unknown
+from benchmarks.runs.planning import check_name, named_suite, planned_runs
 from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites.suite import FOLDER, PAPER, SUITES, suite_content
 
@@ -51,45 +61,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status; see the module.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.tune",
-        description=__doc__.splitlines()[0],
-        epilog="Other options, as --scale, --examples, --data-dir or --jobs, are handed to benchmarks.run.",
-    )
-    parser.add_argument("--suite", required=True, metavar="NAME", help="as for benchmarks.run")
-    parser.add_argument("--strategy", required=True, metavar="S", help="the strategy to tune")
-    parser.add_argument("--seeds", default="0-2", metavar="N|A-B", help="of each trial (default: 0-2)")
-    parser.add_argument("--method", choices=("grid", "bayesian"), default="grid", help="(default: grid)")
-    parser.add_argument("--trials", type=int, metavar="N", help="at most so many (default: the whole grid, or 20)")
-    parser.add_argument(
-        "--vary",
-        metavar="KEY=V,V",
-        action="append",
-        default=[],
-        help="values of a key of the suite's file, in place of its own",
-    )
-    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("results"), help="(default: results)")
+    parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     try:
         content, space = _space(options)
         search = _Search(content, options, rest)
         chosen = _tuned(search, space, options)
     except UsageError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return run.USAGE
+        return ended(parser, error)
     except _CutShortError as error:
         return error.args[0]
     print(f"chosen of {len(search.rows)} trials: {json_text(chosen)}; all of them in {search.table}")
-    return run.DONE
+    return DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    handed = "Other options, as --scale, --examples, --data-dir or --jobs, are handed to benchmarks.run."
+    shared = ("--suite", "--seeds", "--out")
+    parser = command_parser(__file__, __doc__, *shared, required=["--suite"], epilog=handed, seeds="0-2")
+    parser.add_argument("--strategy", required=True, metavar="S", help="the strategy to tune")
+    parser.add_argument("--method", choices=("grid", "bayesian"), default="grid", help="(default: grid)")
+    parser.add_argument(
+        "--trials", type=positive_whole_number, metavar="N", help="at most so many (default: the whole grid, or 20)"
+    )
+    parser.add_argument(
+        "--vary", metavar="KEY=V,V", action="append", default=[], help="values of a key of the suite's file, not its own"
+    )
+    return parser
 
 
 def _space(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     """The content of the suite's file, and what is to be varied by key."""
     suite = named_suite(options.suite)
-    if options.strategy not in list(STRATEGIES):
-        raise unknown("strategy", options.strategy, STRATEGIES)
+    check_name("--strategy", options.strategy, STRATEGIES)
     if options.suite.endswith(PAPER):
-        raise UsageError(f"{options.suite} chooses on test data, so there is nothing to tune. Leave out {PAPER}.")
+        do = f"That one chooses on test data; leave out {PAPER}."
+        raise UsageError("--suite: " + refusal("a suite that chooses on validation data", options.suite, do))
     path = FOLDER / f"{options.suite}.toml" if options.suite in SUITES else Path(options.suite)
     content = suite_content(path)
     space = dict(suite.tuning.get(options.strategy, {}))
@@ -98,9 +105,10 @@ def _space(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]
         try:
             space[key] = tomllib.loads(f"values = [{values}]")["values"]
         except tomllib.TOMLDecodeError as error:
-            raise UsageError(f"--vary is KEY=V,V with values as in TOML. Got: {text!r}") from error
+            raise UsageError("--vary: " + refusal("KEY=V,V with values as in TOML", text)) from error
     if not space:
-        raise UsageError(f"Suite {suite.name} declares no [tuning.{options.strategy}]: say what to vary by --vary.")
+        expected = f"expected [tuning.{options.strategy}] in the suite's file, or --vary, received neither"
+        raise UsageError(f"suite {suite.name}: {expected}. Say what to vary by --vary.")
     for key, values in space.items():
         _check_values(content, key, values, options.method)
     return content, space
@@ -111,13 +119,11 @@ def _check_values(content: Mapping, key: str, values: Any, method: str) -> None:
     if isinstance(values, Mapping):
         low, high = values.get("min"), values.get("max")
         if not (is_number(low) and is_number(high) and 0 < low < high):
-            raise UsageError(f"{key}: a range needs 0 < min < max. Got: {values!r}")
+            raise UsageError(f"{key}: {refusal('a range with 0 < min < max', values)}")
         if method == "grid":
-            raise UsageError(
-                f"{key}: a grid needs a list of values. Got the range {values!r}; or use --method bayesian."
-            )
+            raise UsageError(f"{key}: {refusal('a list of values for a grid', values, 'Or use --method bayesian.')}")
     elif not isinstance(values, list) or {type(value) for value in values} not in ({int}, {float}, {str}, {bool}):
-        raise UsageError(f"{key}: expected a list of values of one type, or a range {{ min, max }}. Got: {values!r}")
+        raise UsageError(f"{key}: {refusal('a list of values of one type, or a range { min, max }', values)}")
 
 
 def _place(content: Mapping, key: str) -> tuple[dict, str]:
@@ -127,8 +133,19 @@ def _place(content: Mapping, key: str) -> tuple[dict, str]:
     for name in path:
         table = table.get(name) if isinstance(table, dict) else None
     if not isinstance(table, dict) or last not in table:
-        raise UsageError(f"The suite has no {key!r}; keys are written with dots, as phases.teacher.learning_rate.")
+        known = _dotted_keys(content)
+        do = "Keys are written with dots, as phases.teacher.learning_rate."
+        raise UsageError("--vary: " + refusal("a key of the suite's file", key, f"{nearest(key, known)} {do}".strip()))
     return table, last
+
+
+def _dotted_keys(content: Mapping, start: str = "") -> list[str]:
+    """The keys of all values, also of those in tables."""
+    return [
+        name
+        for key, value in content.items()
+        for name in (_dotted_keys(value, f"{start}{key}.") if isinstance(value, Mapping) else [start + key])
+    ]
 
 
 class _Search:
@@ -159,7 +176,7 @@ class _Search:
         arguments = ["--suite", str(path), *self.rest]
         with contextlib.redirect_stdout(io.StringIO()) as said:
             status = run.main(arguments)
-        if status not in (run.DONE, run.FAILED):
+        if status not in (DONE, FAILED):
             print(said.getvalue())
             raise _CutShortError(status)
         rows = [folder.row() for folder in planned_runs(named_suite(str(path)), run.parsed(arguments))]
@@ -178,7 +195,7 @@ class _Search:
         write_csv(self.table, tuple(self.rows[0]), self.rows)
         if best is None:
             print(f"Every trial has a run that failed; see {self.folder}.", file=sys.stderr)
-            raise _CutShortError(run.FAILED)
+            raise _CutShortError(FAILED)
         return {key: value for key, value in best.items() if key not in (*COSTS, "runs", "done", "chosen")}
 
 

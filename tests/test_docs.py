@@ -77,3 +77,15 @@ def test_every_public_name_and_every_link_in_a_guide_exists(path):
     assert set(re.findall(r"\bkmerge\.([A-Za-z_]\w*)", text)) <= {*kmerge.__all__, "errors"}
     links = re.findall(r"\]\(([^)#:]+)\)", text)
     assert not [link for link in links if not (path.parent / link).exists()]
+
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "baselines" / "README.md", *GUIDES]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=[str(path.relative_to(ROOT)) for path in DOCUMENTS])
+def test_files_that_a_document_names_exist(document):
+    quoted = re.findall(r"`([\w./-]+)`", document.read_text(encoding="utf-8"))
+    named = {path for path in quoted if "/" in path or path.endswith(".py")}
+    # What commands write is not there.
+    named = {path for path in named if not path.startswith("results/") or path.startswith("results/published")}
+    assert sorted(path for path in named if not (ROOT / path).exists()) == []

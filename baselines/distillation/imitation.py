@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kmerge.checks import number
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError
 from kmerge.graph import Graph
 
@@ -212,15 +213,10 @@ def _refuse_activation(student: keras.Model) -> None:
 
 def _check_settings(teachers, label_weight, temperature, feature_weight) -> None:
     if not teachers:
-        raise InvalidArgumentError("Expected at least one teacher. Received: none.")
-    if not 0 <= label_weight < 1:
-        raise InvalidArgumentError(f"Expected label_weight from 0 to below 1. Received: {label_weight!r}.")
-    if temperature is not None and not 0 < temperature < float("inf"):
-        raise InvalidArgumentError(
-            f"Expected a positive temperature, or None in regression. Received: {temperature!r}."
-        )
-    if not 0 <= feature_weight < float("inf"):
-        raise InvalidArgumentError(f"Expected feature_weight from 0 on. Received: {feature_weight!r}.")
+        raise InvalidArgumentError("Expected at least one teacher, received none.")
+    number("label_weight", label_weight, least=0, below=1)
+    number("temperature", temperature, above=0, optional=True, do="None is for regression.")
+    number("feature_weight", feature_weight, least=0)
 
 
 def _check_pair(teacher: keras.Model, student: keras.Model) -> None:

@@ -23,6 +23,7 @@ import kmerge
 from baselines.fusion.paired_weights import Pair
 from baselines.fusion.unit_correlation import correlations
 from kmerge import InvalidArgumentError
+from kmerge.checks import number, one_of
 from kmerge.graph import paired_layers
 from kmerge.seeds import rng_of
 
@@ -60,8 +61,7 @@ def match(
         Ainsworth et al., Git Re-Basin: Merging Models modulo Permutation Symmetries, ICLR 2023, sections 3.1 and 3.2.
         Singh and Jaggi, Model Fusion via Optimal Transport, NeurIPS 2020.
     """
-    if method not in METHODS:
-        raise InvalidArgumentError(f"Expected method to be one of {METHODS}. Received: {method!r}.")
+    one_of("method", method, METHODS)
     if (data is not None) != (method == "activations"):
         what = "needs data" if data is None else "takes no data; only 'activations' does"
         raise InvalidArgumentError(f"Matching by {method!r} {what}.")
@@ -143,8 +143,7 @@ def transport(model: keras.Model, other: keras.Model, regularization: float) -> 
     Reference:
         Singh and Jaggi, Model Fusion via Optimal Transport, NeurIPS 2020, algorithm 1.
     """
-    if not regularization > 0:
-        raise InvalidArgumentError(f"Expected a positive regularization. Received: {regularization!r}.")
+    number("regularization", regularization, above=0)
     pair = Pair(model, other)
     settled: set[str] = set()
     for name in pair.uses:
@@ -177,8 +176,7 @@ def sinkhorn(costs: np.ndarray, regularization: float, iterations: int = 1000) -
     Reference:
         Cuturi, Sinkhorn Distances, NeurIPS 2013.
     """
-    if not regularization >= 0.002:
-        raise InvalidArgumentError(f"Expected a regularization of .002 at least. Received: {regularization!r}.")
+    number("regularization", regularization, least=0.002)
     kernel = np.exp(-costs / (regularization * (costs.max() or 1.0)))
     columns = np.ones(len(costs))
     for _ in range(iterations):

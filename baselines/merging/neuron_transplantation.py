@@ -15,7 +15,7 @@ More than two networks share the epochs of two: each is trained for an equal par
 
 "hierarchical" splits the epochs of fine-tuning evenly over the cuts; where one is left over, the last cut gets it.
 
-Variants tell what gates buy beyond their cost: another importance, or chance, in the place of magnitude; and with `wide`
+Variants tell what gates buy beyond their cost: another importance, or chance, instead of magnitude; and with `wide`
 the big network is trained for the gates' epochs, just without gates, before it is cut.
 """
 

@@ -34,6 +34,7 @@ from baselines.protocol.strategy import Outcome, Stages
 from baselines.protocol.task import Budget, Task
 from baselines.protocol.teachers import check_budget
 from baselines.pruning.measured_importance import check_importance, measure_importance
+from kmerge.checks import one_of
 from kmerge.pruning import best_units
 from kmerge.seeds import seed_of
 
@@ -80,8 +81,7 @@ class ChannelPruning:
         return make_outcome(task, model, tuned.best_weights, [*records, tuned], {"cuts": cuts, **rows})
 
     def _check(self, wide: keras.Model) -> None:
-        if self.to not in ("target", "global"):
-            raise kmerge.InvalidArgumentError(f"Expected to to be 'target' or 'global'. Received: {self.to!r}.")
+        one_of("to", self.to, ("target", "global"), of="ChannelPruning")
         check_importance(wide, self.importance)
 
     def _choice(self, model, importance: dict, wide: keras.Model, target: keras.Model, done: float) -> dict:

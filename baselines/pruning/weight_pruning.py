@@ -37,6 +37,7 @@ from baselines.protocol.strategy import Outcome, Stages, TrainingRecord
 from baselines.protocol.task import Budget, Task
 from baselines.pruning.dead_units import Removal, remove_dead_units
 from baselines.pruning.weight_masks import Masks, apply_masks, hold_masks, kernels_of, release_masks
+from kmerge.checks import number, one_of
 from kmerge.seeds import rng_of, seed_of
 
 METHODS = ("random", "class_uniform", "class_blind")
@@ -81,13 +82,8 @@ def weight_masks(model: keras.Model, percentage: float, method: str = "class_bli
 
 def check_pruning(percentage: float, method: str) -> None:
     """Raises `InvalidArgumentError` for a percentage or a method that there is not."""
-    is_number = isinstance(percentage, (int, float, np.number)) and not isinstance(percentage, bool)
-    if not is_number or not 0 <= percentage < 100:
-        raise kmerge.InvalidArgumentError(
-            f"Expected a percentage of weights to prune, from 0 to below 100. Received: {percentage!r}."
-        )
-    if method not in METHODS:
-        raise kmerge.InvalidArgumentError(f"Expected method to be one of {METHODS}. Received: {method!r}.")
+    number("percentage", percentage, least=0, below=100, do="It is that of the weights to prune.")
+    one_of("method", method, METHODS)
 
 
 def _largest(sizes: np.ndarray, percentage: float) -> np.ndarray:

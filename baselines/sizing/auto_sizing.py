@@ -58,7 +58,7 @@ class AutoSizing:
         optimizer_state: "carry" or "restart".
         paper_net: whether to size the paper's own net, where the suite's is another.
         growth: "adaptive", or None for the suite's.
-        proximal: whether weights shrink after each step, in the place of a penalty in the loss.
+        proximal: whether weights shrink after each step, instead of by a penalty in the loss.
         normalize: "fan_in" for a penalty of the mean weight of each unit, or None; of weighted L1 only.
         factor: on the suite's alpha, where a strength means something else.
     """

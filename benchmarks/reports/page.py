@@ -125,7 +125,7 @@ def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_nan(content: Any) -> Any:
-    """The same with texts in the place of numbers that JSON does not have, which a stranger's file may hold."""
+    """The same with texts instead of numbers that JSON does not have, which a stranger's file may hold."""
     return json.loads(json.dumps(content, default=str), parse_constant=str)
 
 

@@ -4,7 +4,6 @@ Nothing here imports Keras, so plans come at once.
 """
 
 import argparse
-import difflib
 import importlib.util
 import itertools
 import math
@@ -12,6 +11,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.command_line import BACKENDS, UsageError, one_of, refusal, seeds_of
 from benchmarks.data.datasets import check_examples
 from benchmarks.records.results import Row, is_number
 from benchmarks.records.store import RunFolder, read_runs
@@ -19,44 +19,19 @@ from benchmarks.reports.summaries import mean
 from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites.suite import PAPER, SUITES, Suite, load_suite
 
-BACKENDS = ("tensorflow", "jax")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 STATUSES = ("failed", "unfinished", "missing")
 
 
-class UsageError(Exception):
-    """What the user asked for cannot be; the message says what can."""
-
-
-def parse_seeds(text: str | None, default: Sequence[int]) -> list[int]:
-    """The seeds that `--seeds` names.
-
-    Args:
-        text: "N" for N seeds from the first default one on, "A-B" for A to B inclusive, None for the default.
-        default: seeds of the suite.
-
-    Returns:
-        The seeds, ascending.
+def check_name(option: str, name: str, known: Iterable[str]) -> None:
+    """Refuses a name that is not known.
 
     Raises:
-        UsageError: for any other text.
+        UsageError: with all names that are, and a hint at the nearest.
     """
-    if text is None:
-        return list(default)
-    low, dash, high = text.partition("-")
-    if low.isascii() and low.isdigit() and not dash and int(low) > 0:
-        return list(range(default[0], default[0] + int(low)))
-    if all(part.isascii() and part.isdigit() for part in (low, high)) and int(low) <= int(high):
-        return list(range(int(low), int(high) + 1))
-    raise UsageError(f"--seeds is a number of seeds above 0, as 10, or a range, as 100-129. Got: {text!r}")
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that is not known, with the nearest and with all that are."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    guess = f" Did you mean {near[0]}?" if near else ""
-    return UsageError(f"There is no {kind} {name!r}.{guess} There are: {', '.join(known)}.")
+    known = sorted(known)  # of a mapping its keys alone: to look one up in STRATEGIES would import Keras
+    if name not in known:
+        raise UsageError(f"{option}: {one_of(known, name)}")
 
 
 def named_suite(name: str) -> Suite:
@@ -66,12 +41,12 @@ def named_suite(name: str) -> Suite:
         UsageError: if there is none, or its file is wrong.
     """
     plain = name.removesuffix(PAPER)
-    if plain not in SUITES and not plain.endswith((".toml", ".json")):
-        raise unknown("suite", name, SUITES)
+    if not plain.endswith((".toml", ".json")):
+        check_name("--suite", plain, SUITES)
     try:
         return load_suite(name)
     except (OSError, ValueError) as error:
-        raise UsageError(f"The suite {name} cannot be read: {error}") from error
+        raise UsageError(f"--suite: expected a suite that can be read, received {name!r}. {error}") from error
 
 
 def planned_runs(suite: Suite, options: argparse.Namespace) -> list[RunFolder]:
@@ -81,10 +56,8 @@ def planned_runs(suite: Suite, options: argparse.Namespace) -> list[RunFolder]:
         UsageError: for anything that is not known or not installed.
     """
     strategies = list(dict.fromkeys(options.strategy or suite.strategies))
-    known = list(STRATEGIES)  # looking a name up in STRATEGIES itself would import the strategy, and Keras with it
     for name in strategies:
-        if name not in known:
-            raise unknown("strategy", name, known)
+        check_name("--strategy", name, STRATEGIES)
     try:
         own = {name: suite.settings_of(name) for name in strategies}
     except ValueError as error:
@@ -95,14 +68,15 @@ def planned_runs(suite: Suite, options: argparse.Namespace) -> list[RunFolder]:
         raise UsageError(f"--examples: {error}") from error
     backend = options.backend or os.environ.get("KERAS_BACKEND", "tensorflow")
     if backend not in BACKENDS:
-        raise UsageError(f"KERAS_BACKEND is one of {', '.join(BACKENDS)} here. Got: {backend!r}")
+        raise UsageError(f"KERAS_BACKEND: {one_of(BACKENDS, backend)}")
     if importlib.util.find_spec(backend) is None:
-        raise UsageError(f"The backend {backend} is not installed. Run: pip install {backend}, or choose another.")
+        raise UsageError(refusal("a backend that is installed", backend, f"Run: pip install {backend}, or choose another."))
     if options.together > 1 and backend != "jax":
-        raise UsageError(f"--together needs the JAX backend: add --backend jax. Got: {backend!r}")
+        raise UsageError("--together: " + refusal("the JAX backend", backend, "Add --backend jax."))
     if options.devices > 1 and (backend != "jax" or options.together > 1):
-        raise UsageError("--devices needs the JAX backend, and goes without --together: add --backend jax.")
-    seeds = shard(parse_seeds(options.seeds, suite.seeds), options.shard)
+        received = f"{backend} and --together {options.together}"
+        raise UsageError("--devices: " + refusal("the JAX backend without --together", received, "Add --backend jax."))
+    seeds = shard(seeds_of(options.seeds, suite.seeds), options.shard)
     common = {
         "suite": suite.name,
         "definition": suite.definition,
@@ -164,7 +138,7 @@ def shard(seeds: Sequence[int], text: str | None) -> list[int]:
         return list(seeds)
     part, slash, count = text.partition("/")
     if not (slash and all(p.isascii() and p.isdigit() for p in (part, count)) and 1 <= int(part) <= int(count)):
-        raise UsageError(f"--shard is i/n with i from 1 to n, as 2/4. Got: {text!r}")
+        raise UsageError("--shard: " + refusal("i/n with i from 1 to n, as 2/4", text))
     found = list(seeds)[int(part) - 1 :: int(count)]
     if not found:
         raise UsageError(f"--shard {text}: there are only {len(seeds)} seeds, so this part has none.")

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.checkout import ROOT
+from benchmarks.command_line import UsageError, refusal
 from benchmarks.records.store import RunFolder
 from benchmarks.runs.executors import Event, LocalProcesses, default_jobs, fair_share, next_batch, worker_environment
-from benchmarks.runs.planning import UsageError
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -48,7 +48,7 @@ class RayTasks:
         devices: int = 1,
     ) -> None:
         if importlib.util.find_spec("ray") is None:
-            raise UsageError("--executor ray needs Ray. Run: pip install 'kmerge[ray]'")
+            raise UsageError("--executor: expected Ray to be installed, received 'ray'. Run: pip install 'kmerge[ray]'")
         self.address = address
         self.settings = {"backend": backend, "together": together, "timeout": timeout, "retries": retries}
         self.settings["threads"] = fair_share()  # as reserved: a larger machine has more tasks, not larger ones
@@ -68,7 +68,7 @@ class RayTasks:
         try:
             ray.init(self.address, logging_level=logging.ERROR, log_to_driver=False, runtime_env=environment)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UsageError(f"There is no Ray cluster at {self.address}: {error}") from error
+            raise _no_cluster(self.address, error) from error
         self._task = ray.remote(_work_through).options(max_retries=self.settings["retries"], **_share(self._devices))
         return self
 
@@ -150,7 +150,12 @@ def _check_address(address: str | None) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
-        raise UsageError(f"There is no Ray cluster at {address}: {error}") from error
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str | None, error: Exception) -> UsageError:
+    do = f"There is no Ray cluster at {address}: {error}"
+    return UsageError("--address: " + refusal("that of a running cluster", address, do))
 
 
 def _share(devices: int) -> dict[str, Any]:

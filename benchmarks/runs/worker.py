@@ -12,7 +12,6 @@ in their seed are trained in one program; see `benchmarks.runs.together`.
 status 3 where that cannot be had.
 """
 
-import argparse
 import contextlib
 import functools
 import importlib.metadata
@@ -32,6 +31,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.command_line import DATA_MISSING, DONE, FAILED, INTERRUPTED, command_parser, positive_whole_number
 from benchmarks.data.cache import DataMissingError
 from benchmarks.data.datasets import load
 from benchmarks.records.store import (
@@ -88,10 +88,10 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: of the command line; None for the process' own.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.runs.worker", description=__doc__.splitlines()[0])
+    parser = command_parser(__file__, __doc__)
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="folder of a run")
     parser.add_argument("--check", metavar="REQUEST", type=json.loads, help="only read data; see check()")
-    parser.add_argument("--together", type=int, default=1, metavar="K", help="train up to K seeds in one program")
+    parser.add_argument("--together", metavar="K", type=positive_whole_number, default=1, help="seeds in one program")
     parser.add_argument("--attached", action="store_true", help="end when standard input ends: the parent is gone")
     options = parser.parse_args(arguments)
     if options.check is not None:
@@ -107,8 +107,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         statuses = [status for group in groups(runs, options.together) for status in work(group, emit, stop)]
     except Stopped:
-        return 130
-    return 0 if all(status == "done" for status in statuses) else 1
+        return INTERRUPTED
+    return DONE if all(status == "done" for status in statuses) else FAILED
 
 
 def groups(runs: Sequence[RunFolder], most: int) -> list[list[RunFolder]]:
@@ -135,8 +135,8 @@ def check(dataset: str, data_dir: str | None, cache_dir: str) -> int:
         load(dataset, data_dir, cache_dir, seed=0)
     except DataMissingError as error:
         print(error)
-        return 3
-    return 0
+        return DATA_MISSING
+    return DONE
 
 
 def work(runs: Sequence[RunFolder], emit: Emit, stop: Stop) -> list[str]:

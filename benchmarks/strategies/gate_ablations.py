@@ -28,7 +28,7 @@ _LEAST = 1e-3
 
 
 def constant_pressure(gates: GateSettings, epochs: int) -> GateSettings:
-    """The settings with the mean, over the epochs, of the paper's rising lambda in the place of the rise.
+    """The settings with the mean, over the epochs, of the paper's rising lambda instead of the rise.
 
     Args:
         gates: settings, with a control "paper".

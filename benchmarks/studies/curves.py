@@ -25,10 +25,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.checkout import code_digest, commit
+from benchmarks.command_line import DATA_MISSING, DONE, UsageError, command_parser, ended, seeds_of, whole_number
 from benchmarks.data.cache import DataMissingError
 from benchmarks.records.store import hash_of, json_text, read_json, write_atomically, write_csv
-from benchmarks.run import DATA_MISSING, DONE, USAGE
-from benchmarks.runs.planning import UsageError, parse_seeds
 from benchmarks.runs.stages import StageCache
 from benchmarks.suites.suite import Suite, SuiteError, load_suite
 
@@ -82,17 +81,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         suite = load_suite(options.suite)
-        seeds = parse_seeds(options.seeds, suite.seeds)
+        seeds = seeds_of(options.seeds, suite.seeds)
         _complete(options)
         folder = options.out / (suite.name if options.network == "target" else f"{suite.name}_{options.network}")
         (folder / "rows").mkdir(parents=True, exist_ok=True)
         rows = [row for seed in seeds for row in _of_seed(suite, seed, options, folder)]
     except (UsageError, SuiteError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return USAGE
+        return ended(parser, error)
     except DataMissingError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return DATA_MISSING
+        return ended(parser, error, DATA_MISSING)
     write_csv(folder / "curves.csv", COLUMNS, rows)
     for ending, content in draw(rows).items():
         write_atomically(folder / f"curves.{ending}", content)
@@ -101,10 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.curves", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--suite", metavar="NAME", required=True, help="a suite of benchmarks.run, or a file of your own"
-    )
+    shared = ("--suite", "--seeds", "--scale", "--examples", "--data-dir", "--cache-dir", "--out")
+    parser = command_parser(__file__, __doc__, *shared, required=["--suite"], out=Path("results/curves"))
     parser.add_argument(
         "--network", choices=("target", "teacher"), default="target", help="or its big teacher (default: target)"
     )
@@ -115,14 +110,8 @@ def _parser() -> argparse.ArgumentParser:
         "--percentages", metavar="P", nargs="+", type=float, help="of connections that go (default: 0 5 ... 95)"
     )
     parser.add_argument(
-        "--finetune", metavar="N", type=int, help="epochs after each cut, 0 for none (default: the suite's, scaled)"
+        "--finetune", metavar="N", type=whole_number, help="epochs after each cut, 0 for none (default: the suite's, scaled)"
     )
-    parser.add_argument("--seeds", metavar="N|A-B", help="as for benchmarks.run (default: the suite's)")
-    parser.add_argument("--scale", metavar="F", type=float, default=1.0, help="multiply all epochs (default: 1)")
-    parser.add_argument("--examples", metavar="N", type=int, help="use N training examples (default: all)")
-    parser.add_argument("--data-dir", metavar="D", type=Path, help="folder of tensorflow-datasets (default: its own)")
-    parser.add_argument("--cache-dir", metavar="D", type=Path, default=Path("~/.cache/kmerge").expanduser())
-    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("results/curves"))
     return parser
 
 
@@ -140,8 +129,6 @@ def _complete(options: argparse.Namespace) -> None:
         raise UsageError(str(error)) from error
     if options.distilled and (options.untrained or options.network == "teacher"):
         raise UsageError("--distilled is a curve of the trained target: leave out --untrained and --network teacher.")
-    if options.finetune is not None and options.finetune < 0:
-        raise UsageError(f"--finetune is a number of epochs, from 0 on. Received: {options.finetune}.")
     if options.untrained:
         if options.finetune:
             raise UsageError("--untrained is for sizes: leave out --finetune.")

@@ -16,9 +16,11 @@ import platform
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from benchmarks.command_line import DONE, UsageError, command_parser, ended, positive_whole_number, seeds_of
 from benchmarks.reports.statistics import compare_all, summarize
 
 STATES = {"fused": "as fused", "recalibrated": "and recalibrated", "tuned": "and fine-tuned"}
@@ -59,22 +61,14 @@ _OF_SETTING = tuple(field.name for field in fields(Setting))
 COLUMNS = (*_OF_SETTING, "seed", "matching", "parent_0", "parent_1", "score", *STATES, "matching_seconds")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.fusion", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for runs.csv and summary.md")
-    parser.add_argument("--seeds", default="0-9", help="first-last")
-    parser.add_argument("--data", choices=["digits", "fashion_mnist"], default="digits")
-    parser.add_argument("--data-dir", default=os.environ.get("KMERGE_DATA_DIR"), help="folder of tensorflow-datasets")
-    parser.add_argument("--network", choices=["vgg11_bn", "vgg11"], default="vgg11_bn")
-    parser.add_argument("--width", type=int, default=8, help="channels of the first stage; 64 is the published network")
-    parser.add_argument("--examples", type=int, help="training examples; all by default")
-    parser.add_argument("--epochs", type=int, default=6, help="of each parent")
-    parser.add_argument("--tuning", type=int, default=1, help="epochs of fine-tuning")
-    choices = [name or "none" for name in NAMES]
-    parser.add_argument("--matchings", nargs="+", choices=choices, default=choices)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = _parser()
     options = parser.parse_args(arguments)
-    first, _, last = options.seeds.partition("-")
+    try:
+        seeds = seeds_of(options.seeds, range(1))
+    except UsageError as error:
+        return ended(parser, error)
     setting = Setting(*(getattr(options, name) for name in _OF_SETTING))
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "runs.csv"
@@ -82,8 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
     expected = {name: "" if value is None else str(value) for name, value in asdict(setting).items()}
     if other := next((row for row in rows if any(row[name] != expected[name] for name in _OF_SETTING)), None):
         found = {name: other[name] for name in _OF_SETTING}
-        parser.error(f"{path} holds rows of another setting: expected {expected}, found {found}. Choose another --out.")
-    for seed in range(int(first), int(last or first) + 1):
+        parser.error(f"{path} holds rows of another setting: expected {expected}, received {found}. Choose another --out.")
+    for seed in seeds:
         done = {row["matching"] for row in rows if int(row["seed"]) == seed}
         missing = [each for each in NAMES if (each or "none") in options.matchings and NAMES[each] not in done]
         if missing:
@@ -92,7 +86,21 @@ def main(arguments: list[str] | None = None) -> int:
     header = f"{setting}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     (options.out / "summary.md").write_text(f"{header}\n\n{table(rows)}\n\n{comparisons(rows)}\n")
     print(table(rows), comparisons(rows), sep="\n\n")
-    return 0
+    return DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    shared = ("--seeds", "--examples", "--data-dir", "--out")
+    parser = command_parser(__file__, __doc__, *shared, required=["--out"], seeds="10", out=None)
+    parser.add_argument("--data", choices=["digits", "fashion_mnist"], default="digits")
+    parser.add_argument("--network", choices=["vgg11_bn", "vgg11"], default="vgg11_bn")
+    numbers = {"type": positive_whole_number, "metavar": "N"}
+    parser.add_argument("--width", default=8, help="channels of the first stage; 64 is the published network", **numbers)
+    parser.add_argument("--epochs", default=6, help="of each parent (default: 6)", **numbers)
+    parser.add_argument("--tuning", default=1, help="epochs of fine-tuning (default: 1)", **numbers)
+    choices = [name or "none" for name in NAMES]
+    parser.add_argument("--matchings", nargs="+", choices=choices, default=choices)
+    return parser
 
 
 def _read(path: Path) -> list[dict]:

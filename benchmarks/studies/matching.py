@@ -8,12 +8,14 @@ the weights and of the widest space squared. The second network is the first wit
 the share of units found tells whether matching worked.
 """
 
-import argparse
 import os
 import platform
 import sys
 import time
 import tracemalloc
+from collections.abc import Sequence
+
+from benchmarks.command_line import DONE, command_parser
 
 COLUMNS = (
     "network",
@@ -27,9 +29,9 @@ COLUMNS = (
 )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.matching", description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = command_parser(__file__, __doc__)
     parser.add_argument("--network", default="ResNet50", help="name of a network of keras.applications")
     parser.add_argument("--methods", nargs="+", choices=["weights", "transport"], default=["weights", "transport"])
     options = parser.parse_args(arguments)
@@ -37,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
     for row in [COLUMNS, ["---"] * len(COLUMNS), *rows]:
         print("| " + " | ".join(row) + " |")
-    return 0
+    return DONE
 
 
 def measure(name: str, methods: list[str]) -> list[list[str]]:

@@ -7,12 +7,14 @@ fine-tunes, and prints a Markdown table. All rows of a seed start from one train
 epochs; "from scratch" is a network of the pruned size that was never larger. Nothing is tuned to this table.
 """
 
-import argparse
 import os
 import platform
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+
+from benchmarks.command_line import DONE, UsageError, command_parser, ended, positive_number, seeds_of
 
 TRAIN_EPOCHS, TUNE_EPOCHS, BATCH_SIZE, LATENCY_BATCH, ROUNDS = 12, 6, 64, 256, 5
 METHODS = {
@@ -36,26 +38,31 @@ COLUMNS = {
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.pruning", description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3, help="how many networks are trained and pruned")
-    parser.add_argument("--share", type=float, default=0.25, help="of the multiply-accumulates that stay")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = command_parser(__file__, __doc__, "--seeds", seeds="3")
+    parser.add_argument(
+        "--share", type=positive_number, default=0.25, help="of the multiply-accumulates that stay (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
+    try:
+        seeds = seeds_of(options.seeds, range(1))
+    except UsageError as error:
+        return ended(parser, error)
     rows: dict[str, list[dict]] = {}
     with tempfile.TemporaryDirectory() as cache:
-        for seed in range(options.seeds):
+        for seed in seeds:
             for method, numbers in _measure(seed, options.share, Path(cache)):
                 rows.setdefault(method, []).append(numbers)
                 print(f"seed {seed}: {method}: {numbers}", file=sys.stderr, flush=True)
     import keras
 
     print(
-        f"n = {options.seeds}, {options.share:.0%} of the multiply-accumulates, {platform.machine()}, "
+        f"n = {len(seeds)}, {options.share:.0%} of the multiply-accumulates, {platform.machine()}, "
         f"{os.cpu_count()} cores, {keras.backend.backend()}\n"
     )
     print(table(rows))
-    return 0
+    return DONE
 
 
 def table(rows: dict[str, list[dict]]) -> str:

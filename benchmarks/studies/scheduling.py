@@ -17,9 +17,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.command_line import DONE, FAILED, command_parser, positive_number, positive_whole_number
 from benchmarks.records.results import read_results, write_tables
 from benchmarks.records.store import RunFolder
-from benchmarks.runs.executors import LocalProcesses, worker_environment
+from benchmarks.runs.executors import LocalProcesses, default_jobs, worker_environment
 from benchmarks.runs.planning import batches
 
 
@@ -32,10 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 1 if a run did not end as it should.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.scheduling", description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=200, metavar="N", help="(default: 200)")
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="(default: 2)")
-    parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="mean of a run's sleep (default: 2)")
+    parser = command_parser(__file__, __doc__, "--jobs")
+    parser.add_argument("--runs", type=positive_whole_number, default=200, metavar="N", help="(default: 200)")
+    parser.add_argument(
+        "--seconds", type=positive_number, default=2.0, metavar="S", help="mean of a run's sleep (default: 2)"
+    )
     # As the executor starts a worker: that one of this file only sleeps.
     parser.add_argument("folders", nargs="*", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--attached", action="store_true", help=argparse.SUPPRESS)
@@ -43,13 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.attached:
         work(options.folders)
-        return 0
+        return DONE
+    options.jobs = options.jobs or default_jobs()
     with tempfile.TemporaryDirectory() as folder:
         wall, slept, counts = _measured(Path(folder), options)
     overhead = wall * options.jobs / slept - 1
     ends = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     print(f"{options.runs} runs, {options.jobs} at a time: {ends}; {wall:.1f} s, overhead {overhead:.1%}")
-    return 0 if counts == {"done": options.runs - options.runs // 10, "failed": options.runs // 10} else 1
+    return DONE if counts == {"done": options.runs - options.runs // 10, "failed": options.runs // 10} else FAILED
 
 
 def _measured(folder: Path, options: argparse.Namespace) -> tuple[float, float, dict[str, int]]:

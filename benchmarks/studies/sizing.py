@@ -19,9 +19,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks.command_line import DONE, UsageError, command_parser, ended, positive_whole_number, seeds_of
 
 _UNITS, _BATCH, _RATE, _ALPHA = 100, 16, 4e-4, 1e-4
 _DYNAMIC, _STATIC = 14, 4
@@ -157,7 +160,7 @@ def elsewhere(backend: str, part: str, *arguments: object) -> object:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def report(seeds: int, dynamic: int, static: int, epochs: int, jax: bool) -> None:
+def report(seeds: Sequence[int], dynamic: int, static: int, epochs: int, jax: bool) -> None:
     """Runs all parts and prints them."""
     print(
         f"{dynamic} dynamic and {static} static epochs; sizes of {', '.join(_LAYERS)}; validation accuracy; compiles; seconds"
@@ -165,16 +168,16 @@ def report(seeds: int, dynamic: int, static: int, epochs: int, jax: bool) -> Non
     runs = {}
     for state in ("restart", "carry"):
         rest = (state, dynamic, static)
-        runs[state] = [elsewhere("tensorflow", "run", n, *rest, n == 0) for n in range(seeds)]
-        for seed, found in enumerate(runs[state]):
+        runs[state] = [elsewhere("tensorflow", "run", seed, *rest, seed == seeds[0]) for seed in seeds]
+        for seed, found in zip(seeds, runs[state], strict=True):
             print(_line(f"{state}, seed {seed}", found), flush=True)
         sizes = np.median([found["sizes"] for found in runs[state]], axis=0).astype(int).tolist()
         accuracy = [found["val_accuracy"] for found in runs[state]]
-        print(f"{state}, n = {seeds}: median sizes {sizes}, accuracy {min(accuracy):.4f} to {max(accuracy):.4f}")
+        print(f"{state}, n = {len(seeds)}: median sizes {sizes}, accuracy {min(accuracy):.4f} to {max(accuracy):.4f}")
     for state, (found, *_) in runs.items():
         spent, warm = sum(found["seconds"][:dynamic]), sum(found["warm"])
         compiling = f"with {found['compile_seconds']:.1f} s of compiling, static epochs' too"
-        print(f"dynamic / static, {state}, seed 0: {spent:.1f} s / {warm:.1f} s = {spent / warm:.2f}, {compiling}")
+        print(f"dynamic / static, {state}, seed {seeds[0]}: {spent:.1f} s / {warm:.1f} s = {spent / warm:.2f}, {compiling}")
     first = runs["restart"][0]
     used = elsewhere("tensorflow", "memory", epochs)
     start, end = used["resident"][len(used["resident"]) // 5], used["resident"][-1]
@@ -183,8 +186,8 @@ def report(seeds: int, dynamic: int, static: int, epochs: int, jax: bool) -> Non
         f"{used['changes']} different sizes and {used['compiles']} compiles"
     )
     if jax:
-        other = elsewhere("jax", "run", 0, "restart", dynamic, static)
-        print(_line("restart, seed 0, on JAX", other))
+        other = elsewhere("jax", "run", seeds[0], "restart", dynamic, static)
+        print(_line(f"restart, seed {seeds[0]}, on JAX", other))
         print(f"JAX / TensorFlow: {sum(other['seconds']):.1f} s / {sum(first['seconds']):.1f} s", end=" ")
         print(f"= {sum(other['seconds']) / sum(first['seconds']):.2f}")
 
@@ -195,21 +198,28 @@ def _line(name: str, found: dict) -> str:
     return f"{name}: {found['sizes']} {accuracy} {found['compiles']} compiles {seconds}"
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.sizing", description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--dynamic", type=int, default=_DYNAMIC, help="dynamic epochs of a run")
-    parser.add_argument("--static", type=int, default=_STATIC, help="static epochs of a run")
-    parser.add_argument("--memory-epochs", type=int, default=50)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = command_parser(__file__, __doc__, "--seeds", seeds="5")
+    for name, epochs, help in (
+        ("--dynamic", _DYNAMIC, "dynamic epochs of a run"),
+        ("--static", _STATIC, "static epochs of a run"),
+        ("--memory-epochs", 50, "dynamic epochs of the look at memory"),
+    ):
+        parser.add_argument(name, metavar="N", type=positive_whole_number, default=epochs, help=f"{help} (default: {epochs})")
     parser.add_argument("--no-jax", action="store_true", help="leave the comparison of backends out")
     parser.add_argument("--part", nargs=2, metavar=("NAME", "ARGUMENTS"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if given.part:
         print(json.dumps(PARTS[given.part[0]](*json.loads(given.part[1])), default=float))
-    else:
-        report(given.seeds, given.dynamic, given.static, given.memory_epochs, not given.no_jax)
+        return DONE
+    try:
+        seeds = seeds_of(given.seeds, range(1))
+    except UsageError as error:
+        return ended(parser, error)
+    report(seeds, given.dynamic, given.static, given.memory_epochs, not given.no_jax)
+    return DONE
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -24,6 +24,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.command_line import (
+    DATA_MISSING,
+    DONE,
+    UsageError,
+    command_parser,
+    ended,
+    positive_number,
+    positive_whole_number,
+    seeds_of,
+)
 from benchmarks.data.cache import DataMissingError
 from benchmarks.records.store import write_atomically, write_csv
 from benchmarks.runs.stages import StageCache
@@ -244,20 +254,21 @@ def _unique(rows: Sequence[Row], name: str) -> list:
     return list(dict.fromkeys(row[name] for row in rows))
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 3 where data is missing.
 
     Args:
         arguments: of the command line; None for the process' own.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         suite = load_suite(options.suite)
         suite.settings_of("auto_sizing")
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
+        seeds = seeds_of(options.seeds, suite.seeds)
+    except (UsageError, ValueError) as error:
+        return ended(parser, error)
     values = {
         "alpha": options.alphas or [factor * suite.sizing["alphas"]["weighted_l1"] for factor in ALPHA_FACTORS],
         "starts": options.starts,
@@ -268,31 +279,29 @@ def main(arguments: list[str] | None = None) -> int:
     sizing = Sizing(suite, epochs, options.examples, options.data_dir, options.cache_dir, folder)
     try:
         for figure in options.figures or FIGURES:
-            rows = measure(figure, sizing, suite.seeds[: options.seeds], values[figure])
+            rows = measure(figure, sizing, seeds, values[figure])
             write_csv(folder / f"{figure}.csv", COLUMNS, rows)
             for kind, content in draw(figure, rows, epochs, suite.metric).items():
                 write_atomically(folder / f"{figure}.{kind}", content)
             print(f"{folder / figure}.csv, .png and .pdf: {len(rows)} rows")
     except DataMissingError as error:
-        print(error, file=sys.stderr)
-        return 3
-    return 0
+        return ended(parser, error, DATA_MISSING)
+    return DONE
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.sizing_figures", description=__doc__.splitlines()[0])
+    shared = ("--suite", "--seeds", "--examples", "--data-dir", "--cache-dir", "--out")
+    parser = command_parser(__file__, __doc__, *shared, required=["--suite"], seeds="1", out=Path("results/sizing"))
     parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"of {', '.join(FIGURES)} (default: all)")
-    parser.add_argument("--suite", default="das_puzzle", help="a suite with [sizing] (default: das_puzzle)")
-    parser.add_argument("--alphas", type=float, nargs="+", help="(default: .1, 1, 10 and 100 times the suite's)")
-    parser.add_argument("--starts", type=int, nargs="+", default=list(STARTS), help="widths (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, help="dynamic epochs of a training (default: the suite's)")
-    parser.add_argument("--examples", type=int, help="use so many training examples (default: all)")
-    parser.add_argument("--seeds", type=int, default=1, help="so many of the suite's seeds (default: 1)")
-    parser.add_argument("--data-dir", type=Path, help="folder of tensorflow-datasets (default: its own)")
     parser.add_argument(
-        "--cache-dir", type=Path, default=Path("~/.cache/kmerge").expanduser(), help="(default: ~/.cache/kmerge)"
+        "--alphas", type=positive_number, nargs="+", help="(default: .1, 1, 10 and 100 times the suite's)"
     )
-    parser.add_argument("--out", type=Path, default=Path("results/sizing"), help="(default: results/sizing)")
+    parser.add_argument(
+        "--starts", type=positive_whole_number, nargs="+", default=list(STARTS), help="widths (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--epochs", type=positive_whole_number, help="dynamic epochs of a training (default: the suite's)"
+    )
     return parser
 
 

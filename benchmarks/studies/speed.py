@@ -14,8 +14,10 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from benchmarks.command_line import BACKENDS, DONE, command_parser, positive_whole_number
 
 
 @dataclass(frozen=True)
@@ -62,23 +64,25 @@ COLUMNS = {
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.speed", description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = command_parser(__file__, __doc__)
     parser.add_argument("--nets", nargs="+", choices=NETS, default=["sine", "lenet"])
-    parser.add_argument("--backends", nargs="+", choices=["tensorflow", "jax"], default=["tensorflow", "jax"])
-    parser.add_argument("--together", nargs="*", type=int, default=[], metavar="K", help="fit_many with K models (JAX)")
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
+    parser.add_argument(
+        "--together", nargs="*", type=positive_whole_number, default=[], metavar="K", help="fit_many with K models (JAX)"
+    )
     parser.add_argument("--no-gates", action="store_true", help="leave out the gated networks")
     parser.add_argument("--measure", choices=NETS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.measure:
         print(json.dumps(measure(NETS[options.measure], not options.no_gates, options.together)))
-        return 0
+        return DONE
     rows = [_in_process(net, backend, options) for net in options.nets for backend in options.backends]
     columns = {**COLUMNS, **{f"together_{k}": f"{k} together / alone, per model" for k in options.together}}
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
     print(_table(rows, columns))
-    return 0
+    return DONE
 
 
 def _in_process(net: str, backend: str, options: argparse.Namespace) -> dict:

@@ -7,13 +7,13 @@ A room is a file or a folder that lies directly in a package. An arrow leads fro
 the top of a file or inside a function. A room stands on the floor above the highest room that it imports.
 """
 
-import argparse
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.checkout import ROOT
+from benchmarks.command_line import DONE, command_parser
 
 # The order of the house: a package imports only packages before it, and a room only rooms of its package before it.
 ORDER: dict[str, tuple[str, ...]] = {
@@ -25,7 +25,7 @@ ORDER: dict[str, tuple[str, ...]] = {
         "__init__", "protocol", "single", "fusion", "pruning", "merging", "distillation", "sizing",
     ),
     "benchmarks": (
-        "__init__", "checkout", "data", "networks", "strategies", "suites", "records", "reports", "runs",
+        "__init__", "checkout", "command_line", "data", "networks", "strategies", "suites", "records", "reports", "runs",
         "report", "run", "tune", "pack", "studies",
     ),
 }  # fmt: skip
@@ -122,17 +122,17 @@ def structure_of(package: str, root: Path = ROOT) -> Structure:
     return Structure(arrows, files)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Prints the structure of each package."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.structure", description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the structure of each package; returns the exit status."""
+    parser = command_parser(__file__, __doc__)
     parser.add_argument("--root", type=Path, default=ROOT, metavar="DIR", help="another checkout (default: this one)")
-    root = parser.parse_args(argv).root.resolve()
+    root = parser.parse_args(arguments).root.resolve()
     for package in ORDER:
         structure = structure_of(package, root)
         arrows = sum(map(len, structure.arrows.values()))
         floors = max(structure.floors().values())
         print(f"{package}: {len(structure.arrows)} rooms on {floors} floors, {arrows} arrows\n{structure}\n")
-    return 0
+    return DONE
 
 
 if __name__ == "__main__":

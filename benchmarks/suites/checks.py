@@ -5,11 +5,13 @@ A suite is for merging and what is held against it, with the phases of `Budget`;
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from baselines.protocol.task import Budget, GateSettings, Phase, SizingSettings
+from benchmarks.command_line import nearest, one_of, refusal
 from benchmarks.data import datasets
 from benchmarks.strategies.registry import STRATEGIES
 
@@ -66,28 +68,56 @@ def check_architecture(where: str, table: Mapping[str, Any], architectures: Mapp
         SuiteError: if there is no such network, or it does not know an option.
     """
     name = table["name"]
-    if name not in architectures:
-        raise SuiteError(f"{where}: unknown architecture {name!r}; there are {', '.join(architectures)}.")
+    _check_in(f"{where}, name", name, architectures)
     named = inspect.signature(architectures[name]).parameters.values()
     known = [p.name for p in named if p.kind is p.KEYWORD_ONLY and p.name not in _NOT_OPTIONS]
-    options = {key: value for key, value in table.items() if key != "name"}
-    _check_keys(where, options, known, required=())
+    check_keys(where, {key: value for key, value in table.items() if key != "name"}, known, required=())
     return name
 
 
-def _check_keys(where: str, table: object, known: Sequence[str], required: Sequence[str] | None = None) -> None:
+def check_keys(where: str, table: object, known: Sequence[str], required: Sequence[str] | None = None) -> None:
+    """Refuses a table with a key that is not known, or without one that is required.
+
+    Args:
+        where: what errors call the table.
+        table: what may be one.
+        known: its keys.
+        required: those that it must have; None for all.
+
+    Raises:
+        SuiteError: with a hint for each key that is near one that is known.
+    """
     if not isinstance(table, dict):
-        raise SuiteError(f"{where}: expected a table; received {table!r}.")
-    required = known if required is None else required
+        raise SuiteError(f"{where}: {refusal('a table', table)}")
     unknown = [key for key in table if key not in known]
-    missing = [key for key in required if key not in table]
+    missing = [key for key in (known if required is None else required) if key not in table]
     if unknown or missing:
-        raise SuiteError(f"{where}: unknown keys {unknown}, missing keys {missing}; expected {', '.join(known)}.")
+        found = [f"unknown keys {unknown}"] * bool(unknown) + [f"missing keys {missing}"] * bool(missing)
+        free = [key for key in known if key not in table]
+        hints = [hint for key in unknown if (hint := nearest(key, free))]
+        text = f"{where}: expected keys of {', '.join(known)}, received {' and '.join(found)}."
+        raise SuiteError(" ".join([text, *hints]))
 
 
-def _check_in(where: str, value: object, known) -> None:
+def _check_in(where: str, value: object, known: Iterable[str]) -> None:
+    known = list(known)
     if value not in known:
-        raise SuiteError(f"{where}: unknown {value!r}; there are {', '.join(known)}.")
+        raise SuiteError(f"{where}: {one_of(known, value)}")
+
+
+def _check_whole(where: str, value: object, least: int, of: str = "a whole number") -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise SuiteError(f"{where}: {refusal(f'{of} of at least {least}', value)}")
+
+
+def _check_number(where: str, value: object, expected: str, holds: Callable[[float], bool]) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not holds(value):
+        raise SuiteError(f"{where}: {refusal(expected, value)}")
+
+
+def _check_list(where: str, values: object) -> None:
+    if not isinstance(values, list):
+        raise SuiteError(f"{where}: {refusal('a list', values)}")
 
 
 def check_content(where: str, content: dict[str, Any]) -> None:
@@ -102,12 +132,14 @@ def check_content(where: str, content: dict[str, Any]) -> None:
     """
     merges = "phases" in content or "gates" in content or "sizing" not in content
     required = [key for key in KEYS if key not in _OPTIONAL and (merges or key not in ("phases", "gates"))]
-    _check_keys(where, content, KEYS, required)
+    check_keys(where, content, KEYS, required)
     for key, known in (("dataset", datasets.NAMES), ("metric", METRICS)):
         _check_in(f"{where}, {key}", content[key], known)
     _check_augmentation(where, content)
-    for strategy in (*content["strategies"], *content.get("tuning", {})):
-        _check_in(f"{where}, strategies", strategy, list(STRATEGIES))
+    _check_list(f"{where}, strategies", content["strategies"])
+    for strategy in content["strategies"]:
+        _check_in(f"{where}, strategies", strategy, STRATEGIES)
+    check_keys(f"{where}, [tuning]", content.get("tuning", {}), list(STRATEGIES), required=())
     _check_launch(where, content["seeds"], content["runs_per_process"])
     _check_published(f"{where}, [[published]]", content.get("published", []))
     _check_in(f"{where}, standardize_by", content.get("standardize_by", "channel"), datasets.STANDARDIZATIONS)
@@ -116,101 +148,96 @@ def check_content(where: str, content: dict[str, Any]) -> None:
     _check_named(f"{where}, [architecture]", content["architecture"])
     if "teacher" in content:
         teacher = content["teacher"]
-        _check_keys(f"{where}, [teacher]", teacher, _TEACHER_KEYS)
+        check_keys(f"{where}, [teacher]", teacher, _TEACHER_KEYS)
         _check_named(f"{where}, [teacher.architecture]", teacher["architecture"])
-        _check_phase(f"{where}, [teacher]", teacher["epochs"], teacher["phase"])
+        _check_whole(f"{where}, teacher.epochs", teacher["epochs"], 1, "a number of epochs")
+        _check_phase(f"{where}, [teacher.phase]", teacher["epochs"], teacher["phase"])
     if "sizing" in content:
         _check_sizing(f"{where}, [sizing]", content["sizing"])
     if not merges:
-        _check_keys(f"{where}, [epochs]", content["epochs"], ("single",))
-        _check_epochs(f"{where}, epochs.single", content["epochs"]["single"])
+        check_keys(f"{where}, [epochs]", content["epochs"], ("single",))
+        _check_whole(f"{where}, epochs.single", content["epochs"]["single"], 1, "a number of epochs")
         return
-    _check_keys(f"{where}, [epochs]", content["epochs"], PHASES)
-    _check_keys(f"{where}, [phases]", content["phases"], PHASES)
+    check_keys(f"{where}, [epochs]", content["epochs"], PHASES)
+    check_keys(f"{where}, [phases]", content["phases"], PHASES)
     for phase in PHASES:
-        _check_phase(f"{where}, phase {phase}", content["epochs"][phase], content["phases"][phase])
-    _check_keys(f"{where}, [gates]", content["gates"], [field.name for field in fields(GateSettings)])
+        epochs = content["epochs"][phase]
+        _check_whole(f"{where}, epochs.{phase}", epochs, 1, "a number of epochs")
+        _check_phase(f"{where}, [phases.{phase}]", epochs, content["phases"][phase])
+    check_keys(f"{where}, [gates]", content["gates"], [field.name for field in fields(GateSettings)])
     _check_in(f"{where}, gates.control", content["gates"]["control"], content["gates"]["controls"])
 
 
 def _check_augmentation(where: str, content: Mapping[str, Any]) -> None:
     how, source = content["augmentation"], datasets.IMAGES.get(content["dataset"])
     if source is not None and source.crop is not None:
-        _check_keys(f"{where}, augmentation of photographs", how, _CROP_KEYS)
+        check_keys(f"{where}, augmentation of photographs", how, _CROP_KEYS)
         return
     _check_in(f"{where}, augmentation", how, AUGMENTATIONS)
     if how != "none" and source is None:
-        raise SuiteError(f"{where}: augmentation {how!r} is for images, not {content['dataset']!r}.")
+        do = f"Images are {', '.join(datasets.IMAGES)}."
+        raise SuiteError(f"{where}, augmentation {how!r}: {refusal('a data set of images', content['dataset'], do)}")
 
 
 def _check_launch(where: str, seeds: object, runs_per_process: object) -> None:
     two = isinstance(seeds, list) and len(seeds) == 2 and all(isinstance(seed, int) for seed in seeds)
     if not (two and 0 <= seeds[0] <= seeds[1]):
-        raise SuiteError(f"{where}, seeds: expected [first, last], integers from 0; received {seeds!r}.")
-    if not isinstance(runs_per_process, int) or runs_per_process < 1:
-        raise SuiteError(f"{where}, runs_per_process: expected a positive integer; received {runs_per_process!r}.")
+        raise SuiteError(f"{where}, seeds: {refusal('[first, last], whole numbers from 0 on', seeds)}")
+    _check_whole(f"{where}, runs_per_process", runs_per_process, 1)
 
 
 def _check_named(where: str, table: object) -> None:
     if not isinstance(table, dict) or "name" not in table:
-        raise SuiteError(f"{where}: expected a table with the key name; received {table!r}.")
+        raise SuiteError(f"{where}: {refusal('a table with the key name', table)}")
 
 
 def _check_folds(where: str, content: Mapping[str, Any]) -> None:
-    folds = content.get("folds", 2)
-    if not isinstance(folds, int) or folds < 2:
-        raise SuiteError(f"{where}, folds: expected a whole number from 2; received {folds!r}.")
+    _check_whole(f"{where}, folds", content.get("folds", 2), 2)
     is_images = content["dataset"] in datasets.IMAGES
-    if not is_images and (set(_FOR_IMAGES) & content.keys()):
-        raise SuiteError(f"{where}: {' and '.join(_FOR_IMAGES)} are for images, not {content['dataset']!r}.")
+    if not is_images and (found := [key for key in _FOR_IMAGES if key in content]):
+        do = f"Leave out {' and '.join(found)}."
+        raise SuiteError(f"{where}, {found[0]}: {refusal('a data set of images', content['dataset'], do)}")
     if content["augmentation"] == "shift_and_flip" and content.get("standardize_by", "channel") != "channel":
-        raise SuiteError(f"{where}: augmentation shifts in black pixels, which have no one value if standardized by pixel.")
+        do = "Augmentation shifts in black pixels, which have no one value if standardized by pixel."
+        raise SuiteError(f"{where}, standardize_by: {refusal('channel beside shift_and_flip', 'pixel', do)}")
 
 
 def _check_sizing(where: str, table: object) -> None:
     known = [field.name for field in fields(SizingSettings) if field.name != "code"]
-    _check_keys(where, table, known, [name for name in known if name not in ("learning_rates", "net")])
+    check_keys(where, table, known, [name for name in known if name not in ("learning_rates", "net")])
     if "net" in table:
         _check_named(f"{where}, net", table["net"])
-    _check_keys(f"{where}, alphas", table["alphas"], _PENALTIES, required=())
+    check_keys(f"{where}, alphas", table["alphas"], _PENALTIES, required=())
     rates = table.get("learning_rates", {})
-    _check_keys(f"{where}, learning_rates", rates, list(STRATEGIES), required=())
+    check_keys(f"{where}, learning_rates", rates, list(STRATEGIES), required=())
     positive = {"learning_rate": table["learning_rate"], "threshold": table["threshold"], **table["alphas"], **rates}
     positive |= {name: table[name] for name in ("batch_size", "growth", "min_growth")}
     for name, value in positive.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-            raise SuiteError(f"{where}, {name}: expected a positive number; received {value!r}.")
-    if not 0 < table["dynamic"] < 1:
-        raise SuiteError(f"{where}, dynamic: expected a share of the epochs between 0 and 1; received {table['dynamic']}.")
+        _check_number(f"{where}, {name}", value, "a number above 0", lambda value: value > 0)
+    share = "a share of the epochs between 0 and 1"
+    _check_number(f"{where}, dynamic", table["dynamic"], share, lambda value: 0 < value < 1)
 
 
 def _check_published(where: str, tables: object) -> None:
-    if not isinstance(tables, list):
-        raise SuiteError(f"{where}: expected a list of tables; received {tables!r}.")
+    _check_list(where, tables)
     for table in tables:
         known = ("strategy", "source", "n", "min", "max", "median", "mean", "std")
-        _check_keys(where, table, known, required=("strategy", "source"))
-        _check_in(f"{where}, strategy", table["strategy"], list(STRATEGIES))
+        check_keys(where, table, known, required=("strategy", "source"))
+        _check_in(f"{where}, strategy", table["strategy"], STRATEGIES)
 
 
-def _check_epochs(where: str, epochs: object) -> None:
-    if not isinstance(epochs, int) or epochs < 1:
-        raise SuiteError(f"{where}: expected a positive whole number of epochs; received {epochs!r}.")
-
-
-def _check_phase(where: str, epochs: object, settings: dict[str, Any]) -> None:
+def _check_phase(where: str, epochs: int, settings: object) -> None:
     # No suite gives an optimizer: merging is by SGD, and auto-sizing has settings of its own.
     known = [field.name for field in fields(Phase) if field.name != "optimizer"]
-    _check_keys(where, settings, known, [name for name in known if name != "warmup"])
-    _check_epochs(where, epochs)
-    warmup = settings.get("warmup", 0)
-    if not isinstance(warmup, int | float) or not 0 <= warmup < epochs:
-        raise SuiteError(f"{where}: expected a warmup from 0 to below {epochs} epochs; received {warmup!r}.")
+    check_keys(where, settings, known, [name for name in known if name != "warmup"])
+    below = f"a number of epochs from 0 to below {epochs}"
+    _check_number(f"{where}, warmup", settings.get("warmup", 0), below, lambda value: 0 <= value < epochs)
     drops = settings["drops"]
-    if drops != sorted(drops) or not all(0 < drop < epochs for drop in drops):
-        raise SuiteError(f"{where}: expected drops at rising epochs between 0 and {epochs}; received {drops}.")
-    if not settings["learning_rate"] > 0 or not 0 <= settings["momentum"] < 1 or settings["batch_size"] < 1:
-        raise SuiteError(
-            f"{where}: expected a positive learning_rate and batch_size, and a momentum from 0 to below 1; received "
-            f"{settings['learning_rate']}, {settings['batch_size']} and {settings['momentum']}."
-        )
+    _check_list(f"{where}, drops", drops)
+    for drop in drops:
+        _check_number(f"{where}, drops", drop, f"epochs between 0 and {epochs}", lambda value: 0 < value < epochs)
+    if drops != sorted(drops):
+        raise SuiteError(f"{where}, drops: {refusal('epochs that rise', drops)}")
+    _check_number(f"{where}, learning_rate", settings["learning_rate"], "a number above 0", lambda value: value > 0)
+    _check_number(f"{where}, momentum", settings["momentum"], "a number from 0 to below 1", lambda value: 0 <= value < 1)
+    _check_whole(f"{where}, batch_size", settings["batch_size"], 1)

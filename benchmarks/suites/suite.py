@@ -18,13 +18,14 @@ import importlib.util
 import json
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from baselines.protocol.task import BigTeacher, Budget, GateSettings, Phase, SizingSettings, Task
 from benchmarks.checkout import SIZING_CODE, TRAINING_CODE, digest_of
+from benchmarks.command_line import one_of, refusal
 from benchmarks.data import datasets
 from benchmarks.strategies.registry import SIZING
 from benchmarks.suites.checks import (
@@ -35,6 +36,7 @@ from benchmarks.suites.checks import (
     SuiteError,
     check_architecture,
     check_content,
+    check_keys,
 )
 
 FOLDER = Path(__file__).parent
@@ -99,7 +101,7 @@ class Suite:
             SuiteError: if the scale is not positive.
         """
         if not 0 < scale < float("inf"):
-            raise SuiteError(f"The scale multiplies epochs, so it must be a positive number; received {scale}.")
+            raise SuiteError(f"scale: {refusal('a number above 0', scale, 'It multiplies epochs.')}")
         whole = Budget(**dict.fromkeys(PHASES, 0) | self.definition["epochs"])
         scaled = Budget(**{p: max(1, round(scale * epochs)) if epochs else 0 for p, epochs in asdict(whole).items()})
         return replace(scaled, single=scaled.merging) if whole.single == whole.merging else scaled
@@ -118,12 +120,12 @@ class Suite:
         """
         if strategy in SIZING:
             if self.sizing is None:
-                raise SuiteError(f"{strategy} needs a table [sizing], which suite {self.name} has not.")
+                raise SuiteError(f"suite {self.name}: expected a table [sizing], which {strategy} needs, received none.")
             return {} if "sizing" in self.definition else {"sizing": self.sizing}
         if "phases" not in self.definition:
             raise SuiteError(
-                f"{strategy} needs the tables [phases] and [gates], which suite {self.name} has not. It is for "
-                f"{', '.join(sorted(SIZING))}."
+                f"suite {self.name}: expected the tables [phases] and [gates], which {strategy} needs, received neither. "
+                f"It is for {', '.join(sorted(SIZING))}."
             )
         return {}
 
@@ -230,7 +232,9 @@ class Suite:
         settings = settings.stretched(self.definition["epochs"]["gates"] / budget.gates)
         # What these do not know they refuse here, not after hours of teachers.
         for name, control in settings.controls.items():
-            GatePressure(control=name, **control)
+            known = [field.name for field in fields(GatePressure(name).control)]
+            check_keys(f"suite {self.name}, [gates.controls.{name}]", control, known, required=())
+            GatePressure(name, **control)
         HardConcreteGate(1, sampling=settings.sampling)
         return settings
 
@@ -273,12 +277,12 @@ def suite_content(path: Path) -> dict[str, Any]:
     try:
         content = read(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
-        raise SuiteError(f"Suite file {path} cannot be read: {error}") from error
+        raise SuiteError(f"expected a suite's file, received {path}, which cannot be read: {error}") from error
     base = content.pop("based_on", None)
     if base is None:
         return content
     if base not in SUITES or path == FOLDER / f"{base}.toml":
-        raise SuiteError(f"{path}, based_on: expected another suite of {', '.join(SUITES)}; received {base!r}.")
+        raise SuiteError(f"{path}, based_on: {one_of([name for name in SUITES if name != path.stem], base)}")
     below = suite_content(FOLDER / f"{base}.toml")
     return _laid_over({key: value for key, value in below.items() if key not in _NOT_INHERITED}, content)
 
@@ -307,12 +311,12 @@ def load_suite(name_or_path: str | Path) -> Suite:
     if path.suffix not in (".toml", ".json"):
         path = FOLDER / f"{plain}.toml"
         if plain not in SUITES:
-            raise SuiteError(f"Unknown suite {plain!r}; there are {', '.join(SUITES)}, and paths of files.")
+            raise SuiteError(f"suite: {one_of(SUITES, plain)} A file's path ends in .toml or .json.")
     content = suite_content(path)
     check_content(str(path), content)
     folds = content.get("folds") if is_paper else None
     if is_paper and folds is None:
-        raise SuiteError(f"{path} gives no folds, so it has no cross-validation. Leave out {PAPER}.")
+        raise SuiteError(f"{path}: expected the key folds, for cross-validation, received none. Leave out {PAPER}.")
     definition = {key: content[key] for key in KEYS if key in content and key not in (*LAUNCH_KEYS, "sizing", "folds")}
     definition |= {} if "phases" in content else {"sizing": content["sizing"]}
     definition |= {"folds": folds} if folds else {}

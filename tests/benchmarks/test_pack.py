@@ -79,7 +79,7 @@ def test_other_data_in_the_cache_is_not_replaced(packed, tmp_path):
         ([], 2, "--suite NAME"),
         (["--suite", "digits"], 2, "--out FOLDER"),
         (["--suite", "digits", "--out", "F", "--part-size", "0"], 2, "as 60M"),
-        (["--suite", "digit", "--out", "F"], 2, "Unknown suite 'digit'"),
+        (["--suite", "digit", "--out", "F"], 2, "received 'digit'. Did you mean digits?"),
         (["--suite", "cifar100", "--out", "F", "--data-dir", "none"], 3, "tfds.load('cifar100"),
         (["--suite", "digits", "--out", "."], 1, "not empty"),
         (["--unpack", "nowhere"], 1, "manifest.json"),

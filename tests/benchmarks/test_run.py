@@ -139,10 +139,10 @@ def test_at_equal_compute_each_strategy_has_the_epochs_that_spend_as_much(tmp_pa
 
 
 def test_seeds_are_read():
-    assert planning.parse_seeds(None, (100, 101)) == [100, 101]
-    assert planning.parse_seeds("3", (100, 101)) == [100, 101, 102]
-    assert planning.parse_seeds("0-2", (100, 101)) == [0, 1, 2]
-    assert planning.parse_seeds("7-7", (100, 101)) == [7]
+    assert planning.seeds_of(None, (100, 101)) == [100, 101]
+    assert planning.seeds_of("3", (100, 101)) == [100, 101, 102]
+    assert planning.seeds_of("0-2", (100, 101)) == [0, 1, 2]
+    assert planning.seeds_of("7-7", (100, 101)) == [7]
 
 
 def test_runs_that_share_a_process_are_of_whole_seeds_and_fill_every_job(tmp_path):

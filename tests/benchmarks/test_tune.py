@@ -41,9 +41,9 @@ def test_the_best_values_on_validation_data_are_chosen_and_what_fails_is_not(tmp
 @pytest.mark.parametrize(
     ("varied", "error"),
     [
-        ((), "Suite sine declares no [tuning.one_model]: say what to vary by --vary"),
-        (("--vary", "phases.single.rate=1,2"), "The suite has no 'phases.single.rate'"),
-        (("--vary", "phases.single.learning_rate=a,b"), "Got: 'phases.single.learning_rate=a,b'"),
+        ((), "suite sine: expected [tuning.one_model] in the suite's file, or --vary"),
+        (("--vary", "phases.single.rate=1,2"), "received 'phases.single.rate'. Did you mean phases.single."),
+        (("--vary", "phases.single.learning_rate=a,b"), "received 'phases.single.learning_rate=a,b'"),
         (("--vary", 'phases.single.learning_rate=1,"b"'), "a list of values of one type"),
         (("--vary", "phases.single.learning_rate={min=1,max=0.1}"), "of one type, or a range"),
     ],
@@ -57,8 +57,8 @@ def test_what_cannot_be_varied_is_told_before_anything_runs(tmp_path, capsys, va
 def test_ranges_are_for_bayesian_search(tmp_path, capsys):
     content = _content("sine")
     for values, error in (
-        ({"min": 1e-3, "max": 1e-1}, "a grid needs a list of values"),
-        ({"min": 0.1, "max": 1e-3}, "a range needs 0 < min < max"),
+        ({"min": 1e-3, "max": 1e-1}, "expected a list of values for a grid"),
+        ({"min": 0.1, "max": 1e-3}, "expected a range with 0 < min < max"),
     ):
         path = tmp_path / "mine.json"
         path.write_text(json.dumps({**content, "tuning": {"one_model": {"phases.single.learning_rate": values}}}))

@@ -174,7 +174,7 @@ def test_refusals_name_what_to_do():
     with pytest.raises(kmerge.InvalidArgumentError, match="at least one teacher"):
         imitating(student, [])
     for setting, value in (("label_weight", 1.0), ("temperature", 0.0), ("feature_weight", -1.0)):
-        with pytest.raises(kmerge.InvalidArgumentError, match=f"{setting}.*Received: {value}"):
+        with pytest.raises(kmerge.InvalidArgumentError, match=f"{setting}.*received {value}"):
             imitating(student, [teacher], **{setting: value})
 
 

@@ -237,7 +237,7 @@ def test_constants_that_move_with_their_units_are_refused():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("weight",), r"method to be one of .* Received: 'weight'"),
+        (("weight",), r"method to be one of .*, received 'weight'"),
         (("activations",), "'activations' needs data"),
         (("weights", np.zeros((4, 6))), "'weights' takes no data"),
         (("activations", np.zeros((0, 6))), r"Expected inputs of shapes .* Received: shapes \[\(0, 6\)\]"),
@@ -252,7 +252,7 @@ def test_wrong_arguments_are_refused(arguments, message):
 
 @pytest.mark.parametrize("regularization", [0, -1, 0.001, float("nan")])
 def test_an_impossible_regularization_is_refused(regularization):
-    with pytest.raises(kmerge.InvalidArgumentError, match=f"Received: {regularization}"):
+    with pytest.raises(kmerge.InvalidArgumentError, match=f"received {regularization}"):
         transport(network("mlp"), network("mlp", 1), regularization)
 
 

@@ -251,7 +251,7 @@ def test_another_strategy_may_be_the_reference(tmp_path, capsys):
         ("best_of_three", "one_model"),
     ]
     assert report.main([str(tmp_path), "--reference", "nobody"]) == 2
-    assert "no finished run of 'nobody'; there are best_of_three, l0_merge, one_model" in capsys.readouterr().err
+    assert "expected one of best_of_three, l0_merge, one_model, received 'nobody'" in capsys.readouterr().err
 
 
 def test_a_folder_without_results_is_refused(tmp_path, capsys):

@@ -40,7 +40,7 @@ def test_every_matching_has_a_name():
 
 @pytest.mark.parametrize("network", ["vgg11_bn", "vgg11"])
 def test_a_run_is_written_and_not_repeated(tmp_path, network):
-    arguments = ["--out", str(tmp_path), "--seeds", "3", "--network", network, "--width", "1", "--examples", "64"]
+    arguments = ["--out", str(tmp_path), "--seeds", "3-3", "--network", network, "--width", "1", "--examples", "64"]
     arguments += ["--epochs", "1", "--matchings", "none", "weights"]
     assert fusion.main(arguments) == 0
     with (tmp_path / "runs.csv").open() as file:

@@ -73,8 +73,8 @@ def test_the_last_convolution_is_drawn():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--suite", "sine"], r"auto_sizing needs a table [sizing], which suite sine has not"),
-        (["--suite", "das"], "Unknown suite 'das'"),
+        (["--suite", "sine"], r"suite sine: expected a table [sizing], which auto_sizing needs"),
+        (["--suite", "das"], "received 'das'"),
     ],
 )
 def test_a_suite_that_cannot_be_drawn(tmp_path, capsys, arguments, message):

@@ -41,21 +41,6 @@ sys.exit(run.main())
 """
 
 
-@contextlib.contextmanager
-def without_programs():
-    """While this lasts, TensorFlow runs every function as it is: of a few steps, a program takes longer to make than to run."""
-    import keras
-
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 class Here:
     """An executor that trains in this process, on its backend: an import of Keras takes longer than a small run.
 
@@ -74,6 +59,8 @@ class Here:
 
         self._during.callback(keras.config.set_dtype_policy, "float32")
         if self.eager:
+            from tests.programs import without_programs
+
             self._during.enter_context(without_programs())
         return self
 

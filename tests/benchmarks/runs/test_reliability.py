@@ -50,7 +50,9 @@ def test_a_launch_that_is_killed_again_and_again_ends_with_the_same_table(tmp_pa
     arguments = ("--suite", suite, *launches.SMALL, *strategies, "--cache-dir", tmp_path / "cache")
     draw = random.Random(7)
     launched = (*arguments, "--out", tmp_path / "killed")
-    killed = sum(_killed(launches.start(*launched, asleep=True), draw, is_scheduler=number % 2 == 1) for number in range(ROUNDS))
+    killed = sum(
+        _killed(launches.start(*launched, asleep=True), draw, is_scheduler=number % 2 == 1) for number in range(ROUNDS)
+    )
     status, out, err = launches.call(*arguments, "--out", tmp_path / "killed", executor=launches.asleep)
     assert status == run.DONE, out + err
     status, out, err = launches.call(*arguments, "--out", tmp_path / "whole", executor=launches.asleep)

@@ -1,22 +1,110 @@
-"""Launches of the benchmark in processes of their own, as a user starts them, for the tests that need some."""
+"""Launches of the benchmark, from the dearest to the cheapest.
 
+`launch` is what a user does: a process of its own, and workers that train. `start(..., asleep=True)` is the same with workers
+that sleep instead, for what is asked of processes: signals, kills, the end of a parent. `call` runs the command in this
+process, with the workers of the executor that it is given: `asleep` ones, or none at all, as `Here` does the runs itself.
+"""
+
+import contextlib
 import csv
+import functools
+import io
+import itertools
 import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
+from benchmarks import run
 from benchmarks.checkout import ROOT
+from benchmarks.runs import worker
+from benchmarks.runs.executors import Event, LocalProcesses
+from benchmarks.runs.stages import Alone
+from benchmarks.runs.stopping import Stop
 from benchmarks.suites.suite import FOLDER
 
 SMALL = ("--scale", "0.001", "--examples", "320", "--backend", "tensorflow")
 
+# Worker processes as they are, but for training.
+SLEEPING = "tests.sleeping_worker"
+asleep = functools.partial(LocalProcesses, module=SLEEPING)
+_ASLEEP = """
+import functools, sys
+from benchmarks import run
+from tests import launches
+run.LocalProcesses = launches.asleep
+run.RayTasks = functools.partial(run.RayTasks, module=launches.SLEEPING)
+sys.exit(run.main())
+"""
 
-def start(*arguments, cwd=ROOT, **options):
+
+class Here:
+    """An executor that trains in this process, on its backend: an import of Keras takes longer than a small run.
+
+    Args:
+        eager: whether to do without programs, and so with sums that are rounded otherwise.
+    """
+
+    jobs = 1
+
+    def __init__(self, *_, eager=False, **__):
+        self._during = contextlib.ExitStack()
+        self.eager = eager
+
+    def __enter__(self):
+        import keras
+
+        self._during.callback(keras.config.set_dtype_policy, "float32")
+        if self.eager:
+            from tests.programs import without_programs
+
+            self._during.enter_context(without_programs())
+        return self
+
+    def __exit__(self, *_):
+        self._during.close()
+
+    def run(self, batches):
+        """Do all runs; what happens is told run by run."""
+        import keras
+
+        for each in itertools.chain(*batches):
+            keras.backend.clear_session()
+            events = []
+            tell = functools.partial(self._tell, events, each)
+            worker._attempt(each, tell, Stop(), Alone())
+            yield from events
+
+    @staticmethod
+    def _tell(events, folder, kind, /, **detail):
+        events.append(Event(kind, folder, detail))
+
+
+eagerly = functools.partial(Here, eager=True)
+
+
+def call(*arguments, executor=LocalProcesses):
+    """The command line in this process: its exit status and what it printed on standard output and error."""
+    out, err, heard = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
+    with contextlib.ExitStack() as during:
+        during.callback(signal.signal, signal.SIGTERM, heard)
+        during.enter_context(contextlib.redirect_stdout(out))
+        during.enter_context(contextlib.redirect_stderr(err))
+        during.enter_context(mock.patch.object(run, "LocalProcesses", executor))
+        try:
+            status = run.main([*map(str, arguments)])
+        except SystemExit as end:
+            status = end.code
+    return status, out.getvalue(), err.getvalue()
+
+
+def start(*arguments, cwd=ROOT, asleep=False, **options):
     """A launch of `benchmarks.run` that has just begun."""
-    command = [sys.executable, "-m", "benchmarks.run", *map(str, arguments)]
+    program = ["-c", _ASLEEP] if asleep else ["-m", "benchmarks.run"]
+    command = [sys.executable, *program, *map(str, arguments)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     options = {"preexec_fn": _hear_interrupts} | options
     return subprocess.Popen(command, cwd=cwd, text=True, start_new_session=True, **streams, **options)

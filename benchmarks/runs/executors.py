@@ -23,6 +23,8 @@ from typing import Any, Protocol
 
 from benchmarks.records.store import RunFolder
 
+# What a worker runs.
+WORKER = "benchmarks.runs.worker"
 # From being asked to end to being killed: more than checkpoints are apart, so that what ends in time loses nothing.
 GRACE_SECONDS = 10.0
 # What a process ends by when a machine runs out of memory, is shut down or asked to give way. A crash of its own code,
@@ -136,7 +138,7 @@ class LocalProcesses:
         together: int = 1,
         timeout: float | None = None,
         retries: int = 0,
-        module: str = "benchmarks.runs.worker",
+        module: str = WORKER,
     ) -> None:
         self.jobs = jobs
         self.together = together

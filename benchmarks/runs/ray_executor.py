@@ -14,7 +14,15 @@ from typing import Any
 from benchmarks.checkout import ROOT
 from benchmarks.command_line import UsageError, refusal
 from benchmarks.records.store import RunFolder
-from benchmarks.runs.executors import Event, LocalProcesses, default_jobs, fair_share, next_batch, worker_environment
+from benchmarks.runs.executors import (
+    WORKER,
+    Event,
+    LocalProcesses,
+    default_jobs,
+    fair_share,
+    next_batch,
+    worker_environment,
+)
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -32,6 +40,7 @@ class RayTasks:
         timeout: seconds that a run may take; None for any time.
         retries: how often Ray repeats a task whose machine or process dies.
         devices: GPUs or TPUs of a machine that a task takes.
+        module: what a worker runs.
 
     Raises:
         UsageError: if Ray is not installed.
@@ -46,11 +55,13 @@ class RayTasks:
         timeout: float | None = None,
         retries: int = 0,
         devices: int = 1,
+        module: str = WORKER,
     ) -> None:
         if importlib.util.find_spec("ray") is None:
             raise UsageError("--executor: expected Ray to be installed, received 'ray'. Run: pip install 'kmerge[ray]'")
         self.address = address
         self.settings = {"backend": backend, "together": together, "timeout": timeout, "retries": retries}
+        self.settings["module"] = module
         self.settings["threads"] = fair_share()  # as reserved: a larger machine has more tasks, not larger ones
         self.jobs = jobs or default_jobs()  # the cluster's number once it is known
         self._wanted_jobs = jobs
@@ -172,12 +183,19 @@ def _share(devices: int) -> dict[str, Any]:
 
 
 def _work_through(
-    folders: list[str], events: Any, backend: str, threads: int, together: int, timeout: float | None, retries: int
+    folders: list[str],
+    events: Any,
+    backend: str,
+    threads: int,
+    together: int,
+    timeout: float | None,
+    retries: int,
+    module: str,
 ) -> dict[str, tuple[str, dict]]:
     """On a machine of the cluster: do the runs of these folders and tell what happens; by folder, how each ended."""
     ends = {}
     runs = [RunFolder.read(Path(folder)) for folder in folders]
-    with LocalProcesses(1, worker_environment(backend, threads), together, timeout, retries) as workers:
+    with LocalProcesses(1, worker_environment(backend, threads), together, timeout, retries, module) as workers:
         for event in workers.run([runs]):
             if event.kind in ("done", "failed"):
                 ends[str(event.run.path)] = event.kind, event.detail

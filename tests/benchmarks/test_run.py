@@ -1,4 +1,4 @@
-"""The command line, as a user runs it: in processes of its own, on real suites made small."""
+"""The command line, on real suites made small."""
 
 import json
 import os
@@ -6,49 +6,68 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
+import keras
 import pytest
 
 from benchmarks import run
 from benchmarks.data import datasets
 from benchmarks.records import store
 from benchmarks.runs import planning, worker
-from benchmarks.suites.suite import SUITES
+from benchmarks.runs.stages import StageCache
+from benchmarks.suites.suite import SUITES, load_suite
 from tests import launches
 
+# Digits for a network that compiles in a moment.
+SMALL_NET = (
+    ('name = "resnet"', 'name = "das_cnn"'),
+    (r"depth = 8 .*\n.*\nweight_decay.*", "hidden = [2, 2, 2, 2, 2]"),
+)
 
-@pytest.mark.parametrize(
-    "arguments, status",
-    [
+
+BACKENDS_AND_MORE = {"keras", "tensorflow", "jax", "torch", "pandas", "scipy", "matplotlib"}
+CALLS = """
+import json, sys
+from benchmarks import run
+for arguments in json.loads(sys.argv[1]):
+    try:
+        status = run.main(arguments)
+    except SystemExit as end:
+        status = end.code
+    print(json.dumps([status, sorted(name for name in sys.modules if "." not in name)]))
+"""
+
+
+def test_the_list_as_a_user_calls_it_imports_neither_keras_nor_a_backend_and_names_all():
+    command = [sys.executable, "-X", "importtime", "-m", "benchmarks.run", "--list"]
+    process = subprocess.run(command, cwd=launches.ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert process.returncode == 0, process.stderr[-500:]
+    imported = set(re.findall(r"^import time:.*\| +(\w+)$", process.stderr, re.MULTILINE))
+    assert "argparse" in imported and not imported & BACKENDS_AND_MORE
+    for name in (*SUITES, "l0_merge", "one_model", "best_of_three"):
+        assert re.search(rf"^  {name}\b", process.stdout, re.MULTILINE)
+
+
+def test_what_trains_nothing_imports_neither_keras_nor_a_backend(tmp_path):
+    calls = [
         (["--help"], 0),
-        (["--list"], 0),
         (["--suite", "sine", "--dry-run", "--strategy", "l0_merge", "one_model"], 0),
         (["--suite", "sin"], 2),
         (["--suite", "sine", "--strategy", "nobody"], 2),
         (["--suite", "sine", "--seeds", "9-1"], 2),
-    ],
-)
-def test_what_trains_nothing_imports_neither_keras_nor_a_backend(arguments, status, tmp_path):
-    command = [sys.executable, "-X", "importtime", "-m", "benchmarks.run", *arguments, "--out", str(tmp_path / "out")]
+    ]
+    arguments = json.dumps([[*each, "--out", str(tmp_path / "out")] for each, _ in calls])
+    command = [sys.executable, "-c", CALLS, arguments]
     process = subprocess.run(command, cwd=launches.ROOT, capture_output=True, text=True, check=False, timeout=60)
-    assert process.returncode == status, process.stderr[-500:]
-    imported = set(re.findall(r"^import time:.*\| +(\w+)$", process.stderr, re.MULTILINE))
-    assert "argparse" in imported
-    assert not imported & {"keras", "tensorflow", "jax", "torch", "pandas", "scipy", "matplotlib"}
+    told = [json.loads(line) for line in process.stdout.splitlines() if line.startswith("[")]
+    assert [status for status, _ in told] == [status for _, status in calls], process.stderr[-500:]
+    assert "argparse" in told[-1][1] and not set(told[-1][1]) & BACKENDS_AND_MORE
     assert not (tmp_path / "out").exists()
-
-
-def test_the_list_names_every_suite_and_strategy():
-    status, out, _ = launches.launch("--list")
-    assert status == 0
-    for name in (*SUITES, "l0_merge", "one_model", "best_of_three"):
-        assert re.search(rf"^  {name}\b", out, re.MULTILINE)
 
 
 def test_a_plan_lists_runs_and_how_they_stand(tmp_path):
     arguments = ("--suite", "sine", "--seeds", "4-6", "--strategy", "one_model", *launches.places(tmp_path))
-    status, out, _ = launches.launch(*arguments, "--dry-run")
+    status, out, _ = launches.call(*arguments, "--dry-run")
     assert status == 0
     assert re.findall(r"^(\w{16})  missing +one_model seed (\d)$", out, re.MULTILINE).__len__() == 3
     assert "3 runs, 3 to do" in out
@@ -78,7 +97,7 @@ def test_a_plan_lists_runs_and_how_they_stand(tmp_path):
     ],
 )
 def test_wrong_usage_is_told_before_any_work(arguments, words, tmp_path):
-    status, _, err = launches.launch(*arguments, *launches.places(tmp_path))
+    status, _, err = launches.call(*arguments, *launches.places(tmp_path))
     assert status == run.USAGE
     for word in words:
         assert word in err
@@ -89,7 +108,7 @@ def test_wrong_usage_is_told_before_any_work(arguments, words, tmp_path):
 def test_a_broken_suite_file_is_told(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("dataset = [")
-    status, _, err = launches.launch("--suite", path, *launches.places(tmp_path))
+    status, _, err = launches.call("--suite", path, *launches.places(tmp_path))
     assert status == run.USAGE and "mine.toml" in err and "Traceback" not in err
 
 
@@ -106,36 +125,47 @@ def test_shards_are_all_seeds_once():
 
 def test_a_plan_tells_how_long_it_takes_by_what_is_done(tmp_path):
     arguments = ("--suite", "sine", "--out", tmp_path, "--seeds", "100-103", "--strategy", "one_model", "l0_merge")
-    assert "no run done here tells how long these take: l0_merge, one_model" in launches.launch(*arguments, "--dry-run")[1]
+    assert "no run done here tells how long these take: l0_merge, one_model" in launches.call(*arguments, "--dry-run")[1]
     options = run.parsed([str(a) for a in arguments])
     suite = planning.named_suite("sine")
     for folder, scale in zip(planning.planned_runs(suite, options)[::2], (1.0, 0.5), strict=False):
         folder = store.RunFolder.of(tmp_path / "sine", {**folder.configuration, "scale": scale})
         folder.create({})
         folder.finish({"wall_seconds": 3600.0}, [])
-    _, out, _ = launches.launch(*arguments, "--dry-run")
+    _, out, _ = launches.call(*arguments, "--dry-run")
     assert "about 3 hours of one worker" in out and "these take: l0_merge" in out
-    _, out, _ = launches.launch(*arguments, "--scale", "0.25", "--strategy", "one_model", "--dry-run")
+    _, out, _ = launches.call(*arguments, "--scale", "0.25", "--strategy", "one_model", "--dry-run")
     # a quarter of 3600 seconds, or half of 3600: their mean is 1350 seconds, four times
     assert "about 1.5 hours of one worker" in out
 
 
 def test_at_equal_compute_each_strategy_has_the_epochs_that_spend_as_much(tmp_path):
     arguments = ("--suite", "sine", *launches.SMALL, *launches.places(tmp_path), "--jobs", "1", "--seeds", "1")
-    arguments = [*arguments, "--scale", "0.02", "--strategy", "l0_merge", "one_model", "ensemble"]
-    status, out, err = launches.launch(*arguments, "--match", "compute", "--dry-run")
-    assert status == run.USAGE and "ensemble, l0_merge, one_model has no such run" in err
-    assert launches.launch(*arguments)[0] == run.DONE
-    status, out, err = launches.launch(*arguments, "--match", "compute")
+    arguments = [*arguments, "--scale", "0.02", "--strategy", "l0_merge", "one_model", "best_of_three"]
+    status, out, err = launches.call(*arguments, "--match", "compute", "--dry-run")
+    assert status == run.USAGE and "best_of_three, l0_merge, one_model has no such run" in err
+    assert launches.call(*arguments, executor=launches.asleep)[0] == run.DONE
+    status, out, err = launches.call(*arguments, "--match", "compute", executor=launches.asleep)
     assert status == run.DONE, out + err
     assert "equal compute of l0_merge" in out
     rows = launches.table_of(tmp_path / "out" / "sine" / "runs.csv")
     spent = {(row["strategy"], row["match"]): float(row["teacher_epoch_equivalents"]) for row in rows}
     reference = spent["l0_merge", "compute of l0_merge"]
     assert len(rows) == 6 and reference == spent["l0_merge", ""]
-    for name in ("one_model", "ensemble"):
+    for name in ("one_model", "best_of_three"):
         assert abs(spent[name, "compute of l0_merge"] / reference - 1) < 0.1 < abs(spent[name, ""] / reference - 1)
     assert len({row["protocol"] for row in rows}) == 2
+
+
+def test_a_worker_multiplies_epochs_by_the_factor_of_equal_compute(tmp_path):
+    suite, common = load_suite("sine"), {"suite": "sine", "strategy": "one_model", "seed": 1, "scale": 0.004}
+    common |= {"definition": suite.definition, "examples": 64, "backend": keras.backend.backend()}
+    found = []
+    for own in ({}, {"match": "compute of l0_merge", "factor": 3.0}):
+        folder = store.RunFolder.of(tmp_path, common | own)
+        folder.create({"suite": "sine", "data_dir": None, "cache_dir": str(tmp_path / "cache")})
+        found.append(worker.train(folder, StageCache(tmp_path / "stages"))[0])
+    assert [result["epochs"] for result in found] == [suite.budget(scale).single for scale in (0.004, 0.012)] == [4, 12]
 
 
 def test_seeds_are_read():
@@ -170,7 +200,7 @@ def test_runs_that_train_together_follow_each_other_in_one_batch(tmp_path):
 
 def test_missing_data_names_the_command_that_gets_it(tmp_path):
     places = launches.places(tmp_path)
-    status, _, err = launches.launch("--suite", "cifar100", "--data-dir", tmp_path / "none", *places)
+    status, _, err = launches.call("--suite", "cifar100", "--data-dir", tmp_path / "none", *places)
     assert status == run.DATA_MISSING
     assert "tfds.load('cifar100" in err and str(tmp_path / "none") in err
     assert "Traceback" not in err and not (tmp_path / "out").exists()
@@ -181,7 +211,7 @@ def test_corrupt_data_is_told(tmp_path):
     folder.mkdir(parents=True)
     (folder / "dataset_info.json").write_text("{")
     (folder / "features.json").write_text("{")
-    status, _, err = launches.launch(
+    status, _, err = launches.call(
         "--suite", "fashion_mnist", "--data-dir", tmp_path / "data", *launches.places(tmp_path)
     )
     assert status == run.DATA_MISSING
@@ -190,9 +220,9 @@ def test_corrupt_data_is_told(tmp_path):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A small suite, run to its end: the arguments, the folder of its results, and what was printed."""
+    """A small suite, trained to its end as a user does: the arguments, the folder of its results, and what was printed."""
     folder = tmp_path_factory.mktemp("finished")
-    arguments = ("--suite", "sine", *launches.SMALL, "--seeds", "2", *launches.places(folder), "--jobs", "2")
+    arguments = ("--suite", "sine", *launches.SMALL, "--seeds", "1", *launches.places(folder), "--jobs", "1")
     status, out, err = launches.launch(*arguments)
     assert status == run.DONE, out + err
     return arguments, folder / "out" / "sine", out
@@ -203,15 +233,15 @@ def test_a_small_suite_runs_to_its_end(finished):
     table = launches.table_of(folder / "runs.csv")
     assert list(table[0]) == list(store.RUN_COLUMNS)
     strategies = {"l0_merge", "one_model", "best_of_three"}
-    assert launches.statuses(table) == {(name, seed): "done" for name in strategies for seed in (100, 101)}
+    assert launches.statuses(table) == {(name, 100): "done" for name in strategies}
     for row in table:
         assert row["metric"] == "mse" and 0.03 < float(row["test_best"]) < 2
         assert all(row[name] for name in ("device", "commit", "command", "parameters", "macs", "seconds"))
         assert row["backend"] == "tensorflow" and re.search(r"keras \S+ numpy \S+ tensorflow \S+", row["versions"])
         assert int(row["parameters"]) == 301 and float(row["scale"]) == 0.001 and row["examples"] == "320"
     assert {row["strategy"] for row in launches.table_of(folder / "summary.csv")} == strategies
-    assert "6 done" in out and "| one_model" in out
-    assert len(re.findall(r"^\[\d/6\] done ", out, re.MULTILINE)) == 6
+    assert "3 done" in out and "| one_model" in out
+    assert len(re.findall(r"^\[\d/3\] done ", out, re.MULTILINE)) == 3
     assert list(folder.glob("figures/boxplot-*.png"))
 
 
@@ -226,9 +256,13 @@ def test_history_has_a_row_per_epoch(finished):
 
 def test_teachers_are_trained_once_and_charged_to_each(finished):
     _, folder, _ = finished
-    assert len(list(folder.glob("stages/*/stage.json"))) == 3 * 2
+    _assert_teachers_are_shared(folder, ["100"])
+
+
+def _assert_teachers_are_shared(folder, seeds):
+    assert len(list(folder.glob("stages/*/stage.json"))) == 3 * len(seeds)
     history = launches.table_of(folder / "history.csv")
-    for seed in ("100", "101"):
+    for seed in seeds:
         losses = {
             name: [
                 h["loss"] for h in history if h["strategy"] == name and h["seed"] == seed and h["phase"] == "teacher_0"
@@ -238,45 +272,45 @@ def test_teachers_are_trained_once_and_charged_to_each(finished):
         assert losses["l0_merge"] == losses["best_of_three"] and losses["l0_merge"]
 
 
+def test_two_workers_at_a_time_do_all_runs_of_all_seeds(tmp_path):
+    arguments = ("--suite", "sine", *launches.SMALL, "--seeds", "2", *launches.places(tmp_path), "--jobs", "2")
+    status, out, err = launches.call(*arguments, executor=launches.asleep)
+    assert status == run.DONE, out + err
+    folder, strategies = tmp_path / "out" / "sine", {"l0_merge", "one_model", "best_of_three"}
+    table = launches.table_of(folder / "runs.csv")
+    assert launches.statuses(table) == {(name, seed): "done" for name in strategies for seed in (100, 101)}
+    assert "6 done" in out and len(re.findall(r"^\[\d/6\] done ", out, re.MULTILINE)) == 6
+    _assert_teachers_are_shared(folder, ["100", "101"])
+
+
 def test_a_second_launch_runs_nothing_and_writes_the_same_table(finished):
     arguments, folder, _ = finished
     before = (folder / "runs.csv").read_text()
     stamps = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/done")}
-    began = time.monotonic()
-    status, out, _ = launches.launch(*arguments)
-    assert status == run.DONE and "6 done before" in out
-    assert time.monotonic() - began < 20
+    status, out, _ = launches.call(*arguments)
+    assert status == run.DONE and "3 done before" in out
     assert (folder / "runs.csv").read_text() == before
     assert {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/done")} == stamps
-    status, out, _ = launches.launch(*arguments, "--dry-run")
-    assert "6 runs, 0 to do" in out
+    status, out, _ = launches.call(*arguments, "--dry-run")
+    assert "3 runs, 0 to do" in out
 
 
 def test_tables_alone_are_rebuilt_from_the_folders(finished):
     _, folder, _ = finished
     before = (folder / "runs.csv").read_text()
     (folder / "runs.csv").unlink()
-    status, out, _ = launches.launch("--suite", "sine", "--tables", "--out", folder.parent)
+    status, out, _ = launches.call("--suite", "sine", "--tables", "--out", folder.parent)
     assert status == run.DONE and "| one_model" in out
     assert (folder / "runs.csv").read_text() == before
-    status, _, err = launches.launch("--suite", "sine", "--tables", "--out", folder / "nowhere")
+    status, _, err = launches.call("--suite", "sine", "--tables", "--out", folder / "nowhere")
     assert status == run.FAILED and "not up to date" in err and "Traceback" not in err
 
 
 def test_a_result_does_not_depend_on_what_ran_before(finished, tmp_path):
-    """The last run of a shared process, alone and with no cached stage, gives the same numbers."""
+    """The last run of a shared process, with no cached stage and after all that ran in this one, gives the same numbers."""
     _, folder, _ = finished
-    arguments = (
-        "--suite",
-        "sine",
-        *launches.SMALL,
-        "--seeds",
-        "101-101",
-        "--strategy",
-        "best_of_three",
-        *launches.places(tmp_path),
-    )
-    status, out, err = launches.launch(*arguments, "--jobs", "2")
+    arguments = ("--suite", "sine", *launches.SMALL, "--seeds", "1", "--strategy", "best_of_three")
+    status, out, err = launches.call(*arguments, *launches.places(tmp_path), executor=launches.Here)
     assert status == run.DONE, out + err
     (alone,) = launches.table_of(tmp_path / "out" / "sine" / "runs.csv")
     (row,) = (row for row in launches.table_of(folder / "runs.csv") if row["run"] == alone["run"])
@@ -289,7 +323,7 @@ def test_a_run_that_fails_is_a_row_and_the_others_go_on(tmp_path):
         tmp_path, "sine", (r"(?s)(\[phases\.single\].*?)learning_rate = \S+", r"\1learning_rate = 1e30")
     )
     arguments = ("--suite", suite, *launches.SMALL, "--seeds", "1", "--strategy", "one_model", "best_of_three")
-    status, out, err = launches.launch(*arguments, *launches.places(tmp_path), "--jobs", "1")
+    status, out, err = launches.call(*arguments, *launches.places(tmp_path), executor=launches.eagerly)
     assert status == run.FAILED, out + err
     folder = tmp_path / "out" / "variant"
     table = launches.table_of(folder / "runs.csv")
@@ -298,13 +332,13 @@ def test_a_run_that_fails_is_a_row_and_the_others_go_on(tmp_path):
     assert "FAILED one_model seed 100" in out and "1 done, 1 failed" in out
     (failed,) = folder.glob("runs/*/failed.json")
     assert "Traceback" in json.loads(failed.read_text())["traceback"]
-    status, out, _ = launches.launch(*arguments, *launches.places(tmp_path), "--dry-run")
+    status, out, _ = launches.call(*arguments, *launches.places(tmp_path), "--dry-run")
     assert status == run.DONE and "2 runs, 1 to do" in out
 
 
 def test_a_results_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "out").write_text("a file")
-    status, _, err = launches.launch("--suite", "digits", *launches.places(tmp_path))
+    status, _, err = launches.call("--suite", "digits", *launches.places(tmp_path))
     assert status == run.USAGE and str(tmp_path / "out") in err and "Traceback" not in err
 
 
@@ -330,7 +364,7 @@ def test_a_machine_with_numpy_keras_and_jax_alone_runs_a_suite_from_cached_array
     datasets.prepare("digits", None, tmp_path / "cache")
     hidden = ["tensorflow", "tensorflow_datasets", "pandas", "sklearn", "matplotlib"]
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules |= dict.fromkeys({hidden})\n")
-    suite = launches.variant(tmp_path, "digits", ("width = 8", "width = 2"))
+    suite = launches.variant(tmp_path, "digits", *SMALL_NET)
     arguments = ("--suite", suite, "--scale", "0.001", "--examples", "64", "--backend", "jax", "--together", "2")
     chosen = ("--strategy", "one_model", "--seeds", "2", *launches.places(tmp_path))
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -347,14 +381,15 @@ def test_a_machine_with_numpy_keras_and_jax_alone_runs_a_suite_from_cached_array
 
 
 def test_networks_of_mixed_precision_are_runs_of_their_own_and_end_in_float32_logits(tmp_path):
-    suite = launches.variant(tmp_path, "digits", ("width = 8", "width = 2"))
-    arguments = ("--suite", suite, "--scale", "0.001", "--examples", "64", "--strategy", "l0_merge", "--seeds", "1")
-    status, out, err = launches.launch(*arguments, "--precision", "mixed_bfloat16", *launches.places(tmp_path))
+    suite = launches.variant(tmp_path, "digits", *SMALL_NET)
+    small = ("--scale", "0.001", "--examples", "64", "--backend", "tensorflow", "--seeds", "1")
+    arguments = ("--suite", suite, *small, "--strategy", "one_model", *launches.places(tmp_path))
+    status, out, err = launches.call(*arguments, "--precision", "mixed_bfloat16", executor=launches.eagerly)
     assert status == run.DONE, out + err
     (row,) = launches.table_of(tmp_path / "out" / "variant" / "runs.csv")
     assert row["precision"] == "mixed_bfloat16" and 0 <= float(row["test_last"]) <= 1
     assert "mixed_bfloat16 (protocol" in out
-    alone = launches.launch(*arguments, *launches.places(tmp_path), "--dry-run")[1]
+    alone = launches.call(*arguments, "--dry-run")[1]
     assert "1 runs, 1 to do" in alone and row["run"] not in alone
 
 
@@ -362,7 +397,7 @@ def test_published_tables_are_not_replaced(tmp_path):
     (tmp_path / "sine").mkdir()
     (tmp_path / "sine" / "runs.csv").write_text("suite,strategy\n")
     for option in (["--tables"], ["--seeds", "1"]):
-        status, _, err = launches.launch("--suite", "sine", *option, "--out", tmp_path)
+        status, _, err = launches.call("--suite", "sine", *option, "--out", tmp_path)
         assert status == run.USAGE and "has tables but no run folders" in err
     assert [path.name for path in (tmp_path / "sine").iterdir()] == ["runs.csv"]
 

@@ -11,12 +11,18 @@ from benchmarks.suites.suite import FOLDER, load_suite
 from tests import launches
 
 
+@pytest.fixture
+def asleep(monkeypatch):
+    """Trials sleep, and end in what their learning rate says."""
+    monkeypatch.setattr(run, "LocalProcesses", launches.asleep)
+
+
 def _arguments(tmp_path, *more):
     small = ("--seeds", "0-1", *launches.SMALL, "--jobs", "1", "--cache-dir", tmp_path / "cache")
     return [str(a) for a in ("--suite", "sine", "--strategy", "one_model", "--out", tmp_path / "out", *small, *more)]
 
 
-def test_the_best_values_on_validation_data_are_chosen_and_what_fails_is_not(tmp_path, capsys):
+def test_the_best_values_on_validation_data_are_chosen_and_what_fails_is_not(tmp_path, capsys, asleep):
     varied = ("--vary", "phases.single.learning_rate=1e30,0.01")
     assert tune.main(_arguments(tmp_path, *varied)) == run.DONE
     assert "chosen of 2 trials" in capsys.readouterr().out
@@ -72,7 +78,7 @@ def _content(name):
     return tomllib.loads((FOLDER / f"{name}.toml").read_text())
 
 
-def test_values_in_a_suites_file_are_searched(tmp_path):
+def test_values_in_a_suites_file_are_searched(tmp_path, asleep):
     path = tmp_path / "mine.json"
     space = {"phases.single.learning_rate": {"min": 1e-3, "max": 1e-1}}
     path.write_text(json.dumps({**_content("sine"), "tuning": {"one_model": space}}))
@@ -90,7 +96,8 @@ def test_cross_validation_that_chooses_on_test_data_is_refused(tmp_path, capsys)
     assert "chooses on test data" in capsys.readouterr().err
 
 
-def test_trials_share_the_networks_that_they_do_not_vary(tmp_path):
+def test_trials_share_the_networks_that_they_do_not_vary(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "LocalProcesses", launches.Here)
     small = ("--seeds", "0-0", *launches.SMALL, "--jobs", "1", "--cache-dir", tmp_path / "cache")
     arguments = ("--suite", "sine", "--strategy", "magnitude_merge", "--out", tmp_path / "out", *small)
     assert tune.main([*map(str, arguments), "--vary", "phases.finetune.learning_rate=0.01,0.02"]) == run.DONE

@@ -15,6 +15,7 @@ from benchmarks.data.augmentation import RandomResizedCrop
 from benchmarks.runs.worker import evaluate
 from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites.suite import SuiteError, load_suite
+from tests.programs import without_programs
 
 tfds = pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("tensorflow")
@@ -211,7 +212,8 @@ def suite(tmp_path_factory):
 
 def test_a_network_is_trained_on_photographs_end_to_end(suite, stored):
     task, budget = suite.task(0, *stored, scale=0.001), suite.budget(0.001)
-    outcome = STRATEGIES["one_model"](task, budget, 0, Stages())
+    with without_programs():
+        outcome = STRATEGIES["one_model"](task, budget, 0, Stages())
     assert outcome.epochs == budget.single == 4 and outcome.model.input_shape == (None, 224, 224, 3)
     assert kmerge.parameters(outcome.model) == kmerge.parameters(task.build(0))
     assert 0 <= evaluate(outcome.model, task.data.x_test, task.data.y_test, "accuracy") <= 1

@@ -199,6 +199,16 @@ def planned(folder, *seeds):
     return runs
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled(tmp_path_factory):
+    """Workers of this file leave their programs to each other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+        yield
+
+
 def work(runs, *options, apart=0.0, signal=0, epoch=0):
     """Have a worker do these runs, cut off by a signal at an epoch: its exit status."""
     arguments = [str(apart), str(int(signal)), str(epoch), *options, *(str(run.path) for run in runs)]

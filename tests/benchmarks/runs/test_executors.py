@@ -16,9 +16,7 @@ from tests import launches
 
 def _long(tmp_path, *strategies, options=()):
     """A launch in which one_model takes for ever; its process, and the folder of its results."""
-    suite = launches.variant(
-        tmp_path, "sine", (r"\nsingle = \d+", "\nsingle = 10000000"), (r"drops = \[800\]", "drops = []")
-    )
+    suite = launches.variant(tmp_path, "sine", (r"\nsingle = \d+", "\nsingle = 10000000"))
     arguments = (
         "--suite",
         suite,
@@ -29,7 +27,7 @@ def _long(tmp_path, *strategies, options=()):
         "1",
         *launches.places(tmp_path),
     )
-    return launches.start(*arguments, "--jobs", "1", *options), tmp_path / "out" / "variant"
+    return launches.start(*arguments, "--jobs", "1", *options, asleep=True), tmp_path / "out" / "variant"
 
 
 def _workers(process, folder, strategy):
@@ -105,17 +103,16 @@ def test_a_run_that_takes_too_long_fails_and_the_rest_goes_on(tmp_path):
 
 
 def test_a_launch_stops_after_so_many_failures_and_repeats_only_what_failed(tmp_path):
-    suite = launches.variant(tmp_path, "sine")
+    suite = launches.variant(tmp_path, "sine", (r"(?s)(\[phases\.teacher\].*?)learning_rate = \S+", r"\1learning_rate = 1e30"))
     settings = ("--suite", suite, *launches.SMALL, "--seeds", "2", *launches.places(tmp_path), "--jobs", "1")
-    # There is nothing in this network that carries a scale.
-    strategies = ("--strategy", "channel_pruning_bn", "one_model")
-    status, out, err = launches.launch(*settings, *strategies, "--max-failures", "1")
+    strategies = ("--strategy", "best_of_three", "one_model")
+    status, out, err = launches.call(*settings, *strategies, "--max-failures", "1", executor=launches.asleep)
     assert status == run.FAILED and "1 runs failed, as many as --max-failures allows" in err, out + err
-    status, out, err = launches.launch(*settings, *strategies, "--only", "failed", "--dry-run")
+    status, out, err = launches.call(*settings, *strategies, "--only", "failed", "--dry-run")
     assert status == run.DONE and "1 runs, 1 to do" in out and "one_model" not in out
-    status, out, err = launches.launch(*settings, "--strategy", "one_model")
+    status, out, err = launches.call(*settings, "--strategy", "one_model", executor=launches.asleep)
     assert status == run.DONE, out + err
-    status, out, err = launches.launch(*settings, "--strategy", "one_model", "--only", "missing")
+    status, out, err = launches.call(*settings, "--strategy", "one_model", "--only", "missing")
     assert status == run.DONE and "No run is missing." in out
 
 
@@ -135,7 +132,7 @@ def test_every_run_of_a_batch_tells_how_it_failed(tmp_path):
     )
     arguments = ("--suite", suite, *launches.SMALL, "--seeds", "1", *launches.places(tmp_path), "--jobs", "1")
     strategies = ("one_model", "one_model_equal_compute")
-    status, out, err = launches.launch(*arguments, "--strategy", *strategies)
+    status, out, err = launches.call(*arguments, "--strategy", *strategies, executor=launches.asleep)
     assert status == run.FAILED, out + err
     table = launches.table_of(tmp_path / "out" / "variant" / "runs.csv")
     assert [row["error"] for row in table if row["status"] == "failed"] == [
@@ -162,10 +159,10 @@ def test_a_full_disk_stops_the_launch_and_loses_nothing(tmp_path):
         "--jobs",
         "1",
     )
-    status, out, err = launches.launch(*arguments, preexec_fn=limit)
+    status, out, err = launches.launch(*arguments, preexec_fn=limit, asleep=True)
     assert status == run.FAILED, out + err
     assert "No room to write" in err and "launch again" in err
-    status, out, _ = launches.launch(*arguments, "--dry-run")
+    status, out, _ = launches.call(*arguments, "--dry-run")
     assert status == run.DONE and "unfinished  best_of_three seed 100" in out
 
 
@@ -174,9 +171,9 @@ def _shown(folder, stdout):
     code = """
 import sys, time
 from pathlib import Path
-from benchmarks.executors import Event
-from benchmarks.progress import progress
-from benchmarks.store import RunFolder
+from benchmarks.runs.executors import Event
+from benchmarks.runs.progress import progress
+from benchmarks.records.store import RunFolder
 runs = [RunFolder.of(Path(sys.argv[1]), {"strategy": "one_model", "seed": seed}) for seed in (1, 2)]
 with progress(2) as display:
     display.show(Event("start", runs[0]))
@@ -264,7 +261,7 @@ def test_a_run_that_ends_just_before_its_worker_is_killed_for_it_is_done(tmp_pat
     script = """
 import json, sys, time
 from pathlib import Path
-from benchmarks.store import RunFolder
+from benchmarks.records.store import RunFolder
 runs = [RunFolder.read(Path(path)) for path in sys.argv[1:]]
 if len(runs) == 2:
     print(json.dumps({"event": "start", "folder": sys.argv[1]}), flush=True)
@@ -281,7 +278,7 @@ def test_time_in_which_a_run_waits_for_a_network_of_another_is_not_its_own(tmp_p
     script = """
 import json, sys, time
 from pathlib import Path
-from benchmarks.store import RunFolder
+from benchmarks.records.store import RunFolder
 def tell(kind):
     print(json.dumps({"event": kind, "folder": sys.argv[1]}), flush=True)
 if len(sys.argv) == 3:
@@ -303,7 +300,7 @@ def test_a_run_whose_worker_dies_keeps_its_own_log(tmp_path):
     script = """
 import json, sys
 from pathlib import Path
-from benchmarks.store import RunFolder
+from benchmarks.records.store import RunFolder
 for path in sys.argv[1:]:
     print(json.dumps({"event": "start", "folder": path}), flush=True)
     Path(path, "log.txt").write_text("log of " + Path(path).name)

@@ -28,11 +28,11 @@ def _arguments(tmp_path, out, suite):
 
 def test_a_node_that_dies_costs_nothing_but_time(tmp_path, cluster):
     suite = launches.variant(
-        tmp_path, "sine", (r"\nsingle = \d+", "\nsingle = 40000"), (r"drops = \[800\]", "drops = []"),
+        tmp_path, "sine", (r"\nsingle = \d+", "\nsingle = 300000"),
         (r"runs_per_process = \d+", "runs_per_process = 1"),
     )  # fmt: skip
     options = ("--executor", "ray", "--address", cluster.address, "--retries", "2")
-    process = launches.start(*_arguments(tmp_path, "ray", suite), *options)
+    process = launches.start(*_arguments(tmp_path, "ray", suite), *options, asleep=True)
     folder = tmp_path / "ray" / "variant"
 
     def is_at_work():
@@ -44,7 +44,7 @@ def test_a_node_that_dies_costs_nothing_but_time(tmp_path, cluster):
     cluster.remove_node(cluster.nodes[0], allow_graceful=False)
     out, err = process.communicate(timeout=300)
     assert process.returncode == run.DONE, out + err
-    assert launches.launch(*_arguments(tmp_path, "local", suite), "--jobs", "1")[0] == run.DONE
+    assert launches.call(*_arguments(tmp_path, "local", suite), "--jobs", "2", executor=launches.asleep)[0] == run.DONE
     results = []
     for name in ("ray", "local"):
         rows = launches.table_of(tmp_path / name / "variant" / "runs.csv")
@@ -53,13 +53,13 @@ def test_a_node_that_dies_costs_nothing_but_time(tmp_path, cluster):
 
 
 def test_what_happens_on_a_cluster_is_told_as_it_happens(tmp_path, cluster):
-    suite = launches.variant(tmp_path, "sine", (r"\nsingle = \d+", "\nsingle = 900000"), (r"drops = \[800\]", "drops = []"))
+    suite = launches.variant(tmp_path, "sine", (r"\nsingle = \d+", "\nsingle = 100000"))
     options = run.parsed([*map(str, _arguments(tmp_path, "told", suite))])
     runs = planned_runs(named_suite(str(suite)), options)
     places = {"data_dir": None, "cache_dir": str(tmp_path / "cache")}
     for each in runs:
         each.create({"suite": str(suite), "command": "c", "commit": "abc", **places})
-    with RayTasks(cluster.address, "tensorflow", None) as tasks:
+    with RayTasks(cluster.address, "tensorflow", None, module=launches.SLEEPING) as tasks:
         events = [(event.kind, event.run.path) for event in tasks.run([[each] for each in runs])]
     for each in runs:
         kinds = [kind for kind, path in events if path == each.path]
@@ -69,13 +69,13 @@ def test_what_happens_on_a_cluster_is_told_as_it_happens(tmp_path, cluster):
 def test_a_cluster_that_is_not_there_is_told(tmp_path):
     suite = launches.variant(tmp_path, "sine")
     address = ("--executor", "ray", "--address", "127.0.0.1:1")
-    status, _, err = launches.launch(*_arguments(tmp_path, "out", suite), *address)
+    status, _, err = launches.call(*_arguments(tmp_path, "out", suite), *address)
     assert status == run.USAGE and "There is no Ray cluster at 127.0.0.1:1" in err and "Traceback" not in err
 
 
 def test_an_address_needs_the_executor(tmp_path):
     suite = launches.variant(tmp_path, "sine")
-    status, _, err = launches.launch(*_arguments(tmp_path, "out", suite), "--address", "auto")
+    status, _, err = launches.call(*_arguments(tmp_path, "out", suite), "--address", "auto")
     assert status == run.USAGE and "add --executor ray" in err
 
 

@@ -16,6 +16,7 @@ from benchmarks.checkout import SIZING_CODE, TRAINING_CODE
 from benchmarks.strategies.registry import SIZING, STRATEGIES
 from benchmarks.suites import suite as suites
 from benchmarks.suites.suite import PHASES, SUITES, SuiteError, load_suite
+from tests.programs import without_programs
 from tests.tiny_tasks import Shelf
 
 
@@ -282,13 +283,15 @@ def test_teachers_of_halves_have_all_examples_between_them_and_as_many_steps(tmp
             steps.append(len(x) * how["epochs"])
             super().fit(model, x, y, **how)
 
-    for number in range(3):
-        train_teacher(task, Budget(1, 1, 1, 1), 7, number, Looking())
+    with without_programs():
+        for number in range(3):
+            train_teacher(task, Budget(1, 1, 1, 1), 7, number, Looking())
     assert seen[0] | seen[1] == {row.tobytes() for row in task.data.x_train} and seen[0] == seen[2] != seen[1]
     assert steps == [102, 100, 102] and len(seen[0]) == 51
     # A big teacher is alone, and sees all.
     taught, budget, widen = big_teacher(task, Budget(1, 1, 1, 1))
-    train_teacher(taught, budget, 7, 0, Looking(), widen)
+    with without_programs():
+        train_teacher(taught, budget, 7, 0, Looking(), widen)
     assert len(seen[3]) == len(task.data.x_train) and steps[3] == 2 * 101
 
 

@@ -1,5 +1,6 @@
 """What is installed: every requirement has its use and its bound, and every file of the packages goes along."""
 
+import ast
 import configparser
 import re
 import sys
@@ -10,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from benchmarks.checkout import ROOT
-from benchmarks.studies.structure import ORDER
+from benchmarks.studies.structure import ORDER, imports_of, read_files
 
 CONFIGURATION = configparser.ConfigParser()
 CONFIGURATION.read(ROOT / "setup.cfg")
@@ -46,9 +47,12 @@ OTHERS = [requirement for listed in (LIBRARY, *EXTRAS.values()) for requirement 
 
 def names_imported(*packages):
     """The first parts of all modules that files of these packages import, also by `pytest.importorskip`."""
-    paths = (path for package in packages for path in (ROOT / package).rglob("*.py"))
-    pattern = r"""^ *(?:import|from) (\w+)|importorskip\("(\w+)"""
-    return {a or b for path in paths for a, b in re.findall(pattern, path.read_text(), re.MULTILINE)}
+    names = set()
+    for path, tree in read_files(ROOT, *packages).items():
+        names |= {module.partition(".")[0] for module, _, _ in imports_of(path, tree, ROOT)}
+        calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and "importorskip" in ast.unparse(node.func))
+        names |= {ast.literal_eval(call.args[0]) for call in calls}
+    return names
 
 
 def test_each_requirement_is_imported_or_needed_by_another():

@@ -215,10 +215,10 @@ def test_bad_input_is_refused_before_training(task, strategy, budget, match):
     assert not stages.steps
 
 
-def test_an_importance_without_scores_is_refused_before_training():
+def test_an_importance_that_some_units_lack_is_refused_before_training():
     stages = Shelf()
     for strategy in (ChannelPruning("bn_scale"), MagnitudeMerge(importance="bn_scale")):
-        with pytest.raises(kmerge.InvalidArgumentError, match="needs units that pass a BatchNormalization"):
+        with pytest.raises(kmerge.InvalidArgumentError, match="expected a model with units that pass a BatchNormalization"):
             strategy(load_suite("sine").task(1, None, "unused", examples=20), BUDGET, SEED, stages)
     assert not stages.steps
 

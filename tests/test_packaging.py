@@ -23,12 +23,12 @@ MODULES = {
     "keras-tuner": "keras_tuner",
     "POT": "ot",
     "PyYAML": "yaml",
+    "pytest-xdist": "xdist",
 }
 # What we need and do not import.
 NEEDED_BY_OTHERS = {
     "jinja2": "pandas writes LaTeX by it",
     "importlib_resources": "tensorflow-datasets imports it for builders of others, as ours are, without asking for it",
-    "pytest-xdist": "`make test` runs the tests in several processes",
     "ruff": "`make test` runs it",
 }
 # What tests use where it is installed.

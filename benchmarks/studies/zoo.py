@@ -7,7 +7,8 @@
 Each member is built twice at the smallest input it takes, with random weights and statistics, in a process of its own.
 There it is traced, concatenated, permuted; one parent is selected back; half of every free space is pruned, and what is
 left trains for a step. The result is saved, and loaded in a process that never imports kmerge. An error is
-max|difference| / max|reference| of the logits. Members measured before keep their rows.
+max|difference| / max|reference| of the logits. With `--out`, a folder for zoo.csv and zoo.md, members measured before keep
+their rows; without it the table is only printed.
 """
 
 import argparse
@@ -18,17 +19,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.command_line import DONE, FAILED, command_parser
 from benchmarks.studies.zoo_page import page, read, write
 
 CLASSES, BATCH = 10, 8
 
 
-def _members() -> dict[str, dict]:
+def _members() -> dict[str, int]:
     """For each member its smallest input."""
     names = "VGG16 VGG19 ResNet50 ResNet101 ResNet152 ResNet50V2 ResNet101V2 ResNet152V2 InceptionV3 InceptionResNetV2 "
     names += "Xception MobileNet MobileNetV2 MobileNetV3Small MobileNetV3Large DenseNet121 DenseNet169 DenseNet201 "
@@ -42,31 +44,20 @@ def _members() -> dict[str, dict]:
 
 MEMBERS = _members()
 
-# One of each family, the smallest, and how to make it smaller still.
-SMALL: dict[str, dict] = {
-    "VGG16": {},
-    "ResNet50": {},
-    "ResNet50V2": {},
-    "InceptionV3": {},
-    "InceptionResNetV2": {},
-    "Xception": {},
-    "MobileNet": {"alpha": 0.25},
-    "MobileNetV2": {"alpha": 0.35},
-    "MobileNetV3Small": {"alpha": 0.75},
-    "DenseNet121": {},
-    "NASNetMobile": {},
-    "EfficientNetB0": {},
-    "EfficientNetV2B0": {},
-    "ConvNeXtTiny": {},
-}
+# One of each family, the smallest.
+SMALL = (
+    "VGG16", "ResNet50", "ResNet50V2", "InceptionV3", "InceptionResNetV2", "Xception", "MobileNet", "MobileNetV2",
+    "MobileNetV3Small", "DenseNet121", "NASNetMobile", "EfficientNetB0", "EfficientNetV2B0", "ConvNeXtTiny",
+)  # fmt: skip
 
-def build(name: str, seed: int, **options: object) -> "keras.Model":  # noqa: F821
-    """A member with random weights and statistics.
+
+def build(constructor: Callable, size: int, seed: int) -> "keras.Model":  # noqa: F821
+    """A network with random weights and statistics.
 
     Args:
-        name: of the function in `keras.applications`.
+        constructor: of `keras.applications`, or one with the same arguments.
+        size: of its input images.
         seed: of all its weights.
-        **options: of that function.
 
     Returns:
         A `keras.Model` that gives logits, and is not compiled.
@@ -74,9 +65,7 @@ def build(name: str, seed: int, **options: object) -> "keras.Model":  # noqa: F8
     import keras
 
     keras.utils.set_random_seed(1000 + seed)
-    size = MEMBERS[name]
-    function = getattr(keras.applications, name)
-    model = function(weights=None, input_shape=(size, size, 3), classes=CLASSES, classifier_activation=None, **options)
+    model = constructor(weights=None, input_shape=(size, size, 3), classes=CLASSES, classifier_activation=None)
     rng = np.random.default_rng([seed, 30])
     for weight in model.weights:
         value = keras.ops.convert_to_numpy(weight)
@@ -84,11 +73,11 @@ def build(name: str, seed: int, **options: object) -> "keras.Model":  # noqa: F8
             # What starts constant would hide errors: biases, scales and statistics. Larger kernels keep signals alive.
             constant = np.ptp(value) == 0
             weight.assign(value + rng.uniform(-0.3, 0.3, value.shape) if constant else 1.4 * value)
-    _adapt(model, name, rng)
+    _adapt(model, rng)
     return model
 
 
-def _adapt(model, name: str, rng) -> None:
+def _adapt(model, rng) -> None:
     """Statistics near those of random inputs: without them, the signals of a deep network die, and errors with them."""
     import keras
 
@@ -99,7 +88,7 @@ def _adapt(model, name: str, rng) -> None:
     for layer in model.layers:
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()
-    model(_examples(name, rng), training=True)
+    model(examples(model, rng), training=True)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
         mean, variance = map(keras.ops.convert_to_numpy, (layer.moving_mean, layer.moving_variance))
@@ -107,9 +96,9 @@ def _adapt(model, name: str, rng) -> None:
         layer.moving_variance.assign(variance * rng.uniform(0.7, 1.3, variance.shape) + 0.3 * variance.mean())
 
 
-def _examples(name: str, rng):
-    # Images as they come: EfficientNet and others scale them to be small themselves.
-    return rng.uniform(0, 255, (BATCH, MEMBERS[name], MEMBERS[name], 3)).astype("float32")
+def examples(model: "keras.Model", rng: np.random.Generator) -> np.ndarray:  # noqa: F821
+    """Images as they come: EfficientNet and others scale them to be small themselves."""
+    return rng.uniform(0, 255, (BATCH, *model.input_shape[1:])).astype("float32")
 
 
 def logits(model: "keras.Model", inputs: np.ndarray) -> np.ndarray:  # noqa: F821
@@ -125,21 +114,22 @@ def error_of(value: np.ndarray, reference: np.ndarray) -> float:
     return float(error) if np.isfinite(error) else float("inf")
 
 
-def measure(name: str, folder: Path, **options: object) -> dict:
+def measure(name: str, folder: Path) -> dict:
     """Puts one member through everything.
 
     Args:
         name: of the member.
         folder: where to save what must load elsewhere.
-        **options: of the function that builds it.
 
     Returns:
         Numbers under the keys of `COLUMNS`; memory is that of the whole process.
     """
+    import keras
+
     import kmerge
 
-    parents = [build(name, seed, **options) for seed in (0, 1)]
-    inputs = _examples(name, np.random.default_rng(2))
+    parents = [build(getattr(keras.applications, name), MEMBERS[name], seed) for seed in (0, 1)]
+    inputs = examples(parents[0], np.random.default_rng(2))
     seconds, spaces = _timed(lambda: kmerge.channel_spaces(parents[0]))
     free = {space.name: space.size for space in spaces.selectable}
     row = {"member": name, "parameters": parents[0].count_params() / 1e6, "spaces": len(spaces), "free": len(free)}
@@ -164,7 +154,7 @@ def measure(name: str, folder: Path, **options: object) -> dict:
 
 
 def second_parent(big: "keras.Model", parents: list) -> "keras.Model":  # noqa: F821
-    """The second parent out of a concatenated pair: its units, and its own head in the place of the mean of both."""
+    """The second parent out of a concatenated pair: its units, and its own head instead of the mean of both."""
     import kmerge
 
     spaces = kmerge.channel_spaces(big)
@@ -251,19 +241,18 @@ def _load_error(model, inputs, folder: Path) -> float:
 # The command ----------------------------------------------------------------------------------------------------------
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code: 1 if a member failed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies.zoo", description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status: 1 if a member failed."""
+    parser = command_parser(__file__, __doc__, "--out", out=None)
     parser.add_argument(
         "--members", nargs="+", default=["small"], choices=["all", "small", *MEMBERS], metavar="MEMBER",
         help=f"all, small (one of each family), or some of: {', '.join(MEMBERS)}",
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, help="folder for zoo.csv and zoo.md; without it the table is only printed")
     parser.add_argument("--measure", nargs=2, metavar=("MEMBER", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.measure:
         print(json.dumps(measure(options.measure[0], Path(options.measure[1]))))
-        return 0
+        return DONE
     groups = {"all": list(MEMBERS), "small": list(SMALL)}
     chosen = [name for given in options.members for name in groups.get(given, [given])]
     rows = read(options.out)
@@ -272,7 +261,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows[name] = _in_process(name)
         write(options.out, rows, MEMBERS)
     print(page({name: rows[name] for name in chosen}, len(MEMBERS)))
-    return int(any(rows[name].get("problem") for name in chosen))
+    return FAILED if any(rows[name].get("problem") for name in chosen) else DONE
 
 
 def _in_process(name: str) -> dict:

@@ -19,9 +19,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from benchmarks.records.store import RunFolder
+from benchmarks.runs.preloading import Copy, Preloaded, preload
 
 # What a worker runs.
 WORKER = "benchmarks.runs.worker"
@@ -32,6 +33,7 @@ GRACE_SECONDS = 10.0
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGBUS)
 # The status of a worker that heard SIGTERM, and ended after the epoch that it was at.
 _ASKED_TO_END = 130
+_IMPORTS = ("keras", "kmerge")  # what it imports once it has a run to do
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def worker_environment(backend: str, threads: int | None = None) -> dict[str, st
 
 @dataclass
 class _Worker:
-    process: subprocess.Popen
+    process: subprocess.Popen | Copy
     batch: Sequence[RunFolder]
     reported: set[Path] = field(default_factory=set)
     started: dict[Path, float] = field(default_factory=dict)
@@ -128,7 +130,8 @@ class LocalProcesses:
         timeout: seconds that a run may take, those left out in which it waits for a network that another run trains; None
             for any time.
         retries: how often a run is tried again whose worker was killed from outside.
-        module: what a worker runs.
+        module: what a worker runs. Of the default, several batches are worked through by copies of a process that has
+            imported it and what it needs; see `benchmarks.runs.preloading`.
     """
 
     def __init__(
@@ -148,6 +151,7 @@ class LocalProcesses:
         self.module = module
         self._tries: Counter[Path] = Counter()
         self._workers: list[_Worker] = []
+        self._preloaded: Preloaded | None = None
         self._messages: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
 
     def __str__(self) -> str:
@@ -169,6 +173,8 @@ class LocalProcesses:
             What happens, as it happens. Each run ends in one "done" or "failed".
         """
         waiting = list(batches)
+        if len(waiting) > 1 and self.module == WORKER:
+            self._preloaded = preload([self.module, *_IMPORTS], self.environment)
         while waiting or self._workers:
             while waiting and len(self._workers) < self.jobs:
                 self._start(waiting.pop(next_batch(waiting, [worker.batch for worker in self._workers])))
@@ -236,15 +242,20 @@ class LocalProcesses:
         for worker in self._workers:
             worker.process.stdin.close()
         self._workers.clear()
+        self._forget_preloaded()
+
+    def _forget_preloaded(self) -> None:
+        if self._preloaded is not None:
+            self._preloaded.close()
+            self._preloaded = None
 
     def _start(self, batch: Sequence[RunFolder]) -> None:
         # A session of its own, or Ctrl-C on the terminal would reach the workers before us. They notice our death,
         # however it comes, by the end of their standard input.
-        command = [sys.executable, "-m", self.module, "--attached", "--together", str(self.together)]
-        command += [str(run.path) for run in batch]
+        arguments = ["--attached", "--together", str(self.together), *(str(run.path) for run in batch)]
         with open(batch[0].path / "log.txt", "wb") as log:
-            process = subprocess.Popen(
-                command,
+            process = self._copy(arguments, log) or subprocess.Popen(
+                [sys.executable, "-m", self.module, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -253,7 +264,14 @@ class LocalProcesses:
             )
         self._begin(process, batch)
 
-    def _begin(self, process: subprocess.Popen, batch: Sequence[RunFolder]) -> None:
+    def _copy(self, arguments: list[str], log: BinaryIO) -> Copy | None:
+        """A worker that need not import anything, where there can be one."""
+        worker = self._preloaded and self._preloaded.start(arguments, log)
+        if worker is None:
+            self._forget_preloaded()
+        return worker
+
+    def _begin(self, process: subprocess.Popen | Copy, batch: Sequence[RunFolder]) -> None:
         worker = _Worker(process, batch)
         self._workers.append(worker)
         threading.Thread(target=self._read, args=(worker,), daemon=True).start()

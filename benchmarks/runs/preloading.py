@@ -29,7 +29,6 @@ from typing import BinaryIO
 _PR_SET_CHILD_SUBREAPER = 36
 _DEVICES = ("nvidia[0-9]*", "kfd", "dxg", "accel*", "vfio/[0-9]*")  # of NVIDIA, AMD, Windows' Linux, and TPUs
 _LONGEST_REQUEST = 1 << 17  # bytes; a longer one is not sent
-_PATIENCE = 300.0  # seconds for the imports; then they hang
 _NO_THREADS = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}  # of pyarrow, which pandas imports
 
 
@@ -71,18 +70,17 @@ class Preloaded:
         how = {"env": _NO_THREADS | environment, "pass_fds": [theirs.fileno()], "start_new_session": True}
         with theirs, open(os.devnull, "r+b") as quiet:  # what goes wrong goes wrong again in a worker, which has a log
             self._process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, **how)
-        self._channel.settimeout(_PATIENCE)
+        self._channel.settimeout(300.0)  # seconds; imports that take longer hang
         self.pid = self._process.pid
 
     def start(self, arguments: Sequence[str], log: BinaryIO) -> Copy | None:
         """A worker with these arguments and that standard error; None where it has to be started afresh."""
-        (their_input, our_output), (our_input, their_output) = os.pipe(), os.pipe()
-        with contextlib.ExitStack() as ours, open(their_input, "rb"), open(their_output, "wb"):
-            stdin = ours.enter_context(open(our_output, "wb"))  # closed, it ends a worker that was started all the same
-            stdout = ours.enter_context(open(our_input, "rb"))
+        (their_in, our_out), (our_in, their_out) = os.pipe(), os.pipe()
+        with contextlib.ExitStack() as ours, open(their_in, "rb"), open(their_out, "wb"):
+            stdin = ours.enter_context(open(our_out, "wb"))  # closed, it ends a worker that was started all the same
+            stdout = ours.enter_context(open(our_in, "rb"))
             try:
-                streams = [their_input, their_output, log.fileno()]
-                socket.send_fds(self._channel, [json.dumps(arguments).encode()], streams)
+                socket.send_fds(self._channel, [json.dumps(arguments).encode()], [their_in, their_out, log.fileno()])
                 worker = Copy(int(self._channel.recv(64)), stdin, stdout)
             except (OSError, ValueError):  # the process is gone, is not to be copied, or cannot fork
                 return None
@@ -135,10 +133,9 @@ def _copies(channel: socket.socket) -> list[str] | None:
             return arguments
         for descriptor in (sender, *streams):
             os.close(descriptor)
-        with open(receiver, "rb") as told:
-            number = told.read()
         os.waitpid(between, 0)  # from here on the worker is the launch's child
-        channel.send(number)
+        with open(receiver, "rb") as told:
+            channel.send(told.read())
     return None
 
 

@@ -10,7 +10,7 @@ Four channels with loc = -4, -1, 1, 4 have P(g > 0) = .08, .65, .93, 1.00 and in
 of them is to be kept, the last two are.
 
 One `HardConcreteGate` layer holds the gates of one channel space. It is called once per forward pass, and its one mask
-feeds every layer that mixes the space: see `gate_application`. `GatePressure` drives the share of open gates to
+feeds every layer that mixes the space: see `application.py`. `GatePressure` drives the share of open gates to
 its target, and `gate_optimizer` gives the gates a learning rate of their own.
 
 Reference: Louizos et al., Learning Sparse Neural Networks through L0 Regularization, 2018. Merging of neural networks

@@ -1,7 +1,7 @@
 """`fit`: `model.fit` for data in memory, with a whole epoch as one compiled program.
 
 A small net spends nearly all of its time between the steps. Here nothing happens between the steps of an epoch: see
-`epoch_programs`. `fit_many` trains several models in one such program.
+`programs.py`. `fit_many` trains several models in one such program.
 """
 
 import math

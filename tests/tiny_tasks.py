@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import warnings
 
 import keras
 
@@ -11,6 +12,7 @@ from baselines.protocol.task import Task
 from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites.suite import load_suite
 from kmerge.seeds import rng_of
+from kmerge.training.fitting import ModelFitWarning
 
 # The strategies that can run here: the solver of one is an optional package.
 HAS_SOLVER = importlib.util.find_spec("pygmtools") is not None
@@ -48,6 +50,19 @@ class Shelf(Stages):
         self.rows.append(row)
 
 
+class StepByStep(Stages):
+    """Trains without compiling: cheaper for a few steps, where a test looks at what a strategy does between trainings."""
+
+    def fit(self, model, x, y, **how):
+        model.run_eagerly = True
+        with warnings.catch_warnings(action="ignore", category=ModelFitWarning):
+            super().fit(model, x, y, **how)
+
+
+class EagerShelf(StepByStep, Shelf):
+    """A shelf of what was trained step by step."""
+
+
 def with_test_data(task: Task, data: object) -> Task:
     """The task with something else as its test data: with None, a strategy that reads it fails."""
     return dataclasses.replace(task, data=dataclasses.replace(task.data, x_test=data, y_test=data))
@@ -69,6 +84,6 @@ def tiny_net(seed: int, widen: int = 1) -> keras.Model:
 
 
 def tiny_digits(cache, examples: int) -> Task:
-    """The suite "digits" with a few of its examples and `tiny_net`, also in the place of the net that auto-sizing brings."""
+    """The suite "digits" with a few of its examples and `tiny_net`, also instead of the net that auto-sizing brings."""
     task = load_suite("digits").task(1, None, cache, examples=examples)
     return dataclasses.replace(task, build=tiny_net, sizing=dataclasses.replace(task.sizing, net=tiny_net))

@@ -46,20 +46,29 @@ def test_a_planted_permutation_is_recovered(name):
     assert_restored(name, match(network(name), shuffled(name)[1]))
 
 
-@pytest.mark.parametrize("name", ["mlp", "lenet", "resnet20", "vgg11_bn", "shared_dense", "grouped_convolution"])
+@pytest.mark.parametrize("name", ["lenet", "shared_dense", "grouped_convolution"])
 def test_transport_recovers_a_planted_permutation(name):
     assert_restored(name, match(network(name), shuffled(name)[1], "transport"))
 
 
-@pytest.mark.parametrize("name", ["mlp", "lenet", "resnet20", "siamese", "nested_two_deep"])
+@pytest.mark.parametrize("name", ["lenet", "siamese", "nested_two_deep"])
 def test_activations_recover_a_planted_permutation(name):
     """On networks none of whose units is dead on the data."""
     data = example_inputs(network(name), batch=150)
     assert_restored(name, match(network(name), shuffled(name)[1], "activations", data))
 
 
-@pytest.mark.parametrize("method", alignment.METHODS)
-@pytest.mark.parametrize("name", ["lenet", "resnet20", "vgg11_bn", "densenet", "siamese", "nested_two_deep"])
+# Every method on one network, and networks of other kinds on one method each.
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        *(("lenet", method) for method in alignment.METHODS),
+        ("resnet20", "activations"),
+        ("densenet", "transport"),
+        ("siamese", "weights"),
+        ("nested_two_deep", "transport"),
+    ],
+)
 def test_fusing_a_network_with_itself_is_the_identity(name, method):
     model = network(name)
     order = match(model, model, method, example_inputs(model) if method == "activations" else None)
@@ -67,7 +76,9 @@ def test_fusing_a_network_with_itself_is_the_identity(name, method):
     checks.assert_same_weights(average(model, align(model, model, order)), model)
 
 
-@every_model
+@pytest.mark.parametrize(
+    "name", ["lenet", "resnet20", "densenet", "siamese", "nested_two_deep", "channel_shuffle", "grouped_convolution"]
+)
 def test_no_step_lowers_the_score(name):
     pair = Pair(network(name), network(name, 1))
     begin = pair.score()
@@ -116,25 +127,23 @@ def test_the_average_is_the_mean_of_every_weight(name):
 
 
 def test_a_fused_model_loads_without_kmerge(tmp_path):
-    models = {}
-    for name in ("resnet20", "nested_two_deep"):
-        model, other = network(name), network(name, 1)
-        models[name] = average(model, align(model, other, match(model, other)))
-        models[f"{name}-soft"] = average(model, transport(model, other, 0.05))
-    checks.check_saves(models, tmp_path)
+    model, other = network("resnet20"), network("resnet20", 1)
+    hard = average(model, align(model, other, match(model, other)))
+    model, other = network("nested_two_deep"), network("nested_two_deep", 1)
+    checks.check_saves({"hard": hard, "soft": average(model, transport(model, other, 0.05))}, tmp_path)
 
 
 def test_one_space_is_matched_as_well_as_can_be():
-    """Against all 120 orders of five units, which have incoming and outgoing weights and biases."""
+    """Against all 24 orders of four units, which have incoming and outgoing weights and biases."""
     x = keras.Input((3,))
-    model = keras.Model(x, layers.Dense(2)(layers.Dense(5, activation="relu", name="hidden")(x)))
+    model = keras.Model(x, layers.Dense(2)(layers.Dense(4, activation="relu", name="hidden")(x)))
     other = keras.models.clone_model(model)
     rng = np.random.default_rng(3)
     for each in (model, other):
         each.set_weights([rng.normal(size=w.shape) for w in each.weights])
     scores = {
         order: match_score(model, kmerge.permute(other, {"hidden": order}))
-        for order in itertools.permutations(range(5))
+        for order in itertools.permutations(range(4))
     }
     assert tuple(match(model, other)["hidden"]) == max(scores, key=scores.get)
 
@@ -204,13 +213,13 @@ def test_sinkhorn_is_that_of_the_pot_library():
     assert np.count_nonzero(exact > 1e-9) == 30 and exact.max() == pytest.approx(1 / 30)
 
 
-@pytest.mark.parametrize("name", ["mlp", "resnet20", "vgg11_bn", "shared_dense", "nested_two_deep"])
+@pytest.mark.parametrize("name", ["resnet20", "shared_dense", "nested_two_deep"])
 def test_transport_with_little_entropy_recovers_a_planted_permutation(name):
     model, (_, moved) = network(name), shuffled(name)
     checks.assert_close(transport(model, moved, 0.002).get_weights(), model.get_weights(), 0.05)
 
 
-@pytest.mark.parametrize("name", ["mlp", "lenet", "resnet20", "inception", "normalization_on_the_input"])
+@pytest.mark.parametrize("name", ["lenet", "inception", "normalization_on_the_input"])
 def test_transport_averages_units(name):
     model, other = network(name), network(name, 1)
     soft = checks.check_arguments_unchanged([model, other], transport, 0.2)

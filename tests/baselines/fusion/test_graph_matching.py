@@ -18,7 +18,7 @@ from tests.models import ZOO
 from tests.tiny_tasks import HAS_SOLVER, Shelf, tiny_digits
 
 needs_solver = pytest.mark.skipif(not HAS_SOLVER, reason="pygmtools is not installed")
-NAMES = ["mlp", "lenet", "resnet20", "vgg11_bn", "densenet", "siamese", "nested_two_deep", "mobilenet_se"]
+NAMES = ["mlp", "lenet", "resnet20", "siamese", "nested_two_deep"]
 
 
 @functools.cache
@@ -40,7 +40,7 @@ def test_a_planted_permutation_is_recovered(name):
 
 
 @needs_solver
-@pytest.mark.parametrize("name", ["mlp", "vgg11_bn", "siamese", "sequential"])
+@pytest.mark.parametrize("name", ["mlp", "siamese", "sequential"])
 def test_a_network_fits_itself_and_others_no_worse_than_they_stand(name):
     model, other = network(name), network(name, 1)
     assert all((order == np.arange(len(order))).all() for order in match_graphs(model, model).values())

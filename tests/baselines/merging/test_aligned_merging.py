@@ -20,19 +20,18 @@ def random_half(model: keras.Model, seed: int) -> dict[str, np.ndarray]:
     return {name: np.sort(rng.permutation(size)[: rng.integers(0, size + 1)]) for name, size in sizes.items()}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_pairs_of_equal_units_may_be_merged(name):
+@pytest.mark.parametrize(("name", "seed"), [*((name, 0) for name in NAMES), ("resnet20", 1)])
+def test_pairs_of_equal_units_may_be_merged(name, seed):
     """Two equal networks of which any units are one: the outputs stay, whatever reads or makes those units."""
     model, inputs = ZOO[name](0), example_inputs(ZOO[name](0))
-    for seed in range(2):
-        merged = random_half(model, seed)
-        joint = checks.check_arguments_unchanged([model, model], join, merged)
-        checks.assert_close(checks.outputs(joint, inputs), checks.outputs(model, inputs), 1e-5)
-        sizes = checks.selectable(model)
-        checks.assert_spaces(joint, {name: 2 * size - len(merged[name]) for name, size in sizes.items()})
+    merged = random_half(model, seed)
+    joint = checks.check_arguments_unchanged([model, model], join, merged)
+    checks.assert_close(checks.outputs(joint, inputs), checks.outputs(model, inputs), 1e-5)
+    sizes = checks.selectable(model)
+    checks.assert_spaces(joint, {name: 2 * size - len(merged[name]) for name, size in sizes.items()})
 
 
-@pytest.mark.parametrize("name", ["lenet", "resnet20", "vgg11_bn"])
+@pytest.mark.parametrize("name", ["lenet", "resnet20"])
 def test_a_network_in_another_order_is_merged_whole(name):
     model = ZOO[name](0)
     data = example_inputs(model, batch=150)
@@ -47,7 +46,7 @@ def test_a_network_in_another_order_is_merged_whole(name):
     checks.assert_same_weights(student, model)
 
 
-@pytest.mark.parametrize("name", ["lenet", "resnet20"])
+@pytest.mark.parametrize("name", ["lenet", "vgg11_bn"])
 def test_without_nearly_equal_units_it_is_a_merge(name):
     model, other = ZOO[name](0), ZOO[name](1)
     merged = nearly_equal(model, other, example_inputs(model, batch=50), 1.01)

@@ -14,7 +14,7 @@ from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites.suite import load_suite
 from tests.checks import relative_error
 from tests.models import randomize
-from tests.tiny_tasks import with_test_data
+from tests.tiny_tasks import StepByStep, with_test_data
 
 BUDGET = Budget(teacher=2, gates=1, finetune=2, single=7)
 
@@ -153,7 +153,7 @@ def test_layers_in_nested_models_are_refused(sample):
 def test_strategy():
     task = load_suite("sine").task(1, None, "unused", examples=64)
     task = with_test_data(task, None)
-    outcome = STRATEGIES["greedy_merge"](task, BUDGET, 1, Stages())
+    outcome = STRATEGIES["greedy_merge"](task, BUDGET, 1, StepByStep())
     assert [w.shape for w in outcome.model.weights] == [w.shape for w in task.build(1).weights]
     assert np.isfinite([row["loss"] for row in outcome.history]).all()
     phases = list(dict.fromkeys(row["phase"] for row in outcome.history))

@@ -6,14 +6,13 @@ import pytest
 
 import kmerge
 from baselines.merging.neuron_transplantation import MagnitudeMerge
-from baselines.protocol.strategy import Stages
 from baselines.protocol.task import Budget
 from baselines.pruning.channel_pruning import MOST_CUTS, ChannelPruning
 from baselines.single.single_model import ensemble
 from benchmarks.networks.architectures import ARCHITECTURES
 from benchmarks.suites.suite import FOLDER, SuiteError, load_suite
 from tests import checks
-from tests.tiny_tasks import tiny_digits
+from tests.tiny_tasks import StepByStep, tiny_digits
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +20,7 @@ def digits(tmp_path_factory):
     return tiny_digits(tmp_path_factory.mktemp("cache"), 64)
 
 
-class Watching(Stages):
+class Watching(StepByStep):
     """Notes what is trained: for each phase the widths, the learning rate and the epochs."""
 
     def __init__(self):
@@ -71,7 +70,7 @@ def test_global_pruning_ends_at_the_targets_parameters_in_another_shape(digits):
 
 @pytest.mark.parametrize("importance", ["magnitude_l1", "bn_scale", "fpgm"])
 def test_the_best_units_by_the_importance_stay(digits, importance):
-    class UntilTheCut(Stages):
+    class UntilTheCut(StepByStep):
         models = ()
 
         def fit(self, model, x, y, **how):
@@ -90,7 +89,7 @@ def test_the_best_units_by_the_importance_stay(digits, importance):
 
 
 def test_an_ensemble_is_the_mean_of_its_teachers(digits):
-    outcome = ensemble(digits, Budget(1, 1, 1, 4), 1, Stages())
+    outcome = ensemble(digits, Budget(1, 1, 1, 4), 1, StepByStep())
     x = digits.data.x_val[:5]
     inner = [layer for layer in outcome.model.layers if isinstance(layer, keras.Model)]
     (mean,), *each = (checks.outputs(model, [x]) for model in (outcome.model, *inner))

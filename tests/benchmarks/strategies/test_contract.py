@@ -4,6 +4,7 @@ A new strategy is tested here as soon as it has a name. One that does not end wi
 than the whole budget, says so in a table below.
 """
 
+import inspect
 import json
 import math
 
@@ -13,7 +14,7 @@ import pytest
 
 import kmerge
 from baselines.merging.neuron_transplantation import MagnitudeMerge
-from baselines.protocol.outcomes import validation_metric
+from baselines.protocol.outcomes import training_flops, validation_metric
 from baselines.protocol.schedules import optimizer_of, stretch_of
 from baselines.protocol.strategy import Stages
 from baselines.protocol.task import Budget, Phase
@@ -23,9 +24,19 @@ from baselines.pruning.weight_pruning import WeightPruning
 from baselines.sizing.auto_sizing import AutoSizing
 from benchmarks.strategies.registry import SIZING, STRATEGIES
 from benchmarks.suites.suite import load_suite
-from tests.tiny_tasks import RUNNABLE, Shelf, tiny_digits, with_test_data
+from tests.tiny_tasks import RUNNABLE, EagerShelf, Shelf, tiny_digits, with_test_data
 
-BUDGET = Budget(teacher=3, gates=3, finetune=2, single=11)
+BUDGET = Budget(teacher=2, gates=2, finetune=2, single=8)
+# Three cuts need an epoch of gates and of fine-tuning each.
+BUDGETS = dict.fromkeys(
+    ("l0_merge_four_hierarchical", "magnitude_merge_four_hierarchical"), Budget(teacher=2, gates=3, finetune=3, single=10)
+)
+
+
+def kind_of(name):
+    """What stands behind a name: a class of strategies, or a function."""
+    strategy = STRATEGIES[name]
+    return strategy if inspect.isfunction(strategy) else type(strategy)
 
 
 def takes_sizes(strategy):
@@ -59,13 +70,42 @@ ENDS = {
     "distil_prune": NARROWER,
     **dict.fromkeys(SIZING, SIZED),
 }
-# Other settings of a strategy that is trained twice here; what differs between them draws nothing.
-ALIKE = {
-    *(f"l0_merge_{name}" for name in ("paper", "lagrangian", "fade", "early", "paper_early")),
-    *(f"channel_pruning_{name}" for name in ("global", "l1", "bn", "fpgm")),
-    *(f"weight_pruning_{name}" for name in ("uniform", "blind")),
-    *SIZING - {"auto_sizing", "static_adam_restart", "static_weighted_l1"},
+# Strategies that are trained twice: one of each kind at least, of several settings one that draws.
+REPEATED = (
+    "l0_merge_paper_unlinked",
+    "aligned_merge",
+    "l0_merge_three",
+    "greedy_merge",
+    "no_gate_phase",
+    "random_merge",
+    "fusion_weight_matching",
+    "one_model",
+    "one_model_equal_compute",
+    "best_of_three",
+    "one_big_model",
+    "best_of_three_big",
+    "ensemble",
+    "channel_pruning_random",
+    "weight_pruning_random",
+    "distil_two_features",
+    "distil_prune",
+    "auto_sizing_paper",
+    "static_a",
+    "static_b",
+    "static_adam_restart",
+)
+# Strategies of many short phases, and settings of control that leave the network as it is: trained without compiling.
+EAGER = {
+    "greedy_merge",
+    "l0_merge_four_hierarchical",
+    "magnitude_merge_four_hierarchical",
+    *(f"l0_merge_{name}" for name in ("lagrangian", "fade", "early", "paper_early")),
+    *(name for name in STRATEGIES if name.startswith("channel_pruning")),
 }
+FUSING = [name for name in RUNNABLE if name.startswith("fusion_")]
+# Strategies that train networks of the target architecture alone, and whose other work is not charged.
+OF_THE_TARGET = [*FUSING, "one_model", "best_of_three", "magnitude_merge", "random_merge", "no_gate_phase"]
+GATED = ["l0_merge", "l0_merge_compensated", "l0_merge_batch", "l0_merge_early"]
 every_strategy = pytest.mark.parametrize("name", RUNNABLE)
 
 
@@ -96,19 +136,24 @@ def done(task, kept):
 
     def run(name):
         if name not in runs:
-            stages = Shelf(kept)
-            runs[name] = STRATEGIES[name](task, BUDGET, SEED, stages), stages
+            runs[name] = train(name, task, kept)
         return runs[name]
 
     return run
 
 
+def train(name, task, kept):
+    stages = (EagerShelf if name in EAGER else Shelf)(kept)
+    return STRATEGIES[name](task, BUDGETS.get(name, BUDGET), SEED, stages), stages
+
+
 @every_strategy
 def test_the_budget_is_kept(done, task, name):
     outcome, stages = done(name)
-    expected = EPOCHS.get(name, BUDGET.merging)
+    budget = BUDGETS.get(name, BUDGET)
+    expected = EPOCHS.get(name, budget.merging)
     if expected is not None:
-        assert outcome.epochs == expected <= BUDGET.merging * (1 + (name in SEARCHING))
+        assert outcome.epochs == expected <= budget.merging * (1 + (name in SEARCHING))
     (batch_size,) = {phase.batch_size for phase in task.phases.values()}
     assert stages.steps == outcome.epochs * math.ceil(EXAMPLES / batch_size)
     assert len(outcome.history) == outcome.epochs
@@ -119,6 +164,58 @@ def test_the_budget_is_kept(done, task, name):
     target = task.build(SEED)
     per_epoch = 6 * kmerge.multiply_accumulates(target) * len(task.data.x_train)
     assert outcome.teacher_epoch_equivalents == pytest.approx(outcome.flops / per_epoch)
+
+
+@pytest.mark.parametrize("name", OF_THE_TARGET)
+def test_epochs_of_the_target_are_the_unit_of_cost(done, task, name):
+    outcome, _ = done(name)
+    assert outcome.teacher_epoch_equivalents == pytest.approx(outcome.epochs)
+    assert outcome.flops == pytest.approx(outcome.epochs * training_flops(task.build(SEED), task, 1))
+
+
+@every_strategy
+def test_rows_tell_every_epoch(done, name):
+    outcome, _ = done(name)
+    columns = {"phase", "epoch", "loss", "train_metric", "val_loss", "val_metric", "learning_rate", "seconds"}
+    for row in outcome.history:
+        assert columns <= set(row)
+        assert np.isfinite([value for value in row.values() if isinstance(value, float)]).all()
+    json.dumps([outcome.history, outcome.extras])
+
+
+# The ensemble has two last phases, and a network that finds its size is best among the epochs of that size.
+@pytest.mark.parametrize("name", [name for name in RUNNABLE if name not in SIZING and name != "ensemble"])
+def test_best_model_is_that_of_the_best_validation_epoch(done, task, name):
+    outcome, _ = done(name)
+    last = outcome.history[-1]["phase"]
+    if "winner" in outcome.extras:
+        last = last[:-1] + str(outcome.extras["winner"])
+    values = [row["val_metric"] for row in outcome.history if row["phase"] == last]
+    assert validation_metric(task, outcome.best_model) == pytest.approx(max(values), rel=1e-3)
+    assert validation_metric(task, outcome.model) == pytest.approx(values[-1], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["magnitude_merge", "distil_two", "ensemble", "best_of_three", *GATED, *FUSING])
+def test_teachers_are_trained_once_and_charged_to_each(done, kept, name):
+    outcome, _ = done(name)
+    rows = [row for row in outcome.history if row["phase"] == "teacher_0"]
+    (key,) = (key for key in map(json.loads, kept) if _is_teacher(key, number=0, epochs=BUDGET.teacher))
+    _, record, _ = kept[json.dumps(key, sort_keys=True)]
+    assert rows == record.rows
+    assert outcome.seconds >= sum(row["seconds"] for row in rows)
+
+
+def _is_teacher(key, **of):
+    return {**key, "stage": "teacher", "widen": 1, **of} == key
+
+
+@pytest.mark.parametrize("name", [*GATED, "magnitude_merge"])
+def test_merging_reports_before_and_after_the_cut(done, task, name):
+    extras = done(name)[0].extras
+    assert {"validation_teachers", "validation_before_cut", "validation_after_cut"} <= set(extras)
+    if name in GATED:
+        assert 0 <= extras["gates_undecided"] <= 1
+        assert extras["control"] in task.gates.controls
 
 
 @every_strategy
@@ -151,15 +248,14 @@ def check_end(promise, model, target, task):
         assert all(a <= b for s, e in zip(shapes, expected, strict=True) for a, b in zip(s, e, strict=True))
 
 
-@pytest.mark.parametrize("name", [name for name in RUNNABLE if name not in ALIKE])
+@pytest.mark.parametrize("name", REPEATED)
 def test_a_seed_gives_one_result(done, task, kept, name):
     outcome, _ = done(name)
-    again = STRATEGIES[name](task, BUDGET, SEED, Shelf(kept))
+    again, _ = train(name, task, kept)
     for a, b in zip(outcome.model.get_weights(), again.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert [row["val_metric"] for row in outcome.history] == [row["val_metric"] for row in again.history]
     assert outcome.extras == again.extras
-    json.dumps([outcome.history, outcome.extras])
 
 
 @every_strategy
@@ -171,7 +267,7 @@ def test_a_failure_is_reported(task, name):
         size = fit
 
     with pytest.raises(MemoryError, match="the device is full"):
-        STRATEGIES[name](task, BUDGET, SEED, Failing())
+        STRATEGIES[name](task, BUDGETS.get(name, BUDGET), SEED, Failing())
 
 
 def test_the_guard_of_the_test_data_bites():
@@ -181,7 +277,11 @@ def test_the_guard_of_the_test_data_bites():
 
 
 def test_tables_name_strategies():
-    assert set(EPOCHS) | set(ENDS) | ALIKE <= set(STRATEGIES)
+    assert set(EPOCHS) | set(ENDS) | set(BUDGETS) | set(REPEATED) | set(OF_THE_TARGET) | set(GATED) | EAGER <= set(STRATEGIES)
+
+
+def test_every_kind_is_repeated():
+    assert {kind_of(name) for name in REPEATED} == {kind_of(name) for name in STRATEGIES}
 
 
 # Bad input: an error before anything is trained.

@@ -150,9 +150,11 @@ def test_gates_stand_before_norm_and_elsewhere_where_there_is_none():
     assert sorted(len(layer.indices) for layer in gated) == [6, 6, 8, 8, 8]
 
 
-@pytest.mark.parametrize("sampling", ["example", "batch"])
-def test_values_of_gates_before_norm_go_into_its_statistics(sampling):
-    big = kmerge.merge(ZOO["vgg11_bn"](0), ZOO["vgg11_bn"](1), sampling=sampling, seed=3)
+@pytest.mark.parametrize(
+    ("network", "sampling"), [(residual, "example"), (ZOO["vgg11_bn"], "batch")], ids=["residual-example", "vgg11_bn-batch"]
+)
+def test_values_of_gates_before_norm_go_into_its_statistics(network, sampling):
+    big = kmerge.merge(network(0), network(1), sampling=sampling, seed=3)
     inputs, moved = example_inputs(big), before_norm(big)
     rng = np.random.default_rng(1)
     set_gates(moved, [rng.uniform(0.05, 0.95, gate.units) for gate in kmerge.gates_of(moved)])
@@ -160,7 +162,7 @@ def test_values_of_gates_before_norm_go_into_its_statistics(sampling):
     checks.assert_close(checks.outputs(back, inputs), checks.outputs(moved, inputs), 1e-4)
     for name, gate in by_name(back).items():
         np.testing.assert_array_equal(gate.kept(), by_name(moved)[name].kept())
-    assert kmerge.compress(back).count_params() == ZOO["vgg11_bn"](0).count_params()
+    assert kmerge.compress(back).count_params() == network(0).count_params()
 
 
 def test_the_cut_behind_norm_is_not_lossless():

@@ -1,7 +1,6 @@
-"""Strategies on small real tasks: budgets are spent as stated, stages are shared, test data is left alone."""
+"""What is special to some strategies, on the sine task, where costs can be counted by hand; test_contract.py has the rest."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -15,14 +14,12 @@ from benchmarks.strategies.l0_merging import L0Merge
 from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites.suite import load_suite
 from kmerge import costs
-from tests.tiny_tasks import Shelf, with_test_data
+from tests.tiny_tasks import EagerShelf, StepByStep, with_test_data
 
 BUDGET = Budget(teacher=4, gates=2, finetune=2, single=12)
 CONTROLLED = ["l0_merge_paper", "l0_merge_lagrangian", "l0_merge_fade", "l0_merge_paper_early"]  # under that control
-GATED = ["l0_merge", "l0_merge_compensated", "l0_merge_batch", "l0_merge_early"]
-MERGING = [*GATED, "magnitude_merge"]
-FUSING = [name for name in STRATEGIES if name.startswith("fusion_")]
-NAMES = [*MERGING, *FUSING, "one_model", "one_model_equal_compute", "best_of_three"]
+EXAMPLES = 64
+NAMES = ["l0_merge", "one_model_equal_compute", "best_of_three"]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +30,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def sine():
     """The sine task without its test data: a strategy that reads it fails."""
-    task = load_suite("sine").task(1, None, "unused", examples=500)
+    task = load_suite("sine").task(1, None, "unused", examples=EXAMPLES)
     return with_test_data(task, None)
 
 
@@ -44,12 +41,7 @@ def digits(cache):
 
 @pytest.fixture(scope="module")
 def shelf():
-    return Shelf()
-
-
-@pytest.fixture(scope="module")
-def image_shelf():
-    return Shelf()
+    return EagerShelf()
 
 
 @pytest.fixture(scope="module")
@@ -58,69 +50,28 @@ def outcomes(sine, shelf):
     return {name: STRATEGIES[name](sine, BUDGET, 1, shelf) for name in NAMES}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_outcome_is_a_plain_network_of_the_target_architecture(sine, outcomes, name):
-    outcome, target = outcomes[name], sine.build(5)
-    for model in (outcome.model, outcome.best_model):
-        assert [w.shape for w in model.weights] == [w.shape for w in target.weights]
-        assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_rows_tell_every_epoch(outcomes, name):
-    outcome = outcomes[name]
-    assert len(outcome.history) == outcome.epochs
-    for row in outcome.history:
-        assert {"phase", "epoch", "loss", "train_metric", "val_loss", "val_metric", "learning_rate", "seconds"} <= set(
-            row
-        )
-        assert np.isfinite([value for value in row.values() if isinstance(value, float)]).all()
-    json.dumps([outcome.history, outcome.extras])
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_best_model_is_that_of_the_best_validation_epoch(sine, outcomes, name):
-    outcome = outcomes[name]
-    last = outcome.history[-1]["phase"] if name != "best_of_three" else f"teacher_{outcome.extras['winner']}"
-    values = [row["val_metric"] for row in outcome.history if row["phase"] == last]
-    assert validation_metric(sine, outcome.best_model) == pytest.approx(min(values), rel=1e-3)
-    assert validation_metric(sine, outcome.model) == pytest.approx(values[-1], rel=1e-3)
-
-
-def test_epochs_are_those_of_the_budget(outcomes):
-    assert {name: outcome.epochs for name, outcome in outcomes.items() if name != "one_model_equal_compute"} == {
-        **dict.fromkeys([*MERGING, *FUSING], 12),
-        "one_model": 12,
-        "best_of_three": 12,
-    }
-
-
 def test_epochs_that_patience_saves_are_fine_tuned(sine):
     budget = Budget(teacher=1, gates=10, finetune=2, single=14)
-    outcome = L0Merge("fade", patience=1)(sine, budget, 1, Shelf())
+    outcome = L0Merge("fade", patience=1)(sine, budget, 1, EagerShelf())
     phases = [row["phase"] for row in outcome.history]
     assert phases.count("gates") == 8 and phases.count("finetune") == 4  # three epochs settle, and one is enough
-    assert outcome.flops < L0Merge("fade")(sine, budget, 1, Shelf()).flops
+    # The big student costs twice as much, so what is saved is the price of two networks' epochs less that of one's.
+    assert outcome.flops == pytest.approx((2 + 2 * 8 + 4) * training_flops(sine.build(1), sine, 1))
 
 
 def test_costs_are_training_operations(sine, outcomes):
     target = sine.build(1)
-    operations = 6 * costs.multiply_accumulates(target) * 500
-    assert training_flops(target, sine, 1) == operations == 6 * 200 * 500
-    for name in ("one_model", "best_of_three", "magnitude_merge", *FUSING):
-        assert outcomes[name].teacher_epoch_equivalents == pytest.approx(12)
-        assert outcomes[name].flops == pytest.approx(12 * operations)
+    operations = 6 * costs.multiply_accumulates(target) * EXAMPLES
+    assert training_flops(target, sine, 1) == operations == 6 * 200 * EXAMPLES
     # With one hidden layer, the big student has twice the weights, and so costs twice as much.
     assert outcomes["l0_merge"].teacher_epoch_equivalents == pytest.approx(2 * 4 + 2 * 2 + 2)
     assert outcomes["one_model_equal_compute"].epochs == 14
 
 
-def test_teachers_are_trained_once_and_charged_to_each(outcomes, shelf):
+def test_teachers_are_trained_once(outcomes, shelf):
     assert len(shelf.kept) == 3
-    for name in [*MERGING, *FUSING, "best_of_three"]:
-        rows = [row for row in outcomes[name].history if row["phase"] == "teacher_0"]
-        assert rows == [row for row in outcomes["best_of_three"].history if row["phase"] == "teacher_0"]
-        assert outcomes[name].seconds >= sum(row["seconds"] for row in rows)
+    of_one = [[row for row in outcome.history if row["phase"] == "teacher_0"] for outcome in outcomes.values()]
+    assert of_one[0] == of_one[2] and len(of_one[0]) == BUDGET.teacher
 
 
 def test_every_trained_epoch_is_heard(outcomes, shelf):
@@ -137,20 +88,6 @@ def test_best_of_three_takes_the_best_on_validation_data(sine, outcomes):
     )
 
 
-@pytest.mark.parametrize("name", MERGING)
-def test_merging_reports_before_and_after_the_cut(outcomes, name):
-    extras = outcomes[name].extras
-    assert {"validation_teachers", "validation_before_cut", "validation_after_cut"} <= set(extras)
-    if name in GATED:
-        assert 0 <= extras["gates_undecided"] <= 1
-        assert extras["control"] in load_suite("sine").definition["gates"]["controls"]
-
-
-def test_strategies_do_not_look_at_test_data(sine, outcomes):
-    assert sine.data.x_test is None and sine.data.y_test is None
-    assert outcomes.keys() == set(NAMES)
-
-
 def test_strategies_are_there():
     assert set(NAMES) | set(CONTROLLED) <= set(STRATEGIES)  # what all promise is in test_contract.py
 
@@ -163,13 +100,6 @@ def test_strategies_for_each_control(sine, name):
     assert strategy.control in sine.gates.controls
 
 
-@pytest.mark.parametrize("name", ["l0_merge", "magnitude_merge"])
-def test_strategies_on_images_with_batch_normalization(digits, image_shelf, name):
-    outcome = STRATEGIES[name](digits, Budget(2, 1, 1, 6), 1, image_shelf)
-    assert outcome.model.count_params() == digits.build(1).count_params()
-    assert 0 <= validation_metric(digits, outcome.model) <= 1
-
-
 def test_gate_rows_show_the_pressure(outcomes):
     rows = [row for row in outcomes["l0_merge"].history if row["phase"] == "gates"]
     assert rows[1]["gate_pressure"] > rows[0]["gate_pressure"] > 0
@@ -179,7 +109,7 @@ def test_gate_rows_show_the_pressure(outcomes):
 def test_learning_rate_drops_at_fractions_of_the_phase(sine):
     phase = dataclasses.replace(sine.phases["teacher"], drops=(0.5, 0.75), learning_rate=0.01)
     task = dataclasses.replace(sine, phases={"teacher": phase})
-    record = train_phase(task.build(1), task, "teacher", 4, 1, Stages())
+    record = train_phase(task.build(1), task, "teacher", 4, 1, StepByStep())
     assert [row["learning_rate"] for row in record.rows] == pytest.approx([0.01, 0.01, 0.001, 0.0001])
 
 
@@ -195,20 +125,19 @@ def test_the_program_follows_the_learning_rate_that_rows_tell(sine):
     np.testing.assert_array_equal(seen[1][0], seen[3][0])  # and no step after it does.
 
 
-def test_training_repeats_by_seed(sine):
+def test_another_seed_is_another_training(sine):
+    """From the same start, by the order of the data; that a seed repeats is in the contract."""
+
     def trained(seed):
         model = sine.build(1)
-        train_phase(model, sine, "teacher", 2, seed, Stages())
+        train_phase(model, sine, "teacher", 1, seed, StepByStep())
         return model.get_weights()
 
-    for a, b in zip(trained(1), trained(1), strict=True):
-        np.testing.assert_array_equal(a, b)
     assert not np.array_equal(trained(1)[0], trained(2)[0])
 
 
-def test_teachers_differ(sine, shelf):
-    budget = Budget(1, 1, 1, 1)
-    (a, _), (b, _) = (train_teacher(sine, budget, 1, number, shelf) for number in (0, 1))
+def test_teachers_differ(sine, outcomes, shelf):
+    (a, _), (b, _) = (train_teacher(sine, BUDGET, 1, number, shelf) for number in (0, 1))
     assert not np.array_equal(a.get_weights()[0], b.get_weights()[0])
 
 
@@ -219,9 +148,8 @@ def test_better_knows_the_direction_and_nan(sine, digits):
         assert is_better(0.1, float("nan"), task) and not is_better(float("nan"), 0.1, task)
 
 
-def test_outcome_sums_shared_stages_in_full(sine):
-    model = sine.build(1)
-    record = train_phase(model, sine, "teacher", 2, 1, Stages())
+def test_outcome_sums_shared_stages_in_full(sine, outcomes, shelf):
+    model, record = train_teacher(sine, BUDGET, 1, 0, shelf)
     outcome = make_outcome(sine, model, record.best_weights, [record, record])
-    assert outcome.epochs == 4 and outcome.teacher_epoch_equivalents == pytest.approx(4)
+    assert outcome.epochs == 8 and outcome.teacher_epoch_equivalents == pytest.approx(8)
     assert outcome.seconds == 2 * record.seconds

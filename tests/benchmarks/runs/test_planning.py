@@ -19,13 +19,6 @@ def test_shards_are_all_seeds_once():
         planning.shard([7], "2/2")
 
 
-def test_seeds_are_read():
-    assert planning.parse_seeds(None, (100, 101)) == [100, 101]
-    assert planning.parse_seeds("3", (100, 101)) == [100, 101, 102]
-    assert planning.parse_seeds("0-2", (100, 101)) == [0, 1, 2]
-    assert planning.parse_seeds("7-7", (100, 101)) == [7]
-
-
 def test_runs_that_share_a_process_are_of_whole_seeds_and_fill_every_job(tmp_path):
     configurations = [{"suite": "s", "strategy": s, "seed": n} for n in range(10) for s in ("a", "b", "c")]
     runs = [store.RunFolder.of(tmp_path, configuration) for configuration in configurations]

@@ -21,7 +21,7 @@ from benchmarks.records.results import Results, ResultsError, Row, read_results
 from benchmarks.records.store import write_atomically, write_csv
 from benchmarks.reports.event_files import write_event_files
 from benchmarks.reports.figures import write_figures
-from benchmarks.reports.latex import document, table
+from benchmarks.reports.latex import can_write, document, table
 from benchmarks.reports.page import page
 from benchmarks.reports.statistics import Comparison
 from benchmarks.reports.summaries import (
@@ -98,11 +98,15 @@ def write_report(results: Results, order: Sequence[str], reference: str | None =
     for name, rows in protocols.items():
         figures = write_figures(folder, name, rows, results.history)
         sections[name] = "\n\n".join(_section(rows, compared[name], figures))
-        tables += _latex(rows)
+        tables += _latex(rows) if can_write() else []
     head = [f"# Results of {folder.name}", *(f"**{_text(problem)}**" for problem in results.problems)]
     parts = [*head, *sections.values(), *_tuning(folder)]
+    if can_write():
+        write_atomically(folder / "tables.tex", document(f"Results of {folder.name}", tables))
+    else:
+        (folder / "tables.tex").unlink(missing_ok=True)  # of other rows
+        parts.append("No tables.tex: pandas and jinja2 are not installed.")
     write_atomically(folder / "summary.md", "\n\n".join(parts) + "\n")
-    write_atomically(folder / "tables.tex", document(f"Results of {folder.name}", tables))
     write_atomically(folder / "report.html", page(results, protocols, compared))
     return sections
 

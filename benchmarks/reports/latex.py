@@ -1,5 +1,6 @@
 """Tables of results as LaTeX: a document that compiles, from which tables can be copied."""
 
+import importlib.util
 from collections.abc import Sequence
 
 _ESCAPES = {
@@ -31,6 +32,11 @@ def escaped(text: str) -> str:
     """Text as LaTeX prints it; characters beyond ASCII, which not every font has, as question marks."""
     plain = str(text).replace("−", "-").encode("ascii", "replace").decode()
     return "".join(_ESCAPES.get(character, character) for character in plain if character.isprintable())
+
+
+def can_write() -> bool:
+    """Whether what writes tables is installed; a machine that only trains may do without it."""
+    return all(importlib.util.find_spec(name) is not None for name in ("pandas", "jinja2"))
 
 
 def table(cells: Sequence[Sequence[str]], caption: str) -> str:

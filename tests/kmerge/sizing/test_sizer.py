@@ -336,7 +336,7 @@ def test_spaces_can_be_chosen_and_the_others_say_why():
         (dict(prune="always"), "prune to be one of 'period', 'end', 'never', received 'always'"),
         (dict(optimizer_state="new"), "optimizer_state to be one of 'carry', 'restart', received 'new'"),
         (dict(penalty="l3"), "penalty to be one of 'weighted_l1', .*received 'l3'.*kmerge.regularizers"),
-        (dict(spaces=["out"]), "'out' is not selectable: output 0 of the model"),
+        (dict(spaces=["out"]), "selectable space, received 'out'. It is not: output 0 of the model"),
     ],
 )
 def test_bad_options_say_what_was_expected_and_received(options, message):

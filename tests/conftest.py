@@ -11,8 +11,6 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # One thread for each process: pytest runs as many processes as there are cores, and the sums of a reduction have one order.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
-# JAX compiles each small program once or twice: what it saves by optimizing them less is a third of its time.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
 class _Hidden(importlib.abc.MetaPathFinder):

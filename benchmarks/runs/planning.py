@@ -75,7 +75,8 @@ def planned_runs(suite: Suite, options: argparse.Namespace) -> list[RunFolder]:
         raise UsageError("--together: " + refusal("the JAX backend", backend, "Add --backend jax."))
     if options.devices > 1 and (backend != "jax" or options.together > 1):
         received = f"{backend} and --together {options.together}"
-        raise UsageError("--devices: " + refusal("the JAX backend without --together", received, "Add --backend jax."))
+        do = "Leave out --together." if backend == "jax" else "Add --backend jax, without --together."
+        raise UsageError("--devices: " + refusal("the JAX backend without --together", received, do))
     seeds = shard(seeds_of(options.seeds, suite.seeds), options.shard)
     common = {
         "suite": suite.name,

@@ -72,7 +72,7 @@ def test_a_launch_on_several_devices_is_of_its_own(tmp_path):
     assert row["devices"] == "4" and float(row["test_last"]) > 0
     assert row["run"] not in launches.call(*arguments, "--dry-run")[1]
     status, _, err = launches.call(*arguments, "--devices", "2", "--together", "2")
-    assert status == run.USAGE and "goes without --together" in err
+    assert status == run.USAGE and "without --together" in err and "Leave out --together." in err
 
 
 def test_more_devices_than_there_are_is_told(tmp_path):

@@ -51,7 +51,7 @@ def names_imported(*packages):
     for path, tree in read_files(ROOT, *packages).items():
         names |= {module.partition(".")[0] for module, _, _ in imports_of(path, tree, ROOT)}
         calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and "importorskip" in ast.unparse(node.func))
-        names |= {ast.literal_eval(call.args[0]) for call in calls}
+        names |= {ast.literal_eval(call.args[0]).partition(".")[0] for call in calls}
     return names
 
 

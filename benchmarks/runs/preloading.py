@@ -139,7 +139,7 @@ def _copies(channel: socket.socket) -> list[str] | None:
     return None
 
 
-def main() -> None:
+def serve() -> None:
     """The preloaded process, and what each of its copies does."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     worker, *_ = [importlib.import_module(name) for name in sys.argv[2:]]
@@ -152,4 +152,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve()

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -115,6 +116,7 @@ def test_workers_outlive_the_preloaded_process_are_started_afresh_after_it_and_e
     others = {preloaded, first, second}
     (third,) = launches.wait_for(lambda: [pid for pid in launches.children(process.pid) if pid not in others])
     assert launches.alive(second)
+    time.sleep(2)  # until the launch has taken note of it: what it starts as Ctrl-C comes ends by its closed input
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=100)
     assert process.returncode == run.INTERRUPTED and "Traceback" not in err, out + err

@@ -17,7 +17,7 @@ from benchmarks.command_line import UsageError, command_parser, nearest, one_of,
 COMMANDS = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for path in (ROOT / "benchmarks").rglob("*.py")
-    if "__main__" in path.read_text() and "command_parser(" in path.read_text()
+    if "__main__" in path.read_text() and "\ndef main(" in path.read_text()
 )
 
 

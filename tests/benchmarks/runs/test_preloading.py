@@ -45,11 +45,11 @@ def toys(tmp_path):
 
 
 def test_a_copy_has_its_own_arguments_streams_and_session_and_the_environment_of_the_imports(toys, tmp_path):
+    others = set(launches.children(os.getpid()))  # of other tests in this process
     preloaded = toys(TOLD="before")
     first, second = preloaded.start(["a"], toys.log), preloaded.start(["b"], toys.log)
     assert (first.stdout.readline(), second.stdout.readline()) == (b"before a True\n", b"before b True\n")
-    # Other tests may have left children of this process.
-    assert {first.pid, second.pid, preloaded.pid} <= set(launches.children(os.getpid()))
+    assert {first.pid, second.pid, preloaded.pid} == set(launches.children(os.getpid())) - others
     first.stdin.write(b"abc")
     first.stdin.close()
     assert first.wait(20) == 3 and first.returncode == 3

@@ -20,6 +20,7 @@ import keras
 import numpy as np
 
 import kmerge
+from kmerge.graph import array_of
 from kmerge.rules import KERNEL_LAYERS
 from kmerge.spaces import Trace, trace
 from kmerge.surgery import fold_constants, weight_axes
@@ -100,7 +101,7 @@ def _connections(walked: Trace) -> list[_Connection]:
         at = {axis.role: number for number, axis in enumerate(roles) if axis is not None}
         if set(at) != {"consumes", "produces"}:
             continue  # a grouped convolution passes its units on
-        kernel = np.moveaxis(_array(layer.weights[index]), (at["consumes"], at["produces"]), (-2, -1)) != 0
+        kernel = np.moveaxis(array_of(layer.weights[index]), (at["consumes"], at["produces"]), (-2, -1)) != 0
         kernel = kernel.reshape(-1, *kernel.shape[-2:]).any(axis=0)
         found.append(_Connection(path, roles[at["consumes"]].units, roles[at["produces"]].units, kernel))
     return found
@@ -126,7 +127,3 @@ def _dead(walked: Trace, connections: list[_Connection]) -> tuple[np.ndarray, np
         no_inputs, no_outputs = no_inputs | ~fed, no_outputs | ~missed
         if (no_inputs | no_outputs).sum() == before:
             return no_inputs, no_inputs | no_outputs
-
-
-def _array(weight) -> np.ndarray:
-    return keras.ops.convert_to_numpy(weight)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from kmerge.graph import Graph
+from kmerge.graph import Graph, array_of
 from kmerge.rules import KERNEL_LAYERS
 from kmerge.spaces import Record, Trace
 
@@ -85,7 +85,7 @@ def _mixes(layer: object) -> bool:
 
 def _lost(record: Record, layers: Mapping, positions: np.ndarray) -> np.ndarray:
     """The weights with which a layer reads some positions of its input, of shape `(places, positions, makes)`."""
-    kernel = _array(layers[record.path].kernel).astype("float64")
+    kernel = array_of(layers[record.path].kernel).astype("float64")
     kernel = np.swapaxes(kernel, -2, -1) if record.rule.is_transposed else kernel
     return kernel.reshape(-1, *kernel.shape[-2:])[:, positions, :]
 
@@ -97,7 +97,7 @@ def _read(model: keras.Model, tensors: list, examples: object) -> dict[int, np.n
     if not wanted:
         return {}
     found = keras.Model(model.inputs, wanted)(keras.tree.flatten(examples), training=False)
-    return {id(x): _array(value) for x, value in zip(wanted, keras.tree.flatten(found), strict=True)}
+    return {id(x): array_of(value) for x, value in zip(wanted, keras.tree.flatten(found), strict=True)}
 
 
 def _constants(record: Record, values: np.ndarray, positions: np.ndarray, kernel: np.ndarray) -> tuple:
@@ -124,7 +124,7 @@ def _add(shift: np.ndarray, record: Record, walked: Trace, layers: Mapping) -> s
     """Adds to a layer's outputs, in its bias or in the normalization behind it; why that is impossible, or None."""
     layer = layers[record.path]
     if layer.use_bias:
-        layer.bias.assign(_array(layer.bias) + shift)
+        layer.bias.assign(array_of(layer.bias) + shift)
         return None
     if not np.any(shift):
         return None
@@ -133,10 +133,6 @@ def _add(shift: np.ndarray, record: Record, walked: Trace, layers: Mapping) -> s
         reads = behind.call.alone and behind.call.inputs[0] is record.call.outputs[0]
         if reads and isinstance(operation, keras.layers.BatchNormalization) and layer.activation is _LINEAR:
             norm = layers[behind.path]
-            norm.moving_mean.assign(_array(norm.moving_mean) - shift)
+            norm.moving_mean.assign(array_of(norm.moving_mean) - shift)
             return None
     return "it has no bias, and no BatchNormalization alone stands behind it"
-
-
-def _array(weight) -> np.ndarray:
-    return keras.ops.convert_to_numpy(weight)

@@ -15,14 +15,14 @@ import keras
 from kmerge.checks import is_number, one_of, refuse
 from kmerge.costs import Budget, target_widths
 from kmerge.gates import SAMPLINGS
-from kmerge.merging.checks import refuse_opaque, refuse_split_sharing, warn_of_joint_statistics
+from kmerge.merging.checks import refuse_opaque, refuse_split_sharing, warn_of_joint_statistics, warn_of_whole_layers
 from kmerge.merging.gate_placement import GatePlacement
-from kmerge.merging.records import merge_plan
-from kmerge.spaces import Trace, check_selectable, trace
+from kmerge.merging.records import keep_plan, kept_whole, merge_plan
+from kmerge.merging.regions import Region
+from kmerge.spaces import Trace, check_selectable, trace, warn_of_unfollowed
 from kmerge.surgery import (
     Gating,
     Layout,
-    Plan,
     build,
     check_finite,
     check_models,
@@ -118,16 +118,20 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
     for model in {id(m): m for m in models}.values():
         check_finite(model)
     walked = trace(models[0])
+    warn_of_unfollowed(walked.layers, walked.unfollowed)
     check_selectable(walked)
     widths = target_widths(walked, width, most=len(models))
-    refuse_opaque(walked, models)
+    whole = kept_whole(walked, len(models))
+    refuse_opaque(walked, whole, models)
     refuse_split_sharing(models[0])
     if len(models) > 1:
-        _warn_of_inexact(walked)
+        _warn_of_inexact(walked, whole)
         warn_of_joint_statistics(walked, stacklevel=3)
+        warn_of_whole_layers(whole)
     plan = merge_plan(walked, len(models))
     # Refuses now, not after the training, widths that no student can have.
-    Layout(walked, Plan(len(models), {name: plan.entries[name][:size] for name, size in widths.items()}, apart=False))
+    first = {region.name: 0 for region in whole}
+    Layout(walked, keep_plan(walked, len(models), {name: range(size) for name, size in widths.items()}, first))
     layout = Layout(walked, plan)
     gating = GatePlacement(layout, models[0], widths, start, sampling, seed)
     big, layers = build(layout, Gating(gating.start, gating.apply, gating.inside), name=name)
@@ -137,9 +141,10 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
     return big
 
 
-def _warn_of_inexact(walked: Trace) -> None:
+def _warn_of_inexact(walked: Trace, whole: list[Region]) -> None:
     inexact = [s.name for s in walked.spaces.values() if needs_copies(s) or s.is_output and needs_mean(s)]
-    inexact += [s.name for s in walked.spaces.values() if not s.selectable and s.is_interior]
+    apart = {name for region in whole for name in region.spaces}
+    inexact += [s.name for s in walked.spaces.values() if not s.selectable and s.is_interior and s.name not in apart]
     if inexact:
         warnings.warn(
             f"The architecture has one place for what the parents have one each of, in the spaces {inexact}: their weights "

@@ -2,8 +2,8 @@
 
 from kmerge.rules.attention import einsum_letters
 from kmerge.rules.kernels import KERNEL_LAYERS
-from kmerge.rules.labels import Axis, Labels, match, occurrences, positions_of, stretches
-from kmerge.rules.lookup import rule_for
+from kmerge.rules.labels import Axis, Labels, channel_axis, match, occurrences, positions_of, stretches
+from kmerge.rules.lookup import REGISTER, rule_for
 from kmerge.rules.opaque import OpaqueRule
 from kmerge.rules.rule import Rule, channel, consumes, produces, register_rule
 from kmerge.rules.shapes import gather
@@ -14,9 +14,11 @@ __all__ = [
     "KERNEL_LAYERS",
     "Labels",
     "OpaqueRule",
+    "REGISTER",
     "Rule",
     "Site",
     "channel",
+    "channel_axis",
     "consumes",
     "einsum_letters",
     "gather",

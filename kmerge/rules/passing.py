@@ -6,7 +6,8 @@ Such a layer leaves every unit where it is. It may hold one weight for each, or 
 import numpy as np
 from keras import activations, layers
 
-from kmerge.rules.rule import Rule, apply_activation, channel, is_elementwise, require_channels_last, rules_for
+from kmerge.rules.elementwise import apply_activation, is_elementwise
+from kmerge.rules.rule import Rule, channel, require_channels_last, rules_for
 from kmerge.rules.site import Site
 
 
@@ -50,6 +51,8 @@ class PReLURule(Rule):
 class PassRule(Rule):
     """Layers that leave every value where it is, and linear in inference."""
 
+    takes_any_tensor = True
+
     def walk(self, site, x):
         return x
 
@@ -82,7 +85,7 @@ class SoftmaxRule(Rule):
 
 @rules_for(layers.ReLU, layers.LeakyReLU, layers.ELU)
 class ElementwiseRule(Rule):
-    is_activation = True
+    is_activation = is_elementwise = takes_any_tensor = True
 
     def walk(self, site, x):
         if not (site.final and site.call.alone):

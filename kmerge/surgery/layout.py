@@ -19,7 +19,7 @@ import numpy as np
 
 from kmerge.errors import KmergeError, UnsupportedLayerError
 from kmerge.graph import Graph, find_weight, has_mask
-from kmerge.rules import Axis, Labels, Site, match, occurrences, positions_of, stretches
+from kmerge.rules import Axis, Labels, Site, channel_axis, match, occurrences, positions_of, stretches
 from kmerge.spaces import Record, Trace, output_name, walk_calls, without_masks
 from kmerge.surgery.plan import NEW, Plan, check_plan
 
@@ -30,11 +30,11 @@ class Part:
 
     Attributes:
         path: by which the new model's layers and `Layout.axes` know it; the first has that of the template's layer.
-        reads: by the number of the input, its axis and the positions that the layer reads.
+        reads: by the number of the input, its axis, None for a virtual one, and the positions that the layer reads.
     """
 
     path: str
-    reads: dict[int, tuple[int, np.ndarray]]
+    reads: dict[int, tuple[int | None, np.ndarray]]
 
 
 @dataclass
@@ -134,7 +134,7 @@ class Layout:
         placed = Placed(record, [x.with_units(x.units) for x in inputs])
         if record.end in self.plan.averaged_outputs and record.end is not None:
             self._check_end(record)
-            if record.rule.is_activation:
+            if record.rule.is_activation and not np.array_equal(record.inputs[0].units, placed.inputs[0].units):
                 placed.averages, placed.inputs[0] = self._average(record.inputs[0], placed.inputs[0])
         site = LayoutSite(self, placed)
         outputs = record.rule.walk(site, *without_masks(site, placed.inputs))
@@ -329,12 +329,12 @@ class LayoutSite(Site):
             return x
         if present[0] == 0:
             self.refuse("it normalizes channels of one source together with channels that all sources share.",
-                        "Give each source its own, with copied_inputs or entries of the plan.")  # fmt: skip
+                        "Give each source its own, with `copied` or entries of the plan.")  # fmt: skip
         reads = [np.flatnonzero(group == g) for g in present]
         self._run_apart(present, [{self._index(x): (x.axis, positions)} for positions in reads])
         return x.with_units(x.units[np.concatenate(reads)])
 
-    def isolate(self, *inputs):
+    def isolate(self, *inputs, why=""):
         """One layer for each source whose units the layer's outputs hold, each on all channels of its source, in order.
 
         For two models of a layer that reads two channels and makes two, x is [A0 A1 B0 B1] in some order; each layer reads
@@ -352,10 +352,14 @@ class LayoutSite(Site):
             if any(np.any(positions < 0) for positions in found) or group == 0 and sizes != list(map(len, found)):
                 self.refuse("it runs as it is, and what it reads would not be what it reads in its model.",
                             "Leave the units before and behind it as they are.")  # fmt: skip
-            reads.append({self._index(x): (x.axis, positions) for x, positions in zip(inputs, found, strict=True)})
+            whole = [x.is_virtual and len(x.units) == 1 for x in inputs]  # of which there are no channels to read
+            pairs = [(x, positions) for x, positions, skip in zip(inputs, found, whole, strict=True) if not skip]
+            reads.append({self._index(x): (None if x.is_virtual else x.axis, positions) for x, positions in pairs})
         self._run_apart(groups, reads)
+        floats = [i for i, x in enumerate(self.call.inputs) if "float" in str(x.dtype)]
+        self.placed.consumed = [i for i in map(self._index, inputs) if i in floats]
         made = [np.concatenate([u + group * layout.units for group in groups]) for u in units]
-        return [self.output(u, index=i) for i, u in enumerate(made)]
+        return [self.output(u, channel_axis(tuple(self.call.outputs[i].shape))[0], i) for i, u in enumerate(made)]
 
     def _run_apart(self, groups: np.ndarray, reads: list[dict]) -> None:
         for group, read in zip(groups, reads, strict=True):

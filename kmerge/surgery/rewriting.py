@@ -15,7 +15,7 @@ from kmerge.checks import refuse
 from kmerge.errors import InvalidArgumentError, KmergeError
 from kmerge.graph import paired_layers
 from kmerge.rules import Axis, positions_of
-from kmerge.spaces import Trace, trace
+from kmerge.spaces import Trace, trace, warn_of_unfollowed
 from kmerge.surgery.building import build
 from kmerge.surgery.layout import Layout, weight_axes
 from kmerge.surgery.new_units import Fresh
@@ -67,7 +67,8 @@ def rewrite(
         refuse("sources", f"the {plan.sources} models of the plan", len(sources))
     for model in {id(m): m for m in sources}.values():
         check_finite(model)
-    walked = trace(template, plan.copied_inputs, plan.averaged_outputs)
+    walked = trace(template, plan.copied, plan.averaged_outputs)
+    warn_of_unfollowed(walked.layers, walked.unfollowed)
     layout = Layout(walked, plan)
     found = [model_source(walked, plan, number, model) for number, model in enumerate(sources)]
     model, layers = build(layout)
@@ -118,7 +119,8 @@ def fill(
             if index in axes:
                 variable.assign(_value(origin, index, variable, axes[index], layout, sources, fresh))
             else:
-                variable.assign(_unlabelled(origin, index, sources if source is None else [sources[source]]))
+                one = source is not None and len(sources) > 1
+                variable.assign(_unlabelled(origin, index, [sources[source]] if one else sources))
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()
 

@@ -62,15 +62,15 @@ def _separate_sources(model: keras.Model) -> tuple[Trace, frozenset, frozenset]:
     while True:
         walked = trace(model, copied, averaged)
         spaces = list(walked.spaces.values())
-        more_inputs = {i for i, x in enumerate(walked.inputs) if _any(spaces, walked, x, needs_copies)}
-        more_outputs = {i for i, x in enumerate(walked.outputs) if _any(spaces, walked, x, needs_mean)}
+        more_inputs = {place for place, units in walked.entries.items() if _any(spaces, walked, units, needs_copies)}
+        more_outputs = {i for i, x in enumerate(walked.outputs) if _any(spaces, walked, x.units, needs_mean)}
         if more_inputs <= copied and more_outputs <= averaged:
             return walked, copied, averaged
         copied, averaged = copied | more_inputs, averaged | more_outputs
 
 
-def _any(spaces: list[ChannelSpace], walked: Trace, x, condition) -> bool:
-    return any(condition(spaces[s]) for s in np.unique(walked.space_of[x.units]))
+def _any(spaces: list[ChannelSpace], walked: Trace, units: np.ndarray, condition) -> bool:
+    return any(condition(spaces[s]) for s in np.unique(walked.space_of[units]))
 
 
 def needs_copies(space: ChannelSpace) -> bool:

@@ -8,7 +8,7 @@ from kmerge.rules import attention, kernels, normalization, opaque, passing, sha
 from kmerge.rules.operations import APPLICATION_RULES
 from kmerge.rules.rule import RULES, Rule, operation_rule
 
-REGISTER = "Register a rule, see kmerge.Rule; or, to leave it so, kmerge.OpaqueRule(): kmerge.register_rule(layer_class, rule)."
+REGISTER = "Register a rule, see kmerge.Rule; or, to leave it so, kmerge.OpaqueRule(): kmerge.register_rule(kind, rule)."
 WRITE_OPENLY = (
     "Write it with operators and keras.ops on the tensors, or as a layer class with a rule: kmerge.register_rule."
 )

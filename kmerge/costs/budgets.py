@@ -79,6 +79,7 @@ class WidthCosts:
         self.names = list(walked.spaces)
         self._sizes = np.array([space.size for space in walked.spaces.values()])
         self._free = np.array([space.selectable for space in walked.spaces.values()], dtype=bool)
+        self._warned = False
         self._rows: list[np.ndarray] = []  # for each labelled axis, positions per unit of each space
         self._shapes = self._weight_shapes()
 
@@ -157,9 +158,10 @@ class WidthCosts:
         """The most that a budget allows of each measure that it limits.
 
         Warns:
-            UserWarning: if it limits multiply-accumulates, names layers and operations of which these are not known.
+            UserWarning: the first time that multiply-accumulates are limited, names what these are not known of.
         """
-        if budget.multiply_accumulates is not None:
+        if budget.multiply_accumulates is not None and not self._warned:
+            self._warned = True
             warn_of_unknown([product for _, product in self._found], stacklevel=3)
         return {
             name: math.floor(value * getattr(self, name)({}) + 1e-9) if name in budget.shares() else int(value)

@@ -67,8 +67,9 @@ def merge(
             width out of range or a budget that cannot be reached.
 
     Warns:
-        UserWarning: if two of the models are equal; if the architecture cannot hold the parents' mean, as with BatchNormalization right on an input; if
-            a layer normalizes over channels, which it does over those of all parents together.
+        UserWarning: if two of the models are equal; if the architecture cannot hold the parents' mean, as with
+            BatchNormalization right on an input; if a layer normalizes over channels, which it does over those of all
+            parents together.
 
     Reference:
         Pašen & Boža 2024, section 2.1 and 2.2.

@@ -1,5 +1,6 @@
 """What `merge` refuses or warns of and `compress` reports: layers whose gates or weights a plain student cannot hold."""
 
+import itertools
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -77,6 +78,21 @@ def warn_of_whole_layers(whole: Sequence[Region]) -> None:
             f"The layers {_listed(paths)} run as they are, so the big student holds one of each parent, with one gate for "
             "each: compress keeps that of one parent, whole, with the channels around it."
         )
+
+
+def warn_of_equal(models: Sequence[keras.Model], stacklevel: int) -> None:
+    """Warns if two of the models are one object, or have equal weights."""
+    for (i, a), (j, b) in itertools.combinations(enumerate(models, start=1), 2):
+        pairs = zip(a.weights, b.weights, strict=True)
+        if a is b or all(np.array_equal(*map(array_of, pair)) for pair in pairs):
+            warnings.warn(
+                f"Models {i} and {j} {'are one object' if a is b else 'have equal weights'}: merging a model with itself adds "
+                "nothing to choose from. Merge models that were trained apart. Gates on one model alone are "
+                "kmerge.gate(model, width).",
+                UserWarning,
+                stacklevel=stacklevel + 1,
+            )
+            return
 
 
 def _normalizing(walked: Trace) -> list[Record]:

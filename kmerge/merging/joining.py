@@ -15,7 +15,13 @@ import keras
 from kmerge.checks import is_number, one_of, refuse
 from kmerge.costs import Budget, target_widths
 from kmerge.gates import SAMPLINGS
-from kmerge.merging.checks import refuse_opaque, refuse_split_sharing, warn_of_joint_statistics, warn_of_whole_layers
+from kmerge.merging.checks import (
+    refuse_opaque,
+    refuse_split_sharing,
+    warn_of_equal,
+    warn_of_joint_statistics,
+    warn_of_whole_layers,
+)
 from kmerge.merging.gate_placement import GatePlacement
 from kmerge.merging.records import keep_plan, kept_whole, merge_plan
 from kmerge.merging.regions import Region
@@ -27,6 +33,7 @@ from kmerge.surgery import (
     check_finite,
     check_models,
     fill,
+    listed,
     model_source,
     needs_copies,
     needs_mean,
@@ -46,7 +53,7 @@ def merge(
     it gives the mean of the parents' logits. Nested models are flattened in it; `compress` brings them back.
 
     Args:
-        *models: two or more Functional or Sequential models of one architecture; the same model twice is allowed.
+        *models: two or more Functional or Sequential models of one architecture, or one list of them.
         width: what `compress` will cut to, next to the first parent's widths: a share of every space (a float); for
             some spaces, by name, a share or a number of units; or a `Budget`, whose shares are of the parent's costs, and
             which is met by the largest equal share of every space, rounded up where that fits. At most as many times the
@@ -66,12 +73,14 @@ def merge(
             width out of range or a budget that cannot be reached.
 
     Warns:
-        UserWarning: if the architecture cannot hold the parents' mean, as with BatchNormalization right on an input; if
-            a layer normalizes over channels, which it does over those of all parents together.
+        UserWarning: if two of the models are equal; if the architecture cannot hold the parents' mean, as with
+            BatchNormalization right on an input; if a layer normalizes over channels, which it does over those of all
+            parents together.
 
     Reference:
         Pašen & Boža 2024, section 2.1 and 2.2.
     """
+    models = listed(models)
     check_models(models)
     return _gated(models, width, gates, sampling, seed, f"{models[0].name}_big")
 
@@ -128,6 +137,7 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
         _warn_of_inexact(walked, whole)
         warn_of_joint_statistics(walked, stacklevel=3)
         warn_of_whole_layers(whole)
+        warn_of_equal(models, stacklevel=3)
     plan = merge_plan(walked, len(models))
     # Refuses now, not after the training, widths that no student can have.
     first = {region.name: 0 for region in whole}

@@ -25,11 +25,15 @@ class RescalingRule(Rule):
                 if (listed := per_unit(site, getattr(site.layer, name))) is not None}  # fmt: skip
 
 
-def per_unit(site: Site, values: object) -> list | None:
-    """A list of constants in a configuration, one per channel, in the order of the new channels; None for a scalar."""
+def per_unit(site: Site, values: object, new: float | None = None) -> list | None:
+    """A list of constants in a configuration, one per channel, in the order of the new channels; None for a scalar.
+
+    A new channel has the constant `new`, or by default that of the channel next to which it lies.
+    """
     if values is None or np.size(values) <= 1:
         return None
-    return np.ravel(values)[site.old_positions(0)].tolist()
+    found = np.ravel(values)[site.old_positions(0)]
+    return (found if new is None else np.where(site.is_new(0), new, found)).tolist()
 
 
 @rules_for(layers.PReLU)

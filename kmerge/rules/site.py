@@ -159,6 +159,13 @@ class Site(abc.ABC):
         and the last it is `[1 3]`.
         """
 
+    @abc.abstractmethod
+    def is_new(self, index: int) -> np.ndarray:
+        """For each position of input `index` of the new model, whether its unit is new, so that no model has a value for it.
+
+        `old_positions` then gives the place of the unit next to which the new one lies.
+        """
+
     def output(self, units: np.ndarray, axis: int = -1, index: int = 0) -> Labels:
         """The labels of output `index`: its shape is that of the template's, with `units` on the feature axis `axis`."""
         shape = tuple(self.call.outputs[index].shape)

@@ -114,6 +114,11 @@ class ChannelSpace:
         return not self.reasons
 
     @property
+    def ends(self) -> tuple[str, ...]:
+        """The inputs and outputs of the model whose channels it holds: "input 0", "output 1"."""
+        return tuple(fact.detail for fact in self.facts if fact.kind in (Kind.INPUT, Kind.OUTPUT))
+
+    @property
     def consumers(self) -> tuple[str, ...]:
         """Paths of the layers that mix the units."""
         return self._paths(Kind.CONSUMED)

@@ -251,6 +251,9 @@ class TraceSite(Site):
     def old_positions(self, index):
         return np.arange(len(self.inputs[index].units))
 
+    def is_new(self, index):
+        return np.zeros(len(self.inputs[index].units), bool)
+
     def weight(self, name, *axes):
         variable = find_weight(self.layer, name)
         if variable is None:

@@ -6,7 +6,17 @@ from kmerge.surgery.layout import Layout, Placed, weight_axes
 from kmerge.surgery.new_units import QuickFresh
 from kmerge.surgery.plan import COMMON, NEW, Plan
 from kmerge.surgery.rewriting import Source, check_finite, fill, model_source, rewrite, verify
-from kmerge.surgery.verbs import by_space, check_models, concatenate, grow, needs_copies, needs_mean, permute, select
+from kmerge.surgery.verbs import (
+    by_space,
+    check_models,
+    concatenate,
+    grow,
+    listed,
+    needs_copies,
+    needs_mean,
+    permute,
+    select,
+)
 
 __all__ = [
     "COMMON",
@@ -25,6 +35,7 @@ __all__ = [
     "fill",
     "fold_constants",
     "grow",
+    "listed",
     "model_source",
     "needs_copies",
     "needs_mean",

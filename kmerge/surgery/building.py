@@ -72,7 +72,10 @@ class _Builder:
 
     def model(self, name: str) -> keras.Model:
         graph = Graph(self.layout.trace.model)
-        inputs = [_new_input(x) for x in graph.inputs]
+        inputs = [
+            _new_input(x, _wider(labels, int(positions.max()) + 1))
+            for x, labels, positions in zip(graph.inputs, self.layout.trace.inputs, self.layout.copies, strict=True)
+        ]
         self._names.update(x.name for x in inputs)
         if self.gating:
             self.gating.start(inputs)
@@ -241,9 +244,13 @@ class _Builder:
         return free
 
 
-def _new_input(tensor, shape=None):
+def _wider(labels: Labels, width: int) -> tuple:
+    """The shape of an input with at least `width` channels."""
+    return labels.shape if width <= len(labels.units) else labels.with_units(np.arange(width)).shape
+
+
+def _new_input(tensor, shape):
     layer = input_layer(tensor)
-    shape = tuple(shape or tensor.shape)
     return keras.Input(shape=shape[1:], batch_size=shape[0], dtype=tensor.dtype, name=layer.name, sparse=layer.sparse)
 
 

@@ -73,7 +73,8 @@ class Layout:
         plan: the plan.
         calls: `Placed` by the key of the call.
         axes: for each layer path and weight name, a tuple with an `Axis` of entries, or None, for each axis.
-        copies: for each input, the positions to read behind it.
+        inputs, outputs: the entries along the model's inputs, or their copies, and along its outputs.
+        copies: for each input, the positions to read behind it. Those beyond the template's are new channels of the input.
         averages: for each output number, the positions of each source, if it is averaged.
         origins: for each path of a `Part`, the path in the template, and the source or None if it is not of one.
     """
@@ -87,16 +88,21 @@ class Layout:
         self.calls: dict[tuple, Placed] = {}
         self.axes: dict[str, dict[str, tuple]] = {}
         self.averages: dict[int, list] = {}
+        self.inputs: list[Labels] = []
         self.copies: list[np.ndarray] = []
         self.origins: dict[str, tuple[str, int | None]] = {}
         self._parts: dict[tuple, str] = {}
         self._first: dict[tuple, Labels] = {}
-        inputs = []
-        for x in trace.inputs:
+        for number, x in enumerate(trace.inputs):
             wanted = self.expand(x.units)
-            self.copies.append(match(wanted % self.units, occurrences(wanted), x.units, occurrences(x.units)))
-            inputs.append(x.with_units(wanted))
-        outputs = walk_calls(Graph(trace.model), inputs, self._visit)
+            positions = match(wanted % self.units, occurrences(wanted), x.units, occurrences(x.units))
+            added = np.flatnonzero(self.source_of(wanted) > plan.sources)
+            in_order = np.array_equal([*np.delete(positions, added), *added], np.arange(len(wanted)))
+            if number not in plan.copied_inputs and in_order and len(wanted) == len(x.units) + len(added):
+                positions = np.arange(len(wanted))  # all of its own, then what is new
+            self.copies.append(positions)
+            self.inputs.append(x.with_units(wanted))
+        outputs = walk_calls(Graph(trace.model), self.inputs, self._visit)
         self.outputs = [self._end(i, x) for i, x in enumerate(outputs)]
 
     def _entries(self, space) -> np.ndarray:
@@ -383,6 +389,9 @@ class LayoutSite(Site):
     def old_positions(self, index):
         units, x = self.placed.record.inputs[index].units, self.placed.inputs[index].units
         return match(x % self.layout.units, occurrences(x), units, occurrences(units))
+
+    def is_new(self, index):
+        return self.layout.source_of(self.placed.inputs[index].units) > self.layout.plan.sources
 
 
 def weight_axes(axes: Mapping[str, tuple], layer: keras.layers.Layer) -> dict[int, tuple[Axis | None, ...]]:

@@ -92,8 +92,10 @@ def test_one_model_is_too_few(verb):
         verb(mlp())
     with raises_naming(InvalidArgumentError, "two models", "0"):
         verb()
-    with raises_naming(KmergeError, "two models"):
-        verb([mlp(), mlp()])
+    with raises_naming(InvalidArgumentError, "two models", "1"):
+        verb([mlp()])
+    with raises_naming(KmergeError, "keras.Model"):
+        verb([mlp()], [mlp()])
 
 
 class Subclassed(keras.Model):

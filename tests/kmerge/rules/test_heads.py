@@ -68,6 +68,7 @@ def test_new_heads_are_drawn_apart_and_as_large_as_keras_draws_them():
     assert not np.array_equal(*new)
 
 
+@pytest.mark.filterwarnings("ignore:Models 1 and 2 are one object")
 def test_a_gate_multiplies_what_its_head_gives_to_the_projection():
     model = _attention()
     big = kmerge.merge(model, model, gates="open")

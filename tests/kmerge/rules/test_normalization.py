@@ -185,6 +185,7 @@ def test_hard_gates_compress_exactly(entry):
 
 
 @free
+@pytest.mark.filterwarnings("ignore:Models 1 and 2 are one object")
 def test_one_model_twice_is_that_model_however_its_units_are_normalized(entry):
     """Joint statistics of two equal halves are those of each; a sum of squares is not, so UnitNormalization stands out."""
     first, inputs = family(entry)[0], example_inputs(family(entry)[0])

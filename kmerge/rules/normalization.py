@@ -68,6 +68,7 @@ class NormalizationRule(Rule):
             x = site.hold(x)
             site.weight("adapt_mean", channel(x.units))
             site.weight("adapt_variance", channel(x.units))
+            site.weight("count")
         return x
 
     def changes(self, site, inputs, outputs):

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from kmerge.cloning import clone_operation
 from kmerge.errors import UnsupportedLayerError
-from kmerge.graph import Call, Graph, clone_operation, frozen_as, has_mask, input_layer, rename_operation
+from kmerge.graph import Call, Graph, frozen_as, has_mask, input_layer, rename_operation
 from kmerge.rules import gather
 from kmerge.spaces import copy_name
 from kmerge.surgery.layout import Layout, Placed

@@ -13,7 +13,7 @@ import numpy as np
 
 from kmerge.checks import refuse
 from kmerge.errors import InvalidArgumentError, KmergeError
-from kmerge.graph import paired_layers
+from kmerge.pairing import paired_layers
 from kmerge.rules import Axis, positions_of
 from kmerge.spaces import Trace, trace
 from kmerge.surgery.building import build

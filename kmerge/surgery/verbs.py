@@ -7,7 +7,7 @@ import numpy as np
 
 from kmerge.checks import number, sentence, whole_number
 from kmerge.errors import InvalidArgumentError
-from kmerge.graph import paired_layers
+from kmerge.pairing import paired_layers
 from kmerge.spaces import ChannelSpace, ChannelSpaces, Trace, channel_spaces, trace
 from kmerge.surgery.plan import NEW, Plan
 from kmerge.surgery.rewriting import rewrite

@@ -111,13 +111,13 @@ def clone_operation(operation: keras.Operation, changes: dict, name: str, kind: 
 
 
 def _carry_assets(operation: keras.Layer, old: keras.Layer, new: keras.Layer) -> None:
-    if getattr(old, "output_mode", None) == "tf_idf" and getattr(old, "input_idf_weights", None) is None:
-        # Keras saves the vocabulary of an adapted layer, but not the weights of its words.
-        _refuse(operation, "no asset holds the weights of the words that it was adapted to",
-                do="Build it with vocabulary= and idf_weights=.")  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        old.save_assets(folder)
-        new.load_assets(folder)
+        try:
+            old.save_assets(folder)
+            new.load_assets(folder)
+        except Exception as error:  # as Keras' own do that were adapted to weights of words
+            _refuse(operation, f"the assets of its {old.name!r} cannot be loaded again", error,
+                    do="Build it with its vocabulary, and with weights of words, as arguments.")  # fmt: skip
 
 
 def _clone_plain(operation: keras.Operation, changes: dict, name: str) -> keras.Operation:
@@ -141,6 +141,19 @@ def is_of_keras(kind: type) -> bool:
 def _custom_classes(layer: keras.Layer) -> dict[str, type]:
     kinds = {type(inner) for inner in inner_layers(layer)}
     return {keras.saving.get_registered_name(kind): kind for kind in kinds if not is_of_keras(kind)}
+
+
+def custom_objects(model: keras.Layer) -> dict[str, Any]:
+    """The classes and functions in a model that are not Keras' own, by the names under which Keras looks for them."""
+    handed: dict[str, Any] = {}
+    for layer in inner_layers(model):
+        if not isinstance(layer, keras.Model):
+            _stand_in(layer, handed, {})
+    found = _custom_classes(model)
+    for value in handed.values():
+        is_named = isinstance(value, _FUNCTIONS) and hasattr(value, "__name__")
+        found |= {value.__name__: value} if is_named else {keras.saving.get_registered_name(type(value)): type(value)}
+    return found
 
 
 # Standing in ----------------------------------------------------------------------------------------------------------

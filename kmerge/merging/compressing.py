@@ -97,8 +97,9 @@ def _kept_units(merged: Merged, keep: Mapping[str, Sequence[int]] | None) -> dic
     return chosen
 
 
-def _keep_plan(merged: Merged, keep: Mapping[str, np.ndarray]) -> Plan:
-    entries = {name: [merged.plan.entries[name][i] for i in units] for name, units in keep.items()}
+def _keep_plan(merged: Merged, keep: dict[str, np.ndarray]) -> Plan:
+    unread = {name: range(width) for name, width in merged.ungated.items()}  # any will do
+    entries = {name: [merged.plan.entries[name][i] for i in units] for name, units in (keep | unread).items()}
     return Plan(merged.plan.sources, entries, apart=False)
 
 

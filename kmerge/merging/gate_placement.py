@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from kmerge.gates import ApplyGates, FoldGates, HardConcreteGate, LookUpGates
-from kmerge.merging.records import MergeRecord, architecture_of
+from kmerge.merging.records import record_of
 from kmerge.rules import KERNEL_LAYERS, Labels
 from kmerge.seeds import seed_of
 from kmerge.surgery import Layout, Placed
@@ -16,7 +16,7 @@ from kmerge.surgery import Layout, Placed
 class GatePlacement:
     """Puts a gate on every selectable space, at the input of each layer that mixes it."""
 
-    def __init__(self, layout: Layout, parent: keras.Model, widths: Mapping[str, int], start, sampling: str, seed: int):
+    def __init__(self, layout: Layout, widths: Mapping[str, int], start, sampling: str, seed: int):
         self.layout = layout
         spaces = layout.trace.spaces.selectable
         names = {
@@ -35,9 +35,8 @@ class GatePlacement:
             )
             for space in spaces
         }
-        self.record = MergeRecord(
-            architecture_of(parent), layout.plan.sources, {}, names, name="merge_record", autocast=False
-        )
+        self.names, self.widths = names, widths
+        self.record = record_of(layout.trace, layout.plan.sources)
         self._place = {
             int(entry): (space.name, i) for space in spaces for i, entry in enumerate(layout.entries_of(space.name))
         }
@@ -49,6 +48,16 @@ class GatePlacement:
     def start(self, inputs: list) -> None:
         recorded = self.record(inputs[0])
         self.masks = {name: gate(recorded) for name, gate in self.gates.items()}
+
+    def finish(self, big: keras.Model, layers: Mapping[str, keras.Layer]) -> None:
+        """Records the layers of the model that was built, and its gates. One whose units nobody reads is not in it."""
+        inside = {layer.name for layer in big.layers}
+        self.record.layer_names.update({path: layer.name for path, layer in layers.items()})
+        for space, name in self.names.items():
+            if name in inside:
+                self.record.gate_names[space] = name
+            else:
+                self.record.ungated[space] = int(self.widths[space])
 
     def apply(self, placed: Placed, operation, tensors: list) -> tuple:
         """The operation to call in the place of one that mixes units, and its inputs."""

@@ -15,7 +15,7 @@ import keras
 from kmerge.checks import is_number, one_of, refuse
 from kmerge.costs import Budget, target_widths
 from kmerge.gates import SAMPLINGS
-from kmerge.merging.checks import refuse_opaque, refuse_split_sharing, warn_of_joint_statistics
+from kmerge.merging.checks import refuse_opaque, warn_of_joint_statistics, warn_of_unsavable
 from kmerge.merging.gate_placement import GatePlacement
 from kmerge.merging.records import merge_plan
 from kmerge.spaces import Trace, check_selectable, trace
@@ -121,7 +121,6 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
     check_selectable(walked)
     widths = target_widths(walked, width, most=len(models))
     refuse_opaque(walked, models)
-    refuse_split_sharing(models[0])
     if len(models) > 1:
         _warn_of_inexact(walked)
         warn_of_joint_statistics(walked, stacklevel=3)
@@ -129,9 +128,10 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
     # Refuses now, not after the training, widths that no student can have.
     Layout(walked, Plan(len(models), {name: plan.entries[name][:size] for name, size in widths.items()}, apart=False))
     layout = Layout(walked, plan)
-    gating = GatePlacement(layout, models[0], widths, start, sampling, seed)
+    gating = GatePlacement(layout, widths, start, sampling, seed)
+    warn_of_unsavable(gating.record, stacklevel=3)
     big, layers = build(layout, Gating(gating.start, gating.apply, gating.inside), name=name)
-    gating.record.layer_names.update({path: layer.name for path, layer in layers.items()})
+    gating.finish(big, layers)
     sources = [model_source(walked, plan, number, model) for number, model in enumerate(models)]
     fill(layers, layout, sources)
     return big

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 import keras
 
-from kmerge.errors import InvalidArgumentError
+from kmerge.cloning import custom_objects, is_of_keras
+from kmerge.errors import InvalidArgumentError, KmergeError
 from kmerge.gates import HardConcreteGate, gated_layer, gates_of
-from kmerge.graph import without_entries
+from kmerge.graph import inner_layers, without_entries
+from kmerge.pairing import paired_layers
 from kmerge.spaces import Trace, trace
-from kmerge.surgery import Plan
+from kmerge.surgery import Layout, Plan, build
 
 
 @keras.saving.register_keras_serializable("kmerge")
@@ -17,19 +19,33 @@ class MergeRecord(keras.layers.Layer):
     """Keeps, in its configuration, what `compress` must know of a merge, so that a big student can be saved.
 
     Args:
-        architecture: the first parent's configuration, as JSON.
+        architecture: the first parent's configuration, as JSON; None if no configuration builds it again.
         parents: number of parents.
         layers: name in the big student of each layer of the first parent, by path.
         gates: name of the gate layer of each space.
+        ungated: the width of each space whose units nobody reads, so that it has no gate.
+        problem: why there is no architecture.
         **kwargs: for `keras.layers.Layer`.
     """
 
-    def __init__(self, architecture: str, parents: int, layers: dict, gates: dict, **kwargs):
+    def __init__(
+        self,
+        architecture: str | None,
+        parents: int,
+        layers: dict,
+        gates: dict,
+        ungated: dict | None = None,
+        problem: str = "",
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.architecture = architecture
         self.parents = parents
         self.layer_names = dict(layers)
         self.gate_names = dict(gates)
+        self.ungated = dict(ungated or {})
+        self.problem = problem
+        self.template: _Live | None = None  # only in the process that merged
 
     def call(self, inputs):
         return inputs
@@ -40,12 +56,77 @@ class MergeRecord(keras.layers.Layer):
             "parents": self.parents,
             "layers": self.layer_names,
             "gates": self.gate_names,
+            "ungated": self.ungated,
+            "problem": self.problem,
         }
+
+
+@dataclass(frozen=True)
+class _Live:
+    """Holds a model where Keras does not look for layers: its weights are none of the record's."""
+
+    model: keras.Model
+
+
+def record_of(walked: Trace, parents: int) -> MergeRecord:
+    """The record of a merge, still without its layers and gates.
+
+    In this process it holds a model of the first parent's architecture, and so anything that can be built. To be saved it
+    also holds the architecture as JSON, if what that gives is the same.
+
+    Args:
+        walked: the walk of the first parent.
+        parents: number of parents.
+    """
+    parent = walked.model
+    with keras.device("cpu:0"):  # a model whose weights nobody reads should not take the memory of an accelerator
+        is_plain = all(is_of_keras(type(x)) for x in inner_layers(parent) if isinstance(x, keras.Model))
+        # Of a subclass the graph counts; its own configuration need not hold it.
+        plain = parent if is_plain else _structure_of(walked)
+        architecture, problem = None, ""
+        try:
+            text = architecture_of(plain)
+            template = _built(text, custom_objects(plain))
+            paired_layers(plain, template)
+            architecture = text
+        except Exception as error:
+            problem = " ".join(str(error).split())[:300]
+            template = plain if plain is not parent else _structure_of(walked)
+    record = MergeRecord(architecture, parents, {}, {}, problem=problem, name="merge_record", autocast=False)
+    record.template = _Live(template)
+    return record
+
+
+def _structure_of(walked: Trace) -> keras.Model:
+    return build(Layout(walked, Plan(1, {})))[0]
 
 
 def architecture_of(parent: keras.Model) -> str:
     """The configuration of a model as JSON, without what it was compiled with."""
     return json.dumps(without_entries(keras.saving.serialize_keras_object(parent), {"compile_config"}))
+
+
+def _built(architecture: str, known: dict) -> keras.Model:
+    with keras.saving.custom_object_scope(known):
+        return keras.saving.deserialize_keras_object(json.loads(architecture))
+
+
+def _template(big: keras.Model, record: MergeRecord) -> keras.Model:
+    if record.template is not None:
+        return record.template.model
+    if record.architecture is None:
+        raise KmergeError(
+            f"The big student {big.name!r} was saved or copied without the architecture of its parents, which no configuration "
+            f"builds again: {record.problem} Compress it in the process that merged it."
+        )
+    try:
+        return _built(record.architecture, custom_objects(big))
+    except Exception as error:
+        raise KmergeError(
+            f"The architecture of the parents of {big.name!r} cannot be built again: {' '.join(str(error).split())[:300]} "
+            "Register what it lacks with keras.saving.register_keras_serializable and import that first, or call this in "
+            "the scope of keras.saving.custom_object_scope({name: object})."
+        ) from None
 
 
 def merge_plan(walked: Trace, parents: int) -> Plan:
@@ -59,12 +140,26 @@ def merge_plan(walked: Trace, parents: int) -> Plan:
 
 @dataclass(frozen=True)
 class Merged:
-    """What a big student says of its merge: the parent's architecture, walked, and the gate of each space."""
+    """What a big student says of its merge.
+
+    Attributes:
+        walked: the walk of the parent's architecture.
+        plan: where the units of the big student come from.
+        gates: the gate of each space whose units are read.
+        layers: the layers of the big student, by the paths of the parent's.
+        ungated: the width to cut to of each space whose units nobody reads.
+    """
 
     walked: Trace
     plan: Plan
     gates: dict[str, HardConcreteGate]
     layers: dict[str, keras.layers.Layer]
+    ungated: dict[str, int]
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """The width to cut to of each space."""
+        return {name: len(gate.kept()) for name, gate in self.gates.items()} | self.ungated
 
 
 def _records(model: keras.Model) -> list[MergeRecord]:
@@ -84,14 +179,10 @@ def read_merge(big: keras.Model) -> Merged:
             f"Expected a big student made by kmerge.merge or kmerge.gate, received {getattr(big, 'name', big)!r}, which holds "
             "no record of a merge."
         )
-    custom = {
-        type(layer).__name__: type(layer) for layer in big.layers if not type(layer).__module__.startswith("keras.")
-    }
-    with keras.saving.custom_object_scope(custom):
-        template = keras.saving.deserialize_keras_object(json.loads(records[0].architecture))
-    walked = trace(template)
+    record = records[0]
+    walked = trace(_template(big, record))
     named = {gate.name: gate for gate in gates_of(big)}
-    gates = {space: named[name] for space, name in records[0].gate_names.items()}
+    gates = {space: named[name] for space, name in record.gate_names.items()}
     inner = {layer.name: layer for layer in map(gated_layer, big.layers)}
-    layers = {path: inner[name] for path, name in records[0].layer_names.items()}
-    return Merged(walked, merge_plan(walked, records[0].parents), gates, layers)
+    layers = {path: inner[name] for path, name in record.layer_names.items()}
+    return Merged(walked, merge_plan(walked, record.parents), gates, layers, dict(record.ungated))

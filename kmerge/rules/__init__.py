@@ -5,7 +5,15 @@ from kmerge.rules.kernels import KERNEL_LAYERS
 from kmerge.rules.labels import Axis, Labels, match, occurrences, positions_of, stretches
 from kmerge.rules.lookup import rule_for
 from kmerge.rules.opaque import OpaqueRule
-from kmerge.rules.rule import Rule, channel, consumes, produces, register_rule
+from kmerge.rules.rule import (
+    Rule,
+    channel,
+    consumes,
+    is_behind_logits,
+    is_elementwise,
+    produces,
+    register_rule,
+)
 from kmerge.rules.shapes import gather
 from kmerge.rules.site import Site
 
@@ -20,6 +28,8 @@ __all__ = [
     "consumes",
     "einsum_letters",
     "gather",
+    "is_behind_logits",
+    "is_elementwise",
     "match",
     "occurrences",
     "positions_of",

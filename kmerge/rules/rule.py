@@ -18,7 +18,7 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
-from keras import Layer, activations, ops
+from keras import Layer, Operation, activations, ops
 
 from kmerge.checks import refuse
 from kmerge.graph import Call
@@ -68,7 +68,8 @@ class Rule(abc.ABC):
     A subclass must have `walk`. It sets the attributes that differ, and overrides the methods whose answers differ.
 
     Attributes:
-        is_activation: whether it only applies an activation: one that ends the model stands behind the mean of logits.
+        is_activation: whether it only applies an activation. One that ends the model stands behind the mean of logits if
+            `ends_behind_logits` says so.
         normalizes: whether it normalizes over units, so that a cut changes what is left of them.
         is_opaque: whether it runs as it is, on units that stay as they are.
         may_lose: whether it can do without some or all of the units that it reads.
@@ -109,6 +110,10 @@ class Rule(abc.ABC):
     def changes(self, site: Site, inputs: list[Labels], outputs: list[Labels]) -> dict:
         """Entries of the layer's configuration that differ when its inputs and outputs have these labels."""
         return {}
+
+    def ends_behind_logits(self, layer: object) -> bool:
+        """Whether the layer, where it ends the model, stands behind the mean of logits; otherwise outputs are averaged."""
+        return self.is_activation
 
     def hands_on(self, layer: object) -> bool:
         """Whether, in inference, the output is the very tensor that the layer reads."""
@@ -180,11 +185,26 @@ def is_elementwise(function: Callable) -> bool:
     return np.allclose(y[:, rest], z[:, rest], atol=1e-6) and np.allclose(y[:, order], permuted, atol=1e-6)
 
 
+# In front of these stand logits, whose mean is a better guess than that of probabilities.
+_BEHIND_LOGITS = frozenset(
+    getattr(home, name) for home in (activations, ops) for name in ("softmax", "sigmoid", "log_softmax")
+)
+
+
+def is_behind_logits(operation: Operation) -> bool:
+    """Whether the last thing that a layer or operation does is a softmax or sigmoid."""
+    function = getattr(operation, "activation", None)
+    if callable(function):
+        return function in _BEHIND_LOGITS
+    kind = type(operation)
+    return kind.__name__ in ("Softmax", "Sigmoid", "LogSoftmax") and kind.__module__.startswith("keras.")
+
+
 def apply_activation(site: Site, function: Callable | None, x: Labels) -> None:
-    """Declares an activation on `x`. One that ends the model stands outside the mean of logits, so may be any."""
-    if function is None or function is activations.linear or site.final:
+    """Declares an activation on `x`. A softmax or sigmoid that ends the model stands outside the mean of logits."""
+    if function is None or function is activations.linear or site.final and function in _BEHIND_LOGITS:
         return
-    if not is_elementwise(function):
+    if not site.final and not is_elementwise(function):
         name = getattr(function, "__name__", repr(function))
         site.refuse(f"its activation {name!r} mixes channels inside the model.", "Only the last layer may have it.")
     site.curve(x)

@@ -16,7 +16,8 @@ from kmerge.surgery.rewriting import rewrite
 def concatenate(*models: keras.Model) -> keras.Model:
     """Joins models of one architecture channel by channel into one that gives the mean of their logits.
 
-    Logits are the outputs before a final activation, which stays outside the mean.
+    Logits are the outputs before a final softmax or sigmoid, which stays outside the mean. Any other final activation is
+    inside: the mean is that of the outputs.
 
     Args:
         *models: two or more Functional or Sequential models of one architecture; the same model twice is allowed.

@@ -99,6 +99,9 @@ def clone_operation(operation: keras.Operation, changes: dict, name: str, kind: 
     """
     if not isinstance(operation, keras.Layer):
         return _clone_plain(operation, changes, name)
+    if "call" in vars(operation):
+        _refuse(operation, "its call was replaced on the layer itself, which no configuration tells",
+                do="Write a subclass with that call.")  # fmt: skip
     config, handed = describe(operation)
     known = _custom_classes(operation) | handed
     clone = _build(operation, kind or type(operation), {**config, **changes, "name": name}, known)

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from kmerge.checks import sentence
-from kmerge.errors import InvalidArgumentError
+from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +115,34 @@ class Graph:
         return id(tensor) in self._read
 
 
+# What runs when a model is called, and what runs around it while it trains.
+_CALLS = ("__call__", "call", "symbolic_call", "operation_fn", "_run_through_graph", "_standardize_inputs")
+_TRAINING = (
+    "train_step", "test_step", "predict_step", "compute_loss", "compute_metrics", "make_train_function",
+    "make_test_function", "make_predict_function", "compile", "fit", "evaluate", "predict",
+)  # fmt: skip
+
+
+def overridden(model: keras.Model, names: Collection[str] = _TRAINING) -> list[str]:
+    """Those of the methods that a class of the user's, or the model itself, has instead of Keras' own.
+
+    Args:
+        model: the model.
+        names: of methods of `keras.Model`; by default those by which it trains.
+    """
+    own = [kind for kind in type(model).__mro__ if kind.__module__.partition(".")[0] != "keras"]
+    return [name for name in names if name in vars(model) or any(name in vars(kind) for kind in own)]
+
+
 def _functional(model):
     if not isinstance(model, keras.Model):
         raise InvalidArgumentError(sentence("a keras.Model", model))
+    if hasattr(model, "_nodes_by_depth") or isinstance(model, keras.Sequential):
+        if own := overridden(model, _CALLS):
+            raise UnsupportedLayerError(
+                model.name, type(model).__name__, f"it has a {own[0]!r} of its own, which its graph does not show.",
+                "Take the graph of what that does: keras.Model(model.input, model.call(model.input)).",
+            )  # fmt: skip
     if isinstance(model, keras.Sequential):
         if model._functional is None:
             do = "Give it a keras.Input first, or call model.build(input_shape)."

@@ -18,7 +18,7 @@ _SHOWN = 80
 def paired_layers(model: keras.Model, other: keras.Model) -> dict:
     """Pairs the layers of two models by their position in the graph.
 
-    Constant arrays of a call may differ, as weights may; see `differing_constants`.
+    Constant arrays of a call may differ, as weights may; see `paired_with_constants`.
 
     Args:
         model: gives the paths ("encoder/dense"; a layer reached in several ways has the path of its first use).
@@ -30,16 +30,15 @@ def paired_layers(model: keras.Model, other: keras.Model) -> dict:
     Raises:
         ArchitectureMismatchError: names the first layer that differs.
     """
+    return paired_with_constants(model, other)[0]
+
+
+def paired_with_constants(model: keras.Model, other: keras.Model) -> tuple[dict, set[str]]:
+    """What `paired_layers` returns, and the paths of those whose calls hold other constant arrays in `other`."""
     pairs: dict = {}
-    _pair(Graph(model), Graph(other), "", {}, pairs, set())
-    return pairs
-
-
-def differing_constants(model: keras.Model, other: keras.Model) -> set[str]:
-    """The paths of the layers and operations of `model` whose calls hold other constant arrays in `other`."""
-    found: set[str] = set()
-    _pair(Graph(model), Graph(other), "", {}, {}, found)
-    return found
+    constants: set[str] = set()
+    _pair(Graph(model), Graph(other), "", {}, pairs, constants)
+    return pairs, constants
 
 
 def _pair(a: Graph, b: Graph, path: str, paths: dict, pairs: dict, constants: set[str]) -> None:

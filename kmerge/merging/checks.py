@@ -9,8 +9,8 @@ import numpy as np
 from kmerge.errors import UnsupportedLayerError
 from kmerge.gates import HardConcreteGate
 from kmerge.graph import Graph, array_of
-from kmerge.pairing import paired_layers
 from kmerge.merging.records import MergeRecord
+from kmerge.pairing import paired_layers
 from kmerge.spaces import Record, Trace
 
 # Gates that are this close to 0 or 1 count as decided.

@@ -30,6 +30,7 @@ from kmerge.surgery import (
     model_source,
     needs_copies,
     needs_mean,
+    warn_of_lost_training,
 )
 
 
@@ -130,6 +131,7 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
     layout = Layout(walked, plan)
     gating = GatePlacement(layout, widths, start, sampling, seed)
     warn_of_unsavable(gating.record, stacklevel=3)
+    warn_of_lost_training(models[0], stacklevel=3)
     big, layers = build(layout, Gating(gating.start, gating.apply, gating.inside), name=name)
     gating.finish(big, layers)
     sources = [model_source(walked, plan, number, model) for number, model in enumerate(models)]

@@ -116,8 +116,8 @@ def _template(big: keras.Model, record: MergeRecord) -> keras.Model:
         return record.template.model
     if record.architecture is None:
         raise KmergeError(
-            f"The big student {big.name!r} was saved or copied without the architecture of its parents, which no configuration "
-            f"builds again: {record.problem} Compress it in the process that merged it."
+            f"The big student {big.name!r} was saved or copied without the architecture of its parents, which no "
+            f"configuration builds again: {record.problem} Compress it in the process that merged it."
         )
     try:
         return _built(record.architecture, custom_objects(big))

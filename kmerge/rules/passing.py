@@ -6,7 +6,15 @@ Such a layer leaves every unit where it is. It may hold one weight for each, or 
 import numpy as np
 from keras import activations, layers
 
-from kmerge.rules.rule import Rule, apply_activation, channel, is_behind_logits, is_elementwise, require_channels_last, rules_for
+from kmerge.rules.rule import (
+    Rule,
+    apply_activation,
+    channel,
+    is_behind_logits,
+    is_elementwise,
+    require_channels_last,
+    rules_for,
+)
 from kmerge.rules.site import Site
 
 

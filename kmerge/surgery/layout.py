@@ -19,7 +19,17 @@ import numpy as np
 
 from kmerge.errors import KmergeError, UnsupportedLayerError
 from kmerge.graph import Graph, find_weight, has_mask
-from kmerge.rules import Axis, Labels, Site, is_behind_logits, is_elementwise, match, occurrences, positions_of, stretches
+from kmerge.rules import (
+    Axis,
+    Labels,
+    Site,
+    is_behind_logits,
+    is_elementwise,
+    match,
+    occurrences,
+    positions_of,
+    stretches,
+)
 from kmerge.spaces import Record, Trace, output_name, walk_calls, without_masks
 from kmerge.surgery.plan import NEW, Plan, check_plan
 
@@ -63,6 +73,12 @@ class Placed:
     changes: dict = field(default_factory=dict)
     consumed: list[int] = field(default_factory=list)
     inside: np.ndarray | None = None
+
+    def way(self) -> tuple:
+        """How it runs, apart from the sizes of what it reads: equal for calls that one layer can serve alike."""
+        read = [{i: (axis, p.tolist()) for i, (axis, p) in x.items()} for x in (self.gathers, self.picks)]
+        parts = [(part.path, {i: p.tolist() for i, (_, p) in part.reads.items()}) for part in self.parts]
+        return read, parts, self.averages is None, sorted(map(repr, self.changes.items()))
 
 
 class Layout:

@@ -5,6 +5,7 @@ model is. Every weight is filled by looking up, for each of its axes, where the 
 An element whose entries come from different sources is zero.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,8 +13,9 @@ import keras
 import numpy as np
 
 from kmerge.checks import refuse
-from kmerge.errors import InvalidArgumentError, KmergeError
-from kmerge.pairing import paired_layers
+from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError, KmergeError
+from kmerge.graph import overridden
+from kmerge.pairing import paired_with_constants
 from kmerge.rules import Axis, positions_of
 from kmerge.spaces import Trace, trace
 from kmerge.surgery.building import build
@@ -45,6 +47,18 @@ def check_finite(model: keras.Model) -> None:
             )
 
 
+def warn_of_lost_training(model: keras.Model, stacklevel: int) -> None:
+    """Warns if the class of a model has a way of its own to train, which a new, plain model has not."""
+    if lost := overridden(model):
+        warnings.warn(
+            f"The class {type(model).__name__} of model {model.name!r} has its own {', '.join(lost)}. The new model has the "
+            "same graph but is a plain keras.Model: where it shall train like that, make one of your class from its inputs "
+            "and outputs.",
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
 def rewrite(
     template: keras.Model, sources: Sequence[keras.Model], plan: Plan, *, scale: float = 0.0, seed: int = 0
 ) -> keras.Model:
@@ -62,12 +76,16 @@ def rewrite(
 
     Raises:
         ArchitectureMismatchError, UnsupportedLayerError, InvalidArgumentError: before anything is built.
+
+    Warns:
+        UserWarning: if the template's class has a way of its own to train: the new model is a plain one.
     """
     if len(sources) != plan.sources:
         refuse("sources", f"the {plan.sources} models of the plan", len(sources))
     for model in {id(m): m for m in sources}.values():
         check_finite(model)
     walked = trace(template, plan.copied_inputs, plan.averaged_outputs)
+    warn_of_lost_training(template, stacklevel=3)
     layout = Layout(walked, plan)
     found = [model_source(walked, plan, number, model) for number, model in enumerate(sources)]
     model, layers = build(layout)
@@ -78,7 +96,14 @@ def rewrite(
 
 def model_source(walked: Trace, plan: Plan, number: int, model: keras.Model) -> Source:
     """A model of the template's architecture as source `number` of a plan: its units in their own places."""
-    layers = paired_layers(walked.model, model)
+    layers, constants = paired_with_constants(walked.model, model)
+    kept = {record.path for record in walked.records.values() if record.rule.holds_constants}
+    for path in sorted(constants - kept):
+        raise ArchitectureMismatchError(
+            f"The models differ in {path!r}: expected the constant array of its call to be equal in all of them, received "
+            "other values, of which the new model would have room for one. Put it into a weight, as keras.layers.Embedding "
+            "and Dense hold them, or build the models with equal constants."
+        )
     separate = np.zeros(len(walked.space_of), dtype=int)
     for name, listed in plan.entries.items():
         units = walked.spaces[name].units

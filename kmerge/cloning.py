@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import keras
 import numpy as np
 
-from kmerge.errors import UnsupportedLayerError
+from kmerge.errors import UnsupportedLayerError, told
 from kmerge.graph import array_of, detached_copy, inner_layers, without_entries
 
 # What is a matter of one layer alone, and not of what it does.
@@ -281,8 +281,7 @@ def _without_kwargs(operation: keras.Operation, kind: type, config: dict) -> ker
 
 
 def _refuse(operation: keras.Operation, why: str, error: Exception | None = None, do: str = _WRITE_CONFIG) -> NoReturn:
-    said = " ".join(str(error or "").split())[:200]
-    said = said and f" ({said} ...)"
+    said = f" ({told(error)})" if error else ""
     raise UnsupportedLayerError(operation.name, type(operation).__name__, f"{why}{said}.", do) from None
 
 

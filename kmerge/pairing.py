@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from kmerge.cloning import OWN_ENTRIES, describe, is_same
-from kmerge.errors import ArchitectureMismatchError, KmergeError
+from kmerge.errors import ArchitectureMismatchError, KmergeError, told
 from kmerge.graph import Call, Graph, array_of, inner_layers, input_layer, without_entries
 
 # A longer value is told by its kind: nobody finds a difference in it by eye.
@@ -83,7 +83,7 @@ def _check(name: str, what: str, expected: Any, received: Any) -> None:
 def _shown(value: Any) -> str:
     if isinstance(value, np.ndarray) or keras.ops.is_tensor(value):
         return f"an array of shape {tuple(value.shape)} and type {keras.backend.standardize_dtype(value.dtype)}"
-    text = " ".join(repr(value).split())
+    text = getattr(value, "__qualname__", "") or " ".join(repr(value).split())
     if len(text) <= _SHOWN:
         return text
     size = f" of length {len(value)}" if hasattr(value, "__len__") else ""
@@ -174,5 +174,5 @@ def _assets(layer: keras.Layer) -> dict[str, bytes]:
         try:
             layer.save_assets(folder)
         except Exception as error:
-            raise KmergeError(f"The assets of layer {layer.name!r} cannot be saved: {error}") from None
+            raise KmergeError(f"The assets of layer {layer.name!r} cannot be saved: {told(error)}.") from None
         return {path.name: path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import keras
 
 from kmerge.cloning import custom_objects, is_of_keras
-from kmerge.errors import InvalidArgumentError, KmergeError
+from kmerge.errors import InvalidArgumentError, KmergeError, told
 from kmerge.gates import HardConcreteGate, gated_layer, gates_of
 from kmerge.graph import inner_layers, without_entries
 from kmerge.pairing import paired_layers
@@ -90,7 +90,7 @@ def record_of(walked: Trace, parents: int) -> MergeRecord:
             paired_layers(plain, template)
             architecture = text
         except Exception as error:
-            problem = " ".join(str(error).split())[:300]
+            problem = f"{told(error)}."
             template = plain if plain is not parent else _structure_of(walked)
     record = MergeRecord(architecture, parents, {}, {}, problem=problem, name="merge_record", autocast=False)
     record.template = _Live(template)
@@ -123,7 +123,7 @@ def _template(big: keras.Model, record: MergeRecord) -> keras.Model:
         return _built(record.architecture, custom_objects(big))
     except Exception as error:
         raise KmergeError(
-            f"The architecture of the parents of {big.name!r} cannot be built again: {' '.join(str(error).split())[:300]} "
+            f"The architecture of the parents of {big.name!r} cannot be built again: {told(error)}. "
             "Register what it lacks with keras.saving.register_keras_serializable and import that first, or call this in "
             "the scope of keras.saving.custom_object_scope({name: object})."
         ) from None

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from kmerge.cloning import clone_operation
-from kmerge.errors import UnsupportedLayerError
+from kmerge.errors import KmergeError, UnsupportedLayerError, told
 from kmerge.graph import Call, Graph, frozen_as, has_mask, input_layer, rename_operation
 from kmerge.rules import gather
 from kmerge.spaces import copy_name
@@ -112,7 +112,7 @@ class _Builder:
             if not self.gating:  # whose gates keep masks; and `_take_masks` takes them off
                 self._check_masks(call, here, prefix)
             if not call.is_model:
-                outputs = self._call(self.layout.calls[key], here, prefix)
+                outputs = self._named_call(self.layout.calls[key], here, prefix)
             elif self.gating:
                 outputs = self._run(Graph(call.operation), here, key, prefix + call.name + "/")
             else:
@@ -154,6 +154,21 @@ class _Builder:
                 why = f"its calls would need {placed.record.call.name!r} in it to read channels in two orders."
                 remedy = "Call it once, or give each call a model of its own."
                 raise UnsupportedLayerError(call.name, type(call.operation).__name__, why, remedy)
+
+    def _named_call(self, placed: Placed, tensors: list, prefix: str) -> list:
+        try:
+            return self._call(placed, tensors, prefix)
+        except KmergeError:
+            raise
+        except Exception as error:
+            call = placed.record.call
+            raise UnsupportedLayerError(
+                placed.record.path, type(call.operation).__name__,
+                f"it cannot be called on the channels of the new model ({told(error)}).",
+                "If it has a rule of yours, see whether that tells all that depends on them; otherwise let it run as it is: "
+                "kmerge.register_rule(layer_class, kmerge.OpaqueRule()).",
+                call.reads,
+            ) from None  # fmt: skip
 
     def _call(self, placed: Placed, tensors: list, prefix: str) -> list:
         record = placed.record

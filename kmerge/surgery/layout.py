@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 
-from kmerge.errors import KmergeError, UnsupportedLayerError
+from kmerge.errors import KmergeError
 from kmerge.graph import Graph, find_weight, has_mask
 from kmerge.rules import (
     Axis,
@@ -31,6 +31,7 @@ from kmerge.rules import (
     stretches,
 )
 from kmerge.spaces import Record, Trace, output_name, walk_calls, without_masks
+from kmerge.surgery.ends import check_end
 from kmerge.surgery.plan import NEW, Plan, check_plan
 
 
@@ -149,7 +150,7 @@ class Layout:
         # One object per input: a tensor that is read twice by a call may need two orders.
         placed = Placed(record, [x.with_units(x.units) for x in inputs])
         if record.end in self.plan.averaged_outputs and record.end is not None:
-            self._check_end(record)
+            check_end(record)
             if record.rule.is_activation and record.rule.ends_behind_logits(call.operation):
                 placed.averages, placed.inputs[0] = self._average(record.inputs[0], placed.inputs[0])
         site = LayoutSite(self, placed)
@@ -162,26 +163,6 @@ class Layout:
             self.axes.setdefault(of_layer, axes)
         self.calls[key] = placed
         return placed.outputs
-
-    def _check_end(self, record: Record) -> None:
-        operation = record.call.operation
-        activation = getattr(operation, "activation", None)
-        if record.rule.is_opaque or activation in (None, keras.activations.linear):
-            return  # the activation of an opaque layer is not the end of the model but a part of what it does
-        name = getattr(activation, "__name__", repr(activation))
-        if is_behind_logits(operation) and not record.rule.is_activation:
-            raise UnsupportedLayerError(
-                record.path, type(operation).__name__,
-                f"its activation {name!r} ends the model, but its outputs cannot be averaged in its kernel.",
-                "Put the activation into a layer of its own, so that the mean can stand before it.",
-            )  # fmt: skip
-        if not is_behind_logits(operation) and not is_elementwise(activation):
-            raise UnsupportedLayerError(
-                record.path, type(operation).__name__,
-                f"its activation {name!r} ends the model and mixes channels, so that those of several models cannot stand "
-                "side by side under it.",
-                "Leave it off, join what is left, which gives the mean of that, and apply it to the result.",
-            )  # fmt: skip
 
     def _average(self, template: Labels, x: Labels) -> tuple[list, Labels]:
         parts = [self.positions_in(template.units, x, source) for source in range(self.plan.sources)]

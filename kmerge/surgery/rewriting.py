@@ -13,8 +13,14 @@ import keras
 import numpy as np
 
 from kmerge.checks import refuse
-from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError, KmergeError
-from kmerge.graph import overridden
+from kmerge.errors import (
+    ArchitectureMismatchError,
+    InvalidArgumentError,
+    KmergeError,
+    UnsupportedLayerError,
+    told,
+)
+from kmerge.graph import inner_layers, overridden
 from kmerge.pairing import paired_with_constants
 from kmerge.rules import Axis, positions_of
 from kmerge.spaces import Trace, trace
@@ -140,12 +146,23 @@ def fill(
         axes = weight_axes(layout.axes.get(path, {}), layer)
         origin, source = layout.origins.get(path, (path, None))
         for index, variable in enumerate(layer.weights):
-            if index in axes:
-                variable.assign(_value(origin, index, variable, axes[index], layout, sources, fresh))
-            else:
-                variable.assign(_unlabelled(origin, index, sources if source is None else [sources[source]]))
-        if isinstance(layer, keras.layers.Normalization):
-            layer.finalize_state()
+            try:
+                if index in axes:
+                    value = _value(origin, index, variable, axes[index], layout, sources, fresh)
+                else:
+                    value = _unlabelled(origin, index, sources if source is None else [sources[source]])
+                variable.assign(value)
+            except KmergeError:
+                raise
+            except Exception as error:
+                raise UnsupportedLayerError(
+                    path, type(layer).__name__,
+                    f"its weight {variable.name!r} of shape {tuple(variable.shape)} cannot be filled ({told(error)}).",
+                    "Register a rule that names the axes of all its weights: kmerge.register_rule(layer_class, rule).",
+                ) from None  # fmt: skip
+        for inner in inner_layers(layer):
+            if isinstance(inner, keras.layers.Normalization):
+                inner.finalize_state()
 
 
 def _unlabelled(path: str, index: int, sources: Sequence[Source]) -> np.ndarray:

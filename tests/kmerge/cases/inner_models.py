@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from tests.kmerge.cases.models import AROUND, REFUSES, WORKS, case, image_head, inputs
+from tests.kmerge.cases.models import AROUND, REFUSES, WORKS, case, inputs
 
 
 @case(WORKS, later=True)

@@ -148,15 +148,28 @@ def _custom_classes(layer: keras.Layer) -> dict[str, type]:
 
 def custom_objects(model: keras.Layer) -> dict[str, Any]:
     """The classes and functions in a model that are not Keras' own, by the names under which Keras looks for them."""
-    handed: dict[str, Any] = {}
+    found = _custom_classes(model)
+    for _, value in _nameless(model):
+        is_function = isinstance(value, _FUNCTIONS) and hasattr(value, "__name__")
+        found |= {value.__name__: value} if is_function else {keras.saving.get_registered_name(type(value)): type(value)}
+    return found
+
+
+def unsavable_objects(model: keras.Layer) -> list[str]:
+    """The objects in a model that cannot be saved, with their layers: "<lambda> of Dense 'hidden'"."""
+    return [
+        f"{getattr(value, '__name__', repr(value))} of {type(layer).__name__} {layer.name!r}"
+        for layer, value in _nameless(model)
+        if getattr(value, "__name__", "<lambda>") == "<lambda>" and not hasattr(value, "get_config")
+    ]
+
+
+def _nameless(model: keras.Layer) -> Iterator[tuple[keras.Layer, Any]]:
     for layer in inner_layers(model):
         if not isinstance(layer, keras.Model):
+            handed: dict[str, Any] = {}
             _stand_in(layer, handed, {})
-    found = _custom_classes(model)
-    for value in handed.values():
-        is_named = isinstance(value, _FUNCTIONS) and hasattr(value, "__name__")
-        found |= {value.__name__: value} if is_named else {keras.saving.get_registered_name(type(value)): type(value)}
-    return found
+            yield from ((layer, value) for value in handed.values())
 
 
 # Standing in ----------------------------------------------------------------------------------------------------------
@@ -290,7 +303,7 @@ def _refuse(operation: keras.Operation, why: str, error: Exception | None = None
 
 def _check_twin(operation: keras.Layer, twin: keras.Layer) -> None:
     """Compares a layer with one that was built from its configuration, and refuses it by name if that is another."""
-    if operation.built and not twin.built:
+    if operation.built and not twin.built and type(twin).build is not keras.Layer.build:
         try:
             twin.build_from_config(operation.get_build_config())
         except Exception as error:

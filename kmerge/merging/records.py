@@ -1,11 +1,12 @@
 """What a big student keeps of its merge, in its configuration, so that it can be saved, loaded and cut."""
 
 import json
+import warnings
 from dataclasses import dataclass
 
 import keras
 
-from kmerge.cloning import custom_objects, is_of_keras
+from kmerge.cloning import custom_objects, is_of_keras, unsavable_objects
 from kmerge.errors import InvalidArgumentError, KmergeError, told
 from kmerge.gates import HardConcreteGate, gated_layer, gates_of
 from kmerge.graph import inner_layers, without_entries
@@ -90,7 +91,8 @@ def record_of(walked: Trace, parents: int) -> MergeRecord:
             paired_layers(plain, template)
             architecture = text
         except Exception as error:
-            problem = f"{told(error)}."
+            unsavable = unsavable_objects(parent)
+            problem = f"{', '.join(unsavable)} cannot be saved." if unsavable else f"{told(error)}."
             template = plain if plain is not parent else _structure_of(walked)
     record = MergeRecord(architecture, parents, {}, {}, problem=problem, name="merge_record", autocast=False)
     record.template = _Live(template)
@@ -103,7 +105,9 @@ def _structure_of(walked: Trace) -> keras.Model:
 
 def architecture_of(parent: keras.Model) -> str:
     """The configuration of a model as JSON, without what it was compiled with."""
-    return json.dumps(without_entries(keras.saving.serialize_keras_object(parent), {"compile_config"}))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")  # see `record_of`
+        return json.dumps(without_entries(keras.saving.serialize_keras_object(parent), {"compile_config"}))
 
 
 def _built(architecture: str, known: dict) -> keras.Model:

@@ -23,8 +23,6 @@ from kmerge.rules import (
     Axis,
     Labels,
     Site,
-    is_behind_logits,
-    is_elementwise,
     match,
     occurrences,
     positions_of,

@@ -84,8 +84,12 @@ class _Builder:
             for x, labels, positions in zip(inputs, self.layout.trace.inputs, self.layout.copies, strict=True)
         ]
         outputs = self._run(graph, tensors, (), "")
+        means: dict[int, keras.KerasTensor] = {}  # one tensor may be several outputs
         for i, parts in self.layout.averages.items():
-            outputs[i] = self._mean(outputs[i], self.layout.outputs[i].axis, parts, self._output_names[i])
+            if id(graph.outputs[i]) not in means:
+                mean = self._mean(outputs[i], self.layout.outputs[i].axis, parts, self._output_names[i])
+                means[id(graph.outputs[i])] = mean
+            outputs[i] = means[id(graph.outputs[i])]
         self._check_output_masks(graph, outputs)
         return _assemble(graph, inputs, outputs, name, frozen=self.gating is None)
 

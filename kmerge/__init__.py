@@ -3,7 +3,13 @@
 from kmerge import regularizers
 from kmerge.costs import Budget, latency, multiply_accumulates, parameters, saved_bytes
 from kmerge.drawing import Drawing, Explanation, LayerShare, SpaceExplanation, explain, plot
-from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError, KmergeError, UnsupportedLayerError
+from kmerge.errors import (
+    ArchitectureMismatchError,
+    InvalidArgumentError,
+    KmergeError,
+    UnfollowedLayerWarning,
+    UnsupportedLayerError,
+)
 from kmerge.gates import (
     ApplyGates,
     FadeControl,
@@ -21,7 +27,7 @@ from kmerge.merging import MergeReport, compress, gate, merge, merge_pairwise, m
 from kmerge.pruning import UnitChoice, choose_units, prune, unit_importance
 from kmerge.rules import OpaqueRule, Rule, Site, channel, consumes, produces, register_rule
 from kmerge.sizing import AutoSizer, SizingWarning
-from kmerge.spaces import ChannelSpace, ChannelSpaces, channel_spaces
+from kmerge.spaces import ChannelSpace, ChannelSpaces, channel_spaces, strict
 from kmerge.surgery import COMMON, NEW, Plan, concatenate, grow, permute, rewrite, select
 from kmerge.training import DeviceMemoryError, ModelFitWarning, fit, fit_many, recalibrate
 from kmerge.version import __version__
@@ -57,6 +63,7 @@ __all__ = [
     "Site",
     "SizingWarning",
     "SpaceExplanation",
+    "UnfollowedLayerWarning",
     "UnitChoice",
     "UnsupportedLayerError",
     "__version__",
@@ -89,5 +96,6 @@ __all__ = [
     "rewrite",
     "saved_bytes",
     "select",
+    "strict",
     "unit_importance",
 ]

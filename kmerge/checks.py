@@ -1,14 +1,16 @@
 """Checks of arguments, and the one sentence in which all of them refuse: expected ..., received ..., do ...
 
-    whole_number("batch_size", 0)
-    InvalidArgumentError: Expected batch_size to be a whole number of at least 1, received 0.
+whole_number("batch_size", 0)
+InvalidArgumentError: Expected batch_size to be a whole number of at least 1, received 0.
 
-    number("alpha", -1, above=0, of="AutoSizer", do="Use fit for no penalty.")
-    InvalidArgumentError: AutoSizer: expected alpha to be a number above 0, received -1. Use fit for no penalty.
+number("alpha", -1, above=0, of="AutoSizer", do="Use fit for no penalty.")
+InvalidArgumentError: AutoSizer: expected alpha to be a number above 0, received -1. Use fit for no penalty.
 """
 
 import math
 import operator
+import sys
+import warnings
 from collections.abc import Collection
 from typing import Any, NoReturn
 
@@ -42,7 +44,11 @@ def is_whole_number(value: object) -> bool:
 
 def is_number(value: object) -> bool:
     """Whether it is a finite real number, Python's or NumPy's, and not a bool."""
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and math.isfinite(value)
+    return (
+        isinstance(value, (int, float, np.integer, np.floating))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
 
 
 def whole_number(name: str, value: Any, least: int = 1, *, optional: bool = False, do: str = "", of: str = "") -> Any:
@@ -88,3 +94,11 @@ def one_of(name: str, value: Any, allowed: Collection, *, do: str = "", of: str 
 def _shown(value: object) -> str:
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     return f"an array of shape {tuple(shape)} and type {dtype}" if shape and dtype else repr(value)
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warns as if by the line outside of kmerge that called it."""
+    frame, level = sys._getframe(1), 2
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "kmerge":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

@@ -23,17 +23,24 @@ class UnsupportedLayerError(KmergeError, ValueError):
         why: what cannot be followed.
         remedy: what the user can do.
         reads: names of the layers whose outputs it reads in the call concerned.
+        may_run_as_it_is: whether the layer can be left as it is instead, with its channels fixed.
     """
 
-    def __init__(self, layer: str, kind: str, why: str, remedy: str, reads: Sequence[str] = ()):
-        self.layer = layer
-        self._parts = (layer, kind, why, remedy)
+    def __init__(
+        self, layer: str, kind: str, why: str, remedy: str, reads: Sequence[str] = (), may_run_as_it_is: bool = True
+    ):
+        self.layer, self.kind, self.why, self.remedy = layer, kind, why, remedy
+        self.may_run_as_it_is = may_run_as_it_is
         called = f", called on {' and '.join(map(repr, reads))}" if reads else ""
         super().__init__(f"Layer {layer!r} ({kind}{called}): {why} {remedy}")
 
     def called_on(self, reads: Sequence[str]) -> "UnsupportedLayerError":
         """This error with the call that it concerns."""
-        return UnsupportedLayerError(*self._parts, reads)
+        return UnsupportedLayerError(self.layer, self.kind, self.why, self.remedy, reads, self.may_run_as_it_is)
+
+
+class UnfollowedLayerWarning(UserWarning):
+    """A layer whose channels kmerge cannot follow runs as it is, all of its channels fixed."""
 
 
 def told(error: Exception) -> str:

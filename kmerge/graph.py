@@ -244,6 +244,32 @@ def frozen_as(old: keras.Model, new: keras.Model) -> keras.Model:
     return new
 
 
+# What a class may define anew without changing what its layers compute.
+_HARMLESS = {"__init__", "get_config", "from_config", "compute_output_shape", "compute_output_spec"}
+# What Keras itself wraps in every layer that it makes.
+_WRAPPED = {"build", "quantize"}
+
+
+def replaced_methods(operation: keras.Operation, ancestor: type) -> list[str]:
+    """The names of what a layer, or its class, defines anew of an ancestor and what may change its outputs."""
+    kind = type(operation)
+    names = {name for c in kind.__mro__[: kind.__mro__.index(ancestor)] for name in vars(c)}
+    if ancestor is not kind:
+        names -= _HARMLESS
+    names = {name for name in names if not name.startswith("__") or name in ("__call__", "__getattribute__")}
+    own = {name for name in vars(operation) if callable(getattr(kind, name, None))} - _WRAPPED
+    return sorted(name for name in names | own if hasattr(ancestor, name))
+
+
+def is_quantized(operation: keras.Operation) -> bool:
+    """Whether a layer, or one inside it, has quantized weights or LoRA factors."""
+    layers = operation._flatten_layers() if isinstance(operation, keras.Layer) else ()
+    return any(
+        getattr(layer, "quantization_mode", None) is not None or getattr(layer, "lora_enabled", False)
+        for layer in layers
+    )
+
+
 def compile_arguments(model: keras.Model) -> dict:
     """The arguments with which a model was compiled, as they were given; none for a model that is not."""
     return dict(model._compile_config.config) if model.compiled else {}

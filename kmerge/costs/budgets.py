@@ -19,9 +19,12 @@ from functools import cached_property
 import numpy as np
 
 from kmerge.checks import number, sentence
-from kmerge.costs.counting import products
+from kmerge.costs.counting import warn_of_unknown
+from kmerge.costs.layer_products import products
+from kmerge.costs.product import Product
+from kmerge.costs.sizes import sized_calls
 from kmerge.errors import InvalidArgumentError
-from kmerge.spaces import Trace
+from kmerge.spaces import Record, Trace
 from kmerge.surgery import weight_axes
 
 # A step of a ladder: its width, and what going up to it is worth. Along a ladder widths rise and worths do not.
@@ -76,6 +79,7 @@ class WidthCosts:
         self.names = list(walked.spaces)
         self._sizes = np.array([space.size for space in walked.spaces.values()])
         self._free = np.array([space.selectable for space in walked.spaces.values()], dtype=bool)
+        self._warned = False
         self._rows: list[np.ndarray] = []  # for each labelled axis, positions per unit of each space
         self._shapes = self._weight_shapes()
 
@@ -99,17 +103,30 @@ class WidthCosts:
         return shapes
 
     @cached_property
+    def _found(self) -> list[tuple[Record, Product]]:
+        """Each product with the call that it belongs to."""
+        calls = dict(sized_calls(self.walked.model))
+        return [
+            (record, product)
+            for key, record in self.walked.records.items()
+            for product in products(calls.get(key, record.call))
+        ]
+
+    @cached_property
     def _products(self) -> list[list]:
-        """For each kernel at work, its axes and those it moves over."""
+        """For each product its lengths, as `_weight_shapes` has them."""
         found = []
-        for record in self.walked.records.values():
-            for product in products(record.call):
-                shape = list(self._shapes.get(id(product.kernel), [(False, n) for n in product.kernel.shape]))
-                shape = shape if product.axes is None else [shape[i] for i in product.axes]
-                for ((side, index), axis), size in zip(product.positions, product.sizes, strict=True):
+        for record, product in self._found:
+            kernel = self._shapes.get(id(product.kernel))
+            shape = [kernel[i] if kernel else (False, product.kernel.shape[i]) for i in product.kernel_axes()]
+            for position, size in zip(product.positions, product.sizes, strict=True):
+                shape.append((False, size))
+                if isinstance(position, tuple):
+                    (side, index), axis = position
                     labels = getattr(record, side)[index]
-                    shape.append((True, self._row(labels.units)) if labels.axis == axis else (False, size))
-                found.append(shape)
+                    if labels.axis == axis:
+                        shape[-1] = (True, self._row(labels.units))
+            found.append(shape)
         return found
 
     def _sum(self, shapes: Sequence, widths: Mapping[str, int]) -> int:
@@ -138,7 +155,14 @@ class WidthCosts:
         return int(self._vector(widths)[self._free].sum())
 
     def limits(self, budget: Budget) -> dict[str, int]:
-        """The most that a budget allows of each measure that it limits."""
+        """The most that a budget allows of each measure that it limits.
+
+        Warns:
+            UserWarning: the first time that multiply-accumulates are limited, names what these are not known of.
+        """
+        if budget.multiply_accumulates is not None and not self._warned:
+            self._warned = True
+            warn_of_unknown([product for _, product in self._found], stacklevel=3)
         return {
             name: math.floor(value * getattr(self, name)({}) + 1e-9) if name in budget.shares() else int(value)
             for name, value in budget.given().items()

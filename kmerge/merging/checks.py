@@ -1,15 +1,17 @@
 """What `merge` refuses or warns of and `compress` reports: layers whose gates or weights a plain student cannot hold."""
 
+import itertools
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
 
+from kmerge.checks import warn
 from kmerge.errors import UnsupportedLayerError
-from kmerge.gates import HardConcreteGate
 from kmerge.graph import Graph, array_of
-from kmerge.merging.records import MergeRecord
+from kmerge.merging.records import Merged, MergeRecord, kept_whole
+from kmerge.merging.regions import Region
 from kmerge.pairing import paired_layers
 from kmerge.spaces import Record, Trace
 
@@ -17,17 +19,20 @@ from kmerge.spaces import Record, Trace
 _DECIDED = 1e-6
 
 
-def refuse_opaque(walked: Trace, models: Sequence[keras.Model]) -> None:
-    """Refuses layers that run as they are and whose weights differ between the models.
+def refuse_opaque(walked: Trace, whole: Sequence[Region], models: Sequence[keras.Model]) -> None:
+    """Refuses layers that run as they are, of which there is one for all models, and whose weights differ between these.
 
     Args:
         walked: the walk of the first model.
+        whole: the regions of which each model keeps its own.
         models: the models to merge.
 
     Raises:
         UnsupportedLayerError: names the layer.
     """
-    opaque = {record.path: record.call.operation for record in walked.records.values() if record.rule.is_opaque}
+    apart = {path for region in whole for path in region.layers}
+    opaque = {r.path: r.call.operation for r in walked.records.values() if r.rule.is_opaque and r.path not in apart}
+    opaque = {path: layer for path, layer in opaque.items() if getattr(layer, "weights", ())}
     for other in models[1:] if opaque else ():
         twins = paired_layers(models[0], other)
         for path, layer in opaque.items():
@@ -35,22 +40,44 @@ def refuse_opaque(walked: Trace, models: Sequence[keras.Model]) -> None:
             if not all(np.array_equal(*map(array_of, pair)) for pair in pairs):
                 raise UnsupportedLayerError(
                     path, type(layer).__name__,
-                    "it runs as it is, so the student has room for one of it, and those of the models differ.",
+                    "it runs as it is, on channels that all models share, and those of the models differ.",
                     "Give the models one such layer with equal weights; or register a rule that says how it can be cut: "
                     "kmerge.register_rule(layer_class, rule). kmerge.concatenate keeps one of each model.",
                 )  # fmt: skip
 
 
-def warn_of_unsavable(record: MergeRecord, stacklevel: int) -> None:
+def warn_of_unsavable(record: MergeRecord) -> None:
     """Warns if a big student could not be compressed after it was saved and loaded."""
     if record.problem:
-        warnings.warn(
+        warn(
             "The big student can be trained and compressed in this process, but not after it was saved and loaded, as no "
             f"configuration builds the architecture of its parents again: {record.problem} Give the objects in it names, as "
-            "functions or classes of a module, and register them: keras.saving.register_keras_serializable.",
-            UserWarning,
-            stacklevel=stacklevel + 1,
+            "functions or classes of a module, and register them: keras.saving.register_keras_serializable."
         )
+
+
+def warn_of_whole_layers(whole: Sequence[Region]) -> None:
+    """Warns of layers that run as they are: the big student has one of each parent, of which one is kept."""
+    if paths := [path for region in whole for path in region.layers]:
+        warn(
+            f"The layers {_listed(paths)} run as they are, so the big student holds one of each parent, with one gate for "
+            "each: compress keeps that of one parent, whole, with the channels around it."
+        )
+
+
+def warn_of_equal(models: Sequence[keras.Model], stacklevel: int) -> None:
+    """Warns if two of the models are one object, or have equal weights."""
+    for (i, a), (j, b) in itertools.combinations(enumerate(models, start=1), 2):
+        pairs = zip(a.weights, b.weights, strict=True)
+        if a is b or all(np.array_equal(*map(array_of, pair)) for pair in pairs):
+            warnings.warn(
+                f"Models {i} and {j} {'are one object' if a is b else 'have equal weights'}: merging a model with itself adds "
+                "nothing to choose from. Merge models that were trained apart. Gates on one model alone are "
+                "kmerge.gate(model, width).",
+                UserWarning,
+                stacklevel=stacklevel + 1,
+            )
+            return
 
 
 def _normalizing(walked: Trace) -> list[Record]:
@@ -58,7 +85,11 @@ def _normalizing(walked: Trace) -> list[Record]:
 
 
 def _paths(records: Iterable[Record]) -> str:
-    paths = list(dict.fromkeys(record.path for record in records))
+    return _listed([record.path for record in records])
+
+
+def _listed(paths: Iterable[str]) -> str:
+    paths = list(dict.fromkeys(paths))
     return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
 
 
@@ -75,40 +106,47 @@ def warn_of_joint_statistics(walked: Trace, stacklevel: int) -> None:
 
 
 def warn_of_undecided(
-    walked: Trace,
-    gates: Mapping[str, HardConcreteGate],
+    merged: Merged,
     keep: Mapping[str, np.ndarray],
+    whole: Mapping[str, int],
     models: tuple[keras.Model, keras.Model],
     data: np.ndarray | Sequence[np.ndarray] | None,
     stacklevel: int,
 ) -> None:
-    """Warns if normalized channels have gates between 0 and 1, or others than the kept are open: no weight holds that.
+    """Warns if gates are between 0 and 1, or others than the kept are open, where no weight can hold that.
+
+    So it is of channels that a layer normalizes, or that a layer reads which runs as it is.
 
     Args:
-        walked: the walk of the parent.
-        gates: the gate of each space.
+        merged: what the big student says of its merge.
         keep: the units kept of each space.
+        whole: the parent kept of each region.
         models: the big student and the compressed one.
         data: model inputs to measure the change on, or None.
         stacklevel: that of the warning, counted from the caller.
     """
-    names, away = list(walked.spaces), {}
-    for name, gate in gates.items():
+    walked, away = merged.walked, {}
+    for name, gate in merged.gates.items():
         chosen = np.isin(np.arange(gate.units), keep[name])
         away[name] = float(np.max(np.abs(gate.values() - chosen)))
     distances = {}
-    for i, record in enumerate(_normalizing(walked)):
-        spaces = {names[number] for number in np.unique(walked.space_of[record.inputs[0].units])}
-        distances[i] = max([away[name] for name in spaces & away.keys()], default=0.0)
-    found = [record for i, record in enumerate(_normalizing(walked)) if distances[i] > _DECIDED]
+    for record in _normalizing(walked):
+        spaces = {list(walked.spaces)[number] for number in np.unique(walked.space_of[record.inputs[0].units])}
+        distances[record.path] = max([away[name] for name in spaces & away.keys()], default=0.0)
+    for region in kept_whole(walked, merged.plan.sources):
+        gate = merged.region_gates[region.name]
+        distance = float(np.max(np.abs(gate.values() - np.eye(gate.units)[whole[region.name]])))
+        distances |= dict.fromkeys(region.layers, distance)
+    found = [path for path, distance in distances.items() if distance > _DECIDED]
     if not found:
         return
     measured = (
         "pass data= to measure by how much" if data is None else f"by {_change(*models, data):.1e} of their largest"
     )
     warnings.warn(
-        f"The layers {_paths(found)} normalize over channels whose gates are up to {max(distances.values()):.2g} away from "
-        f"the choice of 0 or 1, which no weight can hold. So the cut changes the outputs: {measured}. Train with "
+        f"The layers {_listed(found)} normalize channels, or run as they are on channels, whose gates are up to "
+        f"{max(distances.values()):.2g} away from the choice of 0 or 1, which no weight can hold. So the cut changes the "
+        f"outputs: {measured}. Train with "
         "kmerge.GatePressure('fade'), whose gates end at 0 and 1; or fine-tune the result.",
         UserWarning,
         stacklevel=stacklevel + 1,

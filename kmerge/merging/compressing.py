@@ -8,13 +8,13 @@ import numpy as np
 
 from kmerge.checks import refuse, sentence
 from kmerge.errors import InvalidArgumentError
+from kmerge.gates import HardConcreteGate
 from kmerge.graph import array_of
 from kmerge.merging.checks import warn_of_undecided
 from kmerge.merging.compensation import compensate
-from kmerge.merging.records import Merged, read_merge
+from kmerge.merging.records import Merged, gate_places, keep_plan, kept_whole, read_merge
 from kmerge.surgery import (
     Layout,
-    Plan,
     Source,
     build,
     check_finite,
@@ -42,7 +42,8 @@ def compress(
             mixes units is corrected for what was cut, by least squares on the activations of these examples.
         keep: units to keep instead of the most open ones: by name of a space, as many indices into the units of the big
             student (those of the first parent come first) as the space is to have units. Spaces that are not named keep
-            the most open ones.
+            the most open ones. For layers that run as they are it is the number of the parent whose layers are kept, in
+            a list, by the name of the first space that they hold fixed.
 
     Returns:
         A plain, uncompiled `keras.Model` with the first parent's layer names and configuration, and its shapes but for
@@ -60,18 +61,44 @@ def compress(
     """
     merged = read_merge(big)
     check_finite(big)
+    parents = merged.plan.sources
+    keep = dict(keep or {})
+    whole = {name: _kept_parent(name, gate, keep.pop(name, None)) for name, gate in merged.region_gates.items()}
     keep = _kept_units(merged, keep)
-    before, after = Layout(merged.walked, merged.plan), Layout(merged.walked, _keep_plan(merged, keep))
+    before = Layout(merged.walked, merged.plan)
+    unread = {name: range(width) for name, width in merged.ungated.items()}  # any will do
+    after = Layout(merged.walked, keep_plan(merged.walked, parents, keep | unread, whole))
     arrays = _folded(merged, before)
     if data is not None:
         compensate(big, merged.layers, before, after, arrays, data)
     axes = {path: weight_axes(named, merged.layers[path]) for path, named in before.axes.items() if named}
+    arrays |= _of_parts(merged, before, whole)
     source = Source(lambda path, i: arrays[path][i], axes)
     student, layers = build(after)
     fill(layers, after, [source])
     verify(student, after, layers)
-    warn_of_undecided(merged.walked, merged.gates, keep, (big, student), data, stacklevel=2)
+    warn_of_undecided(merged, keep, whole, (big, student), data, stacklevel=2)
     return student
+
+
+def _kept_parent(region: str, gate: HardConcreteGate, wanted: Sequence[int] | None) -> int:
+    """The parent whose layers of a region are kept."""
+    chosen = list(gate.kept() if wanted is None else wanted)
+    if len(chosen) != 1 or not 0 <= chosen[0] < gate.units:
+        raise InvalidArgumentError(
+            sentence(f"one number of a parent, below {gate.units}", wanted, of=f"Region {region!r}")
+        )
+    return int(chosen[0])
+
+
+def _of_parts(merged: Merged, layout: Layout, whole: Mapping[str, int]) -> dict[str, list[np.ndarray]]:
+    """The weights of the layers that run as they are, those of the parents that are kept, by the path in the parent."""
+    kept = {
+        path: whole[region.name] for region in kept_whole(merged.walked, merged.plan.sources) for path in region.layers
+    }
+    parts = {origin: path for path, origin in layout.origins.items()}
+    return {path: [array_of(w) for w in merged.layers[parts[path, s]].weights] for path, s in kept.items()
+            if parts.get((path, s)) in merged.layers}  # fmt: skip
 
 
 def _kept_units(merged: Merged, keep: Mapping[str, Sequence[int]] | None) -> dict[str, np.ndarray]:
@@ -97,19 +124,10 @@ def _kept_units(merged: Merged, keep: Mapping[str, Sequence[int]] | None) -> dic
     return chosen
 
 
-def _keep_plan(merged: Merged, keep: dict[str, np.ndarray]) -> Plan:
-    unread = {name: range(width) for name, width in merged.ungated.items()}  # any will do
-    entries = {name: [merged.plan.entries[name][i] for i in units] for name, units in (keep | unread).items()}
-    return Plan(merged.plan.sources, entries, apart=False)
-
-
 def _folded(merged: Merged, layout: Layout) -> dict[str, list[np.ndarray]]:
     """The weights of the big student with the gates' values multiplied into the kernels that read them."""
-    value_of = {
-        int(entry): value
-        for name, gate in merged.gates.items()
-        for entry, value in zip(layout.entries_of(name), gate.values(), strict=True)
-    }
+    values = {name: gate.values() for name, gate in (merged.gates | merged.region_gates).items()}
+    value_of = {entry: values[name][i] for entry, (name, i) in gate_places(layout, merged.gates).items()}
     arrays = {}
     for path, layer in merged.layers.items():
         arrays[path] = [array_of(weight) for weight in layer.weights]

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from kmerge.gates import ApplyGates, FoldGates, HardConcreteGate, LookUpGates
-from kmerge.merging.records import record_of
+from kmerge.merging.records import gate_places, kept_whole, record_of
 from kmerge.rules import KERNEL_LAYERS, Labels
 from kmerge.seeds import seed_of
 from kmerge.surgery import Layout, Placed
@@ -36,10 +36,20 @@ class GatePlacement:
             for space in spaces
         }
         self.names, self.widths = names, widths
-        self.record = record_of(layout.trace, layout.plan.sources)
-        self._place = {
-            int(entry): (space.name, i) for space in spaces for i, entry in enumerate(layout.entries_of(space.name))
+        self.region_gates = {
+            region.name: HardConcreteGate(
+                layout.plan.sources,
+                target=1 / layout.plan.sources,
+                sampling=sampling,
+                start=start,
+                seed=seed_of("region gates", seed, region.name),
+                name=f"gate_of_each_{i}",
+                dtype="float32",
+            )
+            for i, region in enumerate(kept_whole(layout.trace, layout.plan.sources))
         }
+        self.record = record_of(layout.trace, layout.plan.sources)
+        self._place = gate_places(layout, self.gates)
         self.folds = sampling == "batch"
         self._gates_of: dict[tuple, keras.KerasTensor] = {}
         self._applied: dict[tuple, keras.KerasTensor] = {}
@@ -47,12 +57,13 @@ class GatePlacement:
 
     def start(self, inputs: list) -> None:
         recorded = self.record(inputs[0])
-        self.masks = {name: gate(recorded) for name, gate in self.gates.items()}
+        self.masks = {name: gate(recorded) for name, gate in (self.gates | self.region_gates).items()}
 
     def finish(self, big: keras.Model, layers: Mapping[str, keras.Layer]) -> None:
         """Records the layers of the model that was built, and its gates. One whose units nobody reads is not in it."""
         inside = {layer.name for layer in big.layers}
         self.record.layer_names.update({path: layer.name for path, layer in layers.items()})
+        self.record.region_names.update({name: gate.name for name, gate in self.region_gates.items()})
         for space, name in self.names.items():
             if name in inside:
                 self.record.gate_names[space] = name
@@ -61,7 +72,7 @@ class GatePlacement:
 
     def apply(self, placed: Placed, operation, tensors: list) -> tuple:
         """The operation to call in the place of one that mixes units, and its inputs."""
-        if self.folds:
+        if self.folds and operation is not None:
             if id(operation) not in self._folded:
                 # One way for all uses of a shared layer: one that stands in a wrapper and by itself cannot be loaded.
                 self._folded[id(operation)] = self._fold(placed, operation, tensors)
@@ -91,7 +102,7 @@ class GatePlacement:
         """The gated spaces that lie along an axis, and for each position the number of its gate among theirs."""
         places = [self._place.get(int(entry)) for entry in units]
         used = tuple(dict.fromkeys(place[0] for place in places if place))
-        starts = np.cumsum([1, *(self.gates[name].units for name in used)]).tolist()
+        starts = np.cumsum([1, *(self.masks[name].shape[-1] for name in used)]).tolist()
         offsets = dict(zip(used, starts[:-1], strict=True))
         return used, tuple(offsets[place[0]] + place[1] if place else 0 for place in places)
 

@@ -15,18 +15,25 @@ import keras
 from kmerge.checks import is_number, one_of, refuse
 from kmerge.costs import Budget, target_widths
 from kmerge.gates import SAMPLINGS
-from kmerge.merging.checks import refuse_opaque, warn_of_joint_statistics, warn_of_unsavable
+from kmerge.merging.checks import (
+    refuse_opaque,
+    warn_of_equal,
+    warn_of_joint_statistics,
+    warn_of_unsavable,
+    warn_of_whole_layers,
+)
 from kmerge.merging.gate_placement import GatePlacement
-from kmerge.merging.records import merge_plan
-from kmerge.spaces import Trace, check_selectable, trace
+from kmerge.merging.records import keep_plan, kept_whole, merge_plan
+from kmerge.merging.regions import Region
+from kmerge.spaces import Trace, check_selectable, trace, warn_of_unfollowed
 from kmerge.surgery import (
     Gating,
     Layout,
-    Plan,
     build,
     check_finite,
     check_models,
     fill,
+    listed,
     model_source,
     needs_copies,
     needs_mean,
@@ -47,7 +54,7 @@ def merge(
     it gives the mean of the parents' logits. Nested models are flattened in it; `compress` brings them back.
 
     Args:
-        *models: two or more Functional or Sequential models of one architecture; the same model twice is allowed.
+        *models: two or more Functional or Sequential models of one architecture, or one list of them.
         width: what `compress` will cut to, next to the first parent's widths: a share of every space (a float); for
             some spaces, by name, a share or a number of units; or a `Budget`, whose shares are of the parent's costs, and
             which is met by the largest equal share of every space, rounded up where that fits. At most as many times the
@@ -67,12 +74,14 @@ def merge(
             width out of range or a budget that cannot be reached.
 
     Warns:
-        UserWarning: if the architecture cannot hold the parents' mean, as with BatchNormalization right on an input; if
-            a layer normalizes over channels, which it does over those of all parents together.
+        UserWarning: if two of the models are equal; if the architecture cannot hold the parents' mean, as with
+            BatchNormalization right on an input; if a layer normalizes over channels, which it does over those of all
+            parents together.
 
     Reference:
         Pašen & Boža 2024, section 2.1 and 2.2.
     """
+    models = listed(models)
     check_models(models)
     return _gated(models, width, gates, sampling, seed, f"{models[0].name}_big")
 
@@ -119,19 +128,24 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
     for model in {id(m): m for m in models}.values():
         check_finite(model)
     walked = trace(models[0])
+    warn_of_unfollowed(walked.layers, walked.unfollowed)
     check_selectable(walked)
     widths = target_widths(walked, width, most=len(models))
-    refuse_opaque(walked, models)
+    whole = kept_whole(walked, len(models))
+    refuse_opaque(walked, whole, models)
     if len(models) > 1:
-        _warn_of_inexact(walked)
+        _warn_of_inexact(walked, whole)
         warn_of_joint_statistics(walked, stacklevel=3)
+        warn_of_whole_layers(whole)
+        warn_of_equal(models, stacklevel=3)
     plan = merge_plan(walked, len(models))
     # Refuses now, not after the training, widths that no student can have.
-    Layout(walked, Plan(len(models), {name: plan.entries[name][:size] for name, size in widths.items()}, apart=False))
+    first = {region.name: 0 for region in whole}
+    Layout(walked, keep_plan(walked, len(models), {name: range(size) for name, size in widths.items()}, first))
     layout = Layout(walked, plan)
     gating = GatePlacement(layout, widths, start, sampling, seed)
-    warn_of_unsavable(gating.record, stacklevel=3)
-    warn_of_lost_training(models[0], stacklevel=3)
+    warn_of_unsavable(gating.record)
+    warn_of_lost_training(models[0])
     big, layers = build(layout, Gating(gating.start, gating.apply, gating.inside), name=name)
     gating.finish(big, layers)
     sources = [model_source(walked, plan, number, model) for number, model in enumerate(models)]
@@ -139,9 +153,10 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
     return big
 
 
-def _warn_of_inexact(walked: Trace) -> None:
+def _warn_of_inexact(walked: Trace, whole: list[Region]) -> None:
     inexact = [s.name for s in walked.spaces.values() if needs_copies(s) or s.is_output and needs_mean(s)]
-    inexact += [s.name for s in walked.spaces.values() if not s.selectable and s.is_interior]
+    apart = {name for region in whole for name in region.spaces}
+    inexact += [s.name for s in walked.spaces.values() if not s.selectable and s.is_interior and s.name not in apart]
     if inexact:
         warnings.warn(
             f"The architecture has one place for what the parents have one each of, in the spaces {inexact}: their weights "

@@ -8,7 +8,7 @@ from kmerge.checks import sentence
 from kmerge.errors import InvalidArgumentError
 from kmerge.merging.joining import merge
 from kmerge.seeds import seed_of
-from kmerge.surgery import check_models
+from kmerge.surgery import check_models, listed
 
 
 def merge_pairwise(
@@ -23,7 +23,7 @@ def merge_pairwise(
     Neighbours are merged and trained, then what came of them, and so on; an odd one out waits for the next round.
 
     Args:
-        *models: two or more models of one architecture.
+        *models: two or more models of one architecture, or one list of them.
         train: `train(big)` trains the big student of a pair and returns what is to be merged next: as a rule
             `compress(big)`, trained on.
         gates: as for `merge`.
@@ -37,6 +37,7 @@ def merge_pairwise(
         ArchitectureMismatchError: names the first layer that differs, also where `train` changed the architecture.
         InvalidArgumentError: for fewer than two models, or if `train` returns no model.
     """
+    models = listed(models)
     check_models(models)
     left, number = list(models), 0
     while len(left) > 1:

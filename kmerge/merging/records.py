@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -10,6 +11,7 @@ from kmerge.cloning import custom_objects, is_of_keras, unsavable_objects
 from kmerge.errors import InvalidArgumentError, KmergeError, told
 from kmerge.gates import HardConcreteGate, gated_layer, gates_of
 from kmerge.graph import inner_layers, without_entries
+from kmerge.merging.regions import Region, regions
 from kmerge.pairing import paired_layers
 from kmerge.spaces import Trace, trace
 from kmerge.surgery import Layout, Plan, build
@@ -24,6 +26,7 @@ class MergeRecord(keras.layers.Layer):
         parents: number of parents.
         layers: name in the big student of each layer of the first parent, by path.
         gates: name of the gate layer of each space.
+        regions: name of the gate layer of each region.
         ungated: the width of each space whose units nobody reads, so that it has no gate.
         problem: why there is no architecture.
         **kwargs: for `keras.layers.Layer`.
@@ -35,6 +38,7 @@ class MergeRecord(keras.layers.Layer):
         parents: int,
         layers: dict,
         gates: dict,
+        regions: dict | None = None,
         ungated: dict | None = None,
         problem: str = "",
         **kwargs,
@@ -44,6 +48,7 @@ class MergeRecord(keras.layers.Layer):
         self.parents = parents
         self.layer_names = dict(layers)
         self.gate_names = dict(gates)
+        self.region_names = dict(regions or {})
         self.ungated = dict(ungated or {})
         self.problem = problem
         self.template: _Live | None = None  # only in the process that merged
@@ -57,6 +62,7 @@ class MergeRecord(keras.layers.Layer):
             "parents": self.parents,
             "layers": self.layer_names,
             "gates": self.gate_names,
+            "regions": self.region_names,
             "ungated": self.ungated,
             "problem": self.problem,
         }
@@ -133,13 +139,48 @@ def _template(big: keras.Model, record: MergeRecord) -> keras.Model:
         ) from None
 
 
+def kept_whole(walked: Trace, parents: int) -> list[Region]:
+    """The regions of which a big student holds one of each parent; none if there is one parent."""
+    return regions(walked) if parents > 1 else []
+
+
 def merge_plan(walked: Trace, parents: int) -> Plan:
-    """All units of all parents side by side, in every selectable space."""
-    entries = {
-        space.name: [(source, i) for source in range(parents) for i in range(space.size)]
-        for space in walked.spaces.selectable
-    }
+    """All units of all parents side by side, in every selectable space and every region."""
+    names = [space.name for space in walked.spaces.selectable]
+    names += [name for region in kept_whole(walked, parents) for name in region.spaces]
+    entries = {name: [(s, i) for s in range(parents) for i in range(walked.spaces[name].size)] for name in names}
     return Plan(parents, entries, apart=False)
+
+
+def keep_plan(walked: Trace, parents: int, keep: Mapping[str, Sequence[int]], whole: Mapping[str, int]) -> Plan:
+    """What is left of `merge_plan`.
+
+    Args:
+        walked: the walk of the parent.
+        parents: their number.
+        keep: the units to keep of each selectable space, as indices into those of all parents.
+        whole: the parent whose units of a region are kept, by the region's name.
+    """
+    all_units = merge_plan(walked, parents).entries
+    entries = {name: [all_units[name][i] for i in units] for name, units in keep.items()}
+    for region in kept_whole(walked, parents):
+        for name in region.spaces:
+            entries[name] = [entry for entry in all_units[name] if entry[0] == whole[region.name]]
+    return Plan(parents, entries, apart=False)
+
+
+def gate_places(layout: Layout, gated: Collection[str]) -> dict[int, tuple[str, int]]:
+    """For each entry of a big student that has a gate, the name of the space or region, and the place of the gate there.
+
+    Args:
+        layout: of the big student.
+        gated: the names of the spaces that have gates.
+    """
+    places = {int(entry): (name, i) for name in gated for i, entry in enumerate(layout.entries_of(name))}
+    for region in kept_whole(layout.trace, layout.plan.sources):
+        for name in region.spaces:
+            places |= {int(e): (region.name, int(layout.source_of(e)) - 1) for e in layout.entries_of(name)}
+    return places
 
 
 @dataclass(frozen=True)
@@ -147,16 +188,18 @@ class Merged:
     """What a big student says of its merge.
 
     Attributes:
-        walked: the walk of the parent's architecture.
-        plan: where the units of the big student come from.
+        walked: the walk of the first parent's architecture.
+        plan: which units of which parents the big student has.
         gates: the gate of each space whose units are read.
-        layers: the layers of the big student, by the paths of the parent's.
+        region_gates: the gate of each region, see `Region`, with one unit for each parent.
+        layers: the big student's layers by the path in the parent.
         ungated: the width to cut to of each space whose units nobody reads.
     """
 
     walked: Trace
     plan: Plan
     gates: dict[str, HardConcreteGate]
+    region_gates: dict[str, HardConcreteGate]
     layers: dict[str, keras.layers.Layer]
     ungated: dict[str, int]
 
@@ -189,4 +232,5 @@ def read_merge(big: keras.Model) -> Merged:
     gates = {space: named[name] for space, name in record.gate_names.items()}
     inner = {layer.name: layer for layer in map(gated_layer, big.layers)}
     layers = {path: inner[name] for path, name in record.layer_names.items()}
-    return Merged(walked, merge_plan(walked, record.parents), gates, layers, dict(record.ungated))
+    whole = {region: named[name] for region, name in record.region_names.items()}
+    return Merged(walked, merge_plan(walked, record.parents), gates, whole, layers, dict(record.ungated))

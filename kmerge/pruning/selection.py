@@ -84,8 +84,10 @@ def choose_units(
     Raises:
         InvalidArgumentError: for a model without selectable spaces; an unknown importance or selection; importance that does
             not fit the model or is not finite; a budget out of range or out of reach; whatever `unit_importance` raises.
-        UnsupportedLayerError: names a layer whose channels cannot be followed, or whose multiply-accumulates, if the
-            budget limits these, cannot be counted.
+        UnsupportedLayerError: names a layer whose channels cannot be followed.
+
+    Warns:
+        UserWarning: if the budget limits multiply-accumulates, names layers and operations of which these are not known.
 
     Reference:
         The mean as normalizer of global rankings: Fang et al., DepGraph, CVPR 2023.

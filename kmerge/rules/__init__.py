@@ -1,19 +1,12 @@
 """What each layer and operation does to the units of its inputs, one small rule each; users register their own."""
 
 from kmerge.rules.attention import einsum_letters
+from kmerge.rules.elementwise import is_behind_logits, is_elementwise
 from kmerge.rules.kernels import KERNEL_LAYERS
-from kmerge.rules.labels import Axis, Labels, match, occurrences, positions_of, stretches
-from kmerge.rules.lookup import rule_for
+from kmerge.rules.labels import Axis, Labels, channel_axis, match, occurrences, positions_of, stretches
+from kmerge.rules.lookup import REGISTER, rule_for
 from kmerge.rules.opaque import OpaqueRule
-from kmerge.rules.rule import (
-    Rule,
-    channel,
-    consumes,
-    is_behind_logits,
-    is_elementwise,
-    produces,
-    register_rule,
-)
+from kmerge.rules.rule import Rule, channel, consumes, produces, register_rule
 from kmerge.rules.shapes import gather
 from kmerge.rules.site import Site
 
@@ -22,9 +15,11 @@ __all__ = [
     "KERNEL_LAYERS",
     "Labels",
     "OpaqueRule",
+    "REGISTER",
     "Rule",
     "Site",
     "channel",
+    "channel_axis",
     "consumes",
     "einsum_letters",
     "gather",

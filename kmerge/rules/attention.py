@@ -14,21 +14,16 @@ import numpy as np
 from keras import layers
 
 from kmerge.gates import GatedGroupedQueryAttention, GatedMultiHeadAttention
+from kmerge.rules.elementwise import apply_activation, is_elementwise
 from kmerge.rules.labels import Labels
-from kmerge.rules.rule import Rule, apply_activation, channel, consumes, is_elementwise, produces, rules_for
+from kmerge.rules.rule import Rule, channel, consumes, produces, rules_for
 from kmerge.rules.site import Site
-
-# What a subclass may define without changing what the heads do.
-_HARMLESS = {"__init__", "get_config", "from_config"}
 
 
 class _AttentionRule(Rule):
     """Attention: `groups` units, each of so many query heads and one head of keys and values."""
 
-    plain: type
-
     def walk(self, site, *inputs):
-        self._require_plain(site)
         query, value, key = self._roles(site, inputs)
         heads = site.own(self._groups(site.layer), name="heads")
         per_query = np.repeat(heads, self._queries_per_group(site.layer))
@@ -61,14 +56,6 @@ class _AttentionRule(Rule):
     def _queries_per_group(self, layer) -> int:
         """How many query heads one unit has."""
 
-    def _require_plain(self, site: Site) -> None:
-        kind = type(site.layer)
-        between = kind.__mro__[: kind.__mro__.index(self.plain)]
-        changed = sorted({name for c in between for name, value in vars(c).items() if callable(value)} - _HARMLESS)
-        if changed:
-            site.refuse(f"it changes {changed} of {self.plain.__name__}, so its heads may not be apart any more.",
-                        "Register a rule for it: kmerge.register_rule(layer_class, rule).")  # fmt: skip
-
     @staticmethod
     def _number(site: Site, name: str) -> int | None:
         return next(iter(site.call.named_inputs.get(name, ())), None)
@@ -89,7 +76,7 @@ class _AttentionRule(Rule):
 
 @rules_for(layers.MultiHeadAttention)
 class MultiHeadAttentionRule(_AttentionRule):
-    plain, gated = layers.MultiHeadAttention, GatedMultiHeadAttention
+    gated = GatedMultiHeadAttention
     takes_masks = True
 
     def _groups(self, layer):
@@ -109,7 +96,7 @@ class MultiHeadAttentionRule(_AttentionRule):
 
 @rules_for(layers.GroupQueryAttention)
 class GroupedQueryAttentionRule(_AttentionRule):
-    plain, gated = layers.GroupQueryAttention, GatedGroupedQueryAttention
+    gated = GatedGroupedQueryAttention
 
     def _groups(self, layer):
         return layer.num_key_value_heads
@@ -204,6 +191,8 @@ def einsum_letters(layer: layers.EinsumDense, rank: int) -> tuple[str, str, str]
 
 @rules_for(layers.Embedding)
 class EmbeddingRule(Rule):
+    takes_any_tensor = True
+
     def walk(self, site, x):
         site.fix(x, "reads them as places of a sequence")
         units = site.own(site.layer.output_dim)

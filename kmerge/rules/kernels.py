@@ -4,7 +4,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from kmerge.rules.rule import Rule, apply_activation, channel, consumes, produces, require_channels_last, rules_for
+from kmerge.rules.elementwise import apply_activation
+from kmerge.rules.rule import Rule, channel, consumes, produces, require_channels_last, rules_for
 
 
 @rules_for(layers.Dense)

@@ -22,20 +22,35 @@ import numpy as np
 class Labels:
     """The units along the feature axis of one tensor.
 
+    A tensor without a channel axis, as token ids of shape `(None,)` or `(None, None)`, has one unit, on a *virtual* axis
+    behind its last one. Where models differ in it, their tensors are stacked along that axis.
+
     Attributes:
         units: integer array of shape `(n,)`.
         axis: the feature axis, counted from the batch axis 0.
-        shape: shape of the tensor, with None where it is not known; `shape[axis] == n`.
+        shape: shape of the tensor, with None where it is not known; `shape[axis] == n` unless the axis is virtual.
     """
 
     units: np.ndarray
     axis: int
     shape: tuple
 
+    @property
+    def is_virtual(self) -> bool:
+        """Whether the tensor has no channel axis."""
+        return self.axis == len(self.shape)
+
     def with_units(self, units: np.ndarray) -> "Labels":
         """These labels with other units on the same axis, and the shape that follows."""
-        shape = self.shape[: self.axis] + (len(units),) + self.shape[self.axis + 1 :]
+        shape = self.shape if self.is_virtual else self.shape[: self.axis] + (len(units),) + self.shape[self.axis + 1 :]
         return replace(self, units=np.asarray(units), shape=shape)
+
+
+def channel_axis(shape: tuple) -> tuple[int, int]:
+    """The axis on which the channels of a tensor of unknown origin lie, and their number: the last, or a virtual one."""
+    if len(shape) < 2 or shape[-1] is None:
+        return len(shape), 1
+    return len(shape) - 1, shape[-1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -71,8 +71,9 @@ class NormalizationRule(Rule):
         return x
 
     def changes(self, site, inputs, outputs):
-        return {name: listed for name in ("mean", "variance")
-                if (listed := per_unit(site, site.layer.get_config()[name])) is not None}  # fmt: skip
+        config = site.layer.get_config()
+        return {name: listed for name, new in (("mean", 0.0), ("variance", 1.0))
+                if (listed := per_unit(site, config[name], new)) is not None}  # fmt: skip
 
 
 class NormalisingRule(Rule):

@@ -18,18 +18,25 @@ class MaskingRule(Rule):
 
 @rules_for(layers.TimeDistributed)
 class OpaqueRule(Rule):
-    """A layer that runs as it is. Register it for a layer of your own that you do not want to describe:
+    """A layer that runs as it is, as all do that kmerge cannot follow. Register it to say that this is meant:
 
         kmerge.register_rule(MyLayer, kmerge.OpaqueRule())
 
     The layer must be what its configuration and its weights say, without any other state, and must treat each example
     of a batch alone.
+
+    Args:
+        why: why the layer cannot be followed, and what to do about it; empty if that is meant.
     """
 
     is_opaque = True
+    takes_any_tensor = True
+
+    def __init__(self, why: str = ""):
+        self.why = why
 
     def walk(self, site, *inputs):
-        return site.isolate(*inputs)
+        return site.isolate(*inputs, why=self.why)
 
 
 @rules_for(
@@ -39,5 +46,5 @@ class OpaqueRule(Rule):
 class RecurrentRule(OpaqueRule):
     def walk(self, site, *inputs):
         if site.layer.stateful:
-            site.refuse("it is stateful: it carries its state from batch to batch.", "Build it with stateful=False.")
+            site.forbid("it is stateful: it carries its state from batch to batch.", "Build it with stateful=False.")
         return site.isolate(*inputs)

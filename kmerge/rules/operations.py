@@ -6,7 +6,7 @@ The layers that `keras.applications` defines for itself have none either, and st
 import numpy as np
 
 from kmerge.rules.passing import ElementwiseRule
-from kmerge.rules.rule import Rule, channel
+from kmerge.rules.rule import OPERATION_RULES, Rule, channel
 from kmerge.rules.shapes import (
     ConcatenateRule,
     ReshapeOperationRule,
@@ -71,6 +71,8 @@ class ReduceRule(Rule):
 class ArithmeticRule(Rule):
     """x + y, x * y, ...: of tensors, or of a tensor and a number."""
 
+    is_elementwise = True
+
     def __init__(self, linear: bool, multiplies: bool = False):
         self.linear = linear
         self.multiplies = multiplies
@@ -105,6 +107,8 @@ def _is_array(value) -> bool:
 
 
 class OperationPassRule(Rule):
+    is_elementwise = takes_any_tensor = True
+
     def walk(self, site, x):
         return site.output(x.units, x.axis)
 
@@ -124,7 +128,7 @@ _ELEMENTWISE = (
     "Reciprocal Erf Threshold SoftShrink HardShrink TanhShrink Floor Ceil Round"
 ).split()
 
-OPERATION_RULES: dict[str, Rule] = {
+OPERATION_RULES |= {
     **{name: ElementwiseRule() for name in _ELEMENTWISE},
     **{name: ArithmeticRule(linear=True) for name in ("Add", "Subtract")},
     **{name: ArithmeticRule(linear=False) for name in ("Divide", "TrueDivide", "Maximum", "Minimum", "Power")},

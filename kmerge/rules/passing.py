@@ -6,15 +6,8 @@ Such a layer leaves every unit where it is. It may hold one weight for each, or 
 import numpy as np
 from keras import activations, layers
 
-from kmerge.rules.rule import (
-    Rule,
-    apply_activation,
-    channel,
-    is_behind_logits,
-    is_elementwise,
-    require_channels_last,
-    rules_for,
-)
+from kmerge.rules.elementwise import apply_activation, is_behind_logits, is_elementwise
+from kmerge.rules.rule import Rule, channel, require_channels_last, rules_for
 from kmerge.rules.site import Site
 
 
@@ -32,11 +25,15 @@ class RescalingRule(Rule):
                 if (listed := per_unit(site, getattr(site.layer, name))) is not None}  # fmt: skip
 
 
-def per_unit(site: Site, values: object) -> list | None:
-    """A list of constants in a configuration, one per channel, in the order of the new channels; None for a scalar."""
+def per_unit(site: Site, values: object, new: float | None = None) -> list | None:
+    """A list of constants in a configuration, one per channel, in the order of the new channels; None for a scalar.
+
+    A new channel has the constant `new`, or by default that of the channel next to which it lies.
+    """
     if values is None or np.size(values) <= 1:
         return None
-    return np.ravel(values)[site.old_positions(0)].tolist()
+    found = np.ravel(values)[site.old_positions(0)]
+    return (found if new is None else np.where(site.is_new(0), new, found)).tolist()
 
 
 @rules_for(layers.PReLU)
@@ -57,6 +54,8 @@ class PReLURule(Rule):
 )  # fmt: skip
 class PassRule(Rule):
     """Layers that leave every value where it is, and linear in inference."""
+
+    takes_any_tensor = True
 
     def walk(self, site, x):
         return x
@@ -93,7 +92,7 @@ class SoftmaxRule(Rule):
 
 @rules_for(layers.ReLU, layers.LeakyReLU, layers.ELU)
 class ElementwiseRule(Rule):
-    is_activation = True
+    is_activation = is_elementwise = takes_any_tensor = True
 
     def walk(self, site, x):
         if not (site.final and site.call.alone and is_behind_logits(site.layer)):

@@ -14,11 +14,11 @@ layer of your own:
 """
 
 import abc
-import functools
+import sys
 from collections.abc import Callable
 
 import numpy as np
-from keras import Layer, Operation, activations, ops
+from keras import Operation
 
 from kmerge.checks import refuse
 from kmerge.graph import Call
@@ -72,6 +72,8 @@ class Rule(abc.ABC):
             `ends_behind_logits` says so.
         normalizes: whether it normalizes over units, so that a cut changes what is left of them.
         is_opaque: whether it runs as it is, on units that stay as they are.
+        is_elementwise: whether it acts on each value alone.
+        takes_any_tensor: whether it needs no channel axis: it can read token ids of shape `(None,)`.
         may_lose: whether it can do without some or all of the units that it reads.
         gathers: whether what `Site.pick` reads for it is any choice of positions, in any order, not one in a row.
         multiplies: whether it multiplies its inputs with each other, so that a unit which is zero in one of them is zero
@@ -90,6 +92,8 @@ class Rule(abc.ABC):
     is_activation = False
     normalizes = False
     is_opaque = False
+    is_elementwise = False
+    takes_any_tensor = False
     may_lose = False
     gathers = False
     multiplies = False
@@ -140,23 +144,45 @@ class Rule(abc.ABC):
 RULES: dict[type, Rule] = {}
 
 
-def register_rule(layer_class: type, rule: Rule) -> None:
-    """Teaches kmerge a layer.
+# By the name of the class: those of Keras' own operations are not public.
+OPERATION_RULES: dict[str, Rule] = {}
+
+
+def operation_rule(kind: type) -> Rule | None:
+    """The rule of one of Keras' own operations, or None."""
+    return OPERATION_RULES.get(kind.__name__) if kind.__module__.startswith("keras.src.ops") else None
+
+
+def register_rule(layer_class: type | Callable, rule: Rule) -> None:
+    """Teaches kmerge a layer or an operation.
 
     Args:
-        layer_class: a `keras.Layer` class. Subclasses that do not override `call` get the rule too.
+        layer_class: a subclass of `keras.Layer` or `keras.Operation`, or a function of `keras.ops` such as
+            `keras.ops.cumsum`. Subclasses that override nothing which makes outputs get the rule too.
         rule: its `Rule`.
 
     Raises:
-        InvalidArgumentError: if the arguments are not a layer class and a rule.
+        InvalidArgumentError: if the arguments are not such a class or function, and a rule.
     """
-    if not (isinstance(layer_class, type) and issubclass(layer_class, Layer)):
-        refuse("layer_class", "a subclass of keras.Layer", layer_class, "Pass the class, not a layer.")
     if not isinstance(rule, Rule):
         refuse(
             "rule", "an instance of kmerge.Rule", rule, "Pass a rule that is made: register_rule(MyLayer, MyRule())."
         )
-    RULES[layer_class] = rule
+    kind = layer_class if isinstance(layer_class, type) else _class_of(layer_class)
+    if kind is None or not issubclass(kind, Operation):
+        expected = "a subclass of keras.Layer or keras.Operation, or a function of keras.ops"
+        refuse("layer_class", expected, layer_class, "Pass the class, not a layer.")
+    if kind.__module__.startswith("keras.src.ops"):
+        OPERATION_RULES[kind.__name__] = rule
+    else:
+        RULES[kind] = rule
+
+
+def _class_of(function: object) -> type | None:
+    """The class of the operation that a function of `keras.ops` makes: `Cumsum` for `cumsum`."""
+    name, module = (getattr(function, part, "") for part in ("__name__", "__module__"))
+    classes = vars(sys.modules[module]) if str(module).startswith("keras.src.ops") else {}
+    return next((kind for key, kind in classes.items() if key.lower() == name.replace("_", "")), None)
 
 
 def rules_for(*classes: type) -> Callable[[type], type]:
@@ -168,49 +194,6 @@ def rules_for(*classes: type) -> Callable[[type], type]:
         return rule
 
     return register
-
-
-@functools.cache
-def is_elementwise(function: Callable) -> bool:
-    """Whether a function treats all positions of the last axis alike and apart; found out by trying."""
-    x = np.linspace(-2.0, 2.5, 14, dtype="float32").reshape(2, 7)
-    other = x.copy()
-    other[:, 3] += 0.25
-    order = np.array([3, 0, 6, 1, 5, 2, 4])
-    try:
-        inputs = (ops.convert_to_tensor(v) for v in (x, other, x[:, order]))
-        y, z, permuted = (np.asarray(ops.convert_to_numpy(function(v))) for v in inputs)
-    except (ValueError, TypeError, IndexError):
-        return False
-    rest = np.arange(7) != 3
-    if y.shape != x.shape:
-        return False
-    return np.allclose(y[:, rest], z[:, rest], atol=1e-6) and np.allclose(y[:, order], permuted, atol=1e-6)
-
-
-# In front of these stand logits, whose mean is a better guess than that of probabilities.
-_BEHIND_LOGITS = frozenset(
-    getattr(home, name) for home in (activations, ops) for name in ("softmax", "sigmoid", "log_softmax")
-)
-
-
-def is_behind_logits(operation: Operation) -> bool:
-    """Whether the last thing that a layer or operation does is a softmax or sigmoid."""
-    function = getattr(operation, "activation", None)
-    if callable(function):
-        return function in _BEHIND_LOGITS
-    kind = type(operation)
-    return kind.__name__ in ("Softmax", "Sigmoid", "LogSoftmax") and kind.__module__.startswith("keras.")
-
-
-def apply_activation(site: Site, function: Callable | None, x: Labels) -> None:
-    """Declares an activation on `x`. A softmax or sigmoid that ends the model stands outside the mean of logits."""
-    if function is None or function is activations.linear or site.final and function in _BEHIND_LOGITS:
-        return
-    if not site.final and not is_elementwise(function):
-        name = getattr(function, "__name__", repr(function))
-        site.refuse(f"its activation {name!r} mixes channels inside the model.", "Only the last layer may have it.")
-    site.curve(x)
 
 
 def require_channels_last(site: Site) -> None:

@@ -128,10 +128,12 @@ class Site(abc.ABC):
         """
 
     @abc.abstractmethod
-    def isolate(self, *inputs: Labels) -> list[Labels]:
+    def isolate(self, *inputs: Labels, why: str = "") -> list[Labels]:
         """Declares that no one knows what the layer does to units: those it reads and those it makes stay as they are.
 
-        Returns the labels of its outputs, with new units on their last axes.
+        `why` says what cannot be followed, and what to do about it. Returns the labels of its outputs, with new units on
+        their last axes. What has no weights and reads the model's
+        inputs alone, or what was computed from these alone, makes what counts as channels of an input again.
         """
 
     @abc.abstractmethod
@@ -157,15 +159,35 @@ class Site(abc.ABC):
         and the last it is `[1 3]`.
         """
 
+    @abc.abstractmethod
+    def is_new(self, index: int) -> np.ndarray:
+        """For each position of input `index` of the new model, whether its unit is new, so that no model has a value for it.
+
+        `old_positions` then gives the place of the unit next to which the new one lies.
+        """
+
     def output(self, units: np.ndarray, axis: int = -1, index: int = 0) -> Labels:
         """The labels of output `index`: its shape is that of the template's, with `units` on the feature axis `axis`."""
         shape = tuple(self.call.outputs[index].shape)
-        axis = axis % len(shape)
-        return Labels(units, axis, shape).with_units(units)
+        return Labels(units, axis if axis >= 0 else axis + len(shape), shape).with_units(units)
 
     def refuse(self, why: str, remedy: str) -> NoReturn:
-        """Raises `UnsupportedLayerError` with the name and class of this layer."""
+        """Says that the rule cannot follow this call: the layer runs as it is, all of its channels fixed.
+
+        Under `strict`, and in a new model whose widths the layer cannot have, it is refused.
+
+        Args:
+            why: a sentence that begins behind the name of the layer: "it reduces axis 1, and with it the channels."
+            remedy: a sentence with what the user can do.
+
+        Raises:
+            UnsupportedLayerError: with the name and class of this layer.
+        """
         raise UnsupportedLayerError(self.path, type(self.layer).__name__, why, remedy)
+
+    def forbid(self, why: str, remedy: str) -> NoReturn:
+        """Refuses the layer where even running it as it is would not be right. The arguments are those of `refuse`."""
+        raise UnsupportedLayerError(self.path, type(self.layer).__name__, why, remedy, may_run_as_it_is=False)
 
     def require_last_axis(self, x: Labels) -> None:
         """Refuses units that do not lie on the last axis."""

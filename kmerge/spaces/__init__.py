@@ -1,6 +1,7 @@
 """Channel spaces: the walk over a model's graph that finds which units belong together."""
 
 from kmerge.spaces.channels import ChannelSpace, ChannelSpaces, Record, Trace, channel_spaces, check_selectable, trace
+from kmerge.spaces.strictness import strict, warn_of_unfollowed
 from kmerge.spaces.walks import copy_name, output_name, walk_calls, without_masks
 
 __all__ = [
@@ -12,7 +13,9 @@ __all__ = [
     "check_selectable",
     "copy_name",
     "output_name",
+    "strict",
     "trace",
     "walk_calls",
+    "warn_of_unfollowed",
     "without_masks",
 ]

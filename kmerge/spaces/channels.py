@@ -17,11 +17,12 @@ import keras
 import numpy as np
 
 from kmerge.checks import sentence
-from kmerge.errors import InvalidArgumentError
+from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
 from kmerge.graph import Call, Graph, input_layer
-from kmerge.rules import Axis, Labels, Rule, rule_for
+from kmerge.rules import REGISTER, Axis, Labels, OpaqueRule, Rule, rule_for
 from kmerge.spaces.facts import Fact, Kind
 from kmerge.spaces.grouping import Incidence, groups_of_units
+from kmerge.spaces.strictness import is_strict
 from kmerge.spaces.walks import Notes, TraceSite, copy_name, input_labels, walk_calls, without_masks
 
 
@@ -53,6 +54,9 @@ class Trace:
         axes: for each layer path and weight name, a tuple with an `Axis` or None for each axis of the weight.
         layers: layer or operation by path.
         owned: the units that each layer makes, by path and name.
+        entries: the units that enter the model, by place: the name of an input and "output"; or the path of a layer
+            without weights that reads inputs alone, and the name of its output.
+        unfollowed: why layers run as they are that no rule follows, by path.
         inputs, outputs: labels of the model's inputs and outputs.
         spaces: the channel spaces.
         space_of: for each unit, the number of its space. `index_of`: its index in the space.
@@ -63,6 +67,8 @@ class Trace:
     axes: dict[str, dict[str, tuple]] = field(default_factory=dict)
     layers: dict[str, object] = field(default_factory=dict)
     owned: dict[tuple, np.ndarray] = field(default_factory=dict)
+    entries: dict[tuple, np.ndarray] = field(default_factory=dict)
+    unfollowed: dict[str, UnsupportedLayerError] = field(default_factory=dict)
     inputs: list[Labels] = field(default_factory=list)
     outputs: list[Labels] = field(default_factory=list)
     spaces: "ChannelSpaces" = None
@@ -106,6 +112,11 @@ class ChannelSpace:
     def selectable(self) -> bool:
         """Whether units may be dropped, added or reordered."""
         return not self.reasons
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """The inputs and outputs of the model whose channels it holds: "input 0", "output 1"."""
+        return tuple(fact.detail for fact in self.facts if fact.kind in (Kind.INPUT, Kind.OUTPUT))
 
     @property
     def consumers(self) -> tuple[str, ...]:
@@ -153,6 +164,11 @@ class ChannelSpace:
     def is_curved(self) -> bool:
         """Whether a function that is not linear is applied to units."""
         return Kind.CURVED in self._kinds
+
+    @property
+    def is_isolated(self) -> bool:
+        """Whether its units stay for no other reason than that layers run as they are on all of them."""
+        return Kind.ISOLATED in self._kinds and not self._kinds & {Kind.INPUT, Kind.OUTPUT, Kind.FIXED}
 
     @property
     def is_normalized(self) -> bool:
@@ -228,33 +244,46 @@ def check_selectable(walked: Trace) -> None:
         raise InvalidArgumentError(sentence("a model with a selectable channel space", walked.model.name, do))
 
 
-def trace(model: keras.Model, copied_inputs: frozenset = frozenset(), free_outputs: frozenset = frozenset()) -> Trace:
+def trace(model: keras.Model, copied: frozenset = frozenset(), free_outputs: frozenset = frozenset()) -> Trace:
     """Walks a model and finds its channel spaces.
 
     Args:
         model: the model.
-        copied_inputs: numbers of the inputs whose channels are copied behind the input, into units that are free.
+        copied: the places, see `Trace.entries`, at which what enters the model is copied, into units that are free.
         free_outputs: numbers of the outputs whose units are not the model's own: something stands behind them.
 
     Returns:
         A `Trace`.
+
+    Raises:
+        UnsupportedLayerError: for a layer that cannot even run as it is, and under `strict` for each that is not followed.
     """
+    unfollowed: dict[str, UnsupportedLayerError] = {}
+    while True:
+        try:
+            return _walk(model, copied, free_outputs, unfollowed)
+        except _FollowedBefore as again:
+            unfollowed[again.error.layer] = again.error
+
+
+class _FollowedBefore(Exception):
+    """An earlier use of a layer was followed, but this one cannot be: all must run as they are."""
+
+    def __init__(self, error: UnsupportedLayerError):
+        self.error = error
+
+
+def _walk(model: keras.Model, copied: frozenset, free_outputs: frozenset, unfollowed: dict) -> Trace:
     graph = Graph(model)
-    notes = Notes()
-    result = Trace(model)
+    notes = Notes(copied)
+    result = Trace(model, unfollowed=unfollowed)
     for i, x in enumerate(graph.inputs):
-        name = input_layer(x).name
-        fact = Fact(Kind.INPUT, detail=f"input {i}")
-        if i in copied_inputs:
-            name = copy_name(name)
-            fact = Fact(Kind.MADE, name)
-        result.inputs.append(input_labels(x, lambda n, name=name, fact=fact: notes.note(fact, notes.own(name, n))))
+        name, fact = input_layer(x).name, Fact(Kind.INPUT, detail=f"input {i}")
+        place = (name, "output")
+        result.inputs.append(input_labels(x, lambda n, p=place, f=fact: notes.enter(p, n, f, copy_name(p[0]))))
 
     def visit(key, path, call, inputs, end):
-        rule = rule_for(call.operation, path)
-        site = TraceSite(call, path, end is not None, rule, inputs, notes)
-        outputs = rule.walk(site, *without_masks(site, inputs))
-        outputs = outputs if isinstance(outputs, list) else [outputs]
+        rule, site, outputs = _follow(result, notes, path, call, inputs, end)
         result.records[key] = Record(call, path, rule, inputs, outputs, end)
         result.layers[path] = call.operation
         result.axes.setdefault(path, site.axes)
@@ -268,6 +297,32 @@ def trace(model: keras.Model, copied_inputs: frozenset = frozenset(), free_outpu
     return result
 
 
+def _follow(result: Trace, notes: Notes, path: str, call: Call, inputs: list[Labels], end: int | None) -> tuple:
+    """The rule of a call, its site, and the labels of its outputs; what cannot be followed runs as it is."""
+
+    def walk(rule):
+        site = TraceSite(call, path, end is not None, rule, inputs, notes)
+        if any(x.is_virtual for x in inputs) and not rule.takes_any_tensor:
+            site.refuse("it reads a tensor without a channel axis of known size.", REGISTER)
+        outputs = rule.walk(site, *without_masks(site, inputs))
+        site.check_weights()
+        return rule, site, outputs if isinstance(outputs, list) else [outputs]
+
+    mark = notes.mark()
+    if path not in result.unfollowed:
+        try:
+            return walk(rule_for(call.operation, path))
+        except UnsupportedLayerError as error:
+            if not error.may_run_as_it_is or is_strict():
+                raise
+            if path in result.layers:
+                raise _FollowedBefore(error) from None
+            result.unfollowed[path] = error
+            notes.forget(mark)
+    error = result.unfollowed[path]
+    return walk(OpaqueRule(f"{error.why} {error.remedy}"))
+
+
 def _resolve(result: Trace, notes: Notes) -> None:
     """Replaces units by their classes, numbered from 0, and groups them into spaces."""
     roots, unit = np.unique(notes.classes(), return_inverse=True)
@@ -275,6 +330,7 @@ def _resolve(result: Trace, notes: Notes) -> None:
     def relabel(labels: list[Labels]) -> list[Labels]:
         return [x.with_units(unit[x.units]) for x in labels]
 
+    result.entries = {place: unit[units] for place, units in notes.entries.items()}
     result.inputs, result.outputs = relabel(result.inputs), relabel(result.outputs)
     for record in result.records.values():
         record.inputs, record.outputs = relabel(record.inputs), relabel(record.outputs)

@@ -7,7 +7,7 @@ from enum import Enum
 class Kind(Enum):
     """What a fact says of the units that it is noted about."""
 
-    INPUT = "they are channels of an input of the model"
+    INPUT = "they are channels of an input of the model, or computed from inputs alone without a weight"
     OUTPUT = "they are channels of an output of the model"
     MADE = "the layer makes them"
     HELD = "the layer holds weights for each of them, or what acts like weights"
@@ -18,10 +18,11 @@ class Kind(Enum):
     SLICED = "the layer reads them by a slice"
     GATHERED = "the layer reads them by a gather"
     FIXED = "they must stay as they are"
+    ISOLATED = "the layer runs as it is on all of them"
 
 
 # Units under one of these facts cannot lie in one space with units that are not.
-APART = {Kind.INPUT, Kind.OUTPUT, Kind.SLICED, Kind.GATHERED, Kind.FIXED}
+APART = {Kind.INPUT, Kind.OUTPUT, Kind.SLICED, Kind.GATHERED, Kind.FIXED, Kind.ISOLATED}
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Fact:
     Attributes:
         kind: what it says.
         path: of the layer; empty if it is the model.
-        detail: which input or output; or, of what is fixed, why, to be read behind `path`.
+        detail: which input or output; or, of what is fixed or computed from inputs, why, to be read behind `path`.
     """
 
     kind: Kind
@@ -44,6 +45,6 @@ class Fact:
     @property
     def reason(self) -> str:
         """Why the units may not be selected; empty if they may."""
-        if self.kind in (Kind.INPUT, Kind.OUTPUT):
-            return f"{self.detail} of the model"
-        return f"{self.path} {self.detail}" if self.kind is Kind.FIXED else ""
+        if self.kind not in (Kind.INPUT, Kind.OUTPUT, Kind.FIXED, Kind.ISOLATED):
+            return ""
+        return f"{self.path} {self.detail}" if self.path else f"{self.detail} of the model"

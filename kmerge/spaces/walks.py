@@ -5,10 +5,9 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from kmerge.checks import refuse
 from kmerge.errors import KmergeError, UnsupportedLayerError, told
 from kmerge.graph import Call, Graph, find_weight
-from kmerge.rules import Labels, Rule, Site
+from kmerge.rules import Labels, Rule, Site, channel_axis
 from kmerge.spaces.facts import Fact, Kind
 
 
@@ -69,11 +68,9 @@ def _refuse_mask(call: Call, path: str) -> None:
 
 
 def input_labels(tensor: keras.KerasTensor, units: Callable[[int], np.ndarray]) -> Labels:
-    """Labels of a model's input: its channels lie on the last axis."""
-    shape = tuple(tensor.shape)
-    if len(shape) < 2 or shape[-1] is None:
-        refuse(f"input {tensor.name!r}", "of a shape with a batch axis and a known last axis", shape)
-    return Labels(units(shape[-1]), len(shape) - 1, shape)
+    """Labels of a model's input: its channels lie on the last axis, or on a virtual one."""
+    axis, count = channel_axis(tuple(tensor.shape))
+    return Labels(units(count), axis, tuple(tensor.shape))
 
 
 def output_name(index: int) -> str:
@@ -89,16 +86,22 @@ def copy_name(name: str) -> str:
 class Notes:
     """What the walk collects about units, before ties are resolved.
 
+    Args:
+        copied: the places, see `Trace.entries`, at which what enters the model is copied for each source.
+
     Attributes:
         count: number of units so far.
+        entries: the units that enter the model, by the place where they do.
         owned: the units that each layer makes, by path and name.
         ties: pairs of arrays of units, of one shape, that are one at equal positions.
         facts: pairs of a fact and the units that it is noted about.
         shared: the labels that the first use of a layer reads, by path and what it does to them; other uses tie theirs.
     """
 
-    def __init__(self):
+    def __init__(self, copied: frozenset = frozenset()):
+        self.copied = copied
         self.count = 0
+        self.entries: dict[tuple[str, str], np.ndarray] = {}
         self.owned: dict[tuple[str, str], np.ndarray] = {}
         self.ties: list[tuple[np.ndarray, np.ndarray]] = []
         self.facts: list[tuple[Fact, np.ndarray]] = []
@@ -113,6 +116,30 @@ class Notes:
     def note(self, fact: Fact, units: np.ndarray) -> np.ndarray:
         self.facts.append((fact, units))
         return units
+
+    def enter(self, place: tuple[str, str], count: int, fact: Fact, copy: str) -> np.ndarray:
+        """Units of an input, or of what is computed from inputs alone; where these are copied, the units of `copy`."""
+        copied = place in self.copied
+        path, name = place
+        units = self.own(copy if copied else path, count, name)
+        self.entries[place] = units
+        return self.note(Fact(Kind.MADE, copy) if copied else fact, units)
+
+    def all_entered(self, units: np.ndarray) -> bool:
+        """Whether units are of inputs, or of what is computed from inputs alone."""
+        return np.isin(units, np.concatenate([np.empty(0, int), *self.entries.values()])).all()
+
+    def mark(self) -> tuple:
+        """The current state, for `forget`."""
+        return self.count, *(len(x) for x in (self.entries, self.owned, self.ties, self.facts, self.shared))
+
+    def forget(self, mark: tuple) -> None:
+        """Goes back to an earlier state."""
+        self.count = mark[0]
+        for kept, table in zip(mark[1:3] + mark[5:], (self.entries, self.owned, self.shared), strict=True):
+            for key in list(table)[kept:]:
+                del table[key]
+        del self.ties[mark[3] :], self.facts[mark[4] :]
 
     def tie(self, a: np.ndarray, b: np.ndarray, path: str) -> None:
         self.ties.append((a, b))
@@ -144,6 +171,7 @@ class TraceSite(Site):
         self.inputs = inputs
         self.notes = notes
         self.axes: dict[str, tuple] = {}
+        self._declared: set[int] = set()
 
     def _note(self, kind: Kind, units: np.ndarray, detail: str = "") -> np.ndarray:
         return self.notes.note(Fact(kind, self.path, detail), units)
@@ -207,20 +235,23 @@ class TraceSite(Site):
         self.curve(x)
         return x
 
-    def isolate(self, *inputs):
-        why = f"({type(self.layer).__name__}) runs as it is, on all its channels"
+    def isolate(self, *inputs, why=""):
+        because = f"({type(self.layer).__name__}) runs as it is, on all its channels" + (f": {why}" if why else "")
+        from_inputs = not getattr(self.layer, "weights", ()) and all(self.notes.all_entered(x.units) for x in inputs)
         for x in inputs:
-            self._note(Kind.FIXED, x.units, why)
+            self._note(Kind.ISOLATED, x.units, because)
             self._note(Kind.CONSUMED, x.units)
         outputs = []
         for i, tensor in enumerate(self.call.outputs):
-            shape = tuple(tensor.shape)
-            if len(shape) < 2 or shape[-1] is None:
-                self.refuse(f"its output has the shape {shape}, without a known last axis.", "Give it one.")
-            units = self.own(shape[-1], output_name(i))
+            axis, count = channel_axis(tuple(tensor.shape))
+            if from_inputs:
+                fact = Fact(Kind.INPUT, self.path, "computes them from the inputs alone")
+                units = self.notes.enter((self.path, output_name(i)), count, fact, self.path)
+            else:
+                units = self.own(count, output_name(i))
             self._note(Kind.CURVED, units)
-            self._note(Kind.FIXED, units, why)
-            outputs.append(self.output(units, index=i))
+            self._note(Kind.ISOLATED, units, because)
+            outputs.append(self.output(units, axis, i))
         return outputs
 
     def curve(self, *inputs):
@@ -230,14 +261,26 @@ class TraceSite(Site):
     def old_positions(self, index):
         return np.arange(len(self.inputs[index].units))
 
+    def is_new(self, index):
+        return np.zeros(len(self.inputs[index].units), bool)
+
     def weight(self, name, *axes):
         variable = find_weight(self.layer, name)
-        if variable is None or not any(axes):
+        if variable is None:
             return
         if not any(variable is w for w in self.layer.weights):
-            self.refuse(f"its {name!r} is computed from other weights, as with LoRA or quantization.",
-                        "Merge the plain model, and enable these afterwards.")  # fmt: skip
-        self.axes[name] = axes
+            self.forbid(f"its {name!r} is computed from other weights.", "Work on a layer that holds it itself.")
+        self._declared.add(id(variable))
+        if any(axes):
+            self.axes[name] = axes
+
+    def check_weights(self) -> None:
+        """Refuses a layer that has weights of which its rule says nothing."""
+        if self.rule.is_opaque:
+            return
+        unknown = [w.path for w in getattr(self.layer, "weights", ()) if id(w) not in self._declared]
+        if unknown:
+            self.refuse(f"its rule says nothing of its weights {unknown}.", "Declare them in the rule: site.weight.")
 
 
 def without_masks(site: Site, inputs: list[Labels]) -> list[Labels]:

@@ -14,7 +14,17 @@ from kmerge.surgery.rewriting import (
     verify,
     warn_of_lost_training,
 )
-from kmerge.surgery.verbs import by_space, check_models, concatenate, grow, needs_copies, needs_mean, permute, select
+from kmerge.surgery.verbs import (
+    by_space,
+    check_models,
+    concatenate,
+    grow,
+    listed,
+    needs_copies,
+    needs_mean,
+    permute,
+    select,
+)
 
 __all__ = [
     "COMMON",
@@ -33,6 +43,7 @@ __all__ = [
     "fill",
     "fold_constants",
     "grow",
+    "listed",
     "model_source",
     "needs_copies",
     "needs_mean",

@@ -11,7 +11,7 @@ import numpy as np
 from kmerge.cloning import clone_operation
 from kmerge.errors import KmergeError, UnsupportedLayerError, told
 from kmerge.graph import Call, Graph, frozen_as, has_mask, input_layer, rename_operation
-from kmerge.rules import gather
+from kmerge.rules import Labels, gather
 from kmerge.spaces import copy_name
 from kmerge.surgery.layout import Layout, Placed
 
@@ -22,12 +22,13 @@ class Gating:
 
     Attributes:
         start: called once with the list of the model's inputs.
-        apply: `apply(placed, operation, tensors)` gives what is called in the place of an operation, and on what.
+        apply: `apply(placed, operation, tensors)` gives what is called in the place of an operation, and on what; the
+            operation is None where several run, each on the channels of a source.
         inside: `inside(entries)` gives the gates of units that a layer mixes inside itself, or None if they have none.
     """
 
     start: Callable[[list], None]
-    apply: Callable[[Placed, keras.Operation, list], tuple]
+    apply: Callable[[Placed, keras.Operation | None, list], tuple]
     inside: Callable[[np.ndarray], keras.KerasTensor | None]
 
 
@@ -75,19 +76,22 @@ class _Builder:
 
     def model(self, name: str) -> keras.Model:
         graph = Graph(self.layout.trace.model)
-        inputs = [_new_input(x) for x in graph.inputs]
+        inputs = [
+            _new_input(x, _wider(labels, int(positions.max()) + 1))
+            for x, labels, positions in zip(graph.inputs, self.layout.trace.inputs, self.layout.copies, strict=True)
+        ]
         self._names.update(x.name for x in inputs)
         if self.gating:
             self.gating.start(inputs)
         tensors = [
-            gather(x, labels.axis, positions, name=copy_name(x.name))
+            x if labels.is_virtual else gather(x, labels.axis, positions, name=copy_name(x.name))
             for x, labels, positions in zip(inputs, self.layout.trace.inputs, self.layout.copies, strict=True)
         ]
         outputs = self._run(graph, tensors, (), "")
         means: dict[int, keras.KerasTensor] = {}  # one tensor may be several outputs
         for i, parts in self.layout.averages.items():
             if id(graph.outputs[i]) not in means:
-                mean = self._mean(outputs[i], self.layout.outputs[i].axis, parts, self._output_names[i])
+                mean = self._mean(outputs[i], self.layout.outputs[i], parts, self._output_names[i])
                 means[id(graph.outputs[i])] = mean
             outputs[i] = means[id(graph.outputs[i])]
         self._check_output_masks(graph, outputs)
@@ -179,9 +183,7 @@ class _Builder:
         if any(len(x.units) == 0 for x in placed.inputs + placed.outputs):
             return self._call_on_the_rest(placed, tensors, prefix)
         if placed.averages:
-            tensors = [
-                self._mean(tensors[0], record.inputs[0].axis, placed.averages, f"mean_before_{record.call.name}")
-            ]
+            tensors = [self._mean(tensors[0], record.inputs[0], placed.averages, f"mean_before_{record.call.name}")]
         for i, (axis, positions) in placed.gathers.items():
             tensors[i] = self._gather(tensors[i], axis, positions, record.call.name)
         if placed.parts:
@@ -220,6 +222,8 @@ class _Builder:
     def _run_apart(self, placed: Placed, tensors: list, prefix: str) -> list:
         """Runs a layer of its own for each source, on the source's channels, and joins what they give."""
         record, results = placed.record, []
+        if self.gating:
+            _, tensors = self.gating.apply(placed, None, tensors)
         for part in placed.parts:
             operation = self._operation(placed, prefix, part.path)
             read = list(tensors)
@@ -229,10 +233,16 @@ class _Builder:
                 results.append(record.rule.replay(record.call, operation, read, {}))
         if len(results) == 1:
             return results[0]
+        name = f"{record.call.name}_joined"
         return [
-            keras.layers.Concatenate(labels.axis, name=self._unused(f"{record.call.name}_joined"))(list(outputs))
+            self._join(labels, list(outputs), self._unused(name))
             for labels, outputs in zip(placed.outputs, zip(*results, strict=True), strict=True)
         ]
+
+    def _join(self, labels: Labels, tensors: list, name: str):
+        if labels.is_virtual:
+            return rename_operation(keras.ops.stack(tensors, axis=-1), name)
+        return keras.layers.Concatenate(labels.axis, name=name)(tensors)
 
     def _operation(self, placed: Placed, prefix: str, path: str, kind: type | None = None):
         """The layer of the new model; a shared layer has one, unless its uses come to differ in configuration."""
@@ -246,12 +256,14 @@ class _Builder:
             self._clones[key] = clone
         return self._clones[key]
 
-    def _gather(self, x, axis: int, positions: np.ndarray, reader: str):
-        y = gather(x, axis, positions)
+    def _gather(self, x, axis: int | None, positions: np.ndarray, reader: str):
+        """Reads positions of an axis; of a virtual one, None, the tensor at the only position."""
+        y = gather(x, axis, positions) if axis is not None else x[..., int(positions[0])]
         # Keras' own names count from 0 in each process, so they may be those of a template that was loaded.
         return y if y is x else rename_operation(y, self._unused(f"channels_for_{reader}"))
 
-    def _mean(self, x, axis: int, parts: list, name: str):
+    def _mean(self, x, labels: Labels, parts: list, name: str):
+        axis = None if labels.is_virtual else labels.axis
         return keras.layers.Average(name=name)([self._gather(x, axis, positions, name) for positions in parts])
 
     def _free_name(self, prefix: str, operation) -> str:
@@ -267,9 +279,13 @@ class _Builder:
         return free
 
 
-def _new_input(tensor, shape=None):
+def _wider(labels: Labels, width: int) -> tuple:
+    """The shape of an input with at least `width` channels."""
+    return labels.shape if width <= len(labels.units) else labels.with_units(np.arange(width)).shape
+
+
+def _new_input(tensor, shape):
     layer = input_layer(tensor)
-    shape = tuple(shape or tensor.shape)
     return keras.Input(shape=shape[1:], batch_size=shape[0], dtype=tensor.dtype, name=layer.name, sparse=layer.sparse)
 
 

@@ -19,17 +19,9 @@ import numpy as np
 
 from kmerge.errors import KmergeError
 from kmerge.graph import Graph, find_weight, has_mask
-from kmerge.rules import (
-    Axis,
-    Labels,
-    Site,
-    match,
-    occurrences,
-    positions_of,
-    stretches,
-)
+from kmerge.rules import Axis, Labels, Site, channel_axis, match, occurrences, positions_of, stretches
 from kmerge.spaces import Record, Trace, output_name, walk_calls, without_masks
-from kmerge.surgery.ends import check_end
+from kmerge.surgery.means import check_end
 from kmerge.surgery.plan import NEW, Plan, check_plan
 
 
@@ -39,11 +31,11 @@ class Part:
 
     Attributes:
         path: by which the new model's layers and `Layout.axes` know it; the first has that of the template's layer.
-        reads: by the number of the input, its axis and the positions that the layer reads.
+        reads: by the number of the input, its axis, None for a virtual one, and the positions that the layer reads.
     """
 
     path: str
-    reads: dict[int, tuple[int, np.ndarray]]
+    reads: dict[int, tuple[int | None, np.ndarray]]
 
 
 @dataclass
@@ -88,7 +80,8 @@ class Layout:
         plan: the plan.
         calls: `Placed` by the key of the call.
         axes: for each layer path and weight name, a tuple with an `Axis` of entries, or None, for each axis.
-        copies: for each input, the positions to read behind it.
+        inputs, outputs: the entries along the model's inputs, or their copies, and along its outputs.
+        copies: for each input, the positions to read behind it. Those beyond the template's are new channels of the input.
         averages: for each output number, the positions of each source, if it is averaged.
         origins: for each path of a `Part`, the path in the template, and the source or None if it is not of one.
     """
@@ -102,16 +95,21 @@ class Layout:
         self.calls: dict[tuple, Placed] = {}
         self.axes: dict[str, dict[str, tuple]] = {}
         self.averages: dict[int, list] = {}
+        self.inputs: list[Labels] = []
         self.copies: list[np.ndarray] = []
         self.origins: dict[str, tuple[str, int | None]] = {}
         self._parts: dict[tuple, str] = {}
         self._first: dict[tuple, Labels] = {}
-        inputs = []
-        for x in trace.inputs:
+        for number, x in enumerate(trace.inputs):
             wanted = self.expand(x.units)
-            self.copies.append(match(wanted % self.units, occurrences(wanted), x.units, occurrences(x.units)))
-            inputs.append(x.with_units(wanted))
-        outputs = walk_calls(Graph(trace.model), inputs, self._visit)
+            positions = match(wanted % self.units, occurrences(wanted), x.units, occurrences(x.units))
+            added = np.flatnonzero(self.source_of(wanted) > plan.sources)
+            in_order = np.array_equal([*np.delete(positions, added), *added], np.arange(len(wanted)))
+            if number not in plan.copied_inputs and in_order and len(wanted) == len(x.units) + len(added):
+                positions = np.arange(len(wanted))  # all of its own, then what is new
+            self.copies.append(positions)
+            self.inputs.append(x.with_units(wanted))
+        outputs = walk_calls(Graph(trace.model), self.inputs, self._visit)
         self.outputs = [self._end(i, x) for i, x in enumerate(outputs)]
 
     def _entries(self, space) -> np.ndarray:
@@ -149,7 +147,8 @@ class Layout:
         placed = Placed(record, [x.with_units(x.units) for x in inputs])
         if record.end in self.plan.averaged_outputs and record.end is not None:
             check_end(record)
-            if record.rule.is_activation and record.rule.ends_behind_logits(call.operation):
+            behind = record.rule.is_activation and record.rule.ends_behind_logits(call.operation)
+            if behind and not np.array_equal(record.inputs[0].units, placed.inputs[0].units):
                 placed.averages, placed.inputs[0] = self._average(record.inputs[0], placed.inputs[0])
         site = LayoutSite(self, placed)
         outputs = record.rule.walk(site, *without_masks(site, placed.inputs))
@@ -332,12 +331,12 @@ class LayoutSite(Site):
             return x
         if present[0] == 0:
             self.refuse("it normalizes channels of one source together with channels that all sources share.",
-                        "Give each source its own, with copied_inputs or entries of the plan.")  # fmt: skip
+                        "Give each source its own, with `copied` or entries of the plan.")  # fmt: skip
         reads = [np.flatnonzero(group == g) for g in present]
         self._run_apart(present, [{self._index(x): (x.axis, positions)} for positions in reads])
         return x.with_units(x.units[np.concatenate(reads)])
 
-    def isolate(self, *inputs):
+    def isolate(self, *inputs, why=""):
         """One layer for each source whose units the layer's outputs hold, each on all channels of its source, in order.
 
         For two models of a layer that reads two channels and makes two, x is [A0 A1 B0 B1] in some order; each layer reads
@@ -355,10 +354,14 @@ class LayoutSite(Site):
             if any(np.any(positions < 0) for positions in found) or group == 0 and sizes != list(map(len, found)):
                 self.refuse("it runs as it is, and what it reads would not be what it reads in its model.",
                             "Leave the units before and behind it as they are.")  # fmt: skip
-            reads.append({self._index(x): (x.axis, positions) for x, positions in zip(inputs, found, strict=True)})
+            whole = [x.is_virtual and len(x.units) == 1 for x in inputs]  # of which there are no channels to read
+            pairs = [(x, positions) for x, positions, skip in zip(inputs, found, whole, strict=True) if not skip]
+            reads.append({self._index(x): (None if x.is_virtual else x.axis, positions) for x, positions in pairs})
         self._run_apart(groups, reads)
+        floats = [i for i, x in enumerate(self.call.inputs) if "float" in str(x.dtype)]
+        self.placed.consumed = [i for i in map(self._index, inputs) if i in floats]
         made = [np.concatenate([u + group * layout.units for group in groups]) for u in units]
-        return [self.output(u, index=i) for i, u in enumerate(made)]
+        return [self.output(u, channel_axis(tuple(self.call.outputs[i].shape))[0], i) for i, u in enumerate(made)]
 
     def _run_apart(self, groups: np.ndarray, reads: list[dict]) -> None:
         for group, read in zip(groups, reads, strict=True):
@@ -382,6 +385,9 @@ class LayoutSite(Site):
     def old_positions(self, index):
         units, x = self.placed.record.inputs[index].units, self.placed.inputs[index].units
         return match(x % self.layout.units, occurrences(x), units, occurrences(units))
+
+    def is_new(self, index):
+        return self.layout.source_of(self.placed.inputs[index].units) > self.layout.plan.sources
 
 
 def weight_axes(axes: Mapping[str, tuple], layer: keras.layers.Layer) -> dict[int, tuple[Axis | None, ...]]:

@@ -33,6 +33,8 @@ class Fresh:
         layer = self.walked.layers[path]
         part = holder_of(layer, index)
         name = layer.weights[index].name if part is layer else f"{part.name}/{layer.weights[index].name}"
+        if isinstance(part, keras.layers.Normalization):  # as before it is adapted
+            return np.full(shape, layer.weights[index].name == "variance", layer.weights[index].dtype)
         initializer = _initializer(layer, part, layer.weights[index].name)
         if initializer is None:
             # RMSNormalization and LayerScale keep theirs to themselves: the mean of what is there.

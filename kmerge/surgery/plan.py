@@ -26,14 +26,14 @@ class Plan:
             unit is new, and lies wherever the unit of that index lies. With source `COMMON` one unit stands for those of
             that index of all sources: what makes it is averaged, what reads it reads all of them there. So are the units
             of spaces that are not listed.
-        copied_inputs: numbers of the inputs that are copied for each source behind the input.
+        copied: the places at which what enters the model is copied for each source, see `Trace.entries`.
         averaged_outputs: numbers of the outputs that are averaged behind the layer that makes them.
         apart: whether a layer that normalizes over units does so once for each source, or over all of them together.
     """
 
     sources: int
     entries: Mapping[str, Sequence[tuple[int | None, int]]]
-    copied_inputs: frozenset = frozenset()
+    copied: frozenset = frozenset()
     averaged_outputs: frozenset = frozenset()
     apart: bool = True
 

@@ -5,14 +5,13 @@ model is. Every weight is filled by looking up, for each of its axes, where the 
 An element whose entries come from different sources is zero.
 """
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 
-from kmerge.checks import refuse
+from kmerge.checks import refuse, warn
 from kmerge.errors import (
     ArchitectureMismatchError,
     InvalidArgumentError,
@@ -23,7 +22,7 @@ from kmerge.errors import (
 from kmerge.graph import inner_layers, overridden
 from kmerge.pairing import paired_with_constants
 from kmerge.rules import Axis, positions_of
-from kmerge.spaces import Trace, trace
+from kmerge.spaces import Trace, trace, warn_of_unfollowed
 from kmerge.surgery.building import build
 from kmerge.surgery.layout import Layout, weight_axes
 from kmerge.surgery.new_units import Fresh
@@ -53,15 +52,13 @@ def check_finite(model: keras.Model) -> None:
             )
 
 
-def warn_of_lost_training(model: keras.Model, stacklevel: int) -> None:
+def warn_of_lost_training(model: keras.Model) -> None:
     """Warns if the class of a model has a way of its own to train, which a new, plain model has not."""
     if lost := overridden(model):
-        warnings.warn(
+        warn(
             f"The class {type(model).__name__} of model {model.name!r} has its own {', '.join(lost)}. The new model has the "
             "same graph but is a plain keras.Model: where it shall train like that, make one of your class from its inputs "
-            "and outputs.",
-            UserWarning,
-            stacklevel=stacklevel + 1,
+            "and outputs."
         )
 
 
@@ -90,8 +87,9 @@ def rewrite(
         refuse("sources", f"the {plan.sources} models of the plan", len(sources))
     for model in {id(m): m for m in sources}.values():
         check_finite(model)
-    walked = trace(template, plan.copied_inputs, plan.averaged_outputs)
-    warn_of_lost_training(template, stacklevel=3)
+    walked = trace(template, plan.copied, plan.averaged_outputs)
+    warn_of_unfollowed(walked.layers, walked.unfollowed)
+    warn_of_lost_training(template)
     layout = Layout(walked, plan)
     found = [model_source(walked, plan, number, model) for number, model in enumerate(sources)]
     model, layers = build(layout)
@@ -150,7 +148,8 @@ def fill(
                 if index in axes:
                     value = _value(origin, index, variable, axes[index], layout, sources, fresh)
                 else:
-                    value = _unlabelled(origin, index, sources if source is None else [sources[source]])
+                    one = source is not None and len(sources) > 1
+                    value = _unlabelled(origin, index, [sources[source]] if one else sources)
                 variable.assign(value)
             except KmergeError:
                 raise

@@ -9,6 +9,8 @@ from kmerge.checks import number, sentence, whole_number
 from kmerge.errors import InvalidArgumentError
 from kmerge.pairing import paired_layers
 from kmerge.spaces import ChannelSpace, ChannelSpaces, Trace, channel_spaces, trace
+from kmerge.surgery.ends import check_growing_ends
+from kmerge.surgery.layout import Layout
 from kmerge.surgery.plan import NEW, Plan
 from kmerge.surgery.rewriting import rewrite
 
@@ -20,7 +22,8 @@ def concatenate(*models: keras.Model) -> keras.Model:
     inside: the mean is that of the outputs.
 
     Args:
-        *models: two or more Functional or Sequential models of one architecture; the same model twice is allowed.
+        *models: two or more Functional or Sequential models of one architecture, or one list of them; the same model
+            twice is allowed.
 
     Returns:
         A new `keras.Model` with the names of the first one. A space of n units has n from each model, in their order.
@@ -33,6 +36,7 @@ def concatenate(*models: keras.Model) -> keras.Model:
     Reference:
         Pašen & Boža, Merging of Neural Networks, 2024, section 2.1.
     """
+    models = listed(models)
     check_models(models)
     walked, copied, averaged = _separate_sources(models[0])
     entries = {}
@@ -40,6 +44,11 @@ def concatenate(*models: keras.Model) -> keras.Model:
         if space.is_interior:
             entries[space.name] = [(s, i) for s in range(len(models)) for i in range(space.size)]
     return rewrite(models[0], models, Plan(len(models), entries, copied, averaged))
+
+
+def listed(models: Sequence) -> tuple:
+    """The models of a call with any number of them, or with a list of them in their place."""
+    return tuple(models[0]) if len(models) == 1 and isinstance(models[0], list | tuple) else tuple(models)
 
 
 def check_models(models: Sequence[keras.Model]) -> None:
@@ -63,15 +72,15 @@ def _separate_sources(model: keras.Model) -> tuple[Trace, frozenset, frozenset]:
     while True:
         walked = trace(model, copied, averaged)
         spaces = list(walked.spaces.values())
-        more_inputs = {i for i, x in enumerate(walked.inputs) if _any(spaces, walked, x, needs_copies)}
-        more_outputs = {i for i, x in enumerate(walked.outputs) if _any(spaces, walked, x, needs_mean)}
+        more_inputs = {place for place, units in walked.entries.items() if _any(spaces, walked, units, needs_copies)}
+        more_outputs = {i for i, x in enumerate(walked.outputs) if _any(spaces, walked, x.units, needs_mean)}
         if more_inputs <= copied and more_outputs <= averaged:
             return walked, copied, averaged
         copied, averaged = copied | more_inputs, averaged | more_outputs
 
 
-def _any(spaces: list[ChannelSpace], walked: Trace, x, condition) -> bool:
-    return any(condition(spaces[s]) for s in np.unique(walked.space_of[x.units]))
+def _any(spaces: list[ChannelSpace], walked: Trace, units: np.ndarray, condition) -> bool:
+    return any(condition(spaces[s]) for s in np.unique(walked.space_of[units]))
 
 
 def needs_copies(space: ChannelSpace) -> bool:
@@ -141,12 +150,26 @@ def permute(model: keras.Model, order: Mapping[str, Sequence[int]]) -> keras.Mod
     return rewrite(model, [model], _single_plan(spaces, chosen))
 
 
-def grow(model: keras.Model, new_units: Mapping[str, int], *, scale: float = 0.0, seed: int = 0) -> keras.Model:
+def grow(
+    model: keras.Model,
+    new_units: Mapping[str, int],
+    *,
+    outputs: bool = False,
+    inputs: bool = False,
+    scale: float = 0.0,
+    seed: int = 0,
+) -> keras.Model:
     """Adds units to some spaces, behind those that are there.
 
     Args:
         model: a Functional or Sequential model.
         new_units: by name of a space: how many units to add.
+        outputs: whether spaces that are outputs of the model may grow, as by one more class. The old logits stay as they
+            are; the new ones come last, from weights that the layer's initializers draw. A final softmax is then over
+            all classes, so that the old probabilities shrink, all by the same factor.
+        inputs: whether spaces that are inputs of the model may grow, as by one more feature, which comes last. The shape
+            of the input changes with them. Whatever the new feature is, it changes nothing with a scale of 0; in
+            BatchNormalization and Normalization it starts as in a new layer.
         scale: factor on the weights with which other layers read the new units. With 0 the outputs do not change.
         seed: seed of the new units' weights, which their layers' initializers draw.
 
@@ -154,35 +177,60 @@ def grow(model: keras.Model, new_units: Mapping[str, int], *, scale: float = 0.0
         A new `keras.Model`.
 
     Raises:
-        InvalidArgumentError: for an unknown or not selectable space, or a count that is no positive integer.
+        InvalidArgumentError: for an unknown or not selectable space, or a count that is no positive integer; for an input
+            or output that cannot grow alone, as where one is tied to the other.
+
+    Example:
+        >>> more = kmerge.grow(model, {"classes": 1}, outputs=True)
     """
     number("scale", scale)
-    spaces = channel_spaces(model)
-    added = by_space(spaces, new_units)
+    walked = trace(model)
+    spaces = walked.spaces
+    added = by_space(spaces, new_units, outputs=outputs, inputs=inputs)
     for name, count in added.items():
         whole_number("the number of new units", count, of=f"Space {name!r}")
     plan = _single_plan(spaces, {})
     for name, count in added.items():
         # A new unit lies wherever the last unit lies.
-        plan.entries[name].extend([(NEW, spaces[name].size - 1)] * int(count))
+        old = [(0, i) for i in range(spaces[name].size)]
+        plan.entries[name] = old + [(NEW, spaces[name].size - 1)] * int(count)
+    if any(spaces[name].ends for name in added):
+        check_growing_ends(Layout(walked, plan), added)
     return rewrite(model, [model], plan, scale=scale, seed=seed)
 
 
-def by_space(spaces: ChannelSpaces, values: Mapping) -> dict:
-    """The values by name of the space, for spaces named by themselves or by a layer that makes them."""
+def by_space(spaces: ChannelSpaces, values: Mapping, *, outputs: bool = False, inputs: bool = False) -> dict:
+    """The values by name of the space, for spaces named by themselves or by a layer that makes them.
+
+    Args:
+        spaces: the spaces.
+        values: by name; raises `InvalidArgumentError` for one that is unknown or not selectable.
+        outputs, inputs: whether spaces that nothing but outputs or inputs of the model holds fast count as selectable.
+    """
     if not isinstance(values, Mapping):
         raise InvalidArgumentError(sentence("a mapping from names of spaces", values))
     result = {}
     for name, value in values.items():
         space = spaces[name]
-        if not space.selectable:
-            do = f"It is not: {space.reason}. print(kmerge.channel_spaces(model)) shows those that are."
+        only_ends = len(space.ends) == len(space.reasons)
+        if not (only_ends and (outputs or not space.is_output) and (inputs or not space.is_input)):
+            do = f"It is not: {space.reason}. {_way_out(space) if only_ends else _SEE}"
             raise InvalidArgumentError(sentence("the name of a selectable space", name, do))
         if space.name in result:
             do = f"It means the space {space.name!r}, which is named before: name it once."
             raise InvalidArgumentError(sentence("one name for each space", name, do))
         result[space.name] = value
     return result
+
+
+_SEE = "print(kmerge.channel_spaces(model)) shows those that are."
+
+
+def _way_out(space: ChannelSpace) -> str:
+    if space.is_input and space.is_output:
+        return _SEE
+    argument = "outputs" if space.is_output else "inputs"
+    return f"Units can only be added to it: kmerge.grow(model, {{{space.name!r}: 1}}, {argument}=True)."
 
 
 def _kept(space: ChannelSpace, value) -> np.ndarray:

@@ -10,7 +10,8 @@ from keras import layers, ops
 import kmerge
 from kmerge import ArchitectureMismatchError, InvalidArgumentError, UnsupportedLayerError
 from kmerge.errors import KmergeError
-from tests.models import ZOO
+from tests import checks
+from tests.models import ZOO, randomize
 
 VERBS = [kmerge.concatenate, kmerge.merge]
 verbs_of_many = pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__name__)
@@ -91,8 +92,10 @@ def test_one_model_is_too_few(verb):
         verb(mlp())
     with raises_naming(InvalidArgumentError, "two models", "0"):
         verb()
-    with raises_naming(KmergeError, "two models"):
-        verb([mlp(), mlp()])
+    with raises_naming(InvalidArgumentError, "two models", "1"):
+        verb([mlp()])
+    with raises_naming(KmergeError, "keras.Model"):
+        verb([mlp()], [mlp()])
 
 
 class Subclassed(keras.Model):
@@ -171,10 +174,6 @@ def _softmax_activation(x):
     return layers.Dense(4, activation="softmax", name="culprit")(x)
 
 
-def _mean_over_channels(x):
-    return x - ops.mean(x, axis=-1, keepdims=True)
-
-
 def _dot(x):
     return layers.Dot(axes=1, name="culprit")([x, layers.Dense(4)(x)])
 
@@ -196,27 +195,61 @@ def _channels_first(x):
     return layers.Flatten()(layers.Conv2D(3, 1, data_format="channels_first", name="culprit")(h))
 
 
-UNSUPPORTED = [
+UNFOLLOWED = [
     (_lambda, "Lambda"),
     (_attention, "Attention"), (_softmax_layer, "Softmax"), (_softmax_activation, "softmax"),
-    (_mean_over_channels, "Mean"), (_dot, "Dot"),
+    (_dot, "Dot"),
     (_array_constant, "Multiply"), (_tensor_constant, "Add"), (_cumulative_sum, "Cumsum"),
     (_channels_first, "channels_first"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("block", "word"), UNSUPPORTED, ids=[block.__name__[1:] for block, _ in UNSUPPORTED])
-def test_what_cannot_be_followed_is_refused_by_name(block, word):
-    """Before and without any damage: every verb says the same, and the model still works."""
+def _around(block, seed=0):
+    """A model in which something cannot be followed that stands between two hidden layers."""
     x = keras.Input((3,))
     h = block(layers.Dense(4, activation="relu", name="hidden")(x))
-    model = keras.Model(x, layers.Dense(2)(h))
+    model = keras.Model(x, layers.Dense(2)(layers.Dense(6, activation="relu", name="behind")(h)))
+    randomize(model, seed)
+    return model
+
+
+every_unfollowed = pytest.mark.parametrize(
+    ("block", "word"), UNFOLLOWED, ids=[block.__name__[1:] for block, _ in UNFOLLOWED]
+)
+
+
+@every_unfollowed
+def test_strict_refuses_by_name_what_cannot_be_followed(block, word):
+    """Before and without any damage: every verb says the same, and the model still works."""
+    model = _around(block)
     words = [word] + ["culprit"] * any(layer.name == "culprit" for layer in model.layers)
     calls = [lambda: kmerge.channel_spaces(model), lambda: kmerge.select(model, {"hidden": 2})]
     for call in calls + [lambda: kmerge.concatenate(model, model), lambda: kmerge.merge(model, model)]:
-        with raises_naming(UnsupportedLayerError, *words) as caught:
+        with kmerge.strict(), raises_naming(UnsupportedLayerError, *words) as caught:
             call()
     assert caught.value.layer
+
+
+@every_unfollowed
+def test_what_cannot_be_followed_runs_as_it_is(block, word):
+    """It is named once and stays, the layers around it go on as usual, and a whole one can be chosen in a merge."""
+    models = [_around(block, seed) for seed in range(2)]
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
+    with pytest.warns(UserWarning, match=f"(?s)^(?=.*{word}).*runs as it is, its channels fixed"):
+        checks.assert_close(kmerge.permute(models[0], {"behind": [5, 1, 0, 3, 2, 4]})(x), models[0](x), 1e-5)
+    assert kmerge.select(models[0], {"behind": 2}).layers[-1].kernel.shape == (2, 2)  # and without a second warning
+    with pytest.raises(InvalidArgumentError, match=f"(?s)hidden.*{word}.*runs as it is"):
+        kmerge.select(models[0], {"hidden": 2})
+    mean = np.mean([model(x) for model in models], axis=0)
+    checks.assert_close(kmerge.concatenate(*models)(x), mean, 1e-5)
+    with pytest.warns(UserWarning, match="holds one of each parent"):
+        big = kmerge.merge(*models, gates="open")
+    checks.assert_close(big(x), mean, 1e-5)
+    for gate in kmerge.gates_of(big):
+        gate.loc.assign(np.where(np.arange(gate.units) % 2, 20.0, -20.0).astype("float32"))
+    student = kmerge.compress(big)
+    assert [w.shape for w in student.weights] == [w.shape for w in models[0].weights]
+    checks.assert_close(student(x), big(x), 1e-5)
 
 
 def test_a_layer_in_a_nested_model_is_named_with_its_path():
@@ -224,7 +257,7 @@ def test_a_layer_in_a_nested_model_is_named_with_its_path():
     inner = keras.Model(x, layers.Softmax(name="culprit")(layers.Dense(4)(x)), name="encoder")
     z = keras.Input((4,))
     model = keras.Model(z, layers.Dense(2)(inner(z)))
-    with raises_naming(UnsupportedLayerError, "encoder", "culprit", "Softmax"):
+    with kmerge.strict(), raises_naming(UnsupportedLayerError, "encoder", "culprit", "Softmax"):
         kmerge.channel_spaces(model)
 
 

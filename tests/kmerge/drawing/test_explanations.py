@@ -118,5 +118,5 @@ def test_nothing_is_changed():
 def test_a_layer_that_cannot_be_followed_is_named():
     x = keras.Input((4,))
     flipped = layers.Lambda(lambda x: x[..., ::-1], name="flip")(layers.Dense(3)(x))
-    with pytest.raises(kmerge.UnsupportedLayerError, match="flip"):
+    with kmerge.strict(), pytest.raises(kmerge.UnsupportedLayerError, match="flip"):
         kmerge.explain(keras.Model(x, flipped))

@@ -140,9 +140,10 @@ def test_a_gated_kernel_changes_neither_names_nor_losses():
     for big in (by_input, by_kernel):
         big(x)
         assert len(big.losses) == 1 and float(big.losses[0]) > 0
-    regularized = two_headed()
-    regularized.get_layer("cls").activity_regularizer = keras.regularizers.L2(0.1)
-    big = kmerge.merge(regularized, regularized, sampling="batch")
+    regularized = [two_headed() for _ in range(2)]
+    for model in regularized:
+        model.get_layer("cls").activity_regularizer = keras.regularizers.L2(0.1)
+    big = kmerge.merge(*regularized, sampling="batch")
     big(x)
     assert len(big.losses) == 1 and float(big.losses[0]) > 0
 

@@ -95,6 +95,7 @@ def test_open_gates_give_the_parents_mean(entry):
 
 
 @every(ZOO, [name for name in ZOO if name not in SEPARATE])
+@pytest.mark.filterwarnings("ignore:Models 1 and 2 are one object")
 def test_where_merging_averages_one_model_twice_is_that_model(entry):
     model, inputs = family(entry)[0], example_inputs(family(entry)[0])
     with pytest.warns(UserWarning, match="averaged.*kmerge.concatenate"):
@@ -161,11 +162,28 @@ def test_fractional_gates_are_folded_into_the_consumers():
     checks.assert_close(checks.outputs(kmerge.compress(big), inputs), checks.outputs(big, inputs), 1e-5)
 
 
-def test_the_same_model_twice_is_that_model():
+@pytest.mark.parametrize("what", ["are one object", "have equal weights"])
+def test_the_same_model_twice_is_that_model_and_said(what):
     model = ZOO["lenet"](0)
-    big = kmerge.merge(model, model, gates="open")
+    twin = model if what == "are one object" else ZOO["lenet"](0)
+    with pytest.warns(UserWarning, match=f"Models 1 and 2 {what}: .*adds nothing.*kmerge.gate") as caught:
+        big = kmerge.merge(model, twin, gates="open")
+    assert [warning.filename for warning in caught if warning.category is UserWarning] == [__file__]
     inputs = example_inputs(model)
     checks.assert_close(checks.outputs(big, inputs), checks.outputs(model, inputs), 1e-5)
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_models_may_come_in_a_list(kind):
+    parents = family(ZOO["mlp"])
+    inputs = example_inputs(parents[0])
+    for verb in (kmerge.concatenate, kmerge.merge):
+        checks.assert_close(checks.outputs(verb(kind(parents)), inputs), checks.outputs(verb(*parents), inputs), 0.0)
+    assert kmerge.merge_pairwise(kind(parents), train=lambda big: parents[1]) is parents[1]
+    with pytest.raises(kmerge.InvalidArgumentError, match="at least two models, received 1"):
+        kmerge.merge(kind(parents[:1]))
+    with pytest.raises(kmerge.InvalidArgumentError, match="at least two models, received 0"):
+        kmerge.merge(kind())
 
 
 @pytest.mark.parametrize("gates", ["paper", "open"])
@@ -183,6 +201,7 @@ def test_merging_is_seeded():
     assert len({values[:7].tobytes() for values in one}) == len(one)
 
 
+@pytest.mark.filterwarnings("ignore:Models 1 and 2 are one object")
 def test_siblings_share_one_mask_per_pass():
     """A gate is drawn once per forward pass, however many layers read it: both readers see the same sample."""
     x = keras.Input((3,))

@@ -145,6 +145,7 @@ def test_merging_in_pairs_never_exceeds_twice_the_width(k, pairs):
     assert_same_architecture(student, parents[0])
 
 
+@pytest.mark.filterwarnings("ignore:Models 1 and 2 are one object")
 def test_merging_in_pairs_keeps_equal_models():
     model = SEPARATE["mlp"](0)
 

@@ -221,7 +221,7 @@ def test_a_layer_without_a_rule_is_refused_by_name():
         def call(self, inputs):
             return inputs + self.scale
 
-    with pytest.raises(kmerge.UnsupportedLayerError, match=r"mystery.*Unknown.*register_rule"):
+    with kmerge.strict(), pytest.raises(kmerge.UnsupportedLayerError, match=r"mystery.*Unknown.*register_rule"):
         kmerge.channel_spaces(_with_channel_scale(Unknown(name="mystery")))
 
 

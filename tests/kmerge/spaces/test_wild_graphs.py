@@ -4,6 +4,7 @@ import warnings
 
 import keras
 import numpy as np
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from keras import layers, ops
@@ -12,6 +13,8 @@ import kmerge
 from tests import checks
 from tests.kmerge.spaces.test_random_graphs import COMMON, MAPS, Builder, few
 from tests.models import example_inputs, randomize
+
+pytestmark = pytest.mark.filterwarnings("ignore::kmerge.UnfollowedLayerWarning")
 
 WILD = [
     "softmax", "softmax_activation", "mean_of_channels", "centred", "array_constant", "list_constant", "cumulative_sum",
@@ -167,6 +170,7 @@ def merged(*models: keras.Model) -> keras.Model:
     """The big student with open gates; where it cannot hold the mean of its parents, `merge` warns of it."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("ignore", kmerge.UnfollowedLayerWarning)
         return kmerge.merge(*models, gates="open")
 
 

@@ -100,12 +100,12 @@ class Layout:
         self.origins: dict[str, tuple[str, int | None]] = {}
         self._parts: dict[tuple, str] = {}
         self._first: dict[tuple, Labels] = {}
-        for number, x in enumerate(trace.inputs):
+        for place, x in zip(trace.entries, trace.inputs, strict=False):  # the inputs' own come first
             wanted = self.expand(x.units)
             positions = match(wanted % self.units, occurrences(wanted), x.units, occurrences(x.units))
             added = np.flatnonzero(self.source_of(wanted) > plan.sources)
             in_order = np.array_equal([*np.delete(positions, added), *added], np.arange(len(wanted)))
-            if number not in plan.copied_inputs and in_order and len(wanted) == len(x.units) + len(added):
+            if place not in plan.copied and in_order and len(wanted) == len(x.units) + len(added):
                 positions = np.arange(len(wanted))  # all of its own, then what is new
             self.copies.append(positions)
             self.inputs.append(x.with_units(wanted))

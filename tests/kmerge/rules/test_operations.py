@@ -42,16 +42,17 @@ def hidden() -> tuple:
 
 
 def model_of(function, way: str) -> keras.Model | None:
-    """A model with `function` between two mixing layers, or None where the function cannot be called so."""
+    """A model with `function` between two mixing layers, or None where the function cannot be called so on real numbers."""
     x, h, g = hidden()
     try:
         found = keras.tree.flatten(WAYS[way](function, h, g))
         model = keras.Model(x, [layers.Dense(2)(layers.Flatten()(z)) for z in found])
         model.get_config()
+        randomize(model, 0)
+        makes_sense = all(np.isfinite(y).all() for y in outputs(model, example_inputs(model)))
     except Exception:  # whatever Keras says to a call that makes no sense
         return None
-    randomize(model, 0)
-    return model
+    return model if makes_sense else None
 
 
 def check_exact(model: keras.Model) -> bool:

@@ -43,5 +43,10 @@ class UnfollowedLayerWarning(UserWarning):
     """A layer whose channels kmerge cannot follow runs as it is, all of its channels fixed."""
 
 
+def told(error: Exception) -> str:
+    """Somebody else's exception in one line, to be named in the message of one of ours."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
 class ArchitectureMismatchError(KmergeError, ValueError):
     """Two models that were expected to have one architecture differ; the first difference is named."""

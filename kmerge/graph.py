@@ -8,7 +8,6 @@ a layer, an operation or a nested model. A layer that is used twice makes two ca
 
 import functools
 import inspect
-import pprint
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -18,10 +17,7 @@ import keras
 import numpy as np
 
 from kmerge.checks import sentence
-from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError
-
-# What two models of one architecture may differ in. `build_config` repeats shapes; names are often automatic.
-_IGNORED = ("name", "build_config", "module", "registered_name", "seed", "shared_object_id", "trainable")
+from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,9 +115,34 @@ class Graph:
         return id(tensor) in self._read
 
 
+# What runs when a model is called, and what runs around it while it trains.
+_CALLS = ("__call__", "call", "symbolic_call", "operation_fn", "_run_through_graph", "_standardize_inputs")
+_TRAINING = (
+    "train_step", "test_step", "predict_step", "compute_loss", "compute_metrics", "make_train_function",
+    "make_test_function", "make_predict_function", "compile", "fit", "evaluate", "predict",
+)  # fmt: skip
+
+
+def overridden(model: keras.Model, names: Collection[str] = _TRAINING) -> list[str]:
+    """Those of the methods that a class of the user's, or the model itself, has instead of Keras' own.
+
+    Args:
+        model: the model.
+        names: of methods of `keras.Model`; by default those by which it trains.
+    """
+    own = [kind for kind in type(model).__mro__ if kind.__module__.partition(".")[0] != "keras"]
+    return [name for name in names if name in vars(model) or any(name in vars(kind) for kind in own)]
+
+
 def _functional(model):
     if not isinstance(model, keras.Model):
         raise InvalidArgumentError(sentence("a keras.Model", model))
+    if hasattr(model, "_nodes_by_depth") or isinstance(model, keras.Sequential):
+        if own := overridden(model, _CALLS):
+            raise UnsupportedLayerError(
+                model.name, type(model).__name__, f"it has a {own[0]!r} of its own, which its graph does not show.",
+                "Take the graph of what that does: keras.Model(model.input, model.call(model.input)).",
+            )  # fmt: skip
     if isinstance(model, keras.Sequential):
         if model._functional is None:
             do = "Give it a keras.Input first, or call model.build(input_shape)."
@@ -155,80 +176,6 @@ def input_layer(tensor: keras.KerasTensor) -> keras.layers.InputLayer:
     return tensor._keras_history.operation
 
 
-def paired_layers(model: keras.Model, other: keras.Model) -> dict:
-    """Pairs the layers of two models by their position in the graph.
-
-    Args:
-        model: gives the paths ("encoder/dense"; a layer reached in several ways has the path of its first use).
-        other: a model of the same architecture; its layers may have other names.
-
-    Returns:
-        A dict from the path of each layer of `model` to the layer of `other` in the same position.
-
-    Raises:
-        ArchitectureMismatchError: names the first layer that differs.
-    """
-    pairs: dict = {}
-    _pair(Graph(model), Graph(other), "", {}, pairs)
-    return pairs
-
-
-def _pair(a: Graph, b: Graph, path: str, paths: dict, pairs: dict) -> None:
-    numbers, others = _tensor_numbers(a), _tensor_numbers(b)
-    for x, y in zip(a.inputs, b.inputs, strict=False):
-        _check(path + input_layer(x).name, "input shape", tuple(x.shape), tuple(y.shape))
-    for call, twin in zip(a.calls, b.calls, strict=False):
-        name = paths.setdefault(id(call.operation), path + call.name)
-        _check_same(name, call, twin)
-        _check(name, "inputs from", [numbers[id(x)] for x in call.inputs], [others[id(x)] for x in twin.inputs])
-        if pairs.setdefault(name, twin.operation) is not twin.operation:
-            raise ArchitectureMismatchError(
-                f"Layer {name!r} is shared in the first model, but its uses are different layers in the other: "
-                f"{pairs[name].name!r} and {twin.operation.name!r}. Build both models with the same code."
-            )
-        if call.is_model:
-            _pair(Graph(call.operation), Graph(twin.operation), name + "/", paths, pairs)
-    _check(path + "the model", "number of calls", len(a.calls), len(b.calls))
-    for side, x, y in (("inputs", a.inputs, b.inputs), ("outputs", a.outputs, b.outputs)):
-        _check(path + "the model", f"{side} from", [numbers[id(t)] for t in x], [others[id(t)] for t in y])
-
-
-def _tensor_numbers(graph: Graph) -> dict:
-    numbers = {id(x): ("input", i) for i, x in enumerate(graph.inputs)}
-    for call in graph.calls:
-        numbers.update({id(x): (call.number, i) for i, x in enumerate(call.outputs)})
-    return numbers
-
-
-def _check(name: str, what: str, expected, received) -> None:
-    if expected != received:
-        raise ArchitectureMismatchError(
-            f"The models differ, first in {name!r}: expected {what} {expected} as in the first model, received "
-            f"{received}. Models to combine must have the same architecture; build both with the same code."
-        )
-
-
-def _check_same(name: str, call: Call, twin: Call) -> None:
-    _check(name, "class", type(call.operation).__name__, type(twin.operation).__name__)
-    if isinstance(call.operation, keras.Layer):
-        _check(name, "dtype policy", call.operation.dtype_policy.name, twin.operation.dtype_policy.name)
-    _check(name, "output shapes", [tuple(x.shape) for x in call.outputs], [tuple(x.shape) for x in twin.outputs])
-    if call.is_model:
-        return
-    _check(name, "configuration", _configuration(call), _configuration(twin))
-    weights, others = (getattr(c.operation, "weights", ()) for c in (call, twin))
-    _check(name, "weight shapes", [tuple(w.shape) for w in weights], [tuple(w.shape) for w in others])
-
-
-def _configuration(call: Call) -> str:
-    constants = keras.tree.map_structure(
-        lambda x: "tensor" if isinstance(x, keras.KerasTensor) else repr(x), (call.args, call.kwargs)
-    )
-    # In what was loaded from a file, tuples of arguments are lists.
-    parts = (call.operation.get_config(), constants)
-    return pprint.saferepr(tuple(without_entries(part, _IGNORED) for part in parts))  # it sorts the keys
-
-
 def without_entries(config: Any, names: Collection[str]) -> Any:
     """A configuration without the entries of these names, at any depth. Tuples in it become lists, as in a file."""
     if isinstance(config, dict):
@@ -241,12 +188,16 @@ def array_of(tensor: Any) -> np.ndarray:
     return keras.ops.convert_to_numpy(tensor)
 
 
-def clone_operation(operation: keras.Operation, changes: dict, name: str, kind: type | None = None) -> keras.Operation:
-    """A new layer or operation with the configuration of `operation`, some entries changed, and a name.
+def inner_layers(layer: keras.Layer) -> list[keras.Layer]:
+    """A layer and all layers in it, at any depth, each once and in one order for layers that are built alike."""
+    return layer._flatten_layers()
 
-    Its class is `kind`, if given: a subclass with the same configuration.
-    """
-    return (kind or type(operation)).from_config({**operation.get_config(), **changes, "name": name})
+
+def detached_copy(operation: keras.Operation, name: str) -> keras.Operation:
+    """A copy of an operation, with a name, that no graph has called yet. It shares what the operation holds."""
+    copy = object.__new__(type(operation))
+    vars(copy).update(vars(operation) | {"name": name, "_inbound_nodes": [], "_outbound_nodes": []})
+    return copy
 
 
 def find_weight(layer: keras.Layer, name: str) -> keras.Variable | None:

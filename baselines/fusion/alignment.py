@@ -24,7 +24,7 @@ from baselines.fusion.paired_weights import Pair
 from baselines.fusion.unit_correlation import correlations
 from kmerge import InvalidArgumentError
 from kmerge.checks import number, one_of
-from kmerge.graph import paired_layers
+from kmerge.pairing import paired_layers
 from kmerge.seeds import rng_of
 
 METHODS = ("weights", "activations", "transport")

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from baselines.fusion.unit_correlation import unit_positions
-from kmerge.graph import paired_layers
+from kmerge.pairing import paired_layers
 from kmerge.rules import Axis
 from kmerge.spaces import trace
 from kmerge.surgery import check_finite, weight_axes

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from kmerge.cloning import clone_operation
 from kmerge.errors import UnsupportedLayerError
 from kmerge.gates import ApplyGates, HardConcreteGate
-from kmerge.graph import clone_operation
 from kmerge.seeds import seed_of
 from kmerge.spaces import Record, Trace, trace
 

@@ -164,8 +164,7 @@ class _BeforeNorm(GatePlacement):
 
     def __init__(self, merged: Merged, layout: Layout):
         first = next(iter(merged.gates.values()))
-        widths = {name: len(gate.kept()) for name, gate in merged.gates.items()}
-        super().__init__(layout, merged.walked.model, widths, first.start, first.sampling, seed=0)
+        super().__init__(layout, merged.widths, first.start, first.sampling, seed=0)
         self.gates = {name: HardConcreteGate.from_config(gate.get_config()) for name, gate in merged.gates.items()}
         self.before = np.concatenate([x.units for x in _normalized(layout).values()])
 
@@ -208,7 +207,7 @@ def before_norm(big: keras.Model) -> keras.Model:
     layout = Layout(merged.walked, merged.plan)
     placement = _BeforeNorm(merged, layout)
     gated, layers = build(layout, Gating(placement.start, placement.apply, placement.inside), name=big.name)
-    placement.record.layer_names.update({path: layer.name for path, layer in layers.items()})
+    placement.finish(gated, layers)
     for path, layer in layers.items():
         layer.set_weights(merged.layers[path].get_weights())
     return gated

@@ -9,9 +9,10 @@ import numpy as np
 
 from kmerge.checks import warn
 from kmerge.errors import UnsupportedLayerError
-from kmerge.graph import Graph, array_of, paired_layers
-from kmerge.merging.records import Merged, kept_whole
+from kmerge.graph import Graph, array_of
+from kmerge.merging.records import Merged, MergeRecord, kept_whole
 from kmerge.merging.regions import Region
+from kmerge.pairing import paired_layers
 from kmerge.spaces import Record, Trace
 
 # Gates that are this close to 0 or 1 count as decided.
@@ -45,30 +46,14 @@ def refuse_opaque(walked: Trace, whole: Sequence[Region], models: Sequence[keras
                 )  # fmt: skip
 
 
-def refuse_split_sharing(model: keras.Model) -> None:
-    """Refuses layers that a model shares with a nested one: Keras' own configuration does not keep such sharing.
-
-    Args:
-        model: a model to merge.
-
-    Raises:
-        UnsupportedLayerError: names the layer.
-    """
-    homes: dict[int, set[int]] = {}
-    inside = [model]
-    for home in inside:
-        for call in Graph(home).calls:
-            if call.is_model:
-                inside += [call.operation] if all(call.operation is not other for other in inside) else []
-            elif getattr(call.operation, "weights", ()):
-                homes.setdefault(id(call.operation), set()).add(id(home))
-                if len(homes[id(call.operation)]) > 1:
-                    raise UnsupportedLayerError(
-                        call.name, type(call.operation).__name__,
-                        f"it is shared between {home.name!r} and another model that is nested beside or around it, which "
-                        "no saved configuration holds, so that the student could not be built again.",
-                        "Call it in one of the models only, or make the nested model the thing that is shared.",
-                    )  # fmt: skip
+def warn_of_unsavable(record: MergeRecord) -> None:
+    """Warns if a big student could not be compressed after it was saved and loaded."""
+    if record.problem:
+        warn(
+            "The big student can be trained and compressed in this process, but not after it was saved and loaded, as no "
+            f"configuration builds the architecture of its parents again: {record.problem} Give the objects in it names, as "
+            "functions or classes of a module, and register them: keras.saving.register_keras_serializable."
+        )
 
 
 def warn_of_whole_layers(whole: Sequence[Region]) -> None:

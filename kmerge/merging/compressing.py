@@ -66,7 +66,8 @@ def compress(
     whole = {name: _kept_parent(name, gate, keep.pop(name, None)) for name, gate in merged.region_gates.items()}
     keep = _kept_units(merged, keep)
     before = Layout(merged.walked, merged.plan)
-    after = Layout(merged.walked, keep_plan(merged.walked, parents, keep, whole))
+    unread = {name: range(width) for name, width in merged.ungated.items()}  # any will do
+    after = Layout(merged.walked, keep_plan(merged.walked, parents, keep | unread, whole))
     arrays = _folded(merged, before)
     if data is not None:
         compensate(big, merged.layers, before, after, arrays, data)

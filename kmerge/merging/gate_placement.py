@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from kmerge.gates import ApplyGates, FoldGates, HardConcreteGate, LookUpGates
-from kmerge.merging.records import MergeRecord, architecture_of, gate_places, kept_whole
+from kmerge.merging.records import gate_places, kept_whole, record_of
 from kmerge.rules import KERNEL_LAYERS, Labels
 from kmerge.seeds import seed_of
 from kmerge.surgery import Layout, Placed
@@ -16,7 +16,7 @@ from kmerge.surgery import Layout, Placed
 class GatePlacement:
     """Puts a gate on every selectable space, at the input of each layer that mixes it."""
 
-    def __init__(self, layout: Layout, parent: keras.Model, widths: Mapping[str, int], start, sampling: str, seed: int):
+    def __init__(self, layout: Layout, widths: Mapping[str, int], start, sampling: str, seed: int):
         self.layout = layout
         spaces = layout.trace.spaces.selectable
         names = {
@@ -35,6 +35,7 @@ class GatePlacement:
             )
             for space in spaces
         }
+        self.names, self.widths = names, widths
         self.region_gates = {
             region.name: HardConcreteGate(
                 layout.plan.sources,
@@ -47,16 +48,7 @@ class GatePlacement:
             )
             for i, region in enumerate(kept_whole(layout.trace, layout.plan.sources))
         }
-        names_of_regions = {name: gate.name for name, gate in self.region_gates.items()}
-        self.record = MergeRecord(
-            architecture_of(parent),
-            layout.plan.sources,
-            {},
-            names,
-            names_of_regions,
-            name="merge_record",
-            autocast=False,
-        )
+        self.record = record_of(layout.trace, layout.plan.sources)
         self._place = gate_places(layout, self.gates)
         self.folds = sampling == "batch"
         self._gates_of: dict[tuple, keras.KerasTensor] = {}
@@ -66,6 +58,17 @@ class GatePlacement:
     def start(self, inputs: list) -> None:
         recorded = self.record(inputs[0])
         self.masks = {name: gate(recorded) for name, gate in (self.gates | self.region_gates).items()}
+
+    def finish(self, big: keras.Model, layers: Mapping[str, keras.Layer]) -> None:
+        """Records the layers of the model that was built, and its gates. One whose units nobody reads is not in it."""
+        inside = {layer.name for layer in big.layers}
+        self.record.layer_names.update({path: layer.name for path, layer in layers.items()})
+        self.record.region_names.update({name: gate.name for name, gate in self.region_gates.items()})
+        for space, name in self.names.items():
+            if name in inside:
+                self.record.gate_names[space] = name
+            else:
+                self.record.ungated[space] = int(self.widths[space])
 
     def apply(self, placed: Placed, operation, tensors: list) -> tuple:
         """The operation to call in the place of one that mixes units, and its inputs."""

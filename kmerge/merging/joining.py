@@ -17,9 +17,9 @@ from kmerge.costs import Budget, target_widths
 from kmerge.gates import SAMPLINGS
 from kmerge.merging.checks import (
     refuse_opaque,
-    refuse_split_sharing,
     warn_of_equal,
     warn_of_joint_statistics,
+    warn_of_unsavable,
     warn_of_whole_layers,
 )
 from kmerge.merging.gate_placement import GatePlacement
@@ -37,6 +37,7 @@ from kmerge.surgery import (
     model_source,
     needs_copies,
     needs_mean,
+    warn_of_lost_training,
 )
 
 
@@ -132,7 +133,6 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
     widths = target_widths(walked, width, most=len(models))
     whole = kept_whole(walked, len(models))
     refuse_opaque(walked, whole, models)
-    refuse_split_sharing(models[0])
     if len(models) > 1:
         _warn_of_inexact(walked, whole)
         warn_of_joint_statistics(walked, stacklevel=3)
@@ -143,9 +143,11 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
     first = {region.name: 0 for region in whole}
     Layout(walked, keep_plan(walked, len(models), {name: range(size) for name, size in widths.items()}, first))
     layout = Layout(walked, plan)
-    gating = GatePlacement(layout, models[0], widths, start, sampling, seed)
+    gating = GatePlacement(layout, widths, start, sampling, seed)
+    warn_of_unsavable(gating.record)
+    warn_of_lost_training(models[0])
     big, layers = build(layout, Gating(gating.start, gating.apply, gating.inside), name=name)
-    gating.record.layer_names.update({path: layer.name for path, layer in layers.items()})
+    gating.finish(big, layers)
     sources = [model_source(walked, plan, number, model) for number, model in enumerate(models)]
     fill(layers, layout, sources)
     return big

@@ -1,17 +1,20 @@
 """What a big student keeps of its merge, in its configuration, so that it can be saved, loaded and cut."""
 
 import json
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
 
-from kmerge.errors import InvalidArgumentError
+from kmerge.cloning import custom_objects, is_of_keras, unsavable_objects
+from kmerge.errors import InvalidArgumentError, KmergeError, told
 from kmerge.gates import HardConcreteGate, gated_layer, gates_of
-from kmerge.graph import without_entries
+from kmerge.graph import inner_layers, without_entries
 from kmerge.merging.regions import Region, regions
+from kmerge.pairing import paired_layers
 from kmerge.spaces import Trace, trace
-from kmerge.surgery import Layout, Plan
+from kmerge.surgery import Layout, Plan, build
 
 
 @keras.saving.register_keras_serializable("kmerge")
@@ -19,16 +22,26 @@ class MergeRecord(keras.layers.Layer):
     """Keeps, in its configuration, what `compress` must know of a merge, so that a big student can be saved.
 
     Args:
-        architecture: the first parent's configuration, as JSON.
+        architecture: the first parent's configuration, as JSON; None if no configuration builds it again.
         parents: number of parents.
         layers: name in the big student of each layer of the first parent, by path.
         gates: name of the gate layer of each space.
         regions: name of the gate layer of each region.
+        ungated: the width of each space whose units nobody reads, so that it has no gate.
+        problem: why there is no architecture.
         **kwargs: for `keras.layers.Layer`.
     """
 
     def __init__(
-        self, architecture: str, parents: int, layers: dict, gates: dict, regions: dict | None = None, **kwargs
+        self,
+        architecture: str | None,
+        parents: int,
+        layers: dict,
+        gates: dict,
+        regions: dict | None = None,
+        ungated: dict | None = None,
+        problem: str = "",
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.architecture = architecture
@@ -36,6 +49,9 @@ class MergeRecord(keras.layers.Layer):
         self.layer_names = dict(layers)
         self.gate_names = dict(gates)
         self.region_names = dict(regions or {})
+        self.ungated = dict(ungated or {})
+        self.problem = problem
+        self.template: _Live | None = None  # only in the process that merged
 
     def call(self, inputs):
         return inputs
@@ -47,12 +63,80 @@ class MergeRecord(keras.layers.Layer):
             "layers": self.layer_names,
             "gates": self.gate_names,
             "regions": self.region_names,
+            "ungated": self.ungated,
+            "problem": self.problem,
         }
+
+
+@dataclass(frozen=True)
+class _Live:
+    """Holds a model where Keras does not look for layers: its weights are none of the record's."""
+
+    model: keras.Model
+
+
+def record_of(walked: Trace, parents: int) -> MergeRecord:
+    """The record of a merge, still without its layers and gates.
+
+    In this process it holds a model of the first parent's architecture, and so anything that can be built. To be saved it
+    also holds the architecture as JSON, if what that gives is the same.
+
+    Args:
+        walked: the walk of the first parent.
+        parents: number of parents.
+    """
+    parent = walked.model
+    with keras.device("cpu:0"):  # a model whose weights nobody reads should not take the memory of an accelerator
+        is_plain = all(is_of_keras(type(x)) for x in inner_layers(parent) if isinstance(x, keras.Model))
+        # Of a subclass the graph counts; its own configuration need not hold it.
+        plain = parent if is_plain else _structure_of(walked)
+        architecture, problem = None, ""
+        try:
+            text = architecture_of(plain)
+            template = _built(text, custom_objects(plain))
+            paired_layers(plain, template)
+            architecture = text
+        except Exception as error:
+            unsavable = unsavable_objects(parent)
+            problem = f"{', '.join(unsavable)} cannot be saved." if unsavable else f"{told(error)}."
+            template = plain if plain is not parent else _structure_of(walked)
+    record = MergeRecord(architecture, parents, {}, {}, problem=problem, name="merge_record", autocast=False)
+    record.template = _Live(template)
+    return record
+
+
+def _structure_of(walked: Trace) -> keras.Model:
+    return build(Layout(walked, Plan(1, {})))[0]
 
 
 def architecture_of(parent: keras.Model) -> str:
     """The configuration of a model as JSON, without what it was compiled with."""
-    return json.dumps(without_entries(keras.saving.serialize_keras_object(parent), {"compile_config"}))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")  # see `record_of`
+        return json.dumps(without_entries(keras.saving.serialize_keras_object(parent), {"compile_config"}))
+
+
+def _built(architecture: str, known: dict) -> keras.Model:
+    with keras.saving.custom_object_scope(known):
+        return keras.saving.deserialize_keras_object(json.loads(architecture))
+
+
+def _template(big: keras.Model, record: MergeRecord) -> keras.Model:
+    if record.template is not None:
+        return record.template.model
+    if record.architecture is None:
+        raise KmergeError(
+            f"The big student {big.name!r} was saved or copied without the architecture of its parents, which no "
+            f"configuration builds again: {record.problem} Compress it in the process that merged it."
+        )
+    try:
+        return _built(record.architecture, custom_objects(big))
+    except Exception as error:
+        raise KmergeError(
+            f"The architecture of the parents of {big.name!r} cannot be built again: {told(error)}. "
+            "Register what it lacks with keras.saving.register_keras_serializable and import that first, or call this in "
+            "the scope of keras.saving.custom_object_scope({name: object})."
+        ) from None
 
 
 def kept_whole(walked: Trace, parents: int) -> list[Region]:
@@ -106,9 +190,10 @@ class Merged:
     Attributes:
         walked: the walk of the first parent's architecture.
         plan: which units of which parents the big student has.
-        gates: the gate of each space.
+        gates: the gate of each space whose units are read.
         region_gates: the gate of each region, see `Region`, with one unit for each parent.
         layers: the big student's layers by the path in the parent.
+        ungated: the width to cut to of each space whose units nobody reads.
     """
 
     walked: Trace
@@ -116,6 +201,12 @@ class Merged:
     gates: dict[str, HardConcreteGate]
     region_gates: dict[str, HardConcreteGate]
     layers: dict[str, keras.layers.Layer]
+    ungated: dict[str, int]
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """The width to cut to of each space."""
+        return {name: len(gate.kept()) for name, gate in self.gates.items()} | self.ungated
 
 
 def _records(model: keras.Model) -> list[MergeRecord]:
@@ -135,15 +226,11 @@ def read_merge(big: keras.Model) -> Merged:
             f"Expected a big student made by kmerge.merge or kmerge.gate, received {getattr(big, 'name', big)!r}, which holds "
             "no record of a merge."
         )
-    custom = {
-        type(layer).__name__: type(layer) for layer in big.layers if not type(layer).__module__.startswith("keras.")
-    }
-    with keras.saving.custom_object_scope(custom):
-        template = keras.saving.deserialize_keras_object(json.loads(records[0].architecture))
-    walked = trace(template)
+    record = records[0]
+    walked = trace(_template(big, record))
     named = {gate.name: gate for gate in gates_of(big)}
-    gates = {space: named[name] for space, name in records[0].gate_names.items()}
+    gates = {space: named[name] for space, name in record.gate_names.items()}
     inner = {layer.name: layer for layer in map(gated_layer, big.layers)}
-    layers = {path: inner[name] for path, name in records[0].layer_names.items()}
-    whole = {region: named[name] for region, name in records[0].region_names.items()}
-    return Merged(walked, merge_plan(walked, records[0].parents), gates, whole, layers)
+    layers = {path: inner[name] for path, name in record.layer_names.items()}
+    whole = {region: named[name] for region, name in record.region_names.items()}
+    return Merged(walked, merge_plan(walked, record.parents), gates, whole, layers, dict(record.ungated))

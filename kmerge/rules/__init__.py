@@ -1,6 +1,7 @@
 """What each layer and operation does to the units of its inputs, one small rule each; users register their own."""
 
 from kmerge.rules.attention import einsum_letters
+from kmerge.rules.elementwise import is_behind_logits, is_elementwise
 from kmerge.rules.kernels import KERNEL_LAYERS
 from kmerge.rules.labels import Axis, Labels, channel_axis, match, occurrences, positions_of, stretches
 from kmerge.rules.lookup import REGISTER, rule_for
@@ -22,6 +23,8 @@ __all__ = [
     "consumes",
     "einsum_letters",
     "gather",
+    "is_behind_logits",
+    "is_elementwise",
     "match",
     "occurrences",
     "positions_of",

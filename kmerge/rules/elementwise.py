@@ -63,11 +63,28 @@ def _is_elementwise_call(call) -> bool:
     return rule is not None and rule.is_elementwise and not arrays
 
 
+# In front of these stand logits, whose mean is a better guess than that of probabilities.
+_BEHIND_LOGITS = frozenset(
+    getattr(home, name) for home in (activations, keras.ops) for name in ("softmax", "sigmoid", "log_softmax")
+)
+
+
+def is_behind_logits(operation: keras.Operation) -> bool:
+    """Whether the last thing that a layer or operation does is a softmax or sigmoid."""
+    function = getattr(operation, "activation", None)
+    if callable(function):
+        return any(function is known for known in _BEHIND_LOGITS)
+    kind = type(operation)
+    return kind.__name__ in ("Softmax", "Sigmoid", "LogSoftmax") and kind.__module__.startswith("keras.")
+
+
 def apply_activation(site: Site, function: Callable | None, x: Labels) -> None:
-    """Declares an activation on `x`. One that ends the model stands outside the mean of logits, so may be any."""
-    if function is None or function is activations.linear or site.final:
+    """Declares an activation on `x`. A softmax or sigmoid that ends the model stands outside the mean of logits."""
+    if function is None or function is activations.linear:
         return
-    if not is_elementwise(function):
+    if site.final and any(function is known for known in _BEHIND_LOGITS):
+        return
+    if not site.final and not is_elementwise(function):
         name = getattr(function, "__name__", repr(function))
         site.refuse(f"its activation {name!r} is not known to act on each channel alone.", "Use one that does.")
     site.curve(x)

@@ -139,7 +139,7 @@ OPERATION_RULES |= {
         for name in "Equal NotEqual Greater GreaterEqual Less LessEqual LogicalAnd LogicalOr LogicalNot".split()
     },
     **{name: ReduceRule() for name in ("Mean", "Sum", "Max", "Min")},
-    **{name: OperationPassRule() for name in ("Negative", "Cast", "Identity", "Copy", "StopGradient")},
+    **{name: OperationPassRule() for name in ("Negative", "Cast", "ConvertToTensor", "Identity", "Copy", "StopGradient")},
     **{name: ResizeRule() for name in ("ExpandDims", "Squeeze")},
     **{name: FinalSoftmaxRule() for name in ("Softmax", "LogSoftmax")},
     "Concatenate": ConcatenateRule(),

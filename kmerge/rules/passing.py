@@ -6,7 +6,7 @@ Such a layer leaves every unit where it is. It may hold one weight for each, or 
 import numpy as np
 from keras import activations, layers
 
-from kmerge.rules.elementwise import apply_activation, is_elementwise
+from kmerge.rules.elementwise import apply_activation, is_behind_logits, is_elementwise
 from kmerge.rules.rule import Rule, channel, require_channels_last, rules_for
 from kmerge.rules.site import Site
 
@@ -74,6 +74,9 @@ class ActivationRule(Rule):
             site.curve(x)  # what it reads is an output or read elsewhere, so it is not merely the end of the model
         return x
 
+    def ends_behind_logits(self, layer):
+        return is_behind_logits(layer)
+
     def hands_on(self, layer):
         return layer.activation is activations.linear
 
@@ -92,9 +95,12 @@ class ElementwiseRule(Rule):
     is_activation = is_elementwise = takes_any_tensor = True
 
     def walk(self, site, x):
-        if not (site.final and site.call.alone):
+        if not (site.final and site.call.alone and is_behind_logits(site.layer)):
             site.curve(x)
         return x
+
+    def ends_behind_logits(self, layer):
+        return is_behind_logits(layer)
 
 
 class SpatialRule(Rule):

@@ -68,7 +68,8 @@ class Rule(abc.ABC):
     A subclass must have `walk`. It sets the attributes that differ, and overrides the methods whose answers differ.
 
     Attributes:
-        is_activation: whether it only applies an activation: one that ends the model stands behind the mean of logits.
+        is_activation: whether it only applies an activation. One that ends the model stands behind the mean of logits if
+            `ends_behind_logits` says so.
         normalizes: whether it normalizes over units, so that a cut changes what is left of them.
         is_opaque: whether it runs as it is, on units that stay as they are.
         is_elementwise: whether it acts on each value alone.
@@ -81,6 +82,8 @@ class Rule(abc.ABC):
             makes and those that it reads, and it spreads each place over several.
         takes_masks: whether the layer takes the masks off the tensors that it reads, so that whoever reads these later
             finds none.
+        holds_constants: whether constant arrays in its calls are read from each model, as weights are, so that they may
+            differ between models.
         gated: the layer class that stands for this one in a big student, where it mixes units inside itself. It has the
             same weights. If it normalizes, it is called on `[x, gates]`; if it uses `Site.consume_inside`, it takes
             `head_gates`, of shape (batch or 1, units mixed inside), as a further argument of its call.
@@ -96,6 +99,7 @@ class Rule(abc.ABC):
     multiplies = False
     is_transposed = False
     takes_masks = False
+    holds_constants = False
     gated: type | None = None
 
     @abc.abstractmethod
@@ -113,6 +117,10 @@ class Rule(abc.ABC):
     def changes(self, site: Site, inputs: list[Labels], outputs: list[Labels]) -> dict:
         """Entries of the layer's configuration that differ when its inputs and outputs have these labels."""
         return {}
+
+    def ends_behind_logits(self, layer: object) -> bool:
+        """Whether the layer, where it ends the model, stands behind the mean of logits; otherwise outputs are averaged."""
+        return self.is_activation
 
     def hands_on(self, layer: object) -> bool:
         """Whether, in inference, the output is the very tensor that the layer reads."""

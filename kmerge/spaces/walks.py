@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from kmerge.errors import UnsupportedLayerError
+from kmerge.errors import KmergeError, UnsupportedLayerError, told
 from kmerge.graph import Call, Graph, find_weight
 from kmerge.rules import Labels, Rule, Site, channel_axis
 from kmerge.spaces.facts import Fact, Kind
@@ -40,11 +40,21 @@ def walk_calls(graph: Graph, inputs: list, visit: Callable) -> list:
                 try:
                     found = visit(key, path, call, here, None if None in reached else reached[0])
                 except UnsupportedLayerError as error:
-                    raise error.called_on(call.reads) from error
+                    raise error.called_on(call.reads) from None
+                except KmergeError:
+                    raise
+                except Exception as error:
+                    raise _failed(call, path, error) from None
             values.update({id(x): value for x, value in zip(call.outputs, found, strict=True)})
         return [values[id(x)] for x in graph.outputs]
 
     return walk(graph, inputs, range(len(graph.outputs)), (), "")
+
+
+def _failed(call: Call, path: str, error: Exception) -> UnsupportedLayerError:
+    why = f"its rule failed on this call ({told(error)})."
+    remedy = "If the rule is yours, mend it; otherwise this is a fault of kmerge: please report it with the model."
+    return UnsupportedLayerError(path, type(call.operation).__name__, why, remedy, call.reads)
 
 
 def _refuse_mask(call: Call, path: str) -> None:

@@ -5,7 +5,15 @@ from kmerge.surgery.constant_units import fold_constants
 from kmerge.surgery.layout import Layout, Placed, weight_axes
 from kmerge.surgery.new_units import QuickFresh
 from kmerge.surgery.plan import COMMON, NEW, Plan
-from kmerge.surgery.rewriting import Source, check_finite, fill, model_source, rewrite, verify
+from kmerge.surgery.rewriting import (
+    Source,
+    check_finite,
+    fill,
+    model_source,
+    rewrite,
+    verify,
+    warn_of_lost_training,
+)
 from kmerge.surgery.verbs import (
     by_space,
     check_models,
@@ -43,5 +51,6 @@ __all__ = [
     "rewrite",
     "select",
     "verify",
+    "warn_of_lost_training",
     "weight_axes",
 ]

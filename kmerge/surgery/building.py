@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from kmerge.errors import UnsupportedLayerError
-from kmerge.graph import Call, Graph, clone_operation, frozen_as, has_mask, input_layer, rename_operation
+from kmerge.cloning import clone_operation
+from kmerge.errors import KmergeError, UnsupportedLayerError, told
+from kmerge.graph import Call, Graph, frozen_as, has_mask, input_layer, rename_operation
 from kmerge.rules import Labels, gather
 from kmerge.spaces import copy_name
 from kmerge.surgery.layout import Layout, Placed
@@ -56,19 +57,22 @@ class _Builder:
         self.layers: dict[str, keras.Layer] = {}
         self._clones: dict[tuple, object] = {}
         self._nested: dict[int, keras.Model] = {}
+        self._first_keys: dict[int, tuple] = {}  # of the calls for which these were built
         self._same: dict[int, int] = {}  # tensors that are in inference the very tensor that their layer read
         # Flat names are found as layers come; otherwise those of the template stay and others must differ from them.
         self._names = set() if gating else {op.name for op in layout.trace.layers.values()}
         # An averaged output keeps its name, by which losses and metrics are keyed; the layer before it gets another.
-        averaged = {id(layout.trace.model.outputs[i]): i for i in layout.averages}
-        ends = [
-            (call, averaged[id(x)])
-            for call in Graph(layout.trace.model).calls
-            for x in call.outputs
-            if id(x) in averaged
-        ]
-        self._output_names = {i: call.name for call, i in ends}
-        self._renamed = {id(call.operation): self._unused(f"{call.name}_of_each") for call, _ in ends}
+        maker = {id(x): call for call in Graph(layout.trace.model).calls for x in call.outputs}
+        ends = {i: maker.get(id(layout.trace.model.outputs[i])) for i in layout.averages}
+        self._renamed = {
+            id(call.operation): self._unused(f"{call.name}_of_each") for call in ends.values() if call is not None
+        }
+        self._output_names: dict[int, str] = {}
+        for i, call in ends.items():
+            name = f"mean_of_output_{i}" if call is None else call.name
+            # A layer that makes several outputs had one name for all; each mean is a layer of its own.
+            is_free = call is not None and name not in self._output_names.values()
+            self._output_names[i] = name if is_free else self._unused(name)
 
     def model(self, name: str) -> keras.Model:
         graph = Graph(self.layout.trace.model)
@@ -84,8 +88,12 @@ class _Builder:
             for x, labels, positions in zip(inputs, self.layout.trace.inputs, self.layout.copies, strict=True)
         ]
         outputs = self._run(graph, tensors, (), "")
+        means: dict[int, keras.KerasTensor] = {}  # one tensor may be several outputs
         for i, parts in self.layout.averages.items():
-            outputs[i] = self._mean(outputs[i], self.layout.outputs[i], parts, self._output_names[i])
+            if id(graph.outputs[i]) not in means:
+                mean = self._mean(outputs[i], self.layout.outputs[i], parts, self._output_names[i])
+                means[id(graph.outputs[i])] = mean
+            outputs[i] = means[id(graph.outputs[i])]
         self._check_output_masks(graph, outputs)
         return _assemble(graph, inputs, outputs, name, frozen=self.gating is None)
 
@@ -112,7 +120,7 @@ class _Builder:
             if not self.gating:  # whose gates keep masks; and `_take_masks` takes them off
                 self._check_masks(call, here, prefix)
             if not call.is_model:
-                outputs = self._call(self.layout.calls[key], here, prefix)
+                outputs = self._named_call(self.layout.calls[key], here, prefix)
             elif self.gating:
                 outputs = self._run(Graph(call.operation), here, key, prefix + call.name + "/")
             else:
@@ -135,13 +143,40 @@ class _Builder:
                     values[x] = rename_operation(keras.ops.copy(value), self._unused(f"unmasked_by_{record.call.name}"))
 
     def _nested_model(self, call, tensors: list, key: tuple) -> keras.Model:
-        if id(call.operation) not in self._nested:
+        if id(call.operation) in self._nested:
+            self._check_same_inside(call, self._first_keys[id(call.operation)], key)
+        else:
+            self._first_keys[id(call.operation)] = key
             graph = Graph(call.operation)
-            inputs = [_new_input(x, tensor.shape) for x, tensor in zip(graph.inputs, tensors, strict=True)]
+            read = zip(graph.inputs, call.inputs, tensors, strict=True)
+            inputs = [_new_input(x, _widened(x.shape, old.shape, new.shape)) for x, old, new in read]
             outputs = self._run(graph, inputs, key, "")
             name = self._renamed.get(id(call.operation), call.name)
             self._nested[id(call.operation)] = _assemble(graph, inputs, outputs, name)
         return self._nested[id(call.operation)]
+
+    def _check_same_inside(self, call: Call, first: tuple, key: tuple) -> None:
+        """A nested model is built once for all its calls, so channels must lie in one order inside it."""
+        for inner, placed in self.layout.calls.items():
+            if inner[: len(key)] == key and placed.way() != self.layout.calls[first + inner[len(key) :]].way():
+                why = f"its calls would need {placed.record.call.name!r} in it to read channels in two orders."
+                remedy = "Call it once, or give each call a model of its own."
+                raise UnsupportedLayerError(call.name, type(call.operation).__name__, why, remedy)
+
+    def _named_call(self, placed: Placed, tensors: list, prefix: str) -> list:
+        try:
+            return self._call(placed, tensors, prefix)
+        except KmergeError:
+            raise
+        except Exception as error:
+            call = placed.record.call
+            raise UnsupportedLayerError(
+                placed.record.path, type(call.operation).__name__,
+                f"it cannot be called on the channels of the new model ({told(error)}).",
+                "If it has a rule of yours, see whether that tells all that depends on them; otherwise let it run as it is: "
+                "kmerge.register_rule(layer_class, kmerge.OpaqueRule()).",
+                call.reads,
+            ) from None  # fmt: skip
 
     def _call(self, placed: Placed, tensors: list, prefix: str) -> list:
         record = placed.record
@@ -252,6 +287,13 @@ def _wider(labels: Labels, width: int) -> tuple:
 def _new_input(tensor, shape):
     layer = input_layer(tensor)
     return keras.Input(shape=shape[1:], batch_size=shape[0], dtype=tensor.dtype, name=layer.name, sparse=layer.sparse)
+
+
+def _widened(shape: tuple, old: tuple, new: tuple) -> tuple:
+    """The shape of an input of a nested model: its own, which may leave sizes open, but for axes that became wider."""
+    if len(shape) != len(old):  # Keras adds and drops axes of size one
+        return tuple(new)
+    return tuple(size if a == b else b for size, a, b in zip(shape, old, new, strict=True))
 
 
 def _assemble(graph: Graph, inputs: list, outputs: list, name: str, frozen: bool = True) -> keras.Model:

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 
-from kmerge.errors import KmergeError, UnsupportedLayerError
+from kmerge.errors import KmergeError
 from kmerge.graph import Graph, find_weight, has_mask
 from kmerge.rules import Axis, Labels, Site, channel_axis, match, occurrences, positions_of, stretches
 from kmerge.spaces import Record, Trace, output_name, walk_calls, without_masks
+from kmerge.surgery.means import check_end
 from kmerge.surgery.plan import NEW, Plan, check_plan
 
 
@@ -63,6 +64,12 @@ class Placed:
     changes: dict = field(default_factory=dict)
     consumed: list[int] = field(default_factory=list)
     inside: np.ndarray | None = None
+
+    def way(self) -> tuple:
+        """How it runs, apart from the sizes of what it reads: equal for calls that one layer can serve alike."""
+        read = [{i: (axis, p.tolist()) for i, (axis, p) in x.items()} for x in (self.gathers, self.picks)]
+        parts = [(part.path, {i: p.tolist() for i, (_, p) in part.reads.items()}) for part in self.parts]
+        return read, parts, self.averages is None, sorted(map(repr, self.changes.items()))
 
 
 class Layout:
@@ -139,8 +146,9 @@ class Layout:
         # One object per input: a tensor that is read twice by a call may need two orders.
         placed = Placed(record, [x.with_units(x.units) for x in inputs])
         if record.end in self.plan.averaged_outputs and record.end is not None:
-            self._check_end(record)
-            if record.rule.is_activation and not np.array_equal(record.inputs[0].units, placed.inputs[0].units):
+            check_end(record)
+            behind = record.rule.is_activation and record.rule.ends_behind_logits(call.operation)
+            if behind and not np.array_equal(record.inputs[0].units, placed.inputs[0].units):
                 placed.averages, placed.inputs[0] = self._average(record.inputs[0], placed.inputs[0])
         site = LayoutSite(self, placed)
         outputs = record.rule.walk(site, *without_masks(site, placed.inputs))
@@ -152,18 +160,6 @@ class Layout:
             self.axes.setdefault(of_layer, axes)
         self.calls[key] = placed
         return placed.outputs
-
-    def _check_end(self, record: Record) -> None:
-        activation = getattr(record.call.operation, "activation", None)
-        if record.rule.is_opaque:
-            return  # its activation is not the end of the model but a part of what it does
-        if not record.rule.is_activation and activation not in (None, keras.activations.linear):
-            name = getattr(activation, "__name__", repr(activation))
-            raise UnsupportedLayerError(
-                record.path, type(record.call.operation).__name__,
-                f"its activation {name!r} ends the model, but its outputs cannot be averaged in its kernel.",
-                "Put the activation into a layer of its own, so that the mean can stand before it.",
-            )  # fmt: skip
 
     def _average(self, template: Labels, x: Labels) -> tuple[list, Labels]:
         parts = [self.positions_in(template.units, x, source) for source in range(self.plan.sources)]

@@ -11,9 +11,16 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from kmerge.checks import refuse
-from kmerge.errors import InvalidArgumentError, KmergeError
-from kmerge.graph import paired_layers
+from kmerge.checks import refuse, warn
+from kmerge.errors import (
+    ArchitectureMismatchError,
+    InvalidArgumentError,
+    KmergeError,
+    UnsupportedLayerError,
+    told,
+)
+from kmerge.graph import inner_layers, overridden
+from kmerge.pairing import paired_with_constants
 from kmerge.rules import Axis, positions_of
 from kmerge.spaces import Trace, trace, warn_of_unfollowed
 from kmerge.surgery.building import build
@@ -45,6 +52,16 @@ def check_finite(model: keras.Model) -> None:
             )
 
 
+def warn_of_lost_training(model: keras.Model) -> None:
+    """Warns if the class of a model has a way of its own to train, which a new, plain model has not."""
+    if lost := overridden(model):
+        warn(
+            f"The class {type(model).__name__} of model {model.name!r} has its own {', '.join(lost)}. The new model has the "
+            "same graph but is a plain keras.Model: where it shall train like that, make one of your class from its inputs "
+            "and outputs."
+        )
+
+
 def rewrite(
     template: keras.Model, sources: Sequence[keras.Model], plan: Plan, *, scale: float = 0.0, seed: int = 0
 ) -> keras.Model:
@@ -62,6 +79,9 @@ def rewrite(
 
     Raises:
         ArchitectureMismatchError, UnsupportedLayerError, InvalidArgumentError: before anything is built.
+
+    Warns:
+        UserWarning: if the template's class has a way of its own to train: the new model is a plain one.
     """
     if len(sources) != plan.sources:
         refuse("sources", f"the {plan.sources} models of the plan", len(sources))
@@ -69,6 +89,7 @@ def rewrite(
         check_finite(model)
     walked = trace(template, plan.copied, plan.averaged_outputs)
     warn_of_unfollowed(walked.layers, walked.unfollowed)
+    warn_of_lost_training(template)
     layout = Layout(walked, plan)
     found = [model_source(walked, plan, number, model) for number, model in enumerate(sources)]
     model, layers = build(layout)
@@ -79,7 +100,14 @@ def rewrite(
 
 def model_source(walked: Trace, plan: Plan, number: int, model: keras.Model) -> Source:
     """A model of the template's architecture as source `number` of a plan: its units in their own places."""
-    layers = paired_layers(walked.model, model)
+    layers, constants = paired_with_constants(walked.model, model)
+    kept = {record.path for record in walked.records.values() if record.rule.holds_constants}
+    for path in sorted(constants - kept):
+        raise ArchitectureMismatchError(
+            f"The models differ in {path!r}: expected the constant array of its call to be equal in all of them, received "
+            "other values, of which the new model would have room for one. Put it into a weight, as keras.layers.Embedding "
+            "and Dense hold them, or build the models with equal constants."
+        )
     separate = np.zeros(len(walked.space_of), dtype=int)
     for name, listed in plan.entries.items():
         units = walked.spaces[name].units
@@ -116,13 +144,24 @@ def fill(
         axes = weight_axes(layout.axes.get(path, {}), layer)
         origin, source = layout.origins.get(path, (path, None))
         for index, variable in enumerate(layer.weights):
-            if index in axes:
-                variable.assign(_value(origin, index, variable, axes[index], layout, sources, fresh))
-            else:
-                one = source is not None and len(sources) > 1
-                variable.assign(_unlabelled(origin, index, [sources[source]] if one else sources))
-        if isinstance(layer, keras.layers.Normalization):
-            layer.finalize_state()
+            try:
+                if index in axes:
+                    value = _value(origin, index, variable, axes[index], layout, sources, fresh)
+                else:
+                    one = source is not None and len(sources) > 1
+                    value = _unlabelled(origin, index, [sources[source]] if one else sources)
+                variable.assign(value)
+            except KmergeError:
+                raise
+            except Exception as error:
+                raise UnsupportedLayerError(
+                    path, type(layer).__name__,
+                    f"its weight {variable.name!r} of shape {tuple(variable.shape)} cannot be filled ({told(error)}).",
+                    "Register a rule that names the axes of all its weights: kmerge.register_rule(layer_class, rule).",
+                ) from None  # fmt: skip
+        for inner in inner_layers(layer):
+            if isinstance(inner, keras.layers.Normalization):
+                inner.finalize_state()
 
 
 def _unlabelled(path: str, index: int, sources: Sequence[Source]) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 
 from kmerge.checks import number, sentence, whole_number
 from kmerge.errors import InvalidArgumentError
-from kmerge.graph import paired_layers
+from kmerge.pairing import paired_layers
 from kmerge.spaces import ChannelSpace, ChannelSpaces, Trace, channel_spaces, trace
 from kmerge.surgery.ends import check_growing_ends
 from kmerge.surgery.layout import Layout
@@ -18,7 +18,8 @@ from kmerge.surgery.rewriting import rewrite
 def concatenate(*models: keras.Model) -> keras.Model:
     """Joins models of one architecture channel by channel into one that gives the mean of their logits.
 
-    Logits are the outputs before a final activation, which stays outside the mean.
+    Logits are the outputs before a final softmax or sigmoid, which stays outside the mean. Any other final activation is
+    inside: the mean is that of the outputs.
 
     Args:
         *models: two or more Functional or Sequential models of one architecture, or one list of them; the same model

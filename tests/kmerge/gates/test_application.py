@@ -182,13 +182,22 @@ def test_a_shared_layer_is_gated_in_one_way(tmp_path):
     np.testing.assert_allclose(keras.models.load_model(tmp_path / "big.keras")(x), big(x), rtol=1e-5, atol=1e-6)
 
 
-def test_a_layer_shared_with_a_nested_model_is_refused():
+def test_a_layer_shared_with_a_nested_model_comes_back_shared(tmp_path):
+    """No configuration of Keras holds such sharing: so this is told, and the student can be had in this process alone."""
     x, y = keras.Input((6,)), keras.Input((6,))
     shared = layers.Dense(6, name="shared")
     inner = keras.Model(y, shared(y), name="inner")
     model = keras.Model(x, layers.Dense(2)(inner(shared(layers.Dense(6)(x)))))
-    with pytest.raises(kmerge.UnsupportedLayerError, match="'shared'.*is shared between"):
-        kmerge.merge(model, model)
+    with pytest.warns(UserWarning, match="not after it was saved and loaded.*'shared' is shared"):
+        big = kmerge.merge(model, model, gates="open")
+    keep = {name: np.arange(units.size) for name, units in kmerge.channel_spaces(model).items() if units.selectable}
+    student = kmerge.compress(kmerge.gate(model, 1.0), keep=keep)
+    assert student.get_layer("inner").layers[-1] is student.get_layer("shared")
+    x = np.random.default_rng(0).normal(size=(3, 6)).astype("float32")
+    np.testing.assert_allclose(student(x), model(x), rtol=1e-5, atol=1e-6)
+    big.save(tmp_path / "big.keras")
+    with pytest.raises(kmerge.KmergeError, match="'shared' is shared.*Compress it in the process that merged it"):
+        kmerge.compress(keras.models.load_model(tmp_path / "big.keras"))
 
 
 def test_mixed_precision_keeps_the_kernel_in_float32():

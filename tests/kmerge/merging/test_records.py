@@ -1,0 +1,91 @@
+"""What `merge` accepts, `compress` can finish: in this process, after saving, and with what Keras cannot find by name."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import kmerge
+from tests import checks
+from tests.models import randomize
+
+
+def squared_relu(x):
+    return ops.relu(x) ** 2
+
+
+def mlp(activation) -> keras.Model:
+    x = keras.Input((4,))
+    h = layers.Dense(6, activation=activation, name="hidden")(x)
+    model = keras.Model(x, layers.Dense(2, name="head")(h))
+    randomize(model, 0)
+    return model
+
+
+def first_parent(big: keras.Model) -> keras.Model:
+    return kmerge.compress(big, keep={"hidden": range(6)})
+
+
+def test_an_object_with_a_name_is_found_when_a_big_student_is_loaded(tmp_path):
+    big = kmerge.merge(mlp(squared_relu), mlp(squared_relu), gates="open")
+    expected = first_parent(big)
+    big.save(tmp_path / "big.keras")
+    loaded = keras.models.load_model(tmp_path / "big.keras", custom_objects={"squared_relu": squared_relu})
+    checks.assert_same_weights(first_parent(loaded), expected)
+    assert expected.get_layer("hidden").activation is squared_relu
+
+
+def test_an_object_without_a_name_is_told_once_and_compressed_in_this_process():
+    parent = mlp(lambda x: ops.relu(x) ** 2)
+    with pytest.warns(UserWarning, match="not after it was saved and loaded.*<lambda> of Dense 'hidden'") as caught:
+        big = kmerge.merge(parent, parent, gates="open")
+    assert len([w for w in caught if "saved and loaded" in str(w.message)]) == 1
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
+    small, half = first_parent(big), parent.get_layer("head").kernel / 2
+    np.testing.assert_allclose(small.get_layer("head").kernel, half, rtol=1e-6)
+    small.set_weights(parent.get_weights())
+    np.testing.assert_allclose(small(x), parent(x), rtol=1e-5)
+
+
+def test_a_record_holds_no_weights_of_the_parent():
+    big = kmerge.merge(mlp("relu"), mlp("relu"))
+    assert not big.get_layer("merge_record").weights
+    inside = first_parent(big).get_layer("hidden")
+    assert all(inside is not layer for layer in big.layers)
+
+
+class Net(keras.Model):
+    """A subclass whose configuration says nothing of its graph."""
+
+    def __init__(self):
+        x = keras.Input((4,))
+        super().__init__(x, layers.Dense(2, name="head")(layers.Dense(6, activation="relu", name="hidden")(x)))
+
+    def train_step(self, *args):
+        return super().train_step(*args)
+
+
+def test_of_a_subclass_the_graph_is_merged_saved_and_compressed(tmp_path):
+    parent = Net()
+    randomize(parent, 0)
+    with pytest.warns(UserWarning, match="Net of model .* has its own train_step"):
+        big = kmerge.merge(parent, parent, gates="open")
+    big.save(tmp_path / "big.keras")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        student = first_parent(keras.models.load_model(tmp_path / "big.keras"))
+    assert not isinstance(student, Net)
+    np.testing.assert_array_equal(student.get_layer("hidden").kernel, parent.get_layer("hidden").kernel)
+
+
+def test_units_that_nobody_reads_need_no_gate(tmp_path):
+    x = keras.Input((4,))
+    model = keras.Model(x, layers.Dense(2)(layers.Dense(6, activation="relu", name="hidden")(x)[:, :3]))
+    randomize(model, 0)
+    big = kmerge.merge(model, model, width={"hidden:0": 2, "hidden:1": 1})
+    assert len(kmerge.gates_of(big)) == len(kmerge.merge_report(big)) == 1
+    big.save(tmp_path / "big.keras")
+    for found in (big, keras.models.load_model(tmp_path / "big.keras")):
+        assert kmerge.compress(found, keep={"hidden:0": [0, 2]}).get_layer("hidden").units == 3

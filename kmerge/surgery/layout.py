@@ -198,7 +198,7 @@ class LayoutSite(Site):
         self.layout = layout
         self.placed = placed
         self.axes: dict[str, dict[str, tuple]] = {self.path: {}}
-        self.curves = False  # whether a function that is not linear is a part of what the layer does, not the model's end
+        self.curves = False  # whether the layer declares that it is not linear, even at the model's end
 
     def own(self, count, name="output"):
         return self.layout.expand(self.layout.trace.owned[self.path, name])

@@ -37,11 +37,12 @@ def gru_stack():
 
 @case()
 def encoder_and_decoder():
-    """Both start from what the encoder has seen: the states tie the units of three layers."""
-    source, target = keras.Input((4, 3)), keras.Input((3, 2))
-    _, *states = layers.LSTM(4, return_state=True, name="encoder")(source)
-    told = layers.LSTM(4, return_sequences=True, name="decoder")(layers.Dense(3)(target), initial_state=states)
-    last = layers.GRU(4, name="second")(target, initial_state=layers.Dense(4, name="start")(states[1]))
+    """The decoder starts from what the encoder has seen. Keras hands it no mask, as it has two arguments that are tensors."""
+    source, target = (keras.Input((n,), dtype="int32") for n in (4, 3))
+    _, *states = layers.LSTM(4, return_state=True, name="encoder")(layers.Embedding(4, 3, mask_zero=True)(source))
+    words = layers.Embedding(4, 3, mask_zero=True)(target)
+    told = layers.LSTM(4, return_sequences=True, name="decoder")(words, initial_state=states)
+    last = layers.GRU(4, name="second")(words, initial_state=layers.Dense(4, name="start")(states[1]))
     return keras.Model([source, target], layers.Dense(2)(layers.Concatenate()([layers.Flatten()(told), last])))
 
 

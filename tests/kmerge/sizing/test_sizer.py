@@ -67,6 +67,17 @@ def test_growing_changes_nothing_and_pruning_at_once_restores_every_bit(name):
     assert_same(outputs(plain, inputs), outputs(model, inputs))
 
 
+def test_recurrent_units_stay_and_those_around_them_are_sized():
+    x = keras.Input((4, 3))
+    h = keras.layers.LSTM(4, name="memory")(keras.layers.Dense(5, activation="relu", name="before")(x))
+    h = keras.layers.Dense(4, activation="relu", name="behind")(h)
+    model = randomized(keras.Model(x, keras.layers.Dense(2)(h)))
+    assert "memory mixes them at every step" in kmerge.AutoSizer(model).left["memory"]
+    grown, plain = grown_and_pruned(model, example_inputs(model))
+    assert_close(grown, outputs(model, example_inputs(model)), 1e-5)
+    assert_same(weights_of(plain), weights_of(model))
+
+
 def test_growing_behind_a_sigmoid_changes_nothing_either():
     model = randomized(dense_net(activation="sigmoid"))
     inputs = example_inputs(model)

@@ -17,8 +17,9 @@ from keras import layers
 
 from kmerge.gates import GATED_RECURRENT, cells_of, runs_of, width_of
 from kmerge.graph import without_entries
+from kmerge.rules.elementwise import is_elementwise
 from kmerge.rules.labels import Labels
-from kmerge.rules.rule import Rule, consumes, is_elementwise, produces, register_rule
+from kmerge.rules.rule import Rule, consumes, produces, register_rule
 from kmerge.rules.site import Site
 
 # By Keras' own classes of cells: how many blocks their kernels have, and how many states they carry on.
@@ -90,7 +91,7 @@ class RecurrentRule(Rule):
     def _require_known(self, site: Site) -> None:
         runs = runs_of(site.layer)
         if site.layer.stateful:
-            site.refuse("it is stateful: it carries its state from batch to batch.", "Build it with stateful=False.")
+            site.forbid("it is stateful: it carries its state from batch to batch.", "Build it with stateful=False.")
         for run in runs:
             if run is not site.layer and type(run) not in GATED_RECURRENT:
                 site.refuse(f"it holds a {type(run).__name__}, which is no layer of Keras.", _REGISTER)
@@ -99,7 +100,7 @@ class RecurrentRule(Rule):
             if len({cell.name for cell in cells_of(run)}) < len(cells_of(run)):
                 site.refuse("several of its cells have one name.", "Give each a name of its own.")
         if len({tuple(width_of(cell) for cell in cells_of(run)) for run in runs}) > 1:
-            site.refuse("its two layers have other widths, for which Keras computes a wrong shape.",
+            site.forbid("its two layers have other widths, for which Keras computes a wrong shape.",
                         "Give both the same number of units.")  # fmt: skip
         if getattr(cells_of(runs[0])[0], "data_format", None) == "channels_first":
             site.refuse("data_format='channels_first' is not followed.", "Build the model with 'channels_last'.")
@@ -108,7 +109,7 @@ class RecurrentRule(Rule):
         return _resized(site.layer, [len(own) for own in self._units(site)])
 
 
-_REGISTER = "Register a rule: kmerge.register_rule(layer_class, rule)."
+_REGISTER = "Register a rule: kmerge.register_rule(kind, rule)."
 
 
 def _require_known_cell(site: Site, cell) -> None:

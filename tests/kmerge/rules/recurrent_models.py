@@ -43,7 +43,7 @@ def encoder_and_decoder():
     words = layers.Embedding(4, 3, mask_zero=True)(target)
     told = layers.LSTM(4, return_sequences=True, name="decoder")(words, initial_state=states)
     last = layers.GRU(4, name="second")(words, initial_state=layers.Dense(4, name="start")(states[1]))
-    return keras.Model([source, target], layers.Dense(2)(layers.Concatenate()([layers.Flatten()(told), last])))
+    return keras.Model([source, target], layers.Dense(2)(layers.Concatenate()([layers.GlobalAveragePooling1D()(told), last])))
 
 
 @case()

@@ -216,14 +216,20 @@ def find_weight(layer: keras.Layer, name: str) -> keras.Variable | None:
     return getattr(layer, last, None)
 
 
-def holder_of(layer: keras.Layer, index: int) -> keras.Layer:
-    """The part of a layer, or the layer itself, that made its weight of this index."""
+def holders_of(layer: keras.Layer, index: int) -> list[keras.Layer]:
+    """The layer and the parts of it, from the outside in, that hold its weight of this index; the last one made it."""
     weight = layer.weights[index]
     for part in layer._layers:
         for i, other in enumerate(part.weights):
             if other is weight:
-                return holder_of(part, i)
-    return layer
+                return [layer, *holders_of(part, i)]
+    return [layer]
+
+
+def parts_of(operation: keras.Operation) -> list[keras.Operation]:
+    """The layer or operation and the layers inside of it, at any depth."""
+    inner = getattr(operation, "_layers", ())  # operations have none
+    return [operation, *(part for layer in inner for part in parts_of(layer))]
 
 
 def has_mask(tensor: keras.KerasTensor) -> bool:

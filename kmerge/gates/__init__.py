@@ -6,6 +6,7 @@ from kmerge.gates.hard_concrete import BETA, GAMMA, GATE_WEIGHT, SAMPLINGS, ZETA
 from kmerge.gates.normalization import GatedLayerNormalization, GatedRMSNormalization, GatedUnitNormalization
 from kmerge.gates.optimizer import GateOptimizer, gate_optimizer
 from kmerge.gates.pressure import FadeControl, GateControl, GatePressure, LagrangianControl, PaperControl
+from kmerge.gates.recurrent import GATED_RECURRENT, cells_of, runs_of, width_of
 
 __all__ = [
     "ApplyGates",
@@ -13,6 +14,7 @@ __all__ = [
     "FadeControl",
     "FoldGates",
     "GAMMA",
+    "GATED_RECURRENT",
     "GATE_WEIGHT",
     "GateControl",
     "GateOptimizer",
@@ -28,7 +30,10 @@ __all__ = [
     "PaperControl",
     "SAMPLINGS",
     "ZETA",
+    "cells_of",
     "gate_optimizer",
     "gated_layer",
     "gates_of",
+    "runs_of",
+    "width_of",
 ]

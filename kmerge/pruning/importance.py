@@ -141,8 +141,8 @@ def _distances(walked: Trace) -> dict[str, np.ndarray]:
     for path in walked.axes:
         for weight, axes in _weights(walked, path):
             number = next((i for i, axis in enumerate(axes) if axis is not None and axis.role == "produces"), None)
-            if number is None or len(axes) < 2:
-                continue  # a filter has no bias
+            if number is None or len(axes) < 2 or weight.name in _OFFSETS:
+                continue  # a filter has no bias, not even one of two rows
             filters = np.moveaxis(_array(weight), number, 0).reshape(weight.shape[number], -1)
             units = axes[number].units
             for space in walked.spaces.selectable:

@@ -62,9 +62,8 @@ class _AttentionRule(Rule):
 
     def _roles(self, site: Site, inputs: tuple[Labels, ...]) -> list[Labels]:
         """The labels of query, value and key, however the call names them."""
-        followed = dict(zip([i for i in range(len(site.call.inputs)) if i not in site.call.masks], inputs, strict=True))
-        query, value, key = (followed.get(self._number(site, name)) for name in ("query", "value", "key"))
-        roles = [query, value, value if key is None else key]
+        named = site.named(inputs)
+        roles = [(named.get(name) or named["value"])[0] for name in ("query", "value", "key")]
         for x in roles:
             site.require_last_axis(x)
         return roles

@@ -4,7 +4,15 @@ from keras import Operation
 
 from kmerge.errors import UnsupportedLayerError
 from kmerge.graph import is_quantized, replaced_methods
-from kmerge.rules import attention, kernels, normalization, opaque, passing, shapes  # noqa: F401  (they register rules)
+from kmerge.rules import (  # noqa: F401  (they register rules)
+    attention,
+    kernels,
+    normalization,
+    opaque,
+    passing,
+    recurrent,
+    shapes,
+)
 from kmerge.rules.operations import APPLICATION_RULES
 from kmerge.rules.rule import RULES, Rule, operation_rule
 

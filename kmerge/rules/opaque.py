@@ -37,14 +37,3 @@ class OpaqueRule(Rule):
 
     def walk(self, site, *inputs):
         return site.isolate(*inputs, why=self.why)
-
-
-@rules_for(
-    layers.RNN, layers.SimpleRNN, layers.LSTM, layers.GRU, layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D,
-    layers.Bidirectional,
-)  # fmt: skip
-class RecurrentRule(OpaqueRule):
-    def walk(self, site, *inputs):
-        if site.layer.stateful:
-            site.forbid("it is stateful: it carries its state from batch to batch.", "Build it with stateful=False.")
-        return site.isolate(*inputs)

@@ -166,6 +166,12 @@ class Site(abc.ABC):
         `old_positions` then gives the place of the unit next to which the new one lies.
         """
 
+    def named(self, inputs: tuple[Labels, ...]) -> dict[str, list[Labels]]:
+        """The labels that a rule gets, by the argument of the layer's call that holds the tensors; masks are left out."""
+        followed = dict(zip([i for i in range(len(self.call.inputs)) if i not in self.call.masks], inputs, strict=True))
+        named = self.call.named_inputs.items()
+        return {name: [followed[i] for i in numbers if i in followed] for name, numbers in named}
+
     def output(self, units: np.ndarray, axis: int = -1, index: int = 0) -> Labels:
         """The labels of output `index`: its shape is that of the template's, with `units` on the feature axis `axis`."""
         shape = tuple(self.call.outputs[index].shape)

@@ -25,6 +25,7 @@ from kmerge.spaces import Trace, walk_calls
 
 _NORMALIZATIONS = (keras.layers.BatchNormalization, keras.layers.GroupNormalization)
 _NOISE = (keras.layers.GaussianNoise, keras.layers.AlphaDropout)
+_RECURRENT = (keras.layers.RNN, keras.layers.Bidirectional)
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,9 @@ class UnitRoutes:
             return found.reason
         if found.is_normalized:
             return "its units are normalized together, so that each changes all others"
+        recurrent = next((path for path in found.owners if isinstance(self.walked.layers.get(path), _RECURRENT)), None)
+        if recurrent is not None:
+            return f"{recurrent} mixes them at every step, so that small weights do not say that a unit does little"
         reaching = [route for route in self.routes if route.maker in found.owners]
         if not reaching:
             return "no kernel makes its units for another layer to read"

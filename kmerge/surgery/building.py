@@ -10,7 +10,7 @@ import numpy as np
 
 from kmerge.cloning import clone_operation
 from kmerge.errors import KmergeError, UnsupportedLayerError, told
-from kmerge.graph import Call, Graph, frozen_as, has_mask, input_layer, rename_operation
+from kmerge.graph import Call, Graph, frozen_as, has_mask, input_layer, parts_of, rename_operation
 from kmerge.rules import Labels, gather
 from kmerge.spaces import copy_name
 from kmerge.surgery.layout import Layout, Placed
@@ -316,13 +316,18 @@ def _chain(inputs: list, outputs: list, count: int) -> list | None:
 
 
 @contextlib.contextmanager
-def _no_draws(layer):
+def _no_draws(operation):
     """Lets a layer that is about to be filled build its weights from zeros: drawing them costs time and memory."""
-    kept = {name: value for name, value in vars(layer).items() if name.endswith("_initializer") and value is not None}
+    kept = [
+        (part, name, value)
+        for part in parts_of(operation)
+        for name, value in vars(part).items()
+        if name.endswith("_initializer") and value is not None
+    ]
     try:
-        for name in kept:
-            setattr(layer, name, keras.initializers.Zeros())
+        for part, name, _ in kept:
+            setattr(part, name, keras.initializers.Zeros())
         yield
     finally:
-        for name, value in kept.items():
-            setattr(layer, name, value)
+        for part, name, value in kept:
+            setattr(part, name, value)

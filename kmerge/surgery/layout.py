@@ -145,13 +145,14 @@ class Layout:
         record = self.trace.records[key]
         # One object per input: a tensor that is read twice by a call may need two orders.
         placed = Placed(record, [x.with_units(x.units) for x in inputs])
-        if record.end in self.plan.averaged_outputs and record.end is not None:
-            check_end(record)
-            behind = record.rule.is_activation and record.rule.ends_behind_logits(call.operation)
-            if behind and not np.array_equal(record.inputs[0].units, placed.inputs[0].units):
-                placed.averages, placed.inputs[0] = self._average(record.inputs[0], placed.inputs[0])
+        averaged = record.end in self.plan.averaged_outputs and record.end is not None
+        behind = averaged and record.rule.is_activation and record.rule.ends_behind_logits(call.operation)
+        if behind and not np.array_equal(record.inputs[0].units, placed.inputs[0].units):
+            placed.averages, placed.inputs[0] = self._average(record.inputs[0], placed.inputs[0])
         site = LayoutSite(self, placed)
         outputs = record.rule.walk(site, *without_masks(site, placed.inputs))
+        if averaged and not site.curves:
+            check_end(record)
         placed.outputs = outputs if isinstance(outputs, list) else [outputs]
         if any(len(x.units) == 0 for x in placed.inputs) and not record.rule.may_lose:
             site.refuse("none of the channels that it reads are left.", "Keep at least one of them.")
@@ -199,6 +200,7 @@ class LayoutSite(Site):
         self.layout = layout
         self.placed = placed
         self.axes: dict[str, dict[str, tuple]] = {self.path: {}}
+        self.curves = False  # whether the layer declares that it is not linear, even at the model's end
 
     def own(self, count, name="output"):
         return self.layout.expand(self.layout.trace.owned[self.path, name])
@@ -369,7 +371,7 @@ class LayoutSite(Site):
         self.axes = {part.path: {} for part in self.placed.parts}
 
     def curve(self, *inputs):
-        pass
+        self.curves = True
 
     def weight(self, name, *axes):
         if find_weight(self.layer, name) is None or not any(axes):

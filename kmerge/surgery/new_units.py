@@ -5,7 +5,7 @@ import math
 import keras
 import numpy as np
 
-from kmerge.graph import holder_of
+from kmerge.graph import holders_of
 from kmerge.rules import einsum_letters
 from kmerge.seeds import rng_of, seed_of
 from kmerge.spaces import Trace
@@ -31,11 +31,11 @@ class Fresh:
     def draw(self, path: str, index: int, shape: tuple) -> np.ndarray:
         """A whole new array for a weight of a layer."""
         layer = self.walked.layers[path]
-        part = holder_of(layer, index)
-        name = layer.weights[index].name if part is layer else f"{part.name}/{layer.weights[index].name}"
+        inner, last = holders_of(layer, index)[1:], layer.weights[index].name
+        part, name = (inner or [layer])[-1], "/".join([*(x.name for x in inner), last])
         if isinstance(part, keras.layers.Normalization):  # as before it is adapted
-            return np.full(shape, layer.weights[index].name == "variance", layer.weights[index].dtype)
-        initializer = _initializer(layer, part, layer.weights[index].name)
+            return np.full(shape, last == "variance", layer.weights[index].dtype)
+        initializer = _initializer(layer, part, last)
         if initializer is None:
             # RMSNormalization and LayerScale keep theirs to themselves: the mean of what is there.
             return np.full(shape, np.mean(keras.ops.convert_to_numpy(layer.weights[index])), layer.weights[index].dtype)
@@ -47,7 +47,12 @@ class Fresh:
             _, letters, out = einsum_letters(part, part.input_spec.ndim)
             config["input_axes"] = [i for i, c in enumerate(letters) if c not in out]
             config["output_axes"] = [i for i, c in enumerate(letters) if c in out]
-        return self.sample(initializer, config, shape)
+        values = self.sample(initializer, config, shape)
+        if last == "bias" and getattr(part, "unit_forget_bias", False):
+            # An LSTM adds 1 at its forget gate, the second of four blocks.
+            values = np.array(values)
+            values[shape[0] // 4 : shape[0] // 2] = 1.0
+        return values
 
     def sample(self, initializer: keras.initializers.Initializer, config: dict, shape: tuple) -> np.ndarray:
         """What an initializer with this configuration draws."""

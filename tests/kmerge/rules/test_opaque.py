@@ -1,4 +1,7 @@
-"""Layers that run as they are: once for each model in `concatenate`, on channels that stay."""
+"""Layers that run as they are: once for each model in `concatenate`, on channels that stay.
+
+Here recurrent layers stand for such, as if nobody had written rules for them: they have parts, states and masks.
+"""
 
 import functools
 
@@ -8,11 +11,20 @@ import pytest
 from keras import layers, ops
 
 import kmerge
+from kmerge.gates import GATED_RECURRENT
 from tests import checks
 from tests.checks import concatenated, family, grown, halved, parent
 from tests.models import Entry, every, example_inputs, randomize
 
 OPAQUE: dict[str, Entry] = {}
+
+
+@pytest.fixture(autouse=True)
+def rules(monkeypatch):
+    """The registered rules, for this test: recurrent layers run as they are."""
+    found = dict(kmerge.rules.rule.RULES) | dict.fromkeys(GATED_RECURRENT, kmerge.OpaqueRule())
+    monkeypatch.setattr("kmerge.rules.rule.RULES", found)
+    monkeypatch.setattr("kmerge.rules.lookup.RULES", found)
 
 
 def model(*final: str, **flags: bool):
@@ -214,24 +226,15 @@ def custom(seed: int) -> keras.Model:
     return network
 
 
-def test_a_layer_of_ones_own_runs_as_it_is_once_it_is_registered(monkeypatch):
+def test_a_layer_of_ones_own_runs_as_it_is_once_it_is_registered():
     models, inputs = [custom(0), custom(1)], [np.random.default_rng(0).normal(size=(6, 3)).astype("float32")]
     with pytest.warns(UserWarning, match=r"culprit.*Attend.*no rule.*OpaqueRule\(\).*register_rule"):
         kmerge.concatenate(*models)
-    monkeypatch.setattr("kmerge.rules.rule.RULES", rules := dict(kmerge.rules.rule.RULES))
-    monkeypatch.setattr("kmerge.rules.lookup.RULES", rules)
     kmerge.register_rule(Attend, kmerge.OpaqueRule())
     assert list(checks.selectable(models[0])) == ["behind"]
     big = kmerge.concatenate(*models)
     mean = np.mean([checks.outputs(network, inputs)[0] for network in models], axis=0)
     checks.assert_close(checks.outputs(big, inputs), [mean], 1e-5)
-
-
-def test_stateful_layers_are_refused():
-    x = keras.Input((5, 3), batch_size=2)
-    network = keras.Model(x, layers.Dense(1)(layers.GRU(4, stateful=True, name="culprit")(x)))
-    with pytest.raises(kmerge.UnsupportedLayerError, match="culprit.*stateful=False"):
-        kmerge.channel_spaces(network)
 
 
 def test_a_mask_goes_to_each_of_them():

@@ -67,6 +67,14 @@ def test_growing_changes_nothing_and_pruning_at_once_restores_every_bit(name):
     assert_same(outputs(plain, inputs), outputs(model, inputs))
 
 
+def test_recurrent_units_are_not_sized():
+    x = keras.Input((4, 3))
+    h = keras.layers.Bidirectional(keras.layers.LSTM(4), name="memory")(keras.layers.Dense(5, name="before")(x))
+    sizer = kmerge.AutoSizer(keras.Model(x, keras.layers.Dense(2, name="out")(h)))
+    assert "before" not in sizer.left
+    assert "memory mixes them at every step" in sizer.left["memory"]
+
+
 def test_growing_behind_a_sigmoid_changes_nothing_either():
     model = randomized(dense_net(activation="sigmoid"))
     inputs = example_inputs(model)

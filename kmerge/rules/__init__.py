@@ -3,7 +3,7 @@
 from kmerge.rules.attention import einsum_letters
 from kmerge.rules.kernels import KERNEL_LAYERS
 from kmerge.rules.labels import Axis, Labels, channel_axis, match, occurrences, positions_of, stretches
-from kmerge.rules.lookup import REGISTER, rule_for
+from kmerge.rules.lookup import REGISTER, has_rule, rule_for
 from kmerge.rules.opaque import OpaqueRule
 from kmerge.rules.rule import Rule, channel, consumes, produces, register_rule
 from kmerge.rules.shapes import gather
@@ -22,6 +22,7 @@ __all__ = [
     "consumes",
     "einsum_letters",
     "gather",
+    "has_rule",
     "match",
     "occurrences",
     "positions_of",

@@ -1,0 +1,207 @@
+"""Recording what a layer's `call` does: run once on symbolic tensors, it leaves a graph behind.
+
+Whatever it does with its inputs becomes a call of that graph. What would be lost on the way is trapped: a variable that is
+read as a number would be a constant from then on, one that is written would change no more. So the weights that a layer
+holds itself are symbolic tensors while it is recorded (see `holding`), and any other variable that is read or written by
+something else than a recorded layer makes the layer one that stays closed.
+"""
+
+import contextlib
+import inspect
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from kmerge.graph import Graph, array_of, frozen_alone, input_like, parts_of
+from kmerge.opening.holding import HeldWeight
+
+
+class StaysClosed(Exception):
+    """Why a layer cannot be opened, in words that go on from "Layer ... stays as it is: "."""
+
+
+class _Trap(keras.StatelessScope):
+    """Notes which variables are read or written as numbers, and lets none be changed.
+
+    Keras asks the innermost scope. While a layer works out the shape of what it gives, that is another one.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.read: dict[int, keras.Variable] = {}
+        self.written: dict[int, keras.Variable] = {}
+
+    def get_current_value(self, variable):
+        self.read[id(variable)] = variable
+        return super().get_current_value(variable)
+
+    def add_update(self, update):
+        self.written[id(update[0])] = update[0]
+        super().add_update(update)
+
+
+def record(layer: keras.Layer, args: tuple, kwargs: dict, training: bool | None = None) -> Graph:
+    """The graph of one call of a layer, on inputs like those of the call.
+
+    Args:
+        layer: the layer, built. Its own nodes are not touched; those of the layers in it are, see `calls_forgotten`.
+        args, kwargs: the arguments of the call; symbolic tensors stand for the inputs of the graph, in their order.
+        training: handed to `call`, where it takes it.
+
+    Returns:
+        The graph. Its layers are those of the layer, and `HeldWeight`s around weights that it holds itself.
+
+    Raises:
+        StaysClosed: with the reason.
+    """
+    unbuilt = next((x.name for x in (layer, *parts_of(layer)) if not x.built), None)
+    if unbuilt is not None:
+        raise StaysClosed(f"{unbuilt!r} is not built, so it has no weights to carry over; call it on a batch first")
+    if type(layer).__call__ is not keras.Layer.__call__:
+        raise StaysClosed("it overrides __call__")
+    if layer.activity_regularizer is not None:
+        raise StaysClosed("it has an activity_regularizer, which would be lost")
+    read_bare: list[keras.Layer] = []
+    while True:
+        model, trap = _attempt(layer, read_bare, args, kwargs, training)
+        if trap.written:
+            raise StaysClosed(f"its call changes {_names(trap.written.values())}")
+        graph = Graph(model)
+        stray = trap.read | {id(x): x for call in graph.calls for x in _variables_in((call.args, call.kwargs))}
+        if not stray:
+            _account_for(layer, graph)
+            return graph
+        holders = [x for x in parts_of(layer) if any(id(v) in stray for _, v in _own(x))]
+        if not holders or read_bare:
+            raise StaysClosed(f"its call reads {_names(stray.values())} in the middle of computing")
+        read_bare = holders
+
+
+def _attempt(layer, read_bare: list, args, kwargs, training) -> tuple[keras.Model, _Trap]:
+    inputs: list[keras.KerasTensor] = []
+
+    def place(value):
+        if not isinstance(value, keras.KerasTensor):
+            return value
+        inputs.append(input_like(value, f"{layer.name}_input_{len(inputs)}"))
+        casts = layer.autocast and "float" in value.dtype and value.dtype != layer.input_dtype
+        return keras.ops.cast(inputs[-1], layer.input_dtype) if casts else inputs[-1]
+
+    args, kwargs = keras.tree.map_structure(place, (args, kwargs))
+    if takes_training(layer):
+        kwargs = {**kwargs, "training": training}
+    with contextlib.ExitStack() as stack:
+        for holder in (layer, *read_bare):
+            stack.enter_context(_held(holder, inputs[0]))
+        trap = stack.enter_context(_Trap())
+        try:
+            outputs = layer.call(*args, **kwargs)
+        except Exception as error:
+            raise StaysClosed(_why(error)) from error
+    flat = keras.tree.flatten(outputs)
+    if not flat or not all(isinstance(x, keras.KerasTensor) for x in flat):
+        raise StaysClosed("its call gives something else than tensors that depend on its inputs")
+    try:
+        model = keras.Model(inputs, outputs, name=layer.name)
+    except ValueError as error:
+        raise StaysClosed(_why(error)) from error
+    return (model if layer.trainable else frozen_alone(model)), trap
+
+
+def takes_training(layer: keras.Layer) -> bool:
+    """Whether the `call` of a layer has an argument `training`."""
+    return "training" in inspect.signature(layer.call).parameters
+
+
+# Weights of its own ---------------------------------------------------------------------------------------------------
+
+
+def _own(layer: keras.Layer) -> Iterator[tuple[str, keras.Variable]]:
+    """The attributes of a layer that are variables, or lists, tuples and dicts of such, by name."""
+    for name, value in vars(layer).items():
+        if not name.startswith("_") or isinstance(value, keras.Variable):
+            yield from ((name, x) for x in _variables_in(value))
+
+
+def _variables_in(value: Any) -> list[keras.Variable]:
+    if isinstance(value, keras.Variable):
+        return [value]
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [x for part in values for x in _variables_in(part)]
+
+
+@contextlib.contextmanager
+def _held(layer: keras.Layer, anchor: keras.KerasTensor) -> Iterator[None]:
+    """Lets the weights that a layer holds itself be symbolic tensors for a while."""
+    own = dict.fromkeys(name for name, _ in _own(layer))
+    tensors = {id(x): HeldWeight.of(x, layer)(anchor) for _, x in _own(layer)}
+
+    def symbolic(value):
+        if isinstance(value, keras.Variable):
+            return tensors[id(value)]
+        if isinstance(value, dict):
+            return {key: symbolic(part) for key, part in value.items()}
+        return type(value)(map(symbolic, value)) if type(value) in (list, tuple) else _listed(value, symbolic)
+
+    kept = {name: vars(layer)[name] for name in own}
+    vars(layer).update({name: symbolic(value) for name, value in kept.items()})
+    if type(layer).call is keras.layers.Embedding.call and tensors:
+        table = tensors[id(layer.weights[0])]
+        vars(layer)["call"] = lambda indices: _rows(table, indices)
+    try:
+        yield
+    finally:
+        vars(layer).update(kept)
+        if "call" not in kept:
+            vars(layer).pop("call", None)
+
+
+def _listed(value: Any, symbolic) -> Any:
+    return [symbolic(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _rows(table: keras.KerasTensor, indices: Any) -> keras.KerasTensor:
+    """What an `Embedding` gives for constant indices: rows of its table, as a slice where that will do."""
+    indices = array_of(indices).astype("int32")
+    rows = np.ravel(indices)
+    if rows.size and indices.shape[-1] == rows.size and np.array_equal(rows, np.arange(rows[0], rows[0] + rows.size)):
+        return table[(*[None] * (indices.ndim - 1), slice(int(rows[0]), int(rows[-1]) + 1))]
+    return keras.ops.take(table, indices, axis=0)
+
+
+def _account_for(layer: keras.Layer, graph: Graph) -> None:
+    """Every weight of the layer must be one of the graph, and the other way round."""
+    reached = {id(x): x for call in graph.calls for x in getattr(call.operation, "weights", ())}
+    held = {id(x): x for x in layer.weights}
+    if lost := [x for key, x in held.items() if key not in reached]:
+        raise StaysClosed(f"its call does not show what it does with {_names(lost)}")
+    if strange := [x for key, x in reached.items() if key not in held]:
+        raise StaysClosed(f"its call uses {_names(strange)}, which are no weights of its own")
+    if any(callable(x) for call in graph.calls for x in _arguments(call)):
+        raise StaysClosed("its call hands a function to an operation, which may use weights that no one sees")
+
+
+def _arguments(call) -> Collection:
+    """What an operation, unlike a layer, is called on and made of, but for tensors."""
+    if isinstance(call.operation, keras.Layer):
+        return ()
+    flat = keras.tree.flatten((call.args, call.kwargs, list(vars(call.operation).values())))
+    return [x for x in flat if not isinstance(x, keras.KerasTensor)]
+
+
+# Words ----------------------------------------------------------------------------------------------------------------
+
+
+def _names(variables: Collection[keras.Variable]) -> str:
+    return "the weights " + ", ".join(repr(x.path) for x in list(variables)[:3])
+
+
+def _why(error: Exception) -> str:
+    text = str(error)
+    if "cannot be used as a boolean" in text:
+        return "its call looks at the values of a tensor"
+    if "cannot be used as input to a" in text or "symbolic" in text and "array" in text:
+        return "its call uses functions of the backend or of NumPy"
+    return f"its call does not run on symbolic tensors ({type(error).__name__}: {text.strip().splitlines()[0] if text else ''})"

@@ -170,9 +170,14 @@ def parts_of(layer: keras.Layer) -> list[keras.Layer]:
     return layer._flatten_layers(include_self=False)
 
 
+def own_inputs(model: keras.Model) -> Any:
+    """The symbolic inputs of a model, nested as it takes them; None if it has none, as where it is subclassed."""
+    return getattr(getattr(model, "_functional", None) or model, "_inputs_struct", None)
+
+
 def built_shapes(model: keras.Model) -> Any:
     """The shape with which a model was built, without the batch axis, nested as its input is; None if it is not known."""
-    shapes = list((model._build_shapes_dict or {}).values())
+    shapes = [shape for shape in (model._build_shapes_dict or {}).values() if shape]
     return keras.tree.map_shape_structure(lambda shape: tuple(shape[1:]), shapes[0]) if len(shapes) == 1 else None
 
 

@@ -7,7 +7,7 @@ import keras
 
 from kmerge.checks import refuse, sentence
 from kmerge.errors import InvalidArgumentError, KmergeError, UnsupportedLayerError
-from kmerge.graph import Graph, built_shapes, clone_operation, has_own_graph, parts_of, rename_operation
+from kmerge.graph import Graph, built_shapes, clone_operation, has_own_graph, own_inputs, parts_of, rename_operation
 from kmerge.opening.comparing import differ
 from kmerge.opening.recording import StaysClosed
 from kmerge.opening.views import Copier, View, opened, opened_call
@@ -58,15 +58,17 @@ def functional(model: keras.Model, input_shape: Any = None) -> keras.Model:
     """
     if not isinstance(model, keras.Model):
         refuse("model", "a keras.Model", model)
-    if has_own_graph(model):
-        if input_shape is not None:
-            refuse("input_shape", "None for a model with inputs of its own", input_shape)
-        inputs, view = Graph(model).input_structure, opened(model)
-    else:
-        if not model.built:
-            do = "Call it on a batch first, or load its weights: before that it has none to carry over."
-            raise InvalidArgumentError(sentence("a model that is built", model.name, do))
+    if not model.built:
+        do = "Call it on a batch first, or load its weights: before that it has none to carry over."
+        raise InvalidArgumentError(sentence("a model that is built", model.name, do))
+    inputs = own_inputs(model)
+    if inputs is None:
         inputs = _inputs(model, input_shape)
+    elif input_shape is not None:
+        refuse("input_shape", "None for a model that has inputs", input_shape)
+    if has_own_graph(model):
+        view = opened(model)
+    else:
         try:
             view = opened_call(model, (inputs,), {})
         except StaysClosed as error:
@@ -108,6 +110,9 @@ def _finished(model: keras.Model, inputs: Any, view: View) -> keras.Model:
     for old, new in copier.copies.values():
         if isinstance(old, keras.Layer):
             _carry_over(old, new)
+    if len(result.weights) != len(view.model.weights):
+        why = "layers of it share a weight, which would become several."
+        raise UnsupportedLayerError(model.name, type(model).__name__, why, "Share the layer that holds it instead.")
     call = lambda layer, arrays: layer(keras.tree.pack_sequence_as(inputs, arrays), training=False)  # noqa: E731
     if problem := differ(model, result, graph.inputs, call, call):
         raise KmergeError(
@@ -118,6 +123,8 @@ def _finished(model: keras.Model, inputs: Any, view: View) -> keras.Model:
     if view.closed:
         reasons = "".join(f"\n    {path}: {why}." for path, why in view.closed.items())
         warnings.warn(f"Layers of {model.name!r} that stay as they are, their channels fixed:{reasons}", stacklevel=3)
+    if view.untrained:
+        warnings.warn(f"The Functional model of {model.name!r} is what it does in inference: {view.untrained}.", stacklevel=3)
     return result
 
 
@@ -125,15 +132,24 @@ def _clone(operation: keras.Operation, name: str) -> keras.Operation:
     try:
         return clone_operation(operation, {}, name)
     except Exception as error:
-        why = f"it cannot be built again from its configuration ({type(error).__name__}: {error})."
-        raise UnsupportedLayerError(name, type(operation).__name__, why, "Give its class a get_config.") from error
+        raise _not_rebuilt(operation, f" ({type(error).__name__}: {error})") from error
 
 
 def _carry_over(old: keras.Layer, new: keras.Layer) -> None:
     """The weights of a layer, and what is frozen in it."""
-    for a, b in zip((old, *parts_of(old)), (new, *parts_of(new)), strict=True):
-        if a.trainable != b.trainable:
-            b.trainable = a.trainable
-    for a, b in zip(old.weights, new.weights, strict=True):
-        b.assign(a)
-        b.trainable = a.trainable
+    parts, copies = (old, *parts_of(old)), (new, *parts_of(new))
+    shapes, received = ([tuple(x.shape) for x in layer.weights] for layer in (old, new))
+    if shapes != received or len(parts) != len(copies):
+        raise _not_rebuilt(old)
+    for part, copy in zip(parts, copies, strict=True):
+        if part.trainable != copy.trainable:
+            copy.trainable = part.trainable
+    for weight, copy in zip(old.weights, new.weights, strict=True):
+        copy.assign(weight)
+        copy.trainable = weight.trainable
+
+
+def _not_rebuilt(operation: keras.Operation, detail: str = "") -> UnsupportedLayerError:
+    why = f"it cannot be built again from its configuration{detail}."
+    remedy = "Give its class a get_config with all arguments of its constructor."
+    return UnsupportedLayerError(operation.name, type(operation).__name__, why, remedy)

@@ -8,6 +8,7 @@ something else than a recorded layer makes the layer one that stays closed.
 
 import contextlib
 import inspect
+import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -42,12 +43,13 @@ class _Trap(keras.StatelessScope):
         super().add_update(update)
 
 
-def record(layer: keras.Layer, args: tuple, kwargs: dict, training: bool | None = None) -> Graph:
+def record(layer: keras.Layer, args: tuple, kwargs: dict, held: dict, training: bool | None = None) -> Graph:
     """The graph of one call of a layer, on inputs like those of the call.
 
     Args:
         layer: the layer, built. Its own nodes are not touched; those of the layers in it are, see `calls_forgotten`.
         args, kwargs: the arguments of the call; symbolic tensors stand for the inputs of the graph, in their order.
+        held: the `HeldWeight` around each weight so far, by the id of the weight; new ones join.
         training: handed to `call`, where it takes it.
 
     Returns:
@@ -65,7 +67,7 @@ def record(layer: keras.Layer, args: tuple, kwargs: dict, training: bool | None 
         raise StaysClosed("it has an activity_regularizer, which would be lost")
     read_bare: list[keras.Layer] = []
     while True:
-        model, trap = _attempt(layer, read_bare, args, kwargs, training)
+        model, trap = _attempt(layer, read_bare, args, kwargs, held, training)
         if trap.written:
             raise StaysClosed(f"its call changes {_names(trap.written.values())}")
         graph = Graph(model)
@@ -73,13 +75,13 @@ def record(layer: keras.Layer, args: tuple, kwargs: dict, training: bool | None 
         if not stray:
             _account_for(layer, graph)
             return graph
-        holders = [x for x in parts_of(layer) if any(id(v) in stray for _, v in _own(x))]
+        holders = [x for x in parts_of(layer) if any(id(v) in stray for _, found in _own(x) for v in found)]
         if not holders or read_bare:
             raise StaysClosed(f"its call reads {_names(stray.values())} in the middle of computing")
         read_bare = holders
 
 
-def _attempt(layer, read_bare: list, args, kwargs, training) -> tuple[keras.Model, _Trap]:
+def _attempt(layer, read_bare: list, args, kwargs, held: dict, training) -> tuple[keras.Model, _Trap]:
     inputs: list[keras.KerasTensor] = []
 
     def place(value):
@@ -94,19 +96,19 @@ def _attempt(layer, read_bare: list, args, kwargs, training) -> tuple[keras.Mode
         kwargs = {**kwargs, "training": training}
     with contextlib.ExitStack() as stack:
         for holder in (layer, *read_bare):
-            stack.enter_context(_held(holder, inputs[0]))
+            stack.enter_context(_symbolic_weights(holder, held, inputs[0]))
         trap = stack.enter_context(_Trap())
         try:
             outputs = layer.call(*args, **kwargs)
         except Exception as error:
-            raise StaysClosed(_why(error)) from error
+            raise StaysClosed(meaning_of(error)) from error
     flat = keras.tree.flatten(outputs)
     if not flat or not all(isinstance(x, keras.KerasTensor) for x in flat):
         raise StaysClosed("its call gives something else than tensors that depend on its inputs")
     try:
         model = keras.Model(inputs, outputs, name=layer.name)
     except ValueError as error:
-        raise StaysClosed(_why(error)) from error
+        raise StaysClosed(meaning_of(error)) from error
     return (model if layer.trainable else frozen_alone(model)), trap
 
 
@@ -118,11 +120,11 @@ def takes_training(layer: keras.Layer) -> bool:
 # Weights of its own ---------------------------------------------------------------------------------------------------
 
 
-def _own(layer: keras.Layer) -> Iterator[tuple[str, keras.Variable]]:
-    """The attributes of a layer that are variables, or lists, tuples and dicts of such, by name."""
+def _own(layer: keras.Layer) -> Iterator[tuple[str, list[keras.Variable]]]:
+    """The attributes of a layer that are variables, or lists, tuples and dicts of such: names, and the variables."""
     for name, value in vars(layer).items():
-        if not name.startswith("_") or isinstance(value, keras.Variable):
-            yield from ((name, x) for x in _variables_in(value))
+        if (not name.startswith("_") or isinstance(value, keras.Variable)) and (found := _variables_in(value)):
+            yield name, found
 
 
 def _variables_in(value: Any) -> list[keras.Variable]:
@@ -133,10 +135,12 @@ def _variables_in(value: Any) -> list[keras.Variable]:
 
 
 @contextlib.contextmanager
-def _held(layer: keras.Layer, anchor: keras.KerasTensor) -> Iterator[None]:
+def _symbolic_weights(layer: keras.Layer, held: dict, anchor: keras.KerasTensor) -> Iterator[None]:
     """Lets the weights that a layer holds itself be symbolic tensors for a while."""
-    own = dict.fromkeys(name for name, _ in _own(layer))
-    tensors = {id(x): HeldWeight.of(x, layer)(anchor) for _, x in _own(layer)}
+    own = dict(_own(layer))
+    weights = {id(x): x for found in own.values() for x in found}
+    held.update({key: HeldWeight.of(x, layer) for key, x in weights.items() if key not in held})
+    tensors = {key: held[key](anchor) for key in weights}
 
     def symbolic(value):
         if isinstance(value, keras.Variable):
@@ -172,12 +176,17 @@ def _rows(table: keras.KerasTensor, indices: Any) -> keras.KerasTensor:
 
 
 def _account_for(layer: keras.Layer, graph: Graph) -> None:
-    """Every weight of the layer must be one of the graph, and the other way round."""
-    reached = {id(x): x for call in graph.calls for x in getattr(call.operation, "weights", ())}
-    held = {id(x): x for x in layer.weights}
-    if lost := [x for key, x in held.items() if key not in reached]:
+    """Every weight of the layer must be one of the graph, at one place, and the other way round."""
+    reached: dict[int, keras.Variable] = {}
+    for operation in {id(call.operation): call.operation for call in graph.calls}.values():
+        weights = {id(x): x for x in getattr(operation, "weights", ())}
+        if twice := [x for key, x in weights.items() if key in reached]:
+            raise StaysClosed(f"its call uses {_names(twice)} in several layers, or in a layer and outside of it")
+        reached |= weights
+    own = {id(x): x for x in layer.weights}
+    if lost := [x for key, x in own.items() if key not in reached]:
         raise StaysClosed(f"its call does not show what it does with {_names(lost)}")
-    if strange := [x for key, x in reached.items() if key not in held]:
+    if strange := [x for key, x in reached.items() if key not in own]:
         raise StaysClosed(f"its call uses {_names(strange)}, which are no weights of its own")
     if any(callable(x) for call in graph.calls for x in _arguments(call)):
         raise StaysClosed("its call hands a function to an operation, which may use weights that no one sees")
@@ -198,10 +207,23 @@ def _names(variables: Collection[keras.Variable]) -> str:
     return "the weights " + ", ".join(repr(x.path) for x in list(variables)[:3])
 
 
-def _why(error: Exception) -> str:
-    text = str(error)
-    if "cannot be used as a boolean" in text:
-        return "its call looks at the values of a tensor"
-    if "cannot be used as input to a" in text or "symbolic" in text and "array" in text:
-        return "its call uses functions of the backend or of NumPy"
-    return f"its call does not run on symbolic tensors ({type(error).__name__}: {text.strip().splitlines()[0] if text else ''})"
+# What the messages of Keras and the backends say, and what it means here.
+_MEANINGS = (
+    (("used as a boolean",), "its call looks at the values of a tensor"),
+    (("add_loss",), "its call adds a loss, which would be lost"),
+    (("no attribute 'assign",), "its call changes a weight"),
+    (("used as input to a", "You cannot convert it to a NumPy array", "__array__"),
+     "its call uses functions of the backend or of NumPy"),
+    (("value (None)", "NoneType", "got (None", "slice(None,"), "its call computes with a size that is not known, as that of the batch"),
+)  # fmt: skip
+
+
+def meaning_of(error: Exception) -> str:
+    """What an exception of a layer's call on symbolic tensors says of the layer."""
+    text = str(error).strip()
+    for parts, meaning in _MEANINGS:
+        if any(part in text for part in parts):
+            return meaning
+    lines = [line for line in text.splitlines() if line and not line.startswith("Exception encountered when")]
+    first = re.sub("\x1b[^m]*m", "", lines[0]) if lines else ""  # Keras prints in bold
+    return f"its call does not run on symbolic tensors ({type(error).__name__}: {first.rstrip('.')})"

@@ -6,7 +6,10 @@
 A layer that is opened becomes a nested model of its name. A layer that cannot be opened stays as it is, with the reason.
 """
 
+import contextlib
+import math
 import re
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -15,7 +18,9 @@ import keras
 from kmerge.graph import (
     Call,
     Graph,
+    array_of,
     calls_forgotten,
+    clone_operation,
     frozen_alone,
     has_mask,
     has_own_graph,
@@ -26,7 +31,8 @@ from kmerge.graph import (
     twin_of,
 )
 from kmerge.opening.comparing import differ
-from kmerge.opening.recording import StaysClosed, record, takes_training
+from kmerge.opening.holding import HeldWeight
+from kmerge.opening.recording import StaysClosed, meaning_of, record, takes_training
 from kmerge.rules import has_rule
 
 
@@ -38,11 +44,13 @@ class View:
         model: the model; the argument itself if there is nothing to open.
         opened: the class of each layer that was opened, by path.
         closed: why each other layer without a rule stays as it is, by path.
+        untrained: why the model itself is only what it does in inference; empty if it is the same in training.
     """
 
     model: keras.Model
     opened: dict[str, str] = field(default_factory=dict)
     closed: dict[str, str] = field(default_factory=dict)
+    untrained: str = ""
 
 
 def opened(model: keras.Model) -> View:
@@ -59,20 +67,35 @@ def opened(model: keras.Model) -> View:
     if not has_own_graph(model) or not _has_closed(model):
         return View(model)
     with calls_forgotten(model):
-        opener = _Opener()
-        result = opener.model(Graph(model), model.name, "")
+        opener, result = _open(lambda opener: opener.model(Graph(model), model.name, ""))
         return View(result if opener.opened else model, opener.opened, opener.closed)
+
+
+def _open(build: Callable[["_Opener"], keras.Model], held: dict | None = None) -> tuple["_Opener", keras.Model]:
+    """Opens all calls of a layer or none: starts anew without a layer of which a later call could not be opened."""
+    kept: dict[int, str] = {}
+    while True:
+        opener = _Opener(kept, {} if held is None else held)
+        with contextlib.suppress(_Again):
+            return opener, build(opener)
 
 
 def opened_call(model: keras.Model, args: tuple, kwargs: dict) -> View:
     """Opens a model or layer whose graph nobody knows, called on symbolic tensors in `args` and `kwargs`.
 
+    Where it does something else in training that cannot be recorded, the view does what it does in inference.
+
     Raises:
         StaysClosed: if it cannot be opened.
     """
     with calls_forgotten(model):
-        opener = _Opener()
-        return View(opener.recorded(model, args, kwargs, ""), opener.opened, opener.closed)
+        try:
+            held: dict = {}
+            graph, why = _in_both_modes(model, args, kwargs, held), ""
+        except _OnlyInference as error:
+            graph, why = error.graph, str(error)
+        opener, result = _open(lambda opener: opener.compared(graph, model, args, kwargs, "", model.name), held)
+        return View(result, opener.opened, opener.closed, why)
 
 
 def may_open(operation: keras.Operation) -> bool:
@@ -150,62 +173,110 @@ def _name_of(operation: keras.Operation, names: set) -> str:
     return free
 
 
-class _Opener(Copier):
-    """Builds a model anew on the very same weights, and opens what has no rule."""
+# The outlines of what each layer left behind that was found to be what it does: a verb opens a model several times.
+_COMPARED: weakref.WeakKeyDictionary[keras.Layer, set[str]] = weakref.WeakKeyDictionary()
 
-    def __init__(self):
+
+class _Again(Exception):
+    """A layer stays closed of which another call was opened before."""
+
+
+class _Opener(Copier):
+    """Builds a model anew on the very same weights, and opens what has no rule.
+
+    Args:
+        kept: why layers stay closed, by their ids; those found to do so join.
+        held: the `HeldWeight` around each weight, by the id of the weight; new ones join.
+    """
+
+    def __init__(self, kept: dict[int, str], held: dict[int, keras.Layer]):
         super().__init__(twin_of)
         self.opened: dict[str, str] = {}
         self.closed: dict[str, str] = {}
-        self._found: dict[tuple, keras.Model | None] = {}
+        self._kept = kept
+        self._held = held
+        self._models: dict[tuple, keras.Model] = {}
 
     def call(self, call, tensors, prefix, names):
         if may_open(call.operation):
-            model = self._opened(call, prefix + call.name)
-            if model is not None:
-                training = {name: value for name, value in call.kwargs.items() if name == "training"}
-                outputs = keras.tree.flatten(model(tensors if len(tensors) > 1 else tensors[0], **training))
-                if [has_mask(x) for x in outputs] == [has_mask(x) for x in call.outputs]:
-                    return outputs
-                self._stays(prefix + call.name, "it hands on masks in a way of its own")
+            path = prefix + call.name
+            try:
+                return self._opened(call, tensors, path)
+            except StaysClosed as error:
+                self._stays(call.operation, path, str(error))
+        if _is_same_tensor(call):
+            return tensors
+        if None in getattr(call.operation, "newshape", ()):
+            call = replace(call, operation=_with_known_sizes(call.operation, tensors[0].shape))
         return super().call(call, tensors, prefix, names)
 
-    def _opened(self, call: Call, path: str) -> keras.Model | None:
-        """The model that a layer is, or None if it stays closed. Calls of one layer that are alike share it."""
-        constants = keras.tree.map_structure(
-            lambda x: (tuple(x.shape), x.dtype) if isinstance(x, keras.KerasTensor) else repr(x), (call.args, call.kwargs)
+    def _opened(self, call: Call, tensors: list, path: str) -> list:
+        """The outputs of the model that a layer is. Calls of a layer that are alike share one."""
+        layer = call.operation
+        if id(layer) in self._kept:
+            raise StaysClosed(self._kept[id(layer)])
+        if call.masks or any(has_mask(x) for x in call.inputs):
+            raise StaysClosed("it is called on a mask, or on tensors that carry one")
+        training = {name: value for name, value in call.kwargs.items() if name == "training"}
+        kwargs = {name: value for name, value in call.kwargs.items() if name != "training"}
+        alike = keras.tree.map_structure(
+            lambda x: (tuple(x.shape), x.dtype) if isinstance(x, keras.KerasTensor) else repr(x), (call.args, kwargs)
         )
-        key = (id(call.operation), repr(constants))
-        if key not in self._found:
-            try:
-                if call.masks or any(has_mask(x) for x in call.inputs):
-                    raise StaysClosed("it is called on a mask, or on tensors that carry one")
-                self._found[key] = self.recorded(call.operation, call.args, call.kwargs, path)
-            except StaysClosed as error:
-                self._stays(path, str(error))
-                self._found[key] = None
-        return self._found[key]
+        key = (id(layer), repr(alike))
+        if key not in self._models:
+            graph = _in_both_modes(layer, call.args, kwargs, self._held)
+            self.opened[path] = type(layer).__name__
+            before = sum(number == id(layer) for number, _ in self._models)
+            name = f"{layer.name}_call_{before}" if before else layer.name
+            self._models[key] = self.compared(graph, layer, call.args, kwargs, path + "/", name)
+        outputs = keras.tree.flatten(self._models[key](tensors if len(tensors) > 1 else tensors[0], **training))
+        if [has_mask(x) for x in outputs] != [has_mask(x) for x in call.outputs]:
+            raise StaysClosed("it hands on masks in a way of its own")
+        return outputs
 
-    def _stays(self, path: str, why: str) -> None:
+    def _stays(self, layer: keras.Layer, path: str, why: str) -> None:
         """Notes that a layer stays closed, instead of what was found inside of it."""
-        inside = [name for name in (*self.opened, *self.closed) if f"{name}/".startswith(f"{path}/")]
-        for name in inside:
-            self.opened.pop(name, None)
-            self.closed.pop(name, None)
+        self._kept[id(layer)] = why
+        if any(number == id(layer) for number, _ in self._models):
+            raise _Again
+        for found in (self.opened, self.closed):
+            for name in [name for name in found if f"{name}/".startswith(f"{path}/")]:
+                del found[name]
         self.closed[path] = why
 
-    def recorded(self, layer: keras.Layer, args: tuple, kwargs: dict, path: str) -> keras.Model:
-        """The model of one call of a layer, opened in turn and compared with the layer."""
-        kwargs = {name: value for name, value in kwargs.items() if name != "training"}
-        tensors = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
-        graph = _in_both_modes(layer, args, kwargs)
-        if path:
-            self.opened[path] = type(layer).__name__
+    def compared(self, graph: Graph, layer: keras.Layer, args: tuple, kwargs: dict, prefix: str, name: str) -> keras.Model:
+        """The model of what a call of a layer left behind, opened in turn and compared with the layer."""
         names = {call.name for call in graph.calls if isinstance(call.operation, keras.Layer)}
-        model = self.model(graph, layer.name, path and path + "/", names)
-        if problem := differ(layer, model, tensors, lambda x, arrays: _call(x, args, kwargs, arrays), _call_model):
-            raise StaysClosed(f"what its call leaves behind is not what it does: {problem}")
+        tensors = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
+        outline, compared = _outline(graph), _COMPARED.setdefault(layer, set())
+        try:
+            model = self.model(graph, name, prefix, names)
+            if outline not in compared:
+                problem = differ(layer, model, tensors, lambda x, arrays: _call(x, args, kwargs, arrays), _call_model)
+                if problem:
+                    raise StaysClosed(f"what its call leaves behind is not what it does: {problem}")
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise StaysClosed(meaning_of(error)) from error
+        compared.add(outline)
         return model
+
+
+def _is_same_tensor(call: Call) -> bool:
+    """Whether it is a `keras.ops.convert_to_tensor` of a tensor to its own type, as a Functional model does to its inputs."""
+    return type(call.operation).__name__ == "ConvertToTensor" and call.inputs[0].dtype == call.outputs[0].dtype
+
+
+def _with_known_sizes(reshape: keras.Operation, shape: tuple) -> keras.Operation:
+    """A `keras.ops.reshape` to `(ops.shape(x)[0], ...)`, which is None on symbolic tensors, with all sizes but the batch's.
+
+    Where something else than the size of the batch was unknown, a comparison on batches of two sizes shows it.
+    """
+    first, *rest = reshape.newshape
+    known = [size for size in rest if size != -1]
+    if first is not None or None in rest or None in shape[1:] or len(known) < len(rest) - 1:
+        raise StaysClosed("its call computes with a size that is not known")
+    rest = [math.prod(shape[1:]) // math.prod(known) if size == -1 else size for size in rest]
+    return clone_operation(reshape, {"newshape": (-1, *rest)}, reshape.name)
 
 
 def _call(layer: keras.Layer, args: tuple, kwargs: dict, arrays: list):
@@ -224,18 +295,27 @@ def _call_model(model: keras.Model, arrays: list):
 # Training and inference -----------------------------------------------------------------------------------------------
 
 
-def _in_both_modes(layer: keras.Layer, args: tuple, kwargs: dict) -> Graph:
-    """The graph of a layer's call, if that is the same in training and in inference.
+class _OnlyInference(StaysClosed):
+    """A layer whose call in training cannot be recorded; `graph` is that of its call in inference."""
 
-    A branch on `training` around layers that do nothing in inference, such as Dropout, is taken as in training.
+    def __init__(self, why: str, graph: Graph):
+        super().__init__(why)
+        self.graph = graph
+
+
+def _in_both_modes(layer: keras.Layer, args: tuple, kwargs: dict, held: dict) -> Graph:
+    """The graph of a layer's call that holds in training and in inference.
+
+    A branch on `training` around layers that do nothing in inference, such as Dropout, is taken as in training: whoever
+    compares the graph with the layer in inference finds out whether it may be.
     """
-    graph = _without_training(record(layer, args, kwargs))
+    graph = _without_training(record(layer, args, kwargs, held))
     if not takes_training(layer):
         return graph
     try:
-        other = _without_training(record(layer, args, kwargs, training=True))
+        other = _without_training(record(layer, args, kwargs, held, training=True))
     except StaysClosed as error:
-        raise StaysClosed(f"in training it does something that cannot be opened: {error}") from error
+        raise _OnlyInference(f"in training it does something else that cannot be recorded: {error}", graph) from error
     return graph if _outline(graph) == _outline(other) else other
 
 
@@ -250,16 +330,24 @@ def _without_training(graph: Graph) -> Graph:
     return graph
 
 
-def _outline(graph: Graph) -> list:
-    """What makes two graphs of one layer the same."""
+def _outline(graph: Graph) -> str:
+    """What makes two graphs of one layer the same, as text."""
     numbers = {id(x): i for i, x in enumerate(graph.inputs)}
-    result = []
+
+    def shown(value):
+        if isinstance(value, keras.KerasTensor):
+            return f"tensor {numbers[id(value)]}" if id(value) in numbers else ""
+        if hasattr(value, "shape") and hasattr(value, "dtype"):
+            return array_of(value).tobytes()
+        return repr(value)
+
+    result = [[(tuple(x.shape), x.dtype) for x in graph.inputs]]
     for call in graph.calls:
-        arguments = keras.tree.map_structure(
-            lambda x: f"tensor {numbers[id(x)]}" if isinstance(x, keras.KerasTensor) else repr(x), (call.args, call.kwargs)
-        )
-        numbers.update({id(x): len(numbers) + i for i, x in enumerate(call.outputs)})
         operation = call.operation
         is_layer = isinstance(operation, keras.Layer)
-        result.append((id(operation) if is_layer else repr(type(operation)), repr(arguments)))
-    return [*result, [numbers[id(x)] for x in graph.outputs]]
+        options = {} if is_layer else {k: v for k, v in vars(operation).items() if k != "name" and k[0] != "_"}
+        weight = operation.weight if isinstance(operation, HeldWeight) else operation
+        kind = id(weight) if is_layer else type(operation)
+        result.append((kind, keras.tree.map_structure(shown, (call.args, call.kwargs, options))))
+        numbers.update({id(x): len(numbers) + i for i, x in enumerate(call.outputs)})
+    return repr((result, [numbers[id(x)] for x in graph.outputs]))

@@ -1,6 +1,7 @@
 """Comparing a layer with what was recorded of it, on random inputs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,21 +13,26 @@ from kmerge.opening.recording import StaysClosed
 _OPEN, _BATCHES = 8, (2, 3)
 
 
-def differ(first: keras.Layer, second: keras.Layer, tensors: Sequence[keras.KerasTensor], one, two) -> str:
-    """How two layers differ on several draws of their inputs; empty if they do not.
+def differ(
+    layer: keras.Layer,
+    tensors: Sequence[keras.KerasTensor],
+    expected: Callable[[list], Any],
+    received: Callable[[list], Any],
+) -> str:
+    """How two functions of tensors differ on several draws of their inputs; empty if they do not.
 
     Args:
-        first, second: the layers.
+        layer: the layer that the first function calls; tokens are drawn so that all of its embeddings have them.
         tensors: symbolic tensors of the shapes and types of the inputs.
-        one, two: `one(first, arrays)` and `two(second, arrays)` call the layers on arrays for these.
+        expected, received: the functions, of a list of inputs.
     """
-    limit = min((x.input_dim for x in (first, *parts_of(first)) if isinstance(x, keras.layers.Embedding)), default=4)
+    limit = min((x.input_dim for x in (layer, *parts_of(layer)) if isinstance(x, keras.layers.Embedding)), default=4)
     for seed, batch in enumerate(_BATCHES):
         rng = np.random.default_rng([seed, 19])
         arrays = [keras.ops.convert_to_tensor(_draw(x, batch, limit, rng)) for x in tensors]
         with keras.StatelessScope():  # in which nothing changes a weight or a state
-            expected, received = (keras.tree.flatten(f(x, arrays)) for f, x in ((one, first), (two, second)))
-        for a, b in zip(expected, received, strict=True):
+            found = [keras.tree.flatten(function(arrays)) for function in (expected, received)]
+        for a, b in zip(*found, strict=True):
             if problem := _apart(array_of(a), array_of(b)):
                 return problem
     return ""
@@ -40,6 +46,8 @@ def _draw(tensor: keras.KerasTensor, batch: int, limit: int, rng: np.random.Gene
         return rng.integers(0, 2, shape).astype(bool)
     if "int" in tensor.dtype:
         return rng.integers(0, max(1, limit), shape).astype(tensor.dtype)
+    if tensor.dtype == "string":
+        return rng.choice(["", "a b", "b c d", "what is 7 good for?"], shape)
     raise StaysClosed(f"inputs of type {tensor.dtype} cannot be drawn, so that it cannot be compared")
 
 

@@ -9,7 +9,7 @@ from kmerge.checks import refuse, sentence
 from kmerge.errors import InvalidArgumentError, KmergeError, UnsupportedLayerError
 from kmerge.graph import Graph, built_shapes, clone_operation, has_own_graph, own_inputs, parts_of, rename_operation
 from kmerge.opening.comparing import differ
-from kmerge.opening.recording import StaysClosed
+from kmerge.opening.recording import StaysClosed, unbuilt_part
 from kmerge.opening.views import Copier, View, opened, opened_call
 
 
@@ -58,9 +58,9 @@ def functional(model: keras.Model, input_shape: Any = None) -> keras.Model:
     """
     if not isinstance(model, keras.Model):
         refuse("model", "a keras.Model", model)
-    if not model.built:
-        do = "Call it on a batch first, or load its weights: before that it has none to carry over."
-        raise InvalidArgumentError(sentence("a model that is built", model.name, do))
+    if (unbuilt := unbuilt_part(model)) is not None:
+        do = "Call the model on a batch first: before that it has no weights to carry over."
+        raise InvalidArgumentError(sentence("a model that is built", unbuilt, do))
     inputs = own_inputs(model)
     if inputs is None:
         inputs = _inputs(model, input_shape)
@@ -113,8 +113,8 @@ def _finished(model: keras.Model, inputs: Any, view: View) -> keras.Model:
     if len(result.weights) != len(view.model.weights):
         why = "layers of it share a weight, which would become several."
         raise UnsupportedLayerError(model.name, type(model).__name__, why, "Share the layer that holds it instead.")
-    call = lambda layer, arrays: layer(keras.tree.pack_sequence_as(inputs, arrays), training=False)  # noqa: E731
-    if problem := differ(model, result, graph.inputs, call, call):
+    old, new = (lambda x, m=m: m(keras.tree.pack_sequence_as(inputs, x), training=False) for m in (model, result))
+    if problem := differ(model, graph.inputs, old, new):
         raise KmergeError(
             f"The Functional model of {model.name!r} does not give what {model.name!r} gives: {problem}. It is withheld. "
             "This is a fault of kmerge: please report it with the model."

@@ -58,9 +58,8 @@ def record(layer: keras.Layer, args: tuple, kwargs: dict, held: dict, training: 
     Raises:
         StaysClosed: with the reason.
     """
-    unbuilt = next((x.name for x in (layer, *parts_of(layer)) if not x.built), None)
-    if unbuilt is not None:
-        raise StaysClosed(f"{unbuilt!r} is not built, so it has no weights to carry over; call it on a batch first")
+    if (unbuilt := unbuilt_part(layer)) is not None:
+        raise StaysClosed(f"its layer {unbuilt!r} is not built, so that it has no weights yet; call it on a batch first")
     if type(layer).__call__ is not keras.Layer.__call__:
         raise StaysClosed("it overrides __call__")
     if layer.activity_regularizer is not None:
@@ -110,6 +109,14 @@ def _attempt(layer, read_bare: list, args, kwargs, held: dict, training) -> tupl
     except ValueError as error:
         raise StaysClosed(meaning_of(error)) from error
     return (model if layer.trainable else frozen_alone(model)), trap
+
+
+def unbuilt_part(layer: keras.Layer) -> str | None:
+    """The name of a layer in this one that is not built, as a call on symbolic tensors may leave it; None if all are."""
+    plain = keras.Layer.build  # which makes no weights
+    return next(
+        (x.name for x in (layer, *parts_of(layer)) if not x.built and (type(x).build is not plain or parts_of(x))), None
+    )
 
 
 def takes_training(layer: keras.Layer) -> bool:
@@ -188,8 +195,20 @@ def _account_for(layer: keras.Layer, graph: Graph) -> None:
         raise StaysClosed(f"its call does not show what it does with {_names(lost)}")
     if strange := [x for key, x in reached.items() if key not in own]:
         raise StaysClosed(f"its call uses {_names(strange)}, which are no weights of its own")
+    _keep_batches(graph)
     if any(callable(x) for call in graph.calls for x in _arguments(call)):
         raise StaysClosed("its call hands a function to an operation, which may use weights that no one sees")
+
+
+def _keep_batches(graph: Graph) -> None:
+    """Layers take the first axis of what they read for that of a batch, which weights alone do not have."""
+    without: set[int] = set()
+    for call in graph.calls:
+        held = isinstance(call.operation, HeldWeight)
+        if held or all(id(x) in without for x in call.inputs):
+            if isinstance(call.operation, keras.Layer) and not held:
+                raise StaysClosed(f"its call uses {call.name!r} on weights alone, without a batch axis")
+            without.update(id(x) for x in call.outputs)
 
 
 def _arguments(call) -> Collection:
@@ -212,7 +231,7 @@ _MEANINGS = (
     (("used as a boolean",), "its call looks at the values of a tensor"),
     (("add_loss",), "its call adds a loss, which would be lost"),
     (("no attribute 'assign",), "its call changes a weight"),
-    (("used as input to a", "You cannot convert it to a NumPy array", "__array__"),
+    (("used as input to a", "You cannot convert it to a NumPy array", "__array__", "__jax_array__"),
      "its call uses functions of the backend or of NumPy"),
     (("value (None)", "NoneType", "got (None", "slice(None,"), "its call computes with a size that is not known, as that of the batch"),
 )  # fmt: skip

@@ -252,8 +252,9 @@ class _Opener(Copier):
         try:
             model = self.model(graph, name, prefix, names)
             if outline not in compared:
-                problem = differ(layer, model, tensors, lambda x, arrays: _call(x, args, kwargs, arrays), _call_model)
-                if problem:
+                of_layer = lambda arrays: _call(layer, args, kwargs, arrays)  # noqa: E731
+                of_model = lambda arrays: model(arrays if len(arrays) > 1 else arrays[0], training=False)  # noqa: E731
+                if problem := differ(layer, tensors, of_layer, of_model):
                     raise StaysClosed(f"what its call leaves behind is not what it does: {problem}")
         except (ValueError, TypeError, NotImplementedError) as error:
             raise StaysClosed(meaning_of(error)) from error
@@ -286,10 +287,6 @@ def _call(layer: keras.Layer, args: tuple, kwargs: dict, arrays: list):
         lambda x: waiting.pop(0) if isinstance(x, keras.KerasTensor) else x, (args, kwargs)
     )
     return layer(*args, **kwargs, **({"training": False} if takes_training(layer) else {}))
-
-
-def _call_model(model: keras.Model, arrays: list):
-    return model(arrays if len(arrays) > 1 else arrays[0], training=False)
 
 
 # Training and inference -----------------------------------------------------------------------------------------------

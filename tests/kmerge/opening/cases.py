@@ -231,6 +231,13 @@ def encoder():
     return keras.Model(x, layers.Dense(3, name="logits")(layers.GlobalAveragePooling1D()(h)))
 
 
+def patches():
+    """Patches with places and a scale, small enough for two backends."""
+    x = keras.Input((5, 6))
+    h = LayerScale(name="scale")(PatchEncoder(5, 8, name="patches")(x))
+    return keras.Model(x, layers.Dense(3, name="logits")(layers.Dense(4, activation="relu", name="hidden")(h)))
+
+
 def text():
     """Tokens through a block that is used twice."""
     x = keras.Input((6,), dtype="int32")

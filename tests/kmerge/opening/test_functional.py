@@ -13,8 +13,8 @@ from tests.kmerge.opening.cases import around
 from tests.kmerge.opening.test_opening import randomize_all, state_of
 from tests.models import example_inputs
 
-FAMILY = [cases.encoder, cases.nested, cases.negated]
-MARKS = {cases.encoder: [pytest.mark.both_backends], cases.negated: [pytest.mark.both_backends]}
+FAMILY = [cases.patches, cases.encoder, cases.nested, cases.negated]
+MARKS = {cases.patches: [pytest.mark.both_backends], cases.negated: [pytest.mark.both_backends]}
 
 
 def made(build):
@@ -136,6 +136,28 @@ def test_reshapes_by_the_size_of_the_batch_are_followed():
     assert_close(outputs(result, values), outputs(model, values), 1e-5)
 
 
+@pytest.mark.parametrize(
+    "reshaped",
+    [lambda w: w[None, :], lambda w: ops.expand_dims(w, 0), lambda w: ops.reshape(w, (1, 8, 8)), lambda w: w],
+    ids=["index", "expand_dims", "reshape", "plain"],
+)
+def test_a_table_of_as_many_places_as_channels_is_followed_by_its_axes(reshaped):
+    class Places(keras.Layer):
+        def build(self, shape):
+            self.table = self.add_weight(shape=shape[1:], name="table")
+
+        def call(self, x):
+            return x + reshaped(self.table)
+
+    model = around(Places(name="places"), (8, 8))
+    randomize_all(model)
+    result, values = kmerge.functional(model), example_inputs(model)
+    space = kmerge.channel_spaces(result)["before"]
+    assert space.selectable and "places/places_table" in space.owners
+    moved = kmerge.permute(result, {"before": np.random.permutation(8)})
+    assert_close(outputs(moved, values), outputs(model, values), 1e-5)
+
+
 def test_what_stays_closed_is_named_with_the_reason():
     with pytest.warns(UserWarning, match="odd: its call looks at the values of a tensor"):
         result = kmerge.functional(around(cases.BranchOnValues(name="odd")))
@@ -169,7 +191,7 @@ class Odd(keras.Model):
 
 def test_refusals_name_the_model_and_what_to_do():
     unbuilt = Odd(layers.Dense(4))
-    with pytest.raises(InvalidArgumentError, match="built, received 'mine'. Call it on a batch first"):
+    with pytest.raises(InvalidArgumentError, match="built, received 'mine'. Call the model on a batch first"):
         kmerge.functional(unbuilt)
     unbuilt(np.ones((1, 4), "float32"))
     with pytest.raises(UnsupportedLayerError, match="'mine' .Odd.: its call looks at the values of a tensor. Build it"):
@@ -188,4 +210,4 @@ def test_refusals_name_the_model_and_what_to_do():
             super().__init__(**options)
 
     with pytest.raises(UnsupportedLayerError, match="Layer 'odd' .Anonymous.: it cannot be built again"):
-        kmerge.functional(around(Anonymous("no reason", name="odd")))
+        kmerge.functional(around(Anonymous(object(), name="odd")))

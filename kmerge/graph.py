@@ -188,17 +188,20 @@ def is_buffer(layer: keras.Layer, variable: keras.Variable) -> bool:
 
 @contextlib.contextmanager
 def calls_forgotten(model: keras.Layer) -> Iterator[None]:
-    """On leaving, a model and all layers in it are as if nothing had been called on symbolic tensors meanwhile."""
+    """On leaving, a model and all layers in it are as if nothing had been called meanwhile: calls, losses, attributes."""
     layers = [model, *parts_of(model), *(operations_of(model) if has_own_graph(model) else ())]
     kept = [(nodes, len(nodes)) for x in layers for nodes in (x._inbound_nodes, x._outbound_nodes)]
-    losses = [(x, list(x._losses)) for x in layers if isinstance(x, keras.Layer)]
+    kept += [(x._losses, len(x._losses)) for x in layers if isinstance(x, keras.Layer)]
+    attributes = [(vars(x), dict(vars(x))) for x in layers]
     try:
         yield
     finally:
-        for nodes, count in kept:
-            del nodes[count:]
-        for layer, before in losses:
-            layer._losses[:] = before
+        for found, count in kept:
+            del found[count:]
+        for found, before in attributes:
+            for name in found.keys() - before.keys():
+                del found[name]
+            found.update(before)
 
 
 def twin_of(operation: keras.Operation, name: str) -> keras.Operation:

@@ -7,7 +7,16 @@ import keras
 
 from kmerge.checks import refuse, sentence
 from kmerge.errors import InvalidArgumentError, KmergeError, UnsupportedLayerError
-from kmerge.graph import Graph, built_shapes, clone_operation, has_own_graph, own_inputs, parts_of, rename_operation
+from kmerge.graph import (
+    Graph,
+    built_shapes,
+    calls_forgotten,
+    clone_operation,
+    has_own_graph,
+    own_inputs,
+    parts_of,
+    rename_operation,
+)
 from kmerge.opening.comparing import differ
 from kmerge.opening.recording import StaysClosed, unbuilt_part
 from kmerge.opening.views import Copier, View, opened, opened_call
@@ -114,7 +123,9 @@ def _finished(model: keras.Model, inputs: Any, view: View) -> keras.Model:
         why = "layers of it share a weight, which would become several."
         raise UnsupportedLayerError(model.name, type(model).__name__, why, "Share the layer that holds it instead.")
     old, new = (lambda x, m=m: m(keras.tree.pack_sequence_as(inputs, x), training=False) for m in (model, result))
-    if problem := differ(model, graph.inputs, old, new):
+    with calls_forgotten(model):
+        problem = differ(model, graph.inputs, old, new)
+    if problem:
         raise KmergeError(
             f"The Functional model of {model.name!r} does not give what {model.name!r} gives: {problem}. It is withheld. "
             "This is a fault of kmerge: please report it with the model."
@@ -124,7 +135,9 @@ def _finished(model: keras.Model, inputs: Any, view: View) -> keras.Model:
         reasons = "".join(f"\n    {path}: {why}." for path, why in view.closed.items())
         warnings.warn(f"Layers of {model.name!r} that stay as they are, their channels fixed:{reasons}", stacklevel=3)
     if view.untrained:
-        warnings.warn(f"The Functional model of {model.name!r} is what it does in inference: {view.untrained}.", stacklevel=3)
+        warnings.warn(
+            f"The Functional model of {model.name!r} is what it does in inference: {view.untrained}.", stacklevel=3
+        )
     return result
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kmerge.graph import Graph, array_of, frozen_alone, input_like, parts_of
+from kmerge.graph import Call, Graph, array_of, frozen_alone, input_like, parts_of
 from kmerge.opening.holding import HeldWeight
 
 
@@ -59,28 +59,33 @@ def record(layer: keras.Layer, args: tuple, kwargs: dict, held: dict, training: 
         StaysClosed: with the reason.
     """
     if (unbuilt := unbuilt_part(layer)) is not None:
-        raise StaysClosed(f"its layer {unbuilt!r} is not built, so that it has no weights yet; call it on a batch first")
+        raise StaysClosed(
+            f"its layer {unbuilt!r} is not built, so that it has no weights yet; call it on a batch first"
+        )
     if type(layer).__call__ is not keras.Layer.__call__:
         raise StaysClosed("it overrides __call__")
     if layer.activity_regularizer is not None:
         raise StaysClosed("it has an activity_regularizer, which would be lost")
-    read_bare: list[keras.Layer] = []
-    while True:
-        model, trap = _attempt(layer, read_bare, args, kwargs, held, training)
-        if trap.written:
-            raise StaysClosed(f"its call changes {_names(trap.written.values())}")
-        graph = Graph(model)
-        stray = trap.read | {id(x): x for call in graph.calls for x in _variables_in((call.args, call.kwargs))}
-        if not stray:
-            _account_for(layer, graph)
-            return graph
-        holders = [x for x in parts_of(layer) if any(id(v) in stray for _, found in _own(x) for v in found)]
-        if not holders or read_bare:
-            raise StaysClosed(f"its call reads {_names(stray.values())} in the middle of computing")
-        read_bare = holders
+    graph, stray = _attempt(layer, [], args, kwargs, held, training)
+    if stray:  # weights of parts: by what is called on constants, an Embedding of places first of all
+        bare = StaysClosed(f"its call reads {_names(stray.values())} in the middle of computing")
+        parts = [x for x in parts_of(layer) if any(id(v) in stray for _, found in _own(x) for v in found)]
+        try:
+            graph, stray = _attempt(layer, parts, args, kwargs, held, training)
+        except StaysClosed as error:
+            raise bare from error
+        if stray:
+            raise bare
+    _account_for(layer, graph)
+    return graph
 
 
-def _attempt(layer, read_bare: list, args, kwargs, held: dict, training) -> tuple[keras.Model, _Trap]:
+def _attempt(layer, parts: list, args, kwargs, held: dict, training) -> tuple[Graph, dict[int, keras.Variable]]:
+    """One recording, in which the weights of the layer itself and of these parts are symbolic.
+
+    Returns:
+        The graph, and the variables that were read as numbers all the same, by their ids.
+    """
     inputs: list[keras.KerasTensor] = []
 
     def place(value):
@@ -94,13 +99,15 @@ def _attempt(layer, read_bare: list, args, kwargs, held: dict, training) -> tupl
     if takes_training(layer):
         kwargs = {**kwargs, "training": training}
     with contextlib.ExitStack() as stack:
-        for holder in (layer, *read_bare):
+        for holder in (layer, *parts):
             stack.enter_context(_symbolic_weights(holder, held, inputs[0]))
         trap = stack.enter_context(_Trap())
         try:
             outputs = layer.call(*args, **kwargs)
         except Exception as error:
             raise StaysClosed(meaning_of(error)) from error
+    if trap.written:
+        raise StaysClosed(f"its call changes {_names(trap.written.values())}")
     flat = keras.tree.flatten(outputs)
     if not flat or not all(isinstance(x, keras.KerasTensor) for x in flat):
         raise StaysClosed("its call gives something else than tensors that depend on its inputs")
@@ -108,7 +115,9 @@ def _attempt(layer, read_bare: list, args, kwargs, held: dict, training) -> tupl
         model = keras.Model(inputs, outputs, name=layer.name)
     except ValueError as error:
         raise StaysClosed(meaning_of(error)) from error
-    return (model if layer.trainable else frozen_alone(model)), trap
+    graph = Graph(model if layer.trainable else frozen_alone(model))
+    in_arguments = {id(x): x for call in graph.calls for x in _variables_in(_arguments(call))}
+    return graph, trap.read | in_arguments
 
 
 def unbuilt_part(layer: keras.Layer) -> str | None:
@@ -154,7 +163,7 @@ def _symbolic_weights(layer: keras.Layer, held: dict, anchor: keras.KerasTensor)
             return tensors[id(value)]
         if isinstance(value, dict):
             return {key: symbolic(part) for key, part in value.items()}
-        return type(value)(map(symbolic, value)) if type(value) in (list, tuple) else _listed(value, symbolic)
+        return [symbolic(part) for part in value] if isinstance(value, list | tuple) else value
 
     kept = {name: vars(layer)[name] for name in own}
     vars(layer).update({name: symbolic(value) for name, value in kept.items()})
@@ -167,10 +176,6 @@ def _symbolic_weights(layer: keras.Layer, held: dict, anchor: keras.KerasTensor)
         vars(layer).update(kept)
         if "call" not in kept:
             vars(layer).pop("call", None)
-
-
-def _listed(value: Any, symbolic) -> Any:
-    return [symbolic(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _rows(table: keras.KerasTensor, indices: Any) -> keras.KerasTensor:
@@ -196,7 +201,10 @@ def _account_for(layer: keras.Layer, graph: Graph) -> None:
     if strange := [x for key, x in reached.items() if key not in own]:
         raise StaysClosed(f"its call uses {_names(strange)}, which are no weights of its own")
     _keep_batches(graph)
-    if any(callable(x) for call in graph.calls for x in _arguments(call)):
+    arguments = [x for call in graph.calls for x in keras.tree.flatten(_arguments(call))]
+    if any(hasattr(x, "assign") for x in arguments):
+        raise StaysClosed("its call uses a variable of the backend, which is no weight of Keras")
+    if any(callable(x) for x in arguments):
         raise StaysClosed("its call hands a function to an operation, which may use weights that no one sees")
 
 
@@ -211,12 +219,12 @@ def _keep_batches(graph: Graph) -> None:
             without.update(id(x) for x in call.outputs)
 
 
-def _arguments(call) -> Collection:
-    """What an operation, unlike a layer, is called on and made of, but for tensors."""
-    if isinstance(call.operation, keras.Layer):
-        return ()
-    flat = keras.tree.flatten((call.args, call.kwargs, list(vars(call.operation).values())))
-    return [x for x in flat if not isinstance(x, keras.KerasTensor)]
+def _arguments(call: Call) -> list:
+    """What a layer or operation is called on, and what an operation besides is made of."""
+    made_of = (
+        [] if isinstance(call.operation, keras.Layer) else [v for k, v in vars(call.operation).items() if k[0] != "_"]
+    )
+    return [*call.args, *call.kwargs.values(), *made_of]
 
 
 # Words ----------------------------------------------------------------------------------------------------------------
@@ -227,20 +235,29 @@ def _names(variables: Collection[keras.Variable]) -> str:
 
 
 # What the messages of Keras and the backends say, and what it means here.
-_MEANINGS = (
-    (("used as a boolean",), "its call looks at the values of a tensor"),
-    (("add_loss",), "its call adds a loss, which would be lost"),
-    (("no attribute 'assign",), "its call changes a weight"),
-    (("used as input to a", "You cannot convert it to a NumPy array", "__array__", "__jax_array__"),
-     "its call uses functions of the backend or of NumPy"),
-    (("value (None)", "NoneType", "got (None", "slice(None,"), "its call computes with a size that is not known, as that of the batch"),
-)  # fmt: skip
+_MEANINGS = {
+    "its call looks at the values of a tensor": ("used as a boolean",),
+    "its call adds a loss, which would be lost": ("add_loss",),
+    "its call changes a weight": ("no attribute 'assign",),
+    "its call uses functions of the backend or of NumPy": (
+        "used as input to a",
+        "You cannot convert it to a NumPy array",
+        "__array__",
+        "__jax_array__",
+    ),
+    "its call computes with a size that is not known, as that of the batch": (
+        "value (None)",
+        "NoneType",
+        "got (None",
+        "slice(None,",
+    ),
+}
 
 
 def meaning_of(error: Exception) -> str:
     """What an exception of a layer's call on symbolic tensors says of the layer."""
     text = str(error).strip()
-    for parts, meaning in _MEANINGS:
+    for meaning, parts in _MEANINGS.items():
         if any(part in text for part in parts):
             return meaning
     lines = [line for line in text.splitlines() if line and not line.startswith("Exception encountered when")]

@@ -244,7 +244,9 @@ class _Opener(Copier):
                 del found[name]
         self.closed[path] = why
 
-    def compared(self, graph: Graph, layer: keras.Layer, args: tuple, kwargs: dict, prefix: str, name: str) -> keras.Model:
+    def compared(
+        self, graph: Graph, layer: keras.Layer, args: tuple, kwargs: dict, prefix: str, name: str
+    ) -> keras.Model:
         """The model of what a call of a layer left behind, opened in turn and compared with the layer."""
         names = {call.name for call in graph.calls if isinstance(call.operation, keras.Layer)}
         tensors = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]

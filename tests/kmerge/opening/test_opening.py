@@ -22,7 +22,7 @@ CLOSED = {
     "Counter": "changes a weight",
     "Noise": "in training it does something else",
     "Functions": "does not show what it does with the weights.*kernel",
-    "TiedEmbedding": "embeddings' in several layers",
+    "TiedEmbedding": "embeddings' in (several layers|the middle)",
     "CallOfItsOwn": "overrides __call__",
     "Penalised": "activity_regularizer",
     "Frozen": "fixes `training`",
@@ -30,6 +30,8 @@ CLOSED = {
     "Hidden": "no weights of its own",
     "Learned": "on weights alone",
     "SameNames": "used 2 times",
+    "InAnOption": "reads the weights .*bias' in the middle|functions of the backend",
+    "VariableOfTheBackend": "variable of the backend",
 }
 
 
@@ -153,8 +155,9 @@ class Hidden(keras.Layer):
 
     def __init__(self, **options):
         super().__init__(**options)
-        self.box = lambda x, dense=layers.Dense(8): dense(x)
-        self.box(keras.KerasTensor((None, 8)))
+        dense = layers.Dense(8)
+        dense.build((None, 8))
+        self.box = lambda x: dense(x)
 
     def call(self, x):
         return self.box(x)
@@ -178,6 +181,47 @@ class SameNames(keras.Layer):
 
     def call(self, x):
         return self.parts[1](self.parts[0](x))
+
+
+class InAnOption(keras.Layer):
+    """A weight of a layer that is an option of an operation, too."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = layers.Dense(8)
+
+    def call(self, x):
+        return ops.clip(self.dense(x), self.dense.bias, self.dense.bias + 1.0)
+
+
+class VariableOfTheBackend(keras.Layer):
+    def __init__(self, **options):
+        super().__init__(**options)
+        import tensorflow
+
+        self.factor = tensorflow.Variable(2.0)
+
+    def call(self, x):
+        return ops.multiply(x, self.factor)
+
+
+class Remembers(cases.LayerScale):
+    """Keeps what it has computed, and how often."""
+
+    calls = 0
+
+    def call(self, x):
+        self.calls, self.last = self.calls + 1, x
+        return super().call(x)
+
+
+def test_what_a_call_writes_down_on_the_layer_is_as_it_was():
+    model = around(Remembers(name="odd"))
+    layer = model.get_layer("odd")
+    before, calls, last = state_of(model), layer.calls, layer.last
+    assert opened(model).opened
+    kmerge.functional(model)
+    assert state_of(model) == before and layer.calls == calls and layer.last is last
 
 
 @pytest.mark.parametrize("name", CLOSED)

@@ -24,6 +24,7 @@ from kmerge.gates import (
     gates_of,
 )
 from kmerge.merging import MergeReport, compress, gate, merge, merge_pairwise, merge_report
+from kmerge.opening import functional
 from kmerge.pruning import UnitChoice, choose_units, prune, unit_importance
 from kmerge.rules import OpaqueRule, Rule, Site, channel, consumes, produces, register_rule
 from kmerge.sizing import AutoSizer, SizingWarning
@@ -76,6 +77,7 @@ __all__ = [
     "explain",
     "fit",
     "fit_many",
+    "functional",
     "gate",
     "gate_optimizer",
     "gates_of",

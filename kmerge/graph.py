@@ -6,6 +6,7 @@ a layer, an operation or a nested model. A layer that is used twice makes two ca
     inputs -> Graph(model).calls -> outputs
 """
 
+import contextlib
 import functools
 import inspect
 from collections import Counter
@@ -15,6 +16,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras.src.models.functional import Functional
 
 from kmerge.checks import sentence
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
@@ -151,7 +153,8 @@ def _functional(model):
     if not hasattr(model, "_nodes_by_depth"):
         raise InvalidArgumentError(
             "Expected a Functional or Sequential model, through whose graph kmerge follows channels, received the "
-            f"subclassed model {model.name!r} ({type(model).__name__}). Build it with keras.Model(inputs, outputs)."
+            f"subclassed model {model.name!r} ({type(model).__name__}). Make it one with kmerge.functional(model, "
+            "input_shape=...), or build it with keras.Model(inputs, outputs)."
         )
     return model
 
@@ -169,6 +172,76 @@ def _calls(function) -> Iterator[Call]:
         inputs, arguments = tuple(node.arguments.keras_tensors), node.arguments
         alone = all(readers[id(x)] == 1 for x in inputs)
         yield Call(number, node.operation, inputs, tuple(node.outputs), arguments.args, arguments.kwargs, alone)
+
+
+def has_own_graph(operation: keras.Operation) -> bool:
+    """Whether it is a Functional or built Sequential model that does what its graph says, with no call of its own."""
+    if isinstance(operation, keras.Sequential):
+        return operation._functional is not None and type(operation).call is keras.Sequential.call
+    return hasattr(operation, "_nodes_by_depth") and type(operation).call is Functional.call
+
+
+def operations_of(model: keras.Model) -> list[keras.Operation]:
+    """The layers, operations and nested models of a model's graph, each once."""
+    return list(_functional(model)._operations)
+
+
+def parts_of(layer: keras.Layer) -> list[keras.Layer]:
+    """The layers that a layer or model holds, at any depth."""
+    return layer._flatten_layers(include_self=False)
+
+
+def own_inputs(model: keras.Model) -> Any:
+    """The symbolic inputs of a model, nested as it takes them; None if it has none, as where it is subclassed."""
+    return getattr(getattr(model, "_functional", None) or model, "_inputs_struct", None)
+
+
+def built_shapes(model: keras.Model) -> Any:
+    """The shape with which a model was built, without the batch axis, nested as its input is; None if it is not known."""
+    shapes = [shape for shape in (model._build_shapes_dict or {}).values() if shape]
+    return keras.tree.map_shape_structure(lambda shape: tuple(shape[1:]), shapes[0]) if len(shapes) == 1 else None
+
+
+def is_buffer(layer: keras.Layer, variable: keras.Variable) -> bool:
+    """Whether a layer holds a variable that is not trained even where the layer is."""
+    return any(variable is other for other in layer._non_trainable_variables)
+
+
+@contextlib.contextmanager
+def calls_forgotten(model: keras.Layer) -> Iterator[None]:
+    """On leaving, a model and all layers in it are as if nothing had been called meanwhile: calls, losses, attributes."""
+    layers = [model, *parts_of(model), *(operations_of(model) if has_own_graph(model) else ())]
+    kept = [(nodes, len(nodes)) for x in layers for nodes in (x._inbound_nodes, x._outbound_nodes)]
+    kept += [(x._losses, len(x._losses)) for x in layers if isinstance(x, keras.Layer)]
+    attributes = [(vars(x), dict(vars(x))) for x in layers]
+    try:
+        yield
+    finally:
+        for found, count in kept:
+            del found[count:]
+        for found, before in attributes:
+            for name in found.keys() - before.keys():
+                del found[name]
+            found.update(before)
+
+
+def twin_of(operation: keras.Operation, name: str) -> keras.Operation:
+    """A layer or operation with the very weights and parts of another, but a name and calls of its own."""
+    twin = object.__new__(type(operation))
+    vars(twin).update(vars(operation), name=name, _inbound_nodes=[], _outbound_nodes=[])
+    return twin
+
+
+def input_like(tensor: keras.KerasTensor, name: str | None = None) -> keras.KerasTensor:
+    """A new input of the shape and type of a symbolic tensor."""
+    shape = tuple(tensor.shape)
+    return keras.Input(shape=shape[1:], batch_size=shape[0], dtype=tensor.dtype, sparse=tensor.sparse, name=name)
+
+
+def frozen_alone(model: keras.Model) -> keras.Model:
+    """Marks a model as frozen without reaching the layers inside; returns it."""
+    model._trainable = False
+    return model
 
 
 def input_layer(tensor: keras.KerasTensor) -> keras.layers.InputLayer:

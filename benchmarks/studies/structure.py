@@ -19,7 +19,7 @@ from benchmarks.command_line import DONE, command_parser
 ORDER: dict[str, tuple[str, ...]] = {
     "kmerge": (
         "errors", "checks", "seeds", "regularizers", "graph", "cloning", "pairing", "gates", "training", "rules",
-        "spaces", "surgery", "costs", "merging", "sizing", "pruning", "drawing", "version", "__init__",
+        "opening", "spaces", "surgery", "costs", "merging", "sizing", "pruning", "drawing", "version", "__init__",
     ),
     "baselines": (
         "__init__", "protocol", "single", "fusion", "pruning", "merging", "distillation", "sizing",

@@ -51,3 +51,12 @@ def rule_for(operation: Operation, path: str) -> Rule:
         why = "kmerge cannot see what its function does to channels."
         raise UnsupportedLayerError(path, "Lambda", why, WRITE_OPENLY)
     raise UnsupportedLayerError(path, kind.__name__, "kmerge has no rule for what it does to channels.", REGISTER)
+
+
+def has_rule(operation: Operation) -> bool:
+    """Whether a rule says what a layer or operation does, or it is refused for good: it is not looked into."""
+    try:
+        rule_for(operation, operation.name)
+    except UnsupportedLayerError as error:
+        return not error.may_run_as_it_is
+    return True

@@ -185,7 +185,8 @@ def _block(site: Site, before: tuple, after: tuple, axis: int) -> tuple[tuple, t
     Returns:
         Start and stop of the axes before, and of those after.
     """
-    i, j = 1, 1  # where the next run begins, before and after
+    # Where the next run begins, before and after. A held weight has no batch axis, so its first may be reshaped, too.
+    i, j = (1, 1) if before[0] == after[0] or None in (before[0], after[0]) else (0, 0)
     while i < len(before) or j < len(after):
         start, first = i, j
         left, right = (before[i], after[j]) if i < len(before) and j < len(after) else (1, 1)

@@ -1,0 +1,168 @@
+"""`functional`: a subclassed model, or one with layers that nobody has looked into, as a plain Functional one."""
+
+import warnings
+from typing import Any
+
+import keras
+
+from kmerge.checks import refuse, sentence
+from kmerge.errors import InvalidArgumentError, KmergeError, UnsupportedLayerError
+from kmerge.graph import (
+    Graph,
+    built_shapes,
+    calls_forgotten,
+    clone_operation,
+    has_own_graph,
+    own_inputs,
+    parts_of,
+    rename_operation,
+)
+from kmerge.opening.comparing import differ
+from kmerge.opening.recording import StaysClosed, unbuilt_part
+from kmerge.opening.views import Copier, View, opened, opened_call
+
+
+def functional(model: keras.Model, input_shape: Any = None) -> keras.Model:
+    """A subclassed or mixed model as a plain Functional one, whose channels kmerge can follow.
+
+    The model's `call` is run once on symbolic tensors, which records the layers and operations that it uses. A layer in it
+    for which kmerge has no rule is opened in the same way, and becomes a nested model of its name; a weight that it holds
+    itself becomes a small layer of kmerge. What cannot be opened stays as it is, and a warning names it with the reason:
+    a branch on the values of a tensor, functions of the backend, a sum of losses that it adds. The outputs of the new
+    model are compared with those of the old one on random inputs before it is returned.
+
+    Args:
+        model: a built `keras.Model`. It is not changed.
+        input_shape: the shape of an input without the batch axis, as of `keras.Input`, or a list or dict of such where the
+            model takes several; or `keras.Input` tensors, where an input is not of type float32. By default the shapes
+            with which the model was built. A Functional or Sequential model has its own.
+
+    Returns:
+        A new, uncompiled Functional model with the same weights. Its attribute `closed` is a dict from the paths of the
+        layers that stay as they are to the reasons.
+
+    Raises:
+        InvalidArgumentError: if the model is not built, or its input shape is not known.
+        UnsupportedLayerError: if the model itself cannot be opened, with the reason.
+
+    Example:
+
+    ```python
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.blocks = [keras.layers.Dense(8, activation="relu") for _ in range(2)]
+            self.head = keras.layers.Dense(3)
+
+        def call(self, x):
+            for block in self.blocks:
+                x = x + block(x)
+            return self.head(x)
+
+    net = Net()
+    net(np.zeros((1, 8), "float32"))
+    model = kmerge.functional(net, input_shape=(8,))
+    small = kmerge.prune(model, budget=0.5)
+    ```
+    """
+    if not isinstance(model, keras.Model):
+        refuse("model", "a keras.Model", model)
+    if (unbuilt := unbuilt_part(model)) is not None:
+        do = "Call the model on a batch first: before that it has no weights to carry over."
+        raise InvalidArgumentError(sentence("a model that is built", unbuilt, do))
+    inputs = own_inputs(model)
+    if inputs is None:
+        inputs = _inputs(model, input_shape)
+    elif input_shape is not None:
+        refuse("input_shape", "None for a model that has inputs", input_shape)
+    if has_own_graph(model):
+        view = opened(model)
+    else:
+        try:
+            view = opened_call(model, (inputs,), {})
+        except StaysClosed as error:
+            do = "Build it with keras.Model(inputs, outputs), or write its call with keras layers and keras.ops alone."
+            raise UnsupportedLayerError(model.name, type(model).__name__, f"{error}.", do) from None
+    return _finished(model, inputs, view)
+
+
+def _inputs(model: keras.Model, input_shape: Any) -> Any:
+    """Symbolic inputs in the structure that the model's call takes."""
+    if input_shape is None:
+        input_shape = built_shapes(model)
+        if input_shape is None:
+            do = "Pass it: functional(model, input_shape=(28, 28, 1))."
+            raise InvalidArgumentError(sentence("the shape of the model's input to be known", model.name, do))
+
+    def tensor(value, name):
+        if isinstance(value, keras.KerasTensor):
+            return value
+        if isinstance(value, dict):
+            return {key: tensor(part, key) for key, part in value.items()}
+        if isinstance(value, list | tuple) and all(isinstance(n, int | None) for n in value):
+            return keras.Input(tuple(value), name=name)
+        if isinstance(value, list | tuple):
+            return type(value)(tensor(part, f"{name}_{i}") for i, part in enumerate(value))
+        refuse("input_shape", "a shape, a keras.Input, or a list or dict of such", value)
+
+    return tensor(input_shape, "input")
+
+
+def _finished(model: keras.Model, inputs: Any, view: View) -> keras.Model:
+    """A copy of what was opened, with weights of its own and inputs named and nested like those of the model."""
+    graph, copier = Graph(view.model), Copier(_clone)
+    for x, given in zip(graph.inputs, keras.tree.flatten(inputs), strict=True):
+        if view.model is not model:
+            rename_operation(x, given.name)
+    graph.input_structure = keras.tree.pack_sequence_as(inputs, graph.inputs)
+    result = copier.model(graph, model.name, "")
+    for old, new in copier.copies.values():
+        if isinstance(old, keras.Layer):
+            _carry_over(old, new)
+    if len(result.weights) != len(view.model.weights):
+        why = "layers of it share a weight, which would become several."
+        raise UnsupportedLayerError(model.name, type(model).__name__, why, "Share the layer that holds it instead.")
+    old, new = (lambda x, m=m: m(keras.tree.pack_sequence_as(inputs, x), training=False) for m in (model, result))
+    with calls_forgotten(model):
+        problem = differ(model, graph.inputs, old, new)
+    if problem:
+        raise KmergeError(
+            f"The Functional model of {model.name!r} does not give what {model.name!r} gives: {problem}. It is withheld. "
+            "This is a fault of kmerge: please report it with the model."
+        )
+    result.closed = dict(view.closed)
+    if view.closed:
+        reasons = "".join(f"\n    {path}: {why}." for path, why in view.closed.items())
+        warnings.warn(f"Layers of {model.name!r} that stay as they are, their channels fixed:{reasons}", stacklevel=3)
+    if view.untrained:
+        warnings.warn(
+            f"The Functional model of {model.name!r} is what it does in inference: {view.untrained}.", stacklevel=3
+        )
+    return result
+
+
+def _clone(operation: keras.Operation, name: str) -> keras.Operation:
+    try:
+        return clone_operation(operation, {}, name)
+    except Exception as error:
+        raise _not_rebuilt(operation, f" ({type(error).__name__}: {error})") from error
+
+
+def _carry_over(old: keras.Layer, new: keras.Layer) -> None:
+    """The weights of a layer, and what is frozen in it."""
+    parts, copies = (old, *parts_of(old)), (new, *parts_of(new))
+    shapes, received = ([tuple(x.shape) for x in layer.weights] for layer in (old, new))
+    if shapes != received or len(parts) != len(copies):
+        raise _not_rebuilt(old)
+    for part, copy in zip(parts, copies, strict=True):
+        if part.trainable != copy.trainable:
+            copy.trainable = part.trainable
+    for weight, copy in zip(old.weights, new.weights, strict=True):
+        copy.assign(weight)
+        copy.trainable = weight.trainable
+
+
+def _not_rebuilt(operation: keras.Operation, detail: str = "") -> UnsupportedLayerError:
+    why = f"it cannot be built again from its configuration{detail}."
+    remedy = "Give its class a get_config with all arguments of its constructor."
+    return UnsupportedLayerError(operation.name, type(operation).__name__, why, remedy)

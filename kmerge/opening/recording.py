@@ -1,0 +1,265 @@
+"""Recording what a layer's `call` does: run once on symbolic tensors, it leaves a graph behind.
+
+Whatever it does with its inputs becomes a call of that graph. What would be lost on the way is trapped: a variable that is
+read as a number would be a constant from then on, one that is written would change no more. So the weights that a layer
+holds itself are symbolic tensors while it is recorded (see `holding`), and any other variable that is read or written by
+something else than a recorded layer makes the layer one that stays closed.
+"""
+
+import contextlib
+import inspect
+import re
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from kmerge.graph import Call, Graph, array_of, frozen_alone, input_like, parts_of
+from kmerge.opening.holding import HeldWeight
+
+
+class StaysClosed(Exception):
+    """Why a layer cannot be opened, in words that go on from "Layer ... stays as it is: "."""
+
+
+class _Trap(keras.StatelessScope):
+    """Notes which variables are read or written as numbers, and lets none be changed.
+
+    Keras asks the innermost scope. While a layer works out the shape of what it gives, that is another one.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.read: dict[int, keras.Variable] = {}
+        self.written: dict[int, keras.Variable] = {}
+
+    def get_current_value(self, variable):
+        self.read[id(variable)] = variable
+        return super().get_current_value(variable)
+
+    def add_update(self, update):
+        self.written[id(update[0])] = update[0]
+        super().add_update(update)
+
+
+def record(layer: keras.Layer, args: tuple, kwargs: dict, held: dict, training: bool | None = None) -> Graph:
+    """The graph of one call of a layer, on inputs like those of the call.
+
+    Args:
+        layer: the layer, built. Its own nodes are not touched; those of the layers in it are, see `calls_forgotten`.
+        args, kwargs: the arguments of the call; symbolic tensors stand for the inputs of the graph, in their order.
+        held: the `HeldWeight` around each weight so far, by the id of the weight; new ones join.
+        training: handed to `call`, where it takes it.
+
+    Returns:
+        The graph. Its layers are those of the layer, and `HeldWeight`s around weights that it holds itself.
+
+    Raises:
+        StaysClosed: with the reason.
+    """
+    if (unbuilt := unbuilt_part(layer)) is not None:
+        raise StaysClosed(
+            f"its layer {unbuilt!r} is not built, so that it has no weights yet; call it on a batch first"
+        )
+    if type(layer).__call__ is not keras.Layer.__call__:
+        raise StaysClosed("it overrides __call__")
+    if layer.activity_regularizer is not None:
+        raise StaysClosed("it has an activity_regularizer, which would be lost")
+    graph, stray = _attempt(layer, [], args, kwargs, held, training)
+    if stray:  # weights of parts: by what is called on constants, an Embedding of places first of all
+        bare = StaysClosed(f"its call reads {_names(stray.values())} in the middle of computing")
+        parts = [x for x in parts_of(layer) if any(id(v) in stray for _, found in _own(x) for v in found)]
+        try:
+            graph, stray = _attempt(layer, parts, args, kwargs, held, training)
+        except StaysClosed as error:
+            raise bare from error
+        if stray:
+            raise bare
+    _account_for(layer, graph)
+    return graph
+
+
+def _attempt(layer, parts: list, args, kwargs, held: dict, training) -> tuple[Graph, dict[int, keras.Variable]]:
+    """One recording, in which the weights of the layer itself and of these parts are symbolic.
+
+    Returns:
+        The graph, and the variables that were read as numbers all the same, by their ids.
+    """
+    inputs: list[keras.KerasTensor] = []
+
+    def place(value):
+        if not isinstance(value, keras.KerasTensor):
+            return value
+        inputs.append(input_like(value, f"{layer.name}_input_{len(inputs)}"))
+        casts = layer.autocast and "float" in value.dtype and value.dtype != layer.input_dtype
+        return keras.ops.cast(inputs[-1], layer.input_dtype) if casts else inputs[-1]
+
+    args, kwargs = keras.tree.map_structure(place, (args, kwargs))
+    if takes_training(layer):
+        kwargs = {**kwargs, "training": training}
+    with contextlib.ExitStack() as stack:
+        for holder in (layer, *parts):
+            stack.enter_context(_symbolic_weights(holder, held, inputs[0]))
+        trap = stack.enter_context(_Trap())
+        try:
+            outputs = layer.call(*args, **kwargs)
+        except Exception as error:
+            raise StaysClosed(meaning_of(error)) from error
+    if trap.written:
+        raise StaysClosed(f"its call changes {_names(trap.written.values())}")
+    flat = keras.tree.flatten(outputs)
+    if not flat or not all(isinstance(x, keras.KerasTensor) for x in flat):
+        raise StaysClosed("its call gives something else than tensors that depend on its inputs")
+    try:
+        model = keras.Model(inputs, outputs, name=layer.name)
+    except ValueError as error:
+        raise StaysClosed(meaning_of(error)) from error
+    graph = Graph(model if layer.trainable else frozen_alone(model))
+    in_arguments = {id(x): x for call in graph.calls for x in _variables_in(_arguments(call))}
+    return graph, trap.read | in_arguments
+
+
+def unbuilt_part(layer: keras.Layer) -> str | None:
+    """The name of a layer in this one that is not built, as a call on symbolic tensors may leave it; None if all are."""
+    plain = keras.Layer.build  # which makes no weights
+    return next(
+        (x.name for x in (layer, *parts_of(layer)) if not x.built and (type(x).build is not plain or parts_of(x))), None
+    )
+
+
+def takes_training(layer: keras.Layer) -> bool:
+    """Whether the `call` of a layer has an argument `training`."""
+    return "training" in inspect.signature(layer.call).parameters
+
+
+# Weights of its own ---------------------------------------------------------------------------------------------------
+
+
+def _own(layer: keras.Layer) -> Iterator[tuple[str, list[keras.Variable]]]:
+    """The attributes of a layer that are variables, or lists, tuples and dicts of such: names, and the variables."""
+    for name, value in vars(layer).items():
+        if (not name.startswith("_") or isinstance(value, keras.Variable)) and (found := _variables_in(value)):
+            yield name, found
+
+
+def _variables_in(value: Any) -> list[keras.Variable]:
+    if isinstance(value, keras.Variable):
+        return [value]
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [x for part in values for x in _variables_in(part)]
+
+
+@contextlib.contextmanager
+def _symbolic_weights(layer: keras.Layer, held: dict, anchor: keras.KerasTensor) -> Iterator[None]:
+    """Lets the weights that a layer holds itself be symbolic tensors for a while."""
+    own = dict(_own(layer))
+    weights = {id(x): x for found in own.values() for x in found}
+    held.update({key: HeldWeight.of(x, layer) for key, x in weights.items() if key not in held})
+    tensors = {key: held[key](anchor) for key in weights}
+
+    def symbolic(value):
+        if isinstance(value, keras.Variable):
+            return tensors[id(value)]
+        if isinstance(value, dict):
+            return {key: symbolic(part) for key, part in value.items()}
+        return [symbolic(part) for part in value] if isinstance(value, list | tuple) else value
+
+    kept = {name: vars(layer)[name] for name in own}
+    vars(layer).update({name: symbolic(value) for name, value in kept.items()})
+    if type(layer).call is keras.layers.Embedding.call and tensors:
+        table = tensors[id(layer.weights[0])]
+        vars(layer)["call"] = lambda indices: _rows(table, indices)
+    try:
+        yield
+    finally:
+        vars(layer).update(kept)
+        if "call" not in kept:
+            vars(layer).pop("call", None)
+
+
+def _rows(table: keras.KerasTensor, indices: Any) -> keras.KerasTensor:
+    """What an `Embedding` gives for constant indices: rows of its table, as a slice where that will do."""
+    indices = array_of(indices).astype("int32")
+    rows = np.ravel(indices)
+    if rows.size and indices.shape[-1] == rows.size and np.array_equal(rows, np.arange(rows[0], rows[0] + rows.size)):
+        return table[(*[None] * (indices.ndim - 1), slice(int(rows[0]), int(rows[-1]) + 1))]
+    return keras.ops.take(table, indices, axis=0)
+
+
+def _account_for(layer: keras.Layer, graph: Graph) -> None:
+    """Every weight of the layer must be one of the graph, at one place, and the other way round."""
+    reached: dict[int, keras.Variable] = {}
+    for operation in {id(call.operation): call.operation for call in graph.calls}.values():
+        weights = {id(x): x for x in getattr(operation, "weights", ())}
+        if twice := [x for key, x in weights.items() if key in reached]:
+            raise StaysClosed(f"its call uses {_names(twice)} in several layers, or in a layer and outside of it")
+        reached |= weights
+    own = {id(x): x for x in layer.weights}
+    if lost := [x for key, x in own.items() if key not in reached]:
+        raise StaysClosed(f"its call does not show what it does with {_names(lost)}")
+    if strange := [x for key, x in reached.items() if key not in own]:
+        raise StaysClosed(f"its call uses {_names(strange)}, which are no weights of its own")
+    _keep_batches(graph)
+    arguments = [x for call in graph.calls for x in keras.tree.flatten(_arguments(call))]
+    if any(hasattr(x, "assign") for x in arguments):
+        raise StaysClosed("its call uses a variable of the backend, which is no weight of Keras")
+    if any(callable(x) for x in arguments):
+        raise StaysClosed("its call hands a function to an operation, which may use weights that no one sees")
+
+
+def _keep_batches(graph: Graph) -> None:
+    """Layers take the first axis of what they read for that of a batch, which weights alone do not have."""
+    without: set[int] = set()
+    for call in graph.calls:
+        held = isinstance(call.operation, HeldWeight)
+        if held or all(id(x) in without for x in call.inputs):
+            if isinstance(call.operation, keras.Layer) and not held:
+                raise StaysClosed(f"its call uses {call.name!r} on weights alone, without a batch axis")
+            without.update(id(x) for x in call.outputs)
+
+
+def _arguments(call: Call) -> list:
+    """What a layer or operation is called on, and what an operation besides is made of."""
+    made_of = (
+        [] if isinstance(call.operation, keras.Layer) else [v for k, v in vars(call.operation).items() if k[0] != "_"]
+    )
+    return [*call.args, *call.kwargs.values(), *made_of]
+
+
+# Words ----------------------------------------------------------------------------------------------------------------
+
+
+def _names(variables: Collection[keras.Variable]) -> str:
+    return "the weights " + ", ".join(repr(x.path) for x in list(variables)[:3])
+
+
+# What the messages of Keras and the backends say, and what it means here.
+_MEANINGS = {
+    "its call looks at the values of a tensor": ("used as a boolean",),
+    "its call adds a loss, which would be lost": ("add_loss",),
+    "its call changes a weight": ("no attribute 'assign",),
+    "its call uses functions of the backend or of NumPy": (
+        "used as input to a",
+        "You cannot convert it to a NumPy array",
+        "__array__",
+        "__jax_array__",
+    ),
+    "its call computes with a size that is not known, as that of the batch": (
+        "value (None)",
+        "NoneType",
+        "got (None",
+        "slice(None,",
+    ),
+}
+
+
+def meaning_of(error: Exception) -> str:
+    """What an exception of a layer's call on symbolic tensors says of the layer."""
+    text = str(error).strip()
+    for meaning, parts in _MEANINGS.items():
+        if any(part in text for part in parts):
+            return meaning
+    lines = [line for line in text.splitlines() if line and not line.startswith("Exception encountered when")]
+    first = re.sub("\x1b[^m]*m", "", lines[0]) if lines else ""  # Keras prints in bold
+    return f"its call does not run on symbolic tensors ({type(error).__name__}: {first.rstrip('.')})"

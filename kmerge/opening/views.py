@@ -1,0 +1,352 @@
+"""Opening a model: a Functional one on the same weights, in which layers without a rule are what their `call` does.
+
+    Input -> "block" (TransformerBlock) -> "head"         Input -> "block" (Functional) -> "head"
+                                                                    attention, add, norm, ...
+
+A layer that is opened becomes a nested model of its name. A layer that cannot be opened stays as it is, with the reason.
+"""
+
+import contextlib
+import math
+import re
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import keras
+
+from kmerge.graph import (
+    Call,
+    Graph,
+    array_of,
+    calls_forgotten,
+    clone_operation,
+    frozen_alone,
+    has_mask,
+    has_own_graph,
+    input_layer,
+    input_like,
+    operations_of,
+    parts_of,
+    twin_of,
+)
+from kmerge.opening.comparing import differ
+from kmerge.opening.holding import HeldWeight
+from kmerge.opening.recording import StaysClosed, meaning_of, record, takes_training
+from kmerge.rules import has_rule
+
+
+@dataclass
+class View:
+    """A model whose layers are open, as far as that goes.
+
+    Attributes:
+        model: the model; the argument itself if there is nothing to open.
+        opened: the class of each layer that was opened, by path.
+        closed: why each other layer without a rule stays as it is, by path.
+        untrained: why the model itself is only what it does in inference; empty if it is the same in training.
+    """
+
+    model: keras.Model
+    opened: dict[str, str] = field(default_factory=dict)
+    closed: dict[str, str] = field(default_factory=dict)
+    untrained: str = ""
+
+
+def opened(model: keras.Model) -> View:
+    """Opens the layers of a Functional or Sequential model that have no rule.
+
+    The names and the order of what is found depend on the model alone, so those of two models of one architecture agree.
+
+    Args:
+        model: the model. It is not changed; the new one has the very same weights, so it is no copy.
+
+    Returns:
+        A `View`.
+    """
+    if not has_own_graph(model) or not _has_closed(model):
+        return View(model)
+    with calls_forgotten(model):
+        opener, result = _open(lambda opener: opener.model(Graph(model), model.name, ""))
+        return View(result if opener.opened else model, opener.opened, opener.closed)
+
+
+def _open(build: Callable[["_Opener"], keras.Model], held: dict | None = None) -> tuple["_Opener", keras.Model]:
+    """Opens all calls of a layer or none: starts anew without a layer of which a later call could not be opened."""
+    kept: dict[int, str] = {}
+    while True:
+        opener = _Opener(kept, {} if held is None else held)
+        with contextlib.suppress(_Again):
+            return opener, build(opener)
+
+
+def opened_call(model: keras.Model, args: tuple, kwargs: dict) -> View:
+    """Opens a model or layer whose graph nobody knows, called on symbolic tensors in `args` and `kwargs`.
+
+    Where it does something else in training that cannot be recorded, the view does what it does in inference.
+
+    Raises:
+        StaysClosed: if it cannot be opened.
+    """
+    with calls_forgotten(model):
+        try:
+            held: dict = {}
+            graph, why = _in_both_modes(model, args, kwargs, held), ""
+        except _OnlyInference as error:
+            graph, why = error.graph, str(error)
+        opener, result = _open(lambda opener: opener.compared(graph, model, args, kwargs, "", model.name), held)
+        return View(result, opener.opened, opener.closed, why)
+
+
+def may_open(operation: keras.Operation) -> bool:
+    """Whether it is a layer that no rule knows, and that may show what it does: no plain layer of Keras."""
+    if not isinstance(operation, keras.Layer) or isinstance(operation, keras.layers.InputLayer):
+        return False
+    if has_own_graph(operation) or has_rule(operation):
+        return False
+    return not type(operation).__module__.startswith("keras.src.") or bool(parts_of(operation))
+
+
+def _has_closed(model: keras.Model) -> bool:
+    return any(_has_closed(x) if has_own_graph(x) else may_open(x) for x in operations_of(model))
+
+
+class Copier:
+    """Builds the model of a graph anew, nested models included, from a copy of each layer.
+
+    Args:
+        copy: makes the copy of a layer or operation, with a name.
+    """
+
+    def __init__(self, copy: Callable[[keras.Operation, str], keras.Operation]):
+        self._copy = copy
+        self.copies: dict[int, tuple[keras.Operation, keras.Operation]] = {}
+        self._nested: dict[int, keras.Model] = {}
+
+    def model(self, graph: Graph, name: str, prefix: str, names: set | None = None) -> keras.Model:
+        """The model of a graph.
+
+        Args:
+            graph: the graph.
+            name: of the model.
+            prefix: the names of the models that it lies in, and its own, each with a slash behind.
+            names: those that are taken where operations get new names; otherwise they keep theirs.
+        """
+        inputs = [input_like(x, input_layer(x).name) for x in graph.inputs]
+        values = {id(x): y for x, y in zip(graph.inputs, inputs, strict=True)}
+        for call in graph.calls:
+            outputs = self.call(call, [values[id(x)] for x in call.inputs], prefix, names)
+            values.update({id(x): y for x, y in zip(call.outputs, outputs, strict=True)})
+        place = lambda structure: keras.tree.map_structure(lambda x: values[id(x)], structure)  # noqa: E731
+        model = keras.Model(place(graph.input_structure), place(graph.output_structure), name=name)
+        return model if graph.model.trainable else frozen_alone(model)
+
+    def call(self, call: Call, tensors: list, prefix: str, names: set | None) -> list:
+        """One call of the new model on new tensors; returns its outputs."""
+        if not has_own_graph(call.operation):
+            return call.replay(self.copy(call.operation, names), tensors)
+        key = id(call.operation)
+        if key not in self._nested:
+            self._nested[key] = self.model(Graph(call.operation), call.name, f"{prefix}{call.name}/")
+        return call.replay(self._nested[key], tensors)
+
+    def copy(self, operation: keras.Operation, names: set | None) -> keras.Operation:
+        """The copy of a layer or operation."""
+        if id(operation) not in self.copies:
+            renamed = names is not None and not isinstance(operation, keras.Layer)
+            name = _name_of(operation, names) if renamed else operation.name
+            self.copies[id(operation)] = (operation, self._copy(operation, name))
+        return self.copies[id(operation)][1]
+
+
+def _name_of(operation: keras.Operation, names: set) -> str:
+    """A name for an operation after its class, such as "add_1" where there is an "add"; joins the names.
+
+    The name that Keras gives it counts the operations of the whole process.
+    """
+    name = free = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(operation).__name__).lower()
+    count = 0
+    while free in names:
+        count += 1
+        free = f"{name}_{count}"
+    names.add(free)
+    return free
+
+
+# The outlines of what each layer left behind that was found to be what it does: a verb opens a model several times.
+_COMPARED: weakref.WeakKeyDictionary[keras.Layer, set[str]] = weakref.WeakKeyDictionary()
+
+
+class _Again(Exception):
+    """A layer stays closed of which another call was opened before."""
+
+
+class _Opener(Copier):
+    """Builds a model anew on the very same weights, and opens what has no rule.
+
+    Args:
+        kept: why layers stay closed, by their ids; those found to do so join.
+        held: the `HeldWeight` around each weight, by the id of the weight; new ones join.
+    """
+
+    def __init__(self, kept: dict[int, str], held: dict[int, keras.Layer]):
+        super().__init__(twin_of)
+        self.opened: dict[str, str] = {}
+        self.closed: dict[str, str] = {}
+        self._kept = kept
+        self._held = held
+        self._models: dict[tuple, keras.Model] = {}
+
+    def call(self, call, tensors, prefix, names):
+        if may_open(call.operation):
+            path = prefix + call.name
+            try:
+                return self._opened(call, tensors, path)
+            except StaysClosed as error:
+                self._stays(call.operation, path, str(error))
+        if _is_same_tensor(call):
+            return tensors
+        if None in getattr(call.operation, "newshape", ()):
+            call = replace(call, operation=_with_known_sizes(call.operation, tensors[0].shape))
+        return super().call(call, tensors, prefix, names)
+
+    def _opened(self, call: Call, tensors: list, path: str) -> list:
+        """The outputs of the model that a layer is. Calls of a layer that are alike share one."""
+        layer = call.operation
+        if id(layer) in self._kept:
+            raise StaysClosed(self._kept[id(layer)])
+        if call.masks or any(has_mask(x) for x in call.inputs):
+            raise StaysClosed("it is called on a mask, or on tensors that carry one")
+        training = {name: value for name, value in call.kwargs.items() if name == "training"}
+        kwargs = {name: value for name, value in call.kwargs.items() if name != "training"}
+        alike = keras.tree.map_structure(
+            lambda x: (tuple(x.shape), x.dtype) if isinstance(x, keras.KerasTensor) else repr(x), (call.args, kwargs)
+        )
+        key = (id(layer), repr(alike))
+        if key not in self._models:
+            graph = _in_both_modes(layer, call.args, kwargs, self._held)
+            self.opened[path] = type(layer).__name__
+            before = sum(number == id(layer) for number, _ in self._models)
+            name = f"{layer.name}_call_{before}" if before else layer.name
+            self._models[key] = self.compared(graph, layer, call.args, kwargs, path + "/", name)
+        outputs = keras.tree.flatten(self._models[key](tensors if len(tensors) > 1 else tensors[0], **training))
+        if [has_mask(x) for x in outputs] != [has_mask(x) for x in call.outputs]:
+            raise StaysClosed("it hands on masks in a way of its own")
+        return outputs
+
+    def _stays(self, layer: keras.Layer, path: str, why: str) -> None:
+        """Notes that a layer stays closed, instead of what was found inside of it."""
+        self._kept[id(layer)] = why
+        if any(number == id(layer) for number, _ in self._models):
+            raise _Again
+        for found in (self.opened, self.closed):
+            for name in [name for name in found if f"{name}/".startswith(f"{path}/")]:
+                del found[name]
+        self.closed[path] = why
+
+    def compared(
+        self, graph: Graph, layer: keras.Layer, args: tuple, kwargs: dict, prefix: str, name: str
+    ) -> keras.Model:
+        """The model of what a call of a layer left behind, opened in turn and compared with the layer."""
+        names = {call.name for call in graph.calls if isinstance(call.operation, keras.Layer)}
+        tensors = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
+        outline, compared = _outline(graph), _COMPARED.setdefault(layer, set())
+        try:
+            model = self.model(graph, name, prefix, names)
+            if outline not in compared:
+                of_layer = lambda arrays: _call(layer, args, kwargs, arrays)  # noqa: E731
+                of_model = lambda arrays: model(arrays if len(arrays) > 1 else arrays[0], training=False)  # noqa: E731
+                if problem := differ(layer, tensors, of_layer, of_model):
+                    raise StaysClosed(f"what its call leaves behind is not what it does: {problem}")
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise StaysClosed(meaning_of(error)) from error
+        compared.add(outline)
+        return model
+
+
+def _is_same_tensor(call: Call) -> bool:
+    """Whether it is a `keras.ops.convert_to_tensor` of a tensor to its own type, as a Functional model does to its inputs."""
+    return type(call.operation).__name__ == "ConvertToTensor" and call.inputs[0].dtype == call.outputs[0].dtype
+
+
+def _with_known_sizes(reshape: keras.Operation, shape: tuple) -> keras.Operation:
+    """A `keras.ops.reshape` to `(ops.shape(x)[0], ...)`, which is None on symbolic tensors, with all sizes but the batch's.
+
+    Where something else than the size of the batch was unknown, a comparison on batches of two sizes shows it.
+    """
+    first, *rest = reshape.newshape
+    known = [size for size in rest if size != -1]
+    if first is not None or None in rest or None in shape[1:] or len(known) < len(rest) - 1:
+        raise StaysClosed("its call computes with a size that is not known")
+    rest = [math.prod(shape[1:]) // math.prod(known) if size == -1 else size for size in rest]
+    return clone_operation(reshape, {"newshape": (-1, *rest)}, reshape.name)
+
+
+def _call(layer: keras.Layer, args: tuple, kwargs: dict, arrays: list):
+    """Calls a layer on arrays in the place of symbolic tensors, in inference."""
+    waiting = list(arrays)
+    args, kwargs = keras.tree.map_structure(
+        lambda x: waiting.pop(0) if isinstance(x, keras.KerasTensor) else x, (args, kwargs)
+    )
+    return layer(*args, **kwargs, **({"training": False} if takes_training(layer) else {}))
+
+
+# Training and inference -----------------------------------------------------------------------------------------------
+
+
+class _OnlyInference(StaysClosed):
+    """A layer whose call in training cannot be recorded; `graph` is that of its call in inference."""
+
+    def __init__(self, why: str, graph: Graph):
+        super().__init__(why)
+        self.graph = graph
+
+
+def _in_both_modes(layer: keras.Layer, args: tuple, kwargs: dict, held: dict) -> Graph:
+    """The graph of a layer's call that holds in training and in inference.
+
+    A branch on `training` around layers that do nothing in inference, such as Dropout, is taken as in training: whoever
+    compares the graph with the layer in inference finds out whether it may be.
+    """
+    graph = _without_training(record(layer, args, kwargs, held))
+    if not takes_training(layer):
+        return graph
+    try:
+        other = _without_training(record(layer, args, kwargs, held, training=True))
+    except StaysClosed as error:
+        raise _OnlyInference(f"in training it does something else that cannot be recorded: {error}", graph) from error
+    return graph if _outline(graph) == _outline(other) else other
+
+
+def _without_training(graph: Graph) -> Graph:
+    """The graph with calls that are not told in which mode they run: their model is."""
+    if any(call.kwargs.get("training") is False for call in graph.calls):
+        raise StaysClosed("its call fixes `training` of a layer, which a Functional model does not keep")
+    graph.calls = tuple(
+        replace(call, kwargs={name: value for name, value in call.kwargs.items() if name != "training"})
+        for call in graph.calls
+    )
+    return graph
+
+
+def _outline(graph: Graph) -> str:
+    """What makes two graphs of one layer the same, as text."""
+    numbers = {id(x): i for i, x in enumerate(graph.inputs)}
+
+    def shown(value):
+        if isinstance(value, keras.KerasTensor):
+            return f"tensor {numbers[id(value)]}" if id(value) in numbers else ""
+        if hasattr(value, "shape") and hasattr(value, "dtype"):
+            return array_of(value).tobytes()
+        return repr(value)
+
+    result = [[(tuple(x.shape), x.dtype) for x in graph.inputs]]
+    for call in graph.calls:
+        operation = call.operation
+        is_layer = isinstance(operation, keras.Layer)
+        options = {} if is_layer else {k: v for k, v in vars(operation).items() if k != "name" and k[0] != "_"}
+        weight = operation.weight if isinstance(operation, HeldWeight) else operation
+        kind = id(weight) if is_layer else type(operation)
+        result.append((kind, keras.tree.map_structure(shown, (call.args, call.kwargs, options))))
+        numbers.update({id(x): len(numbers) + i for i, x in enumerate(call.outputs)})
+    return repr((result, [numbers[id(x)] for x in graph.outputs]))

@@ -1,0 +1,274 @@
+"""What is opened, what stays closed and why, and that nothing of it is seen on the model that was looked into."""
+
+import re
+import time
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import kmerge
+from kmerge.opening.views import opened
+from tests.checks import assert_close, outputs
+from tests.kmerge.opening import cases
+from tests.kmerge.opening.cases import around
+from tests.models import ZOO, example_inputs, randomize
+
+CLOSED = {
+    "BranchOnValues": "looks at the values",
+    "OfTheBackend": "functions of the backend",
+    "WithLoss": "adds a loss",
+    "Counter": "changes a weight",
+    "Noise": "in training it does something else",
+    "Functions": "does not show what it does with the weights.*kernel",
+    "TiedEmbedding": "embeddings' in (several layers|the middle)",
+    "CallOfItsOwn": "overrides __call__",
+    "Penalised": "activity_regularizer",
+    "Frozen": "fixes `training`",
+    "Drawn": "changes the weights .*seed",
+    "Hidden": "no weights of its own",
+    "Learned": "on weights alone",
+    "SameNames": "used 2 times",
+    "InAnOption": "reads the weights .*bias' in the middle|functions of the backend",
+    "VariableOfTheBackend": "variable of the backend",
+}
+
+
+def state_of(model):
+    """All that may not change: weights, what is trained, names, calls, what is built."""
+    found = [model, *model._flatten_layers(include_self=False)]
+    return [
+        (id(x), x.name, x.built, x.trainable, len(x._inbound_nodes), len(x._outbound_nodes), len(x._losses),
+         sorted(name for name in vars(x) if not name.startswith("_self_")),  # with those TensorFlow finds checkpoints
+         [(id(w), w.trainable, w.path, keras.ops.convert_to_numpy(w).tobytes()) for w in x.weights])
+        for x in found
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("build", [cases.encoder, cases.text, cases.nested], ids=lambda f: f.__name__)
+def test_an_opened_model_gives_what_the_model_gives_on_its_very_weights(build):
+    model = build()
+    randomize_all(model)
+    before = state_of(model)
+    view = opened(model)
+    assert view.opened and not view.closed
+    assert {id(w) for w in view.model.weights} == {id(w) for w in model.weights}
+    x = example_inputs(model)
+    assert_close(outputs(view.model, x), outputs(model, x), 1e-5)
+    assert state_of(model) == before
+
+
+def randomize_all(model):
+    randomize(model, 3)
+    for layer in model._flatten_layers(include_self=False):
+        for weight in layer.weights:
+            if "float" in weight.dtype and not layer._layers:
+                low, high = (0.5, 1.5) if any(part in weight.name for part in ("variance", "gamma")) else (-0.5, 0.5)
+                weight.assign(np.random.uniform(low, high, weight.shape))
+
+
+def test_a_mask_or_a_tensor_that_carries_one_keeps_a_layer_closed():
+    x = keras.Input((6,), dtype="int32")
+    h = layers.Embedding(9, 8, mask_zero=True)(x)
+    model = keras.Model(x, layers.Dense(2)(cases.LayerScale(name="scale")(h)))
+    assert "mask" in opened(model).closed["scale"]
+
+
+def test_layers_without_a_rule_are_opened_at_any_depth_and_keep_their_names():
+    view = opened(cases.encoder())
+    assert view.opened == {
+        "patches": "PatchEncoder",
+        "encoder": "Encoder",
+        "encoder/first": "TransformerBlock",
+        "encoder/scale": "LayerScale",
+    }
+
+
+def test_two_models_of_one_code_are_opened_alike():
+    def names(model):
+        return [
+            (x.name, names(x)) if hasattr(x, "operations") else x.name
+            for x in model.operations
+            if not isinstance(x, keras.layers.InputLayer)
+        ]
+
+    found = [names(opened(around(cases.ResidualBlock(8, name="block"), (4, 4, 3))).model) for _ in range(2)]
+    inside = [dict(x for x in model if isinstance(x, tuple))["block"] for model in found]
+    named = [[name for name in names if not name.startswith(("conv2d", "batch_"))] for names in inside]
+    assert named[0] == named[1] == ["relu", "relu_1", "add"]
+
+
+def test_what_has_a_rule_or_nothing_inside_stays_as_it_is():
+    x = keras.Input((6, 4))
+    h = layers.Bidirectional(layers.LSTM(3, return_sequences=True))(layers.MultiHeadAttention(2, 2)(x, x))
+    plain = keras.Model(x, layers.TimeDistributed(layers.Dense(2))(h))
+    assert opened(plain).model is plain
+
+    class Ruled(cases.LayerScale):
+        pass
+
+    class ScaleRule(kmerge.Rule):
+        def walk(self, site, x):
+            x = site.hold(x)
+            site.weight("gamma", kmerge.channel(x.units))
+            return x
+
+    kmerge.register_rule(Ruled, ScaleRule())
+    model = around(Ruled())
+    assert opened(model).model is model
+    assert opened(around(cases.LayerScale())).opened
+
+
+class CallOfItsOwn(cases.LayerScale):
+    def __call__(self, x):
+        return super().__call__(x) + 0.0
+
+
+class Penalised(cases.LayerScale):
+    def __init__(self, **options):
+        super().__init__(activity_regularizer="l2", **options)
+
+
+class Frozen(keras.Layer):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.norm = layers.BatchNormalization()
+
+    def call(self, x):
+        return self.norm(x, training=False)
+
+
+class Drawn(keras.Layer):
+    """Random numbers in inference too."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.generator = keras.random.SeedGenerator(1)
+
+    def call(self, x):
+        return x + keras.random.normal((8,), seed=self.generator)
+
+
+class Hidden(keras.Layer):
+    """A layer that Keras does not find."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        dense = layers.Dense(8)
+        dense.build((None, 8))
+        self.box = lambda x: dense(x)
+
+    def call(self, x):
+        return self.box(x)
+
+
+class Learned(cases.LayerScale):
+    """A layer that reads nothing but a weight."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = layers.Dense(8)
+
+    def call(self, x):
+        return x + self.dense(self.gamma[None, :])
+
+
+class SameNames(keras.Layer):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.parts = [layers.Dense(8, name="part") for _ in range(2)]
+
+    def call(self, x):
+        return self.parts[1](self.parts[0](x))
+
+
+class InAnOption(keras.Layer):
+    """A weight of a layer that is an option of an operation, too."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = layers.Dense(8)
+
+    def call(self, x):
+        return ops.clip(self.dense(x), self.dense.bias, self.dense.bias + 1.0)
+
+
+class VariableOfTheBackend(keras.Layer):
+    def __init__(self, **options):
+        super().__init__(**options)
+        import tensorflow
+
+        self.factor = tensorflow.Variable(2.0)
+
+    def call(self, x):
+        return ops.multiply(x, self.factor)
+
+
+class Remembers(cases.LayerScale):
+    """Keeps what it has computed, and how often."""
+
+    calls = 0
+
+    def call(self, x):
+        self.calls, self.last = self.calls + 1, x
+        return super().call(x)
+
+
+def test_what_a_call_writes_down_on_the_layer_is_as_it_was():
+    model = around(Remembers(name="odd"))
+    layer = model.get_layer("odd")
+    before, calls, last = state_of(model), layer.calls, layer.last
+    assert opened(model).opened
+    kmerge.functional(model)
+    assert state_of(model) == before and layer.calls == calls and layer.last is last
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_what_cannot_be_opened_stays_closed_with_the_reason(name):
+    kind = globals().get(name) or getattr(cases, name)
+    if name == "TiedEmbedding":
+        x = keras.Input((4,), dtype="int32")
+        model = keras.Model(x, layers.Dense(3)(kind(name="odd")(x)))
+    else:
+        model = around(kind(name="odd"))
+    before = state_of(model)
+    view = opened(model)
+    assert view.model is model
+    assert list(view.closed) == ["odd"] and re.search(CLOSED[name], view.closed["odd"]), view.closed
+    assert state_of(model) == before
+
+
+def test_a_layer_of_which_one_call_cannot_be_opened_stays_closed_in_all():
+    class OnlyWide(keras.Layer):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.dense = layers.Dense(8)
+
+        def call(self, x):
+            return self.dense(x) if x.shape[1] == 6 else ops.cond(ops.sum(x) > 0, lambda: self.dense(x), lambda: x)
+
+    odd, scale = OnlyWide(name="odd"), cases.LayerScale(name="scale")
+    x, y = keras.Input((6, 8)), keras.Input((5, 8))
+    model = keras.Model([x, y], [scale(odd(x)), scale(odd(y))])
+    view = opened(model)
+    assert list(view.opened) == ["scale"] and list(view.closed) == ["odd"]
+    values = example_inputs(model)
+    assert_close(outputs(view.model, values), outputs(model, values), 1e-5)
+
+
+def test_calls_of_one_layer_on_several_shapes_share_its_weights():
+    gate = cases.Gate(name="gate")
+    x, y, z = keras.Input((6, 8)), keras.Input((5, 8)), keras.Input((8,))
+    model = keras.Model([x, y, z], [gate(x, gate=z[:, None]), gate(y, z[:, None], power=2), gate(x, gate=x)])
+    randomize_all(model)
+    result, values = kmerge.functional(model), example_inputs(model)
+    assert not result.closed and result.count_params() == model.count_params()
+    assert_close(outputs(result, values), outputs(model, values), 1e-5)
+
+
+def test_a_plain_model_is_found_to_have_nothing_to_open_in_no_time():
+    model = ZOO["resnet20"].build()
+    start = time.perf_counter()
+    assert opened(model).model is model
+    assert time.perf_counter() - start < 0.05

@@ -186,9 +186,9 @@ def operations_of(model: keras.Model) -> list[keras.Operation]:
     return list(_functional(model)._operations)
 
 
-def parts_of(layer: keras.Layer) -> list[keras.Layer]:
-    """The layers that a layer or model holds, at any depth."""
-    return layer._flatten_layers(include_self=False)
+def parts_of(operation: keras.Operation) -> list[keras.Layer]:
+    """The layers that a layer or model holds, at any depth; none of what is no layer."""
+    return list(operation._flatten_layers(include_self=False)) if isinstance(operation, keras.Layer) else []
 
 
 def own_inputs(model: keras.Model) -> Any:
@@ -297,12 +297,6 @@ def holders_of(layer: keras.Layer, index: int) -> list[keras.Layer]:
             if other is weight:
                 return [layer, *holders_of(part, i)]
     return [layer]
-
-
-def parts_of(operation: keras.Operation) -> list[keras.Operation]:
-    """The layer or operation and the layers inside of it, at any depth."""
-    inner = getattr(operation, "_layers", ())  # operations have none
-    return [operation, *(part for layer in inner for part in parts_of(layer))]
 
 
 def has_mask(tensor: keras.KerasTensor) -> bool:

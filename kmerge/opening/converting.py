@@ -6,12 +6,12 @@ from typing import Any
 import keras
 
 from kmerge.checks import refuse, sentence
+from kmerge.cloning import clone_operation
 from kmerge.errors import InvalidArgumentError, KmergeError, UnsupportedLayerError
 from kmerge.graph import (
     Graph,
     built_shapes,
     calls_forgotten,
-    clone_operation,
     has_own_graph,
     own_inputs,
     parts_of,

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field, replace
 
 import keras
 
+from kmerge.cloning import clone_operation
 from kmerge.graph import (
     Call,
     Graph,
     array_of,
     calls_forgotten,
-    clone_operation,
     frozen_alone,
     has_mask,
     has_own_graph,

@@ -320,7 +320,7 @@ def _no_draws(operation):
     """Lets a layer that is about to be filled build its weights from zeros: drawing them costs time and memory."""
     kept = [
         (part, name, value)
-        for part in parts_of(operation)
+        for part in (operation, *parts_of(operation))
         for name, value in vars(part).items()
         if name.endswith("_initializer") and value is not None
     ]

@@ -99,6 +99,8 @@ class HeldWeight(keras.Layer):
 class HeldWeightRule(Rule):
     """It makes units on its last axis, and does not care for those that it reads."""
 
+    takes_any_tensor = True
+
     def walk(self, site, *inputs):
         units = site.own(site.call.outputs[0].shape[-1])
         if site.layer.shape:

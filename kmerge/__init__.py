@@ -7,6 +7,7 @@ from kmerge.errors import (
     ArchitectureMismatchError,
     InvalidArgumentError,
     KmergeError,
+    OpenedLayerWarning,
     UnfollowedLayerWarning,
     UnsupportedLayerError,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "ModelFitWarning",
     "NEW",
     "OpaqueRule",
+    "OpenedLayerWarning",
     "PaperControl",
     "Plan",
     "Rule",

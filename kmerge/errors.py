@@ -48,5 +48,9 @@ def told(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
+class OpenedLayerWarning(UserWarning):
+    """A layer that holds others was opened: a model of plain layers comes back in its place."""
+
+
 class ArchitectureMismatchError(KmergeError, ValueError):
     """Two models that were expected to have one architecture differ; the first difference is named."""

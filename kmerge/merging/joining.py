@@ -25,6 +25,7 @@ from kmerge.merging.checks import (
 from kmerge.merging.gate_placement import GatePlacement
 from kmerge.merging.records import keep_plan, kept_whole, merge_plan
 from kmerge.merging.regions import Region
+from kmerge.opening import open_models
 from kmerge.spaces import Trace, check_selectable, trace, warn_of_unfollowed
 from kmerge.surgery import (
     Gating,
@@ -127,6 +128,8 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
     one_of("sampling", sampling, SAMPLINGS)
     for model in {id(m): m for m in models}.values():
         check_finite(model)
+    warn_of_lost_training(models[0])
+    models = open_models(models)
     walked = trace(models[0])
     warn_of_unfollowed(walked.layers, walked.unfollowed)
     check_selectable(walked)
@@ -145,7 +148,6 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
     layout = Layout(walked, plan)
     gating = GatePlacement(layout, widths, start, sampling, seed)
     warn_of_unsavable(gating.record)
-    warn_of_lost_training(models[0])
     big, layers = build(layout, Gating(gating.start, gating.apply, gating.inside), name=name)
     gating.finish(big, layers)
     sources = [model_source(walked, plan, number, model) for number, model in enumerate(models)]

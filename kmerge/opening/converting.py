@@ -1,13 +1,15 @@
 """`functional`: a subclassed model, or one with layers that nobody has looked into, as a plain Functional one."""
 
 import warnings
+import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
-from kmerge.checks import refuse, sentence
+from kmerge.checks import refuse, sentence, warn
 from kmerge.cloning import clone_operation
-from kmerge.errors import InvalidArgumentError, KmergeError, UnsupportedLayerError
+from kmerge.errors import InvalidArgumentError, KmergeError, OpenedLayerWarning, UnsupportedLayerError
 from kmerge.graph import (
     Graph,
     built_shapes,
@@ -20,6 +22,26 @@ from kmerge.graph import (
 from kmerge.opening.comparing import differ
 from kmerge.opening.recording import StaysClosed, unbuilt_part
 from kmerge.opening.views import Copier, View, opened, opened_call
+
+_told: weakref.WeakSet = weakref.WeakSet()
+
+
+def open_models(models: Sequence[keras.Model]) -> list[keras.Model]:
+    """The models, on the same weights, with those layers open that no rule knows and that can be opened; says so once."""
+    views = {id(model): opened(model) for model in models}
+    for model in models:
+        view = views[id(model)]
+        if view.opened and model not in _told:
+            kinds = ", ".join(f"{path!r} ({kind})" for path, kind in list(view.opened.items())[:3])
+            more = f" and {len(view.opened) - 3} more" if len(view.opened) > 3 else ""
+            warn(
+                f"The layers {kinds}{more} of model {model.name!r} were opened: what comes back has, instead of them, nested "
+                "models of the layers and operations that they use. Register a rule for a layer that shall stay whole.",
+                OpenedLayerWarning,
+            )
+            break
+    _told.update(models)
+    return [views[id(model)].model for model in models]
 
 
 def functional(model: keras.Model, input_shape: Any = None) -> keras.Model:

@@ -36,6 +36,10 @@ from kmerge.opening.recording import StaysClosed, meaning_of, record, takes_trai
 from kmerge.rules import has_rule
 
 
+# What a class of one's own is made from, and what does nothing itself.
+_BARE = (keras.layers.Layer, keras.layers.Wrapper)
+
+
 @dataclass
 class View:
     """A model whose layers are open, as far as that goes.
@@ -102,9 +106,15 @@ def may_open(operation: keras.Operation) -> bool:
     """Whether it is a layer that no rule knows, and that may show what it does: no plain layer of Keras."""
     if not isinstance(operation, keras.Layer) or isinstance(operation, keras.layers.InputLayer):
         return False
-    if has_own_graph(operation) or has_rule(operation):
+    if has_own_graph(operation) or has_rule(operation) or _changes_a_known_layer(type(operation)):
         return False
     return not type(operation).__module__.startswith("keras.src.") or bool(parts_of(operation))
+
+
+def _changes_a_known_layer(kind: type) -> bool:
+    """Whether it is a subclass of a layer of Keras that does something itself: what it adds is in the middle of that."""
+    bases = (base for base in kind.__mro__[1:] if base.__module__.startswith("keras.src.layers."))
+    return kind.__module__.partition(".")[0] != "keras" and any(b not in _BARE for b in bases)
 
 
 def _has_closed(model: keras.Model) -> bool:

@@ -19,6 +19,7 @@ import numpy as np
 from kmerge.checks import sentence
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
 from kmerge.graph import Call, Graph, input_layer
+from kmerge.opening import opened
 from kmerge.rules import REGISTER, Axis, Labels, OpaqueRule, Rule, rule_for
 from kmerge.spaces.facts import Fact, Kind
 from kmerge.spaces.grouping import Incidence, groups_of_units
@@ -49,7 +50,7 @@ class Trace:
     """The result of walking a model: labels of all tensors, roles of all weights, and the spaces.
 
     Attributes:
-        model: the model walked.
+        model: the model walked: the argument of `trace`, or where a layer of it was opened one on the same weights.
         records: a `Record` for each call, by the numbers of the calls that lead to it.
         axes: for each layer path and weight name, a tuple with an `Axis` or None for each axis of the weight.
         layers: layer or operation by path.
@@ -259,9 +260,10 @@ def trace(model: keras.Model, copied: frozenset = frozenset(), free_outputs: fro
         UnsupportedLayerError: for a layer that cannot even run as it is, and under `strict` for each that is not followed.
     """
     unfollowed: dict[str, UnsupportedLayerError] = {}
+    view = opened(model)
     while True:
         try:
-            return _walk(model, copied, free_outputs, unfollowed)
+            return _walk(view.model, copied, free_outputs, unfollowed)
         except _FollowedBefore as again:
             unfollowed[again.error.layer] = again.error
 

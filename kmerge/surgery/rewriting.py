@@ -20,6 +20,7 @@ from kmerge.errors import (
     told,
 )
 from kmerge.graph import inner_layers, overridden
+from kmerge.opening import open_models
 from kmerge.pairing import paired_with_constants
 from kmerge.rules import Axis, positions_of
 from kmerge.spaces import Trace, trace, warn_of_unfollowed
@@ -87,9 +88,10 @@ def rewrite(
         refuse("sources", f"the {plan.sources} models of the plan", len(sources))
     for model in {id(m): m for m in sources}.values():
         check_finite(model)
+    warn_of_lost_training(template)
+    template, *sources = open_models([template, *sources])
     walked = trace(template, plan.copied, plan.averaged_outputs)
     warn_of_unfollowed(walked.layers, walked.unfollowed)
-    warn_of_lost_training(template)
     layout = Layout(walked, plan)
     found = [model_source(walked, plan, number, model) for number, model in enumerate(sources)]
     model, layers = build(layout)

@@ -35,7 +35,6 @@ from kmerge.opening.holding import HeldWeight
 from kmerge.opening.recording import StaysClosed, meaning_of, record, takes_training
 from kmerge.rules import has_rule
 
-
 # What a class of one's own is made from, and what does nothing itself.
 _BARE = (keras.layers.Layer, keras.layers.Wrapper)
 

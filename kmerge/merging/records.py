@@ -98,7 +98,7 @@ def record_of(walked: Trace, parents: int) -> MergeRecord:
             architecture = text
         except Exception as error:
             unsavable = unsavable_objects(parent)
-            problem = f"{', '.join(unsavable)} cannot be saved." if unsavable else f"{told(error)}."
+            problem = f"{', '.join(unsavable)} cannot be saved." if unsavable else f"{told(error).rstrip('.')}."
             template = plain if plain is not parent else _structure_of(walked)
     record = MergeRecord(architecture, parents, {}, {}, problem=problem, name="merge_record", autocast=False)
     record.template = _Live(template)

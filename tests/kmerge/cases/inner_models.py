@@ -7,7 +7,7 @@ from keras import layers, ops
 from tests.kmerge.cases.models import AROUND, REFUSES, WORKS, case, inputs
 
 
-@case(WORKS, later=True)
+@case(WORKS)
 def softmax_over_time():
     (x,) = inputs((10, 4))
     h = layers.Conv1D(8, 3)(x)
@@ -48,7 +48,7 @@ def mean_over_channels():
     return keras.Model(x, layers.Conv2D(2, 1)(h * scale))
 
 
-@case(WORKS, later=True)
+@case(WORKS)
 def dueling_head():
     (x,) = inputs((4,))
     h = layers.Dense(8)(x)
@@ -76,7 +76,7 @@ def dense_over_places():
     return keras.Model(x, layers.Dense(2)(layers.Permute((2, 1))(h)))
 
 
-@case(WORKS, later=True)
+@case(WORKS)
 def patches_of_an_input():
     (x,) = inputs((8, 8, 3))
     return keras.Model(x, layers.Dense(2)(layers.Flatten()(layers.Dense(6)(ops.image.extract_patches(x, 4)))))
@@ -90,7 +90,7 @@ def depth_to_space():
     return keras.Model(x, layers.Conv2D(2, 1)(ops.reshape(h, (-1, 8, 8, 2))))
 
 
-@case(AROUND, later=True)
+@case(AROUND)
 def attention_written_out():
     (x,) = inputs((5, 6))
     query, key, value = (layers.Dense(6)(x) for _ in range(3))
@@ -98,7 +98,7 @@ def attention_written_out():
     return keras.Model(x, layers.Dense(2)(layers.Dense(8)(ops.matmul(scores, value))))
 
 
-@case(AROUND, later=True)
+@case(AROUND)
 def dot():
     tokens = inputs((1,), (1,), dtype="int32")
     towers = [layers.Dense(8)(layers.Flatten()(layers.Embedding(5, 6)(x))) for x in tokens]
@@ -111,7 +111,7 @@ def prelu_of_one_slope():
     return keras.Model(x, layers.Conv2D(2, 1)(layers.PReLU(shared_axes=[1, 2, 3])(layers.Conv2D(6, 3)(x))))
 
 
-@case(AROUND, later=True)
+@case(AROUND)
 def spectral_normalization():
     (x,) = inputs((8, 8, 3))
     h = layers.Flatten()(layers.SpectralNormalization(layers.Conv2D(6, 3))(x))
@@ -128,7 +128,7 @@ class Scale(layers.Layer):
         return inputs * self.scale
 
 
-@case(AROUND, later=True)
+@case(AROUND)
 def layer_of_a_package():
     (x,) = inputs((4,))
     return keras.Model(x, layers.Dense(2)(layers.Dense(8)(Scale()(layers.Dense(6)(x)))))

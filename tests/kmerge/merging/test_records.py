@@ -16,11 +16,11 @@ def squared_relu(x):
     return ops.relu(x) ** 2
 
 
-def mlp(activation) -> keras.Model:
+def mlp(activation, seed: int = 0) -> keras.Model:
     x = keras.Input((4,))
     h = layers.Dense(6, activation=activation, name="hidden")(x)
     model = keras.Model(x, layers.Dense(2, name="head")(h))
-    randomize(model, 0)
+    randomize(model, seed)
     return model
 
 
@@ -29,7 +29,7 @@ def first_parent(big: keras.Model) -> keras.Model:
 
 
 def test_an_object_with_a_name_is_found_when_a_big_student_is_loaded(tmp_path):
-    big = kmerge.merge(mlp(squared_relu), mlp(squared_relu), gates="open")
+    big = kmerge.merge(mlp(squared_relu), mlp(squared_relu, 1), gates="open")
     expected = first_parent(big)
     big.save(tmp_path / "big.keras")
     loaded = keras.models.load_model(tmp_path / "big.keras", custom_objects={"squared_relu": squared_relu})
@@ -50,7 +50,7 @@ def test_an_object_without_a_name_is_told_once_and_compressed_in_this_process():
 
 
 def test_a_record_holds_no_weights_of_the_parent():
-    big = kmerge.merge(mlp("relu"), mlp("relu"))
+    big = kmerge.merge(mlp("relu"), mlp("relu", 1))
     assert not big.get_layer("merge_record").weights
     inside = first_parent(big).get_layer("hidden")
     assert all(inside is not layer for layer in big.layers)
@@ -81,10 +81,13 @@ def test_of_a_subclass_the_graph_is_merged_saved_and_compressed(tmp_path):
 
 
 def test_units_that_nobody_reads_need_no_gate(tmp_path):
-    x = keras.Input((4,))
-    model = keras.Model(x, layers.Dense(2)(layers.Dense(6, activation="relu", name="hidden")(x)[:, :3]))
-    randomize(model, 0)
-    big = kmerge.merge(model, model, width={"hidden:0": 2, "hidden:1": 1})
+    def parent(seed):
+        x = keras.Input((4,))
+        model = keras.Model(x, layers.Dense(2)(layers.Dense(6, activation="relu", name="hidden")(x)[:, :3]))
+        randomize(model, seed)
+        return model
+
+    big = kmerge.merge(parent(0), parent(1), width={"hidden:0": 2, "hidden:1": 1})
     assert len(kmerge.gates_of(big)) == len(kmerge.merge_report(big)) == 1
     big.save(tmp_path / "big.keras")
     for found in (big, keras.models.load_model(tmp_path / "big.keras")):

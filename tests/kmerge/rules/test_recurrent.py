@@ -175,6 +175,14 @@ def test_every_importance_prunes(importance):
         assert np.isfinite(checks.outputs(small, example_inputs(small))[0]).all()
 
 
+@some_cases("masked", "cells", "images_in_time")
+def test_what_narrower_layers_cost_is_foretold(entry):
+    model = parent(entry, 0)
+    choice = kmerge.choose_units(model, budget=kmerge.Budget(multiply_accumulates=0.6))
+    _, foretold, _ = choice.costs["multiply_accumulates"]
+    assert kmerge.multiply_accumulates(kmerge.select(model, choice)) == foretold
+
+
 def test_taylor_is_the_gradient_of_a_gate():
     """One unit's gate, at the recurrent kernel and at the layer behind: the change of the loss by a small step of it."""
     model, step = _one(layers.GRU(3, name="middle")), 1e-2
@@ -263,8 +271,7 @@ def test_open_gates_of_each_example_leave_dropout_as_it_is(kind, recurrent):
 
 @pytest.mark.parametrize("sampling, kind", [("example", layers.GRU), ("batch", layers.LSTM)])
 def test_gates_train(sampling, kind):
-    model = _one(kind(3, name="middle"))
-    big = kmerge.merge(model, model, sampling=sampling)
+    big = kmerge.gate(_one(kind(4, name="middle")), 0.5, gates="paper", sampling=sampling)
     before = [gate.values() for gate in kmerge.gates_of(big)]
     big.compile(kmerge.gate_optimizer(keras.optimizers.Adam(1e-3), gate_learning_rate=0.1), "mse", jit_compile=JIT)
     inputs = example_inputs(big, batch=8)[0]

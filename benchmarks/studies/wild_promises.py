@@ -112,8 +112,14 @@ def randomize(model: keras.Model, seed: int) -> None:
 
 
 def examples(model: keras.Model) -> list[np.ndarray]:
-    """One batch for each input: normal numbers, small whole numbers, ones for masks, or words; an unknown size is 8."""
+    """One batch for each input: normal numbers, small whole numbers, ones for masks, or words; an unknown size is 8.
+
+    Args:
+        model: which gets numbers up to 255 where it scales these itself.
+    """
     rng = np.random.default_rng(41)
+    scales = [part.scale for part in parts_of(model) if isinstance(part, keras.layers.Rescaling)]
+    images = any(np.ndim(scale) == 0 and scale < 0.1 for scale in scales)
 
     def of(tensor: keras.KerasTensor) -> np.ndarray:
         shape, dtype = (BATCH, *(size or 8 for size in tensor.shape[1:])), str(tensor.dtype)
@@ -123,7 +129,7 @@ def examples(model: keras.Model) -> list[np.ndarray]:
             return np.ones(shape, dtype)
         if "int" in dtype:
             return rng.integers(0, 2 if "segment" in tensor.name else 4, shape).astype(dtype)
-        return rng.normal(size=shape).astype(dtype)
+        return (rng.uniform(0, 255, shape) if images and len(shape) == 4 else rng.normal(size=shape)).astype(dtype)
 
     return [of(tensor) for tensor in model.inputs]
 
@@ -195,7 +201,7 @@ def select(case: Case) -> tuple[float, str]:
 def grow(case: Case) -> tuple[float, str]:
     """New units change nothing, and to select the old ones gives the model back."""
     free = case.spaces()
-    wide = kmerge.grow(case.model, {name: 1 for name in free})
+    wide = kmerge.grow(case.model, dict.fromkeys(free, 1))
     error = _exact("grown", values_of(wide, case.inputs), case.outputs[0], case)
     names = dict(zip(free, [space.name for space in kmerge.channel_spaces(wide).selectable], strict=True))
     back = kmerge.select(wide, {names[name]: range(size) for name, size in free.items()})
@@ -346,30 +352,29 @@ def first_line(problem: BaseException) -> str:
 def prepared(entry: Entry, folder: Path) -> tuple[Case, dict]:
     """Builds two models of an entry; returns them as a case, and what its row says of them."""
 
-    def build(seed: int = 2) -> keras.Model:
+    def build(seed: int = 2) -> tuple[keras.Model, keras.Model]:
         keras.utils.set_random_seed(1000 + seed)
         made = entry.build()
-        given = made.model if isinstance(made, Subclassed) else made
-        randomize(given, seed)
-        return kmerge.functional(given, made.inputs) if isinstance(made, Subclassed) else given
+        if not isinstance(made, Subclassed):
+            randomize(made, seed)
+            return made, made
+        randomize(made.model, seed)
+        return made.model, kmerge.functional(made.model, made.inputs)
 
-    keras.utils.set_random_seed(999)
-    made = entry.build()
-    given = made.model if isinstance(made, Subclassed) else made
+    (given, first), (_, second) = build(0), build(1)
     custom = {type(part).__name__: type(part) for part in parts_of(given) if not type(part).__module__.startswith("keras.")}
-    own_layers = {name for name, kind in custom.items() if not issubclass(kind, keras.Model)}
-    kind = "subclassed" if isinstance(made, Subclassed) else "custom layers" if own_layers else "Functional"
-    if kind == "subclassed" and not hasattr(kmerge, "functional"):
-        kmerge.channel_spaces(given)
-    parents = [build(seed) for seed in (0, 1)]
+    own_layers = any(not issubclass(kind, keras.Model) for kind in custom.values())
+    kind = "subclassed" if given is not first else "custom layers" if own_layers else "Functional"
+    parents = [first, second]
     inputs = examples(parents[0])
     outputs = [values_of(parent, inputs) for parent in parents]
     rounding = _rounding(parents[0], inputs, outputs[0])
-    case = Case(build, parents, inputs, outputs, max(LARGEST_ERROR, 10 * rounding), given.count_params(), custom, folder)
+    tolerance, parameters = max(LARGEST_ERROR, 10 * rounding), given.count_params()
+    case = Case(lambda: build()[1], parents, inputs, outputs, tolerance, parameters, custom, folder)
     spread = max(float(np.std(v, axis=0).max() / (np.abs(v).max() + 1e-30)) for v in outputs[0] if v.dtype.kind == "f")
     if not all(np.all(np.isfinite(value)) for each in outputs for value in each) or spread < 1e-4:
         raise ValueError(f"the model itself shows no error: spread of its outputs {spread:.1e}")
-    return case, {"kind": kind, "parameters": given.count_params(), "rounding": rounding, "spread": spread}
+    return case, {"kind": kind, "parameters": parameters, "rounding": rounding, "spread": spread}
 
 
 def _rounding(model: keras.Model, inputs: list, outputs: list) -> float:
@@ -384,10 +389,12 @@ def _rounding(model: keras.Model, inputs: list, outputs: list) -> float:
     return error
 
 
-def _state(case: Case) -> list[np.ndarray]:
-    """All that a verb must leave as it was: the parents' weights, and their outputs."""
-    weights = [keras.ops.convert_to_numpy(weight) for parent in case.parents for weight in parent.weights]
-    return weights + [value for parent in case.parents for value in values_of(parent, case.inputs)]
+def _weights(case: Case) -> list[np.ndarray]:
+    return [keras.ops.convert_to_numpy(weight) for parent in case.parents for weight in parent.weights]
+
+
+def _same(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> bool:
+    return len(found) == len(expected) and all(map(np.array_equal, found, expected))
 
 
 def outcome_of(verb: Callable[[Case], tuple[float, str]], case: Case) -> dict:
@@ -429,14 +436,17 @@ def rows_of(name: str, entry: Entry, folder: Path, verbs: dict[str, Callable] | 
         outcome = "refused" if isinstance(problem, kmerge.KmergeError) else "no model"
         yield from ({**about, "verb": verb, "outcome": outcome, "says": first_line(problem)} for verb in [*verbs, "unchanged"])
         return
-    before, changed = _state(case), []
+    before, changed = _weights(case), []
     for verb, call in verbs.items():
         yield {**about, **more, "verb": verb, **outcome_of(call, case)}
-        if not all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(_state(case), before, strict=True)):
-            changed.append(verb)
-            before = _state(case)
-    outcome = "wrong" if changed else "works"
-    yield {**about, **more, "verb": "unchanged", "outcome": outcome, "says": f"changed by {', '.join(changed)}" * bool(changed)}
+        after = _weights(case)
+        changed += [] if _same(after, before) else [verb]
+        before = after
+    outputs = [values_of(parent, case.inputs) for parent in case.parents]
+    if not changed and not all(map(_same, outputs, case.outputs)):
+        changed = ["one of them, in its outputs"]
+    says = f"changed by {', '.join(changed)}" if changed else ""
+    yield {**about, **more, "verb": "unchanged", "outcome": "wrong" if changed else "works", "says": says}
 
 
 def _version(package: str) -> str:

@@ -10,8 +10,8 @@ of_package(
     {
         name: lambda kimm, name=name: getattr(kimm.models, name)(input_shape=(32, 32, 3), classes=4, weights=None)
         for name in (
-            "GhostNetW050", "LCNet035", "MobileNetV3W050Small", "RegNetY002", "ConvNeXtAtto", "MobileViTV2W050",
-            "VisionTransformerTiny16", "EfficientNetLiteB0", "RepVGGA0",
+            "GhostNetW050", "LCNet035", "MobileNetV3W050Small", "ConvNeXtAtto", "MobileViTV2W050",
+            "VisionTransformerTiny16",
         )
     },
 )  # fmt: skip
@@ -31,10 +31,11 @@ of_package(
         "EANet1D": constructor("k3im.eanet_1d", "EANet1DModel", **_SERIES, heads=2, mlp_dim=16),
         "ConvMixer1D": constructor("k3im.convmixer_1d", "ConvMixer1DModel", 16, 3, filters=8, depth=2, num_classes=4),
         "CCT": constructor("k3im.cct", "CCT", (16, 16, 3), 2, 8, 3, 1, 1, [8, 8], 0.1, 2, 4),
-        "FocalNet": constructor("k3im.focalnet", "FocalNetModel", 32, num_classes=4, embed_dim=8, depths=[1, 1], focal_levels=[1, 1], focal_windows=[3, 3]
+        "FocalNet": constructor(
+            "k3im.focalnet", "FocalNetModel", 32, num_classes=4, embed_dim=8, depths=[1, 1], focal_levels=[1, 1],
+            focal_windows=[3, 3],
         ),
-        "SwinT": constructor("k3im.swint", "SwinTModel", (16, 16), (2, 2), 8, 2, 2, 16, True, 0.03, 1, 4
-        ),
+        "SwinT": constructor("k3im.swint", "SwinTModel", (16, 16), (2, 2), 8, 2, 2, 16, True, 0.03, 1, 4),
     },
 )  # fmt: skip
 
@@ -164,7 +165,7 @@ of_package("mingru_keras", {"MinGRU": _min_gru})
 of_package(
     "kyolo",
     {
-        name: lambda kyolo, name=name, size=size: getattr(kyolo.models, name)(size, nc=3, input_shape=(64, 64, 3), deploy=False)
-        for name, size in (("YOLOv5", "n"), ("YOLOv8", "n"), ("YOLO11", "n"))
+        name: constructor("kyolo.models", name, "n", nc=3, input_shape=(64, 64, 3), deploy=False)
+        for name in ("YOLOv8", "YOLO11")
     },
 )

@@ -101,8 +101,9 @@ def seq2seq():
 @wild("Bahdanau et al. 2015, translation with additive attention over a masked GRU")
 def seq2seq_attention():
     source, target = _tokens(), _tokens()
-    encoded = layers.Bidirectional(layers.GRU(6, return_sequences=True))(layers.Embedding(VOCABULARY, 8, mask_zero=True)(source))
-    decoded = layers.GRU(12, return_sequences=True)(layers.Embedding(VOCABULARY, 8, mask_zero=True)(target))
+    words = [layers.Embedding(VOCABULARY, 8, mask_zero=True)(tokens) for tokens in (source, target)]
+    encoded = layers.Bidirectional(layers.GRU(6, return_sequences=True))(words[0])
+    decoded = layers.GRU(12, return_sequences=True)(words[1])
     context = layers.AdditiveAttention()([decoded, encoded])
     return keras.Model([source, target], layers.Dense(VOCABULARY)(layers.Concatenate()([decoded, context])))
 

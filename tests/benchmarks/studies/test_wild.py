@@ -1,14 +1,17 @@
 """The study of public models: two of its list keep every promise, and what is broken on purpose is found."""
 
 import keras
+import numpy as np
 import pytest
+from keras import layers
 
 import kmerge
 from benchmarks.studies import wild, wild_page
 from benchmarks.studies.wild_models.registry import load
-from benchmarks.studies.wild_promises import VERBS, rows_of
+from benchmarks.studies.wild_promises import VERBS, error_of, mean_of, rows_of, values_of
 
 ENTRIES = load()
+INPUTS = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
 SMALL = ("actor_critic", "table_resnet")
 
 
@@ -62,23 +65,14 @@ def test_what_is_wrong_is_found(tmp_path, monkeypatch):
     assert found["unchanged"] == ("wrong", "changed by prune")
 
 
-def test_a_result_that_does_not_train_or_load_is_wrong(tmp_path, monkeypatch):
+def test_a_result_that_does_not_train_is_wrong(tmp_path, monkeypatch):
     def frozen(model, *_, **__):
-        small = kmerge.select(model, {"dense": 4})
+        small = kmerge.select(model, {space.name: 0.4 for space in kmerge.channel_spaces(model).selectable})
         small.trainable = False
         return small
 
-    first = next(iter(kmerge.channel_spaces(ENTRIES["actor_critic"].build()).selectable)).name
-    monkeypatch.setattr(kmerge, "prune", lambda model, *_, **__: frozen_half(model))
-
-    def frozen_half(model):
-        spaces = kmerge.channel_spaces(model).selectable
-        small = kmerge.select(model, {space.name: 0.4 for space in spaces})
-        small.trainable = False
-        return small
-
-    assert first
-    (outcome, says), *_ = outcomes("actor_critic", tmp_path, "prune").values()
+    monkeypatch.setattr(kmerge, "prune", frozen)
+    outcome, says = outcomes("actor_critic", tmp_path, "prune")["prune"]
     assert outcome == "wrong" and says.startswith("does not train: "), says
 
 
@@ -105,7 +99,16 @@ def test_the_list_is_long_and_needs_no_package_for_most_of_it():
     assert sum(not entry.package for entry in ENTRIES.values()) >= 80
 
 
-def test_means_are_those_of_logits_where_an_output_is_a_softmax():
+@pytest.mark.parametrize("as_layer", [False, True])
+def test_the_mean_is_that_of_logits_before_a_softmax(as_layer):
     row = keras.Input((3,))
-    model = keras.Model(row, keras.layers.Softmax()(keras.layers.Dense(4)(row)))
-    assert model.output.shape == (None, 4)
+    parents, scores = [], []
+    for seed in (0, 1):
+        keras.utils.set_random_seed(seed)
+        last = layers.Dense(4, activation=None if as_layer else "softmax")
+        parents.append(keras.Model(row, [layers.Softmax()(last(row)) if as_layer else last(row), layers.Dense(1)(row)]))
+        scores.append(INPUTS @ keras.ops.convert_to_numpy(last.kernel))
+    mean = np.exp(np.mean(scores, axis=0))
+    expected = [mean / mean.sum(-1, keepdims=True), np.mean([values_of(p, [INPUTS])[1] for p in parents], axis=0)]
+    assert error_of(mean_of(parents, [INPUTS]), expected) <= 1e-6
+    assert error_of(values_of(parents[0], [INPUTS]), expected) > 0.01

@@ -14,6 +14,8 @@ statistics, in a process of its own with a limit of time and memory; what each v
 `benchmarks.studies.wild_promises`. With `--out`, a folder for wild.csv and wild.md, rows that lie there are kept.
 """
 
+import argparse
+import importlib
 import importlib.util
 import json
 import os
@@ -79,10 +81,9 @@ class Processes:
     def _start(self, arguments: Sequence[str], log: BinaryIO) -> subprocess.Popen | Copy:
         with self._lock:
             copy = self._preloaded.start(arguments, log) if self._preloaded else None
-        return copy or subprocess.Popen(
-            [sys.executable, "-m", _WORKER, *arguments], env=self._environment, cwd=ROOT, stdout=subprocess.PIPE,
-            stderr=log, start_new_session=True,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "benchmarks.studies.wild", "--measure", *arguments]
+        how = {"stdout": subprocess.PIPE, "stderr": log, "start_new_session": True}
+        return copy or subprocess.Popen(command, env=self._environment, cwd=ROOT, **how)
 
 
 def rows_of(name: str, source: str, package: str, processes: Processes) -> dict[str, dict]:
@@ -126,7 +127,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=positive_number, default=300.0, metavar="SECONDS", help="of a model (default: 300)")
     parser.add_argument("--again", action="store_true", help="measure those that have rows, too")
     parser.add_argument("--packages", action="store_true", help="print what to install, and end")
+    parser.add_argument("--measure", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.measure is not None:
+        return importlib.import_module(_WORKER).main(options.measure)
     rows = read(options.out)
     with Processes(options.limit) as processes:
         (listed,), _ = processes.lines()

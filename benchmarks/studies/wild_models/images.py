@@ -13,7 +13,7 @@ def _double(x, filters):
 
 
 @wild("keras.io and Ronneberger et al. 2015, U-Net")
-def unet():
+def unet() -> keras.Model:
     image = x = keras.Input((16, 16, 3))
     skips = []
     for filters in (4, 6):
@@ -27,7 +27,7 @@ def unet():
 
 
 @wild("keras.io, image segmentation with a U-Net-like Xception")
-def unet_xception():
+def unet_xception() -> keras.Model:
     image = keras.Input((16, 16, 3))
     x = layers.Conv2D(6, 3, strides=2, padding="same")(image)
     x = previous = layers.Activation("relu")(layers.BatchNormalization()(x))
@@ -45,7 +45,7 @@ def unet_xception():
 
 
 @wild("keras.io, DeepLabV3+")
-def deeplab():
+def deeplab() -> keras.Model:
     def block(x, filters=8, size=3, rate=1, bias=False):
         x = layers.Conv2D(filters, size, dilation_rate=rate, padding="same", use_bias=bias)(x)
         return ops.nn.relu(layers.BatchNormalization()(x))
@@ -62,7 +62,7 @@ def deeplab():
 
 
 @wild("Oktay et al. 2018, attention U-Net")
-def attention_unet():
+def attention_unet() -> keras.Model:
     image = keras.Input((16, 16, 1))
     top = _double(image, 4)
     bottom = _double(layers.MaxPool2D()(top), 8)
@@ -75,7 +75,7 @@ def attention_unet():
 
 
 @wild("keras.io, super-resolution by an efficient sub-pixel CNN (ESPCN)")
-def espcn():
+def espcn() -> keras.Model:
     image = keras.Input((None, None, 1))
     x = layers.Conv2D(12, 5, activation="tanh", padding="same", kernel_initializer="orthogonal")(image)
     x = layers.Conv2D(8, 3, activation="tanh", padding="same")(x)
@@ -86,7 +86,7 @@ def espcn():
 
 
 @wild("keras.io, enhanced deep residual networks (EDSR) with depth-to-space")
-def edsr():
+def edsr() -> keras.Model:
     image = keras.Input((8, 8, 3))
     x = first = layers.Conv2D(8, 3, padding="same")(layers.Rescaling(1 / 255)(image))
     for _ in range(2):
@@ -99,7 +99,7 @@ def edsr():
 
 
 @wild("Ledig et al. 2017, SRGAN generator")
-def srgan_generator():
+def srgan_generator() -> keras.Model:
     image = keras.Input((8, 8, 3))
     x = first = layers.PReLU(shared_axes=[1, 2])(layers.Conv2D(8, 9, padding="same")(image))
     for _ in range(2):
@@ -112,7 +112,7 @@ def srgan_generator():
 
 
 @wild("keras.io, low-light enhancement with Zero-DCE")
-def zero_dce():
+def zero_dce() -> keras.Model:
     image = keras.Input((12, 12, 3))
 
     def conv(x):
@@ -130,7 +130,7 @@ def zero_dce():
 
 
 @wild("keras.io, MIRNet: selective kernels and dual attention")
-def mirnet_block():
+def mirnet_block() -> keras.Model:
     def selective(xs):
         total = layers.Add()(xs)
         pooled = ops.mean(total, axis=(1, 2), keepdims=True)
@@ -153,7 +153,7 @@ def mirnet_block():
 
 
 @wild("keras.io, convolutional autoencoder for denoising")
-def denoising_autoencoder():
+def denoising_autoencoder() -> keras.Model:
     image = x = keras.Input((12, 12, 1))
     for _ in range(2):
         x = layers.MaxPooling2D(2, padding="same")(layers.Conv2D(8, 3, activation="relu", padding="same")(x))
@@ -163,7 +163,7 @@ def denoising_autoencoder():
 
 
 @wild("keras.io, DCGAN generator")
-def dcgan_generator():
+def dcgan_generator() -> keras.Model:
     return keras.Sequential(
         [
             keras.Input((6,)),
@@ -179,7 +179,7 @@ def dcgan_generator():
 
 
 @wild("keras.io, DCGAN discriminator, with spectral normalization")
-def spectral_discriminator():
+def spectral_discriminator() -> keras.Model:
     image = x = keras.Input((12, 12, 3))
     for filters in (6, 8):
         x = layers.LeakyReLU(0.2)(layers.SpectralNormalization(layers.Conv2D(filters, 4, 2, padding="same"))(x))
@@ -202,7 +202,7 @@ class ReflectionPadding2D(layers.Layer):
 
 
 @wild("keras.io, CycleGAN generator")
-def cyclegan_generator():
+def cyclegan_generator() -> keras.Model:
     def normal(x):
         return layers.GroupNormalization(groups=-1, epsilon=1e-3)(x)
 
@@ -217,7 +217,7 @@ def cyclegan_generator():
 
 
 @wild("keras.io, denoising diffusion: a U-Net that is told the time")
-def diffusion_unet():
+def diffusion_unet() -> keras.Model:
     image, time = keras.Input((8, 8, 3)), keras.Input((1,))
     angles = time * (2.0 * 3.14159 * ops.exp(ops.linspace(0.0, 2.0, 4)))
     t = ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1)
@@ -237,7 +237,7 @@ def diffusion_unet():
 
 
 @wild("keras.io, PointNet with an orthogonal transformation")
-def pointnet():
+def pointnet() -> keras.Model:
     def conv(x, filters):
         return layers.Activation("relu")(layers.BatchNormalization(momentum=0.0)(layers.Conv1D(filters, 1)(x)))
 
@@ -257,7 +257,7 @@ def pointnet():
 
 
 @wild("keras.io, NeRF: an MLP with a skip connection")
-def nerf():
+def nerf() -> keras.Model:
     rays = x = keras.Input((16, 12))
     for index in range(6):
         x = layers.Dense(12, activation="relu")(x)
@@ -267,7 +267,7 @@ def nerf():
 
 
 @wild("keras.io, next-frame video prediction with ConvLSTM")
-def conv_lstm():
+def conv_lstm() -> keras.Model:
     video = keras.Input((4, 8, 8, 1))
     x = layers.ConvLSTM2D(6, 5, padding="same", return_sequences=True, activation="relu")(video)
     x = layers.ConvLSTM2D(6, 3, padding="same", return_sequences=True, activation="relu")(layers.BatchNormalization()(x))

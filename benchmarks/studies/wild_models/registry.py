@@ -130,6 +130,6 @@ def subclassed(model: keras.Model, *inputs: keras.KerasTensor) -> Subclassed:
 
 def load() -> dict[str, Entry]:
     """All models, by name: imports the files that register them."""
-    for file in ("vision", "images", "sequences", "tables", "subclasses", "packages", "attention_models"):
+    for file in ("vision", "images", "sequences", "tables", "subclasses", "custom_layers", "packages", "attention_models"):
         importlib.import_module(f"benchmarks.studies.wild_models.{file}")
     return MODELS

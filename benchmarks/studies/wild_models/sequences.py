@@ -49,7 +49,7 @@ class TokenAndPositionEmbedding(layers.Layer):
 
 
 @wild("keras.io, text classification with transformer")
-def text_transformer():
+def text_transformer() -> keras.Model:
     tokens = _tokens()
     x = TransformerBlock(8, 2, 12)(TokenAndPositionEmbedding(LENGTH, VOCABULARY, 8)(tokens))
     x = layers.Dropout(0.1)(layers.GlobalAveragePooling1D()(x))
@@ -58,7 +58,7 @@ def text_transformer():
 
 
 @wild("keras.io, text generation with a miniature GPT")
-def miniature_gpt():
+def miniature_gpt() -> keras.Model:
     tokens = _tokens()
     x = TokenAndPositionEmbedding(LENGTH, VOCABULARY, 8)(tokens)
     for _ in range(2):
@@ -70,7 +70,7 @@ def miniature_gpt():
 
 
 @wild("keras.io, text classification from scratch: strings in, by TextVectorization")
-def text_from_scratch():
+def text_from_scratch() -> keras.Model:
     words = [f"w{index}" for index in range(15)] + ["a", "b"]
     vectorize = layers.TextVectorization(max_tokens=VOCABULARY, output_sequence_length=LENGTH + 4, vocabulary=words)
     text = keras.Input((1,), dtype="string")
@@ -82,7 +82,7 @@ def text_from_scratch():
 
 
 @wild("keras.io, bidirectional LSTM on IMDB")
-def bidirectional_lstm():
+def bidirectional_lstm() -> keras.Model:
     tokens = keras.Input((None,), dtype="int32")
     x = layers.Embedding(VOCABULARY, 8)(tokens)
     x = layers.Bidirectional(layers.LSTM(6, return_sequences=True))(x)
@@ -91,7 +91,7 @@ def bidirectional_lstm():
 
 
 @wild("keras.io, sequence-to-sequence with LSTM")
-def seq2seq():
+def seq2seq() -> keras.Model:
     source, target = keras.Input((None, 6)), keras.Input((None, 5))
     _, *state = layers.LSTM(8, return_state=True)(source)
     decoded, _, _ = layers.LSTM(8, return_sequences=True, return_state=True)(target, initial_state=state)
@@ -99,7 +99,7 @@ def seq2seq():
 
 
 @wild("Bahdanau et al. 2015, translation with additive attention over a masked GRU")
-def seq2seq_attention():
+def seq2seq_attention() -> keras.Model:
     source, target = _tokens(), _tokens()
     words = [layers.Embedding(VOCABULARY, 8, mask_zero=True)(tokens) for tokens in (source, target)]
     encoded = layers.Bidirectional(layers.GRU(6, return_sequences=True))(words[0])
@@ -109,14 +109,14 @@ def seq2seq_attention():
 
 
 @wild("Hidasi et al. 2016, GRU4Rec")
-def gru4rec():
+def gru4rec() -> keras.Model:
     items = _tokens()
     x = layers.GRU(10, return_sequences=True)(layers.Dropout(0.2)(layers.Embedding(VOCABULARY, 8)(items)))
     return keras.Model(items, layers.Dense(VOCABULARY, activation="softmax")(layers.GRU(8)(x)))
 
 
 @wild("Kang & McAuley 2018, SASRec")
-def sasrec():
+def sasrec() -> keras.Model:
     items = _tokens()
     x = layers.Embedding(VOCABULARY, 8)(items) * 8**0.5 + layers.Embedding(LENGTH, 8)(ops.arange(LENGTH))
     for _ in range(2):
@@ -128,7 +128,7 @@ def sasrec():
 
 
 @wild("Kim 2014, convolutions of several widths over words")
-def text_cnn():
+def text_cnn() -> keras.Model:
     tokens = _tokens()
     x = layers.SpatialDropout1D(0.2)(layers.Embedding(VOCABULARY, 8)(tokens))
     pooled = [layers.GlobalMaxPooling1D()(layers.Conv1D(6, size, activation="relu")(x)) for size in (2, 3, 4)]
@@ -136,7 +136,7 @@ def text_cnn():
 
 
 @wild("Yang et al. 2016, attention over the words of a GRU")
-def word_attention():
+def word_attention() -> keras.Model:
     tokens = _tokens()
     h = layers.Bidirectional(layers.GRU(6, return_sequences=True))(layers.Embedding(VOCABULARY, 8)(tokens))
     weights = layers.Softmax(axis=1)(layers.Dense(1, use_bias=False)(layers.Dense(8, activation="tanh")(h)))
@@ -144,7 +144,7 @@ def word_attention():
 
 
 @wild("keras.io, OCR for captchas: convolutions, then recurrent layers (CRNN)")
-def crnn():
+def crnn() -> keras.Model:
     image = x = keras.Input((24, 8, 1))
     for filters in (6, 8):
         x = layers.Conv2D(filters, 3, activation="relu", kernel_initializer="he_normal", padding="same")(x)
@@ -156,7 +156,7 @@ def crnn():
 
 
 @wild("Hannun et al. 2014, Deep Speech 2")
-def deep_speech():
+def deep_speech() -> keras.Model:
     sound = keras.Input((None, 12))
     x = layers.Reshape((-1, 12, 1))(sound)
     x = layers.Conv2D(6, (5, 3), (2, 2), padding="same", use_bias=False)(x)
@@ -169,7 +169,7 @@ def deep_speech():
 
 
 @wild("van den Oord et al. 2016, WaveNet")
-def wavenet():
+def wavenet() -> keras.Model:
     wave = keras.Input((32, 1))
     x, skips = layers.Conv1D(8, 2, padding="causal")(wave), []
     for rate in (1, 2, 4):
@@ -183,7 +183,7 @@ def wavenet():
 
 
 @wild("Bai et al. 2018, temporal convolutional network by hand")
-def temporal_convolution():
+def temporal_convolution() -> keras.Model:
     series = x = keras.Input((24, 3))
     for rate in (1, 2, 4):
         h = x
@@ -195,7 +195,7 @@ def temporal_convolution():
 
 
 @wild("keras.io, time series classification from scratch")
-def series_convnet():
+def series_convnet() -> keras.Model:
     series = x = keras.Input((24, 1))
     for _ in range(3):
         x = layers.ReLU()(layers.BatchNormalization()(layers.Conv1D(8, 3, padding="same")(x)))
@@ -203,7 +203,7 @@ def series_convnet():
 
 
 @wild("keras.io, time series classification with a transformer")
-def series_transformer():
+def series_transformer() -> keras.Model:
     series = x = keras.Input((16, 1))
     for _ in range(2):
         h = layers.LayerNormalization(epsilon=1e-6)(layers.Dropout(0.2)(layers.MultiHeadAttention(2, 4)(x, x)))
@@ -215,7 +215,7 @@ def series_transformer():
 
 
 @wild("Oreshkin et al. 2020, N-BEATS")
-def nbeats():
+def nbeats() -> keras.Model:
     series = backcast = keras.Input((12,))
     forecast = None
     for _ in range(3):
@@ -229,7 +229,7 @@ def nbeats():
 
 
 @wild("Chen et al. 2023, TSMixer")
-def tsmixer():
+def tsmixer() -> keras.Model:
     series = x = keras.Input((12, 3))
     for _ in range(2):
         h = layers.Permute((2, 1))(layers.BatchNormalization()(x))
@@ -241,7 +241,7 @@ def tsmixer():
 
 
 @wild("Zeng et al. 2023, DLinear")
-def dlinear():
+def dlinear() -> keras.Model:
     series = keras.Input((12, 3))
     padded = ops.concatenate([ops.repeat(series[:, :1], 2, axis=1), series, ops.repeat(series[:, -1:], 2, axis=1)], axis=1)
     trend = layers.AveragePooling1D(5, 1)(padded)
@@ -250,7 +250,7 @@ def dlinear():
 
 
 @wild("Nie et al. 2023, PatchTST with instance normalization of its inputs")
-def patchtst():
+def patchtst() -> keras.Model:
     series = keras.Input((16, 1))
     mean = ops.mean(series, axis=1, keepdims=True)
     deviation = ops.std(series, axis=1, keepdims=True) + 1e-5
@@ -263,7 +263,7 @@ def patchtst():
 
 
 @wild("Vaswani et al. 2017, encoder with sinusoidal places and attention written out")
-def attention_written_out():
+def attention_written_out() -> keras.Model:
     places = np.arange(LENGTH)[:, None] / 10000.0 ** (np.arange(0, 8, 2) / 8)
     places = np.concatenate([np.sin(places), np.cos(places)], axis=-1).astype("float32")
     tokens = _tokens()
@@ -277,7 +277,7 @@ def attention_written_out():
 
 
 @wild("keras.io, speaker recognition by residual 1D convolutions")
-def speaker_recognition():
+def speaker_recognition() -> keras.Model:
     sound = x = keras.Input((64, 1))
     for filters, count in ((4, 2), (6, 2), (8, 3)):
         s = layers.Conv1D(filters, 1, padding="same")(x)
@@ -290,7 +290,7 @@ def speaker_recognition():
 
 
 @wild("keras.io, video classification: frames by a CNN, then GRU with a mask")
-def video_gru():
+def video_gru() -> keras.Model:
     frames, mask = keras.Input((6, 10)), keras.Input((6,), dtype="bool", name="frames_mask")
     x = layers.GRU(8, return_sequences=True)(frames, mask=mask)
     x = layers.Dropout(0.4)(layers.GRU(6)(x))
@@ -298,7 +298,7 @@ def video_gru():
 
 
 @wild("keras.io, video classification: a CNN on each frame by TimeDistributed")
-def video_time_distributed():
+def video_time_distributed() -> keras.Model:
     video = keras.Input((4, 8, 8, 3))
     x = layers.TimeDistributed(layers.Conv2D(6, 3, activation="relu"))(video)
     x = layers.TimeDistributed(layers.GlobalAveragePooling2D())(x)

@@ -28,14 +28,14 @@ def _encoded(numbers, categories):
 
 
 @wild("keras.io, structured data classification from scratch")
-def structured_data():
+def structured_data() -> keras.Model:
     numbers, categories = _table()
     x = layers.Dense(12, activation="relu")(_encoded(numbers, categories))
     return keras.Model([*numbers, *categories], layers.Dense(1, activation="sigmoid")(layers.Dropout(0.5)(x)))
 
 
 @wild("keras.io, structured data: wide & deep")
-def wide_and_deep():
+def wide_and_deep() -> keras.Model:
     numbers, categories = _table()
     wide = layers.BatchNormalization()(_encoded(numbers, categories))
     deep = layers.concatenate([*numbers, *(layers.Flatten()(_embedded(category, 4)) for category in categories)])
@@ -45,7 +45,7 @@ def wide_and_deep():
 
 
 @wild("keras.io, structured data: deep & cross")
-def deep_and_cross():
+def deep_and_cross() -> keras.Model:
     numbers, categories = _table()
     x0 = layers.concatenate([*numbers, *(layers.Flatten()(_embedded(category, 3)) for category in categories)])
     cross = x0
@@ -57,7 +57,7 @@ def deep_and_cross():
 
 
 @wild("keras.io, structured data with gated residual and variable selection networks")
-def variable_selection():
+def variable_selection() -> keras.Model:
     width, features = 6, keras.Input((4, 3))
 
     def gated(x):
@@ -73,7 +73,7 @@ def variable_selection():
 
 
 @wild("keras.io, structured data learning with TabTransformer")
-def tab_transformer():
+def tab_transformer() -> keras.Model:
     numbers, categories = _table()
     x = ops.concatenate([_embedded(category, 8) for category in categories], axis=1)
     x = x + layers.Embedding(2, 8)(ops.arange(2))
@@ -89,7 +89,7 @@ def tab_transformer():
 
 
 @wild("Gorishniy et al. 2021, FT-Transformer")
-def ft_transformer():
+def ft_transformer() -> keras.Model:
     row = keras.Input((5,))
     x = ops.expand_dims(row, -1) * layers.Embedding(5, 8)(ops.arange(5)) + layers.Embedding(5, 8)(ops.arange(5))
     start = ops.zeros_like(x[:, :1]) + layers.Embedding(1, 8)(ops.arange(1))
@@ -103,7 +103,7 @@ def ft_transformer():
 
 
 @wild("Gorishniy et al. 2021, ResNet for tables")
-def table_resnet():
+def table_resnet() -> keras.Model:
     row = keras.Input((6,))
     x = layers.Dense(10)(row)
     for _ in range(2):
@@ -113,7 +113,7 @@ def table_resnet():
 
 
 @wild("Klambauer et al. 2017, self-normalizing network")
-def self_normalizing():
+def self_normalizing() -> keras.Model:
     row = x = keras.Input((6,))
     for _ in range(3):
         x = layers.Dense(12, activation="selu", kernel_initializer="lecun_normal")(x)
@@ -122,7 +122,7 @@ def self_normalizing():
 
 
 @wild("Guo et al. 2017, DeepFM")
-def deep_fm():
+def deep_fm() -> keras.Model:
     ids = keras.Input((4,), dtype="int32")
     embedded = layers.Embedding(10, 6)(ids)
     linear = ops.sum(layers.Embedding(10, 1)(ids), axis=1)
@@ -133,7 +133,7 @@ def deep_fm():
 
 
 @wild("Naumov et al. 2019, DLRM")
-def dlrm():
+def dlrm() -> keras.Model:
     dense, ids = keras.Input((5,)), keras.Input((3,), dtype="int32")
     bottom = layers.Dense(6, activation="relu")(layers.Dense(10, activation="relu")(dense))
     embedded = layers.Embedding(10, 6)(ids)
@@ -144,7 +144,7 @@ def dlrm():
 
 
 @wild("He et al. 2017, neural collaborative filtering (NeuMF)")
-def neural_matrix_factorization():
+def neural_matrix_factorization() -> keras.Model:
     user, item = keras.Input((1,), dtype="int32"), keras.Input((1,), dtype="int32")
     flat = [[layers.Flatten()(layers.Embedding(10, width)(ids)) for ids in (user, item)] for width in (6, 8)]
     product = layers.Multiply()(flat[0])
@@ -156,7 +156,7 @@ def neural_matrix_factorization():
 
 
 @wild("keras.io, collaborative filtering: two towers and their dot product")
-def two_towers():
+def two_towers() -> keras.Model:
     user, movie = keras.Input((), dtype="int32"), keras.Input((), dtype="int32")
     towers = [layers.Dense(8)(layers.Dense(12, activation="relu")(layers.Embedding(10, 6)(ids))) for ids in (user, movie)]
     match = layers.Dot(axes=1, normalize=True)(towers)
@@ -165,7 +165,7 @@ def two_towers():
 
 
 @wild("Koch et al. 2015, siamese network by the distance of its embeddings")
-def siamese_distance():
+def siamese_distance() -> keras.Model:
     image = keras.Input((10, 10, 1))
     x = layers.AveragePooling2D(2)(layers.Conv2D(4, 3, activation="tanh")(layers.BatchNormalization()(image)))
     embed = keras.Model(image, layers.Dense(8, activation="tanh")(layers.BatchNormalization()(layers.Flatten()(x))))
@@ -176,7 +176,7 @@ def siamese_distance():
 
 
 @wild("Wang et al. 2016, dueling DQN")
-def dueling_dqn():
+def dueling_dqn() -> keras.Model:
     frames = keras.Input((16, 16, 4))
     x = layers.Rescaling(1 / 255)(frames)
     for filters, size, strides in ((6, 4, 2), (8, 3, 1)):
@@ -188,14 +188,14 @@ def dueling_dqn():
 
 
 @wild("keras.io, actor-critic")
-def actor_critic():
+def actor_critic() -> keras.Model:
     state = keras.Input((4,))
     common = layers.Dense(12, activation="relu")(state)
     return keras.Model(state, [layers.Dense(2, activation="softmax")(common), layers.Dense(1)(common)])
 
 
 @wild("keras.io, deep deterministic policy gradient: a critic of state and action")
-def ddpg_critic():
+def ddpg_critic() -> keras.Model:
     state, action = keras.Input((3,)), keras.Input((2,))
     s = layers.Dense(10, activation="relu")(layers.Dense(8, activation="relu")(state))
     a = layers.Dense(10, activation="relu")(action)
@@ -204,7 +204,7 @@ def ddpg_critic():
 
 
 @wild("Ma et al. 2018, multi-gate mixture of experts")
-def mixture_of_experts():
+def mixture_of_experts() -> keras.Model:
     row = keras.Input((6,))
     experts = ops.stack([layers.Dense(8, activation="relu")(row) for _ in range(3)], axis=1)
     outputs = []
@@ -216,7 +216,7 @@ def mixture_of_experts():
 
 
 @wild("Jacobs et al., highway network with maxout")
-def highway_maxout():
+def highway_maxout() -> keras.Model:
     row = keras.Input((6,))
     x = layers.Dense(8)(row)
     for _ in range(2):
@@ -227,7 +227,7 @@ def highway_maxout():
 
 
 @wild("Kipf & Welling 2017, graph convolution over a dense adjacency matrix")
-def graph_convolution():
+def graph_convolution() -> keras.Model:
     nodes, adjacency = keras.Input((6, 5)), keras.Input((6, 6))
     x = nodes
     for units in (8, 6):
@@ -236,7 +236,7 @@ def graph_convolution():
 
 
 @wild("Tancik et al. 2020, Fourier features before an MLP")
-def fourier_features():
+def fourier_features() -> keras.Model:
     matrix = np.random.default_rng(0).normal(size=(2, 6)).astype("float32")
     place = keras.Input((2,))
     projected = ops.matmul(place, matrix)

@@ -20,7 +20,7 @@ def _conv(x, filters, size=3, strides=1, activation="relu"):
 
 
 @wild("keras.io, simple MNIST convnet")
-def mnist_convnet():
+def mnist_convnet() -> keras.Model:
     return keras.Sequential(
         [
             keras.Input((12, 12, 1)),
@@ -74,7 +74,7 @@ def _mlp(x, units):
 
 
 @wild("keras.io, image classification with vision transformer")
-def vision_transformer():
+def vision_transformer() -> keras.Model:
     image = keras.Input((16, 16, 3))
     augmented = keras.Sequential([layers.Normalization(), layers.Resizing(12, 12), layers.RandomFlip("horizontal")])(image)
     encoded = PatchEncoder(9, 8)(Patches(4)(augmented))
@@ -109,7 +109,7 @@ class MLPMixerLayer(layers.Layer):
 
 
 @wild("keras.io, image classification with modern MLP models")
-def mlp_mixer():
+def mlp_mixer() -> keras.Model:
     image = keras.Input((12, 12, 3))
     x = layers.Dense(8)(Patches(4)(image))
     x = keras.Sequential([MLPMixerLayer(9, 8) for _ in range(2)])(x)
@@ -117,7 +117,7 @@ def mlp_mixer():
 
 
 @wild("keras.io, ConvMixer")
-def convmixer():
+def convmixer() -> keras.Model:
     def block(x):
         return layers.BatchNormalization()(layers.Activation("gelu")(x))
 
@@ -130,7 +130,7 @@ def convmixer():
 
 
 @wild("keras.io, compact convolutional transformer")
-def compact_convolutional_transformer():
+def compact_convolutional_transformer() -> keras.Model:
     image = keras.Input((16, 16, 3))
     x = layers.Rescaling(1 / 255)(image)
     for filters in (6, 8):
@@ -148,7 +148,7 @@ def compact_convolutional_transformer():
 
 
 @wild("He et al. 2016, ResNet for CIFAR-10")
-def resnet_cifar():
+def resnet_cifar() -> keras.Model:
     image = keras.Input((16, 16, 3))
     x = _conv(image, 6)
     for stage, filters in enumerate((6, 8, 12)):
@@ -160,7 +160,7 @@ def resnet_cifar():
 
 
 @wild("Huang et al. 2017, DenseNet by hand")
-def densenet_by_hand():
+def densenet_by_hand() -> keras.Model:
     image = keras.Input((12, 12, 3))
     x = layers.Conv2D(8, 3, padding="same")(image)
     for block in range(2):
@@ -174,7 +174,7 @@ def densenet_by_hand():
 
 
 @wild("Hu et al. 2018, squeeze-and-excitation ResNet")
-def se_resnet():
+def se_resnet() -> keras.Model:
     def se(x):
         gate = layers.Reshape((1, 1, x.shape[-1]))(layers.GlobalAveragePooling2D()(x))
         gate = layers.Dense(max(1, x.shape[-1] // 4), activation="relu", use_bias=False)(gate)
@@ -189,7 +189,7 @@ def se_resnet():
 
 
 @wild("Woo et al. 2018, CBAM")
-def cbam():
+def cbam() -> keras.Model:
     image = keras.Input((12, 12, 3))
     x = _conv(image, 8)
     for filters in (8, 12):
@@ -204,7 +204,7 @@ def cbam():
 
 
 @wild("Zhang et al. 2018, ShuffleNet")
-def shufflenet():
+def shufflenet() -> keras.Model:
     def shuffle(x):
         _, height, width, channels = x.shape
         x = ops.transpose(ops.reshape(x, (-1, height, width, 2, channels // 2)), (0, 1, 2, 4, 3))
@@ -220,7 +220,7 @@ def shufflenet():
 
 
 @wild("Iandola et al. 2016, SqueezeNet")
-def squeezenet():
+def squeezenet() -> keras.Model:
     image = keras.Input((20, 20, 3))
     x = layers.Conv2D(8, 3, strides=2, activation="relu", padding="valid")(image)
     for squeeze, expand in ((3, 6), (4, 8)):
@@ -232,7 +232,7 @@ def squeezenet():
 
 
 @wild("keras.io, transfer learning and fine-tuning")
-def transfer_learning():
+def transfer_learning() -> keras.Model:
     base = keras.applications.MobileNet(input_shape=(32, 32, 3), alpha=0.25, include_top=False, weights=None)
     base.trainable = False
     augment = keras.Sequential([layers.RandomFlip("horizontal"), layers.RandomRotation(0.1)])
@@ -242,17 +242,8 @@ def transfer_learning():
     return keras.Model(image, layers.Dense(1)(x))
 
 
-@wild("keras.io, image classification via EfficientNet")
-def efficientnet_transfer():
-    image = keras.Input((32, 32, 3))
-    base = keras.applications.EfficientNetB0(include_top=False, input_tensor=image, weights=None)
-    base.trainable = False
-    x = layers.BatchNormalization()(layers.GlobalAveragePooling2D()(base.output))
-    return _classified(image, layers.Dropout(0.2)(x))
-
-
 @wild("keras.io, RetinaNet: a pyramid with heads that all levels share")
-def retinanet():
+def retinanet() -> keras.Model:
     def head(filters, bias):
         parts = [layers.Conv2D(8, 3, padding="same", activation="relu") for _ in range(2)]
         last = layers.Conv2D(filters, 3, padding="same", bias_initializer=bias)
@@ -276,7 +267,7 @@ def retinanet():
 
 
 @wild("keras.io, 3D image classification from CT scans")
-def ct_scans():
+def ct_scans() -> keras.Model:
     image = keras.Input((16, 16, 8, 1))
     x = image
     for filters in (4, 6, 8):
@@ -287,14 +278,14 @@ def ct_scans():
 
 
 @wild("keras.io, supervised contrastive learning: an encoder of unit length")
-def contrastive_encoder():
+def contrastive_encoder() -> keras.Model:
     image = keras.Input((12, 12, 3))
     x = layers.GlobalAveragePooling2D()(_conv(_conv(image, 8, strides=2), 12))
     return keras.Model(image, layers.UnitNormalization()(layers.Dense(8, activation="relu")(x)))
 
 
 @wild("keras.io, metric learning by siamese networks with a triplet")
-def triplet_siamese():
+def triplet_siamese() -> keras.Model:
     size = (12, 12, 3)
     image = keras.Input(size)
     x = layers.Flatten()(_conv(image, 6, strides=2))

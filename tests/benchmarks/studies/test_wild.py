@@ -7,8 +7,9 @@ from keras import layers
 
 import kmerge
 from benchmarks.studies import wild, wild_page
+from benchmarks.studies.wild_cases import error_of, mean_of, values_of
 from benchmarks.studies.wild_models.registry import load
-from benchmarks.studies.wild_promises import VERBS, error_of, mean_of, rows_of, values_of
+from benchmarks.studies.wild_promises import VERBS, rows_of
 
 ENTRIES = load()
 INPUTS = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")

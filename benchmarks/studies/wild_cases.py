@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
@@ -82,47 +84,79 @@ def randomize(model: keras.Model, seed: int) -> None:
         seed: of all that is drawn.
     """
     rng = np.random.default_rng([seed, 40])
-    for layer in parts_of(model):
-        if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None and layer.built:
-            layer.adapt_mean.assign(rng.normal(0, 1, layer.adapt_mean.shape))
-            layer.adapt_variance.assign(rng.uniform(0.5, 2, layer.adapt_variance.shape))
-            layer.finalize_state()
+    adapted = [part for part in parts_of(model) if isinstance(part, keras.layers.Normalization) and part.input_mean is None]
+    for layer in adapted:
+        layer.adapt_mean.assign(rng.normal(0, 1, layer.adapt_mean.shape))
+        layer.adapt_variance.assign(rng.uniform(0.5, 2, layer.adapt_variance.shape))
+        layer.finalize_state()
+    done = {id(weight) for layer in adapted for weight in layer.weights}
     for weight in model.weights:
         value = keras.ops.convert_to_numpy(weight)
-        if "float" in str(value.dtype) and "normalization/" not in weight.path.replace("batch_normalization/", ""):
+        if "float" in str(value.dtype) and id(weight) not in done:
             constant = value.size and np.ptp(value) == 0
             weight.assign(value + rng.uniform(-0.3, 0.3, value.shape) if constant else 1.2 * value)
 
 
-def examples(model: keras.Model) -> list[np.ndarray]:
-    """One batch for each input: normal numbers, small whole numbers, ones for masks, or words; an unknown size is 8.
+def adapt(model: keras.Model, inputs: Any, seed: int) -> None:
+    """Gives every BatchNormalization statistics near those of what it normalizes, or signals of deep networks would die.
 
     Args:
-        model: which gets numbers up to 255 where it scales these itself.
+        model: which is changed.
+        inputs: as the model takes them.
+        seed: of how far off the statistics are.
+    """
+    rng, plain = np.random.default_rng([seed, 45]), keras.layers.BatchNormalization.call
+
+    def call(self, x, *others, **options):
+        axes = [axis for axis in range(len(x.shape)) if axis != self.axis % len(x.shape)]
+        mean, variance = map(keras.ops.convert_to_numpy, keras.ops.moments(x, axes))
+        self.moving_mean.assign(mean + 0.2 * np.sqrt(variance) * rng.normal(size=mean.shape))
+        self.moving_variance.assign(variance * rng.uniform(0.7, 1.3, variance.shape) + 0.3 * variance.mean() + 1e-3)
+        return plain(self, x, *others, **options)
+
+    with mock.patch.object(keras.layers.BatchNormalization, "call", call):
+        model(inputs, training=False)
+
+
+def examples(model: keras.Model, tensors: Sequence[keras.KerasTensor]) -> list[np.ndarray]:
+    """One batch for each input: images, normal numbers, small whole numbers, ones for masks, or words.
+
+    Args:
+        model: whose images go up to 255 where it scales these itself, else to 1. A size that it does not know is 8.
+        tensors: its inputs.
     """
     rng = np.random.default_rng(41)
     scales = [part.scale for part in parts_of(model) if isinstance(part, keras.layers.Rescaling)]
-    images = any(np.ndim(scale) == 0 and scale < 0.1 for scale in scales)
+    brightest = 255 if any(np.ndim(scale) == 0 and scale < 0.1 for scale in scales) else 1
 
     def of(tensor: keras.KerasTensor) -> np.ndarray:
         shape, dtype = (BATCH, *(size or 8 for size in tensor.shape[1:])), str(tensor.dtype)
         if dtype == "string":
-            return rng.choice(["a", "b", "a b", "w3 b w5"], shape).astype(object)
+            sentences = [" ".join(rng.choice(["a", "b", "w3", "w5"], 1 + 3 * (index % 2))) for index in range(BATCH)]
+            return np.array(sentences, object).reshape(shape)
         if dtype == "bool" or "mask" in tensor.name:
             return np.ones(shape, dtype)
         if "int" in dtype:
             return rng.integers(0, 2 if "segment" in tensor.name else 4, shape).astype(dtype)
-        return (rng.uniform(0, 255, shape) if images and len(shape) == 4 else rng.normal(size=shape)).astype(dtype)
+        if len(shape) == 4 and shape[-1] <= 4:
+            return (rng.uniform(0.2, brightest, (BATCH, 1, 1, 1)) * rng.uniform(size=shape)).astype(dtype)
+        return rng.normal(size=shape).astype(dtype)
 
-    return [of(tensor) for tensor in model.inputs]
+    return [of(tensor) for tensor in tensors]
 
 
 def values_of(model: keras.Model, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The outputs of a model in inference, flat."""
-    tensors = [keras.ops.convert_to_tensor(value) for value in inputs]
-    sequential = isinstance(model, keras.Sequential)
-    given = tensors[0] if sequential else keras.tree.pack_sequence_as(model.input, tensors)
-    return [keras.ops.convert_to_numpy(value) for value in keras.tree.flatten(model(given, training=False))]
+    outputs = model(_packed(_structure(model), inputs), training=False)
+    return [keras.ops.convert_to_numpy(value) for value in keras.tree.flatten(outputs)]
+
+
+def _structure(model: keras.Model) -> Any:
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+
+def _packed(structure: Any, inputs: Sequence[np.ndarray]) -> Any:
+    return keras.tree.pack_sequence_as(structure, [keras.ops.convert_to_tensor(value) for value in inputs])
 
 
 def error_of(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
@@ -199,18 +233,18 @@ def prepared(entry: Entry, folder: Path) -> tuple[Case, dict]:
     def build(seed: int = 2) -> tuple[keras.Model, keras.Model]:
         keras.utils.set_random_seed(1000 + seed)
         made = entry.build()
-        if not isinstance(made, Subclassed):
-            randomize(made, seed)
-            return made, made
-        randomize(made.model, seed)
-        return made.model, kmerge.functional(made.model, made.inputs)
+        opened = isinstance(made, Subclassed)
+        model, structure = (made.model, made.inputs) if opened else (made, _structure(made))
+        randomize(model, seed)
+        adapt(model, _packed(structure, examples(model, keras.tree.flatten(structure))), seed)
+        return model, kmerge.functional(model, structure) if opened else model
 
     (given, first), (_, second) = build(0), build(1)
     custom = {type(part).__name__: type(part) for part in parts_of(given) if not type(part).__module__.startswith("keras.")}
     own_layers = any(not issubclass(kind, keras.Model) for kind in custom.values())
     kind = "subclassed" if given is not first else "custom layers" if own_layers else "Functional"
     parents = [first, second]
-    inputs = examples(parents[0])
+    inputs = examples(given, first.inputs)
     outputs = [values_of(parent, inputs) for parent in parents]
     rounding = _rounding(parents[0], inputs, outputs[0])
     tolerance, parameters = max(LARGEST_ERROR, 10 * rounding), given.count_params()

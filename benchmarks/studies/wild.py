@@ -41,10 +41,13 @@ class Processes:
 
     Args:
         limit: seconds that each may take.
+
+    Attributes:
+        commit: of the code that all of them run, which may be edited since.
     """
 
     def __init__(self, limit: float) -> None:
-        self.limit = limit
+        self.limit, self.commit = limit, commit()
         self._environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
         self._preloaded: Preloaded | None = None
         self._lock = threading.Lock()
@@ -103,7 +106,7 @@ def rows_of(name: str, source: str, package: str, processes: Processes) -> dict[
     about = next(iter(rows.values()), {"model": name, "source": source})
     about = {key: about.get(key, "") for key in ("model", "source", "package", "kind", "parameters", "rounding", "spread")}
     missing = {verb: {**about, "verb": verb, "outcome": outcome, "says": says} for verb in VERBS if verb not in rows}
-    return {verb: {**row, "commit": commit()} for verb, row in {**rows, **missing}.items()}
+    return {verb: {**row, "commit": processes.commit} for verb, row in {**rows, **missing}.items()}
 
 
 def measured(names: dict[str, tuple[str, str]], processes: Processes, jobs: int) -> Iterator[tuple[str, dict]]:

@@ -159,13 +159,13 @@ def _loads(model: keras.Model, case: Case) -> None:
 
 
 def first_line(problem: BaseException) -> str:
-    """The type of an exception, its first line, and where in kmerge it came through last."""
-    frames = [frame for frame in traceback.extract_tb(problem.__traceback__) if "/kmerge/" in frame.filename]
-    text = next((line.strip() for line in str(problem).splitlines() if line.strip(" \x1b[10m")), "")
-    where = ""
-    if frames and not isinstance(problem, kmerge.KmergeError):
-        where = f" ({Path(frames[-1].filename).relative_to(ROOT)}:{frames[-1].lineno})"
-    return f"{type(problem).__name__}: {text[:400]}{where}"
+    """The type of an exception and its first line; of one that is not kmerge's, three, and where it left kmerge."""
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    if isinstance(problem, kmerge.KmergeError):
+        return f"{type(problem).__name__}: {lines[0]}"
+    frames = [frame for frame in traceback.extract_tb(problem.__traceback__) if frame.filename.startswith(f"{ROOT}/kmerge/")]
+    where = f" ({Path(frames[-1].filename).relative_to(ROOT)}:{frames[-1].lineno})" if frames else ""
+    return f"{type(problem).__name__}: {' '.join(lines[:3])[:400]}{where}"
 
 
 # One model ----------------------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ SMALL = ("actor_critic", "table_resnet")
 class Here:
     """Measures in this process, as the study does in others."""
 
+    commit = "abc"
+
     def __init__(self, folder, verbs):
         self.folder, self.verbs = folder, verbs
 
@@ -82,7 +84,7 @@ def test_a_verb_that_never_came_has_a_row_and_an_absent_package_too(tmp_path):
     ((name, rows),) = wild.measured({"actor_critic": ("an example", "")}, here, 1)
     assert name == "actor_critic" and list(rows) == ["spaces", "permute", "select", "grow", "prune", "concatenate",
                                                      "merge", "unchanged"]  # fmt: skip
-    assert rows["permute"]["outcome"] == "works"
+    assert (rows["permute"]["outcome"], rows["permute"]["commit"]) == ("works", "abc")
     assert (rows["select"]["outcome"], rows["select"]["says"]) == ("killed", "took more than 1 seconds")
     absent = wild.rows_of("there", "nowhere", "no_such_package", here)
     assert {row["outcome"] for row in absent.values()} == {"skipped"} and len(absent) == len(wild_page.VERBS)

@@ -176,13 +176,37 @@ def error_of(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> flo
 
 
 def mean_of(parents: Sequence[keras.Model], inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The mean of models' outputs; where an output is a softmax or a sigmoid, the same function of the mean of logits."""
+    """The mean of models' outputs; where an output is a softmax or a sigmoid, the same function of the mean of logits.
+
+    Args:
+        parents: the models.
+        inputs: arrays, in the order of `model.inputs`.
+    """
     each = [_logits(parent, inputs) for parent in parents]
     means = [np.mean(values, axis=0) for values in zip(*each, strict=True)]
     for index, layer in final_layers(parents[0]).items():
         function = layer if isinstance(layer, keras.layers.Softmax) else layer.activation
         means[index] = keras.ops.convert_to_numpy(function(keras.ops.convert_to_tensor(means[index])))
     return means
+
+
+def mean_by_inverse(found: np.ndarray, each: Sequence[np.ndarray], mean: np.ndarray) -> np.ndarray:
+    """What is nearest to a result: the mean, or that of the logits which outputs would have as sigmoids or a softmax.
+
+    This is for outputs whose last layer stands in a nested model, or is an operation.
+
+    Args:
+        found: the result.
+        each: the outputs of the models.
+        mean: of them.
+    """
+    candidates, values = [mean], np.asarray(each, "float64")
+    if 0 < values.min() and values.max() < 1:
+        candidates.append(1 / (1 + np.exp(-np.mean(np.log(values) - np.log1p(-values), axis=0))))
+    if 0 < values.min() and np.allclose(values.sum(axis=-1), 1, atol=1e-4):
+        powers = np.exp(np.mean(np.log(values), axis=0))
+        candidates.append(powers / powers.sum(axis=-1, keepdims=True))
+    return min(candidates, key=lambda candidate: np.max(np.abs(candidate - found)))
 
 
 def _logits(model: keras.Model, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -201,19 +225,14 @@ def _logits(model: keras.Model, inputs: Sequence[np.ndarray]) -> list[np.ndarray
             layer.activation = activation
 
 
-def final_layers(model: keras.Model, nested: bool = False) -> dict[int, keras.Layer]:
-    """For outputs whose last layer is a softmax or a sigmoid, or has it as its activation, by position: that layer."""
-    functions = (keras.activations.softmax, keras.activations.sigmoid)
-    found = {}
+def final_layers(model: keras.Model) -> dict[int, keras.Layer]:
+    """For outputs whose last layer is a softmax, or has it or a sigmoid as its activation, by position: that layer."""
+    functions, found = (keras.activations.softmax, keras.activations.sigmoid), {}
     for index, output in enumerate(keras.tree.flatten(model.outputs)):
         for layer in model.layers:
-            if not any(tensor is output for tensor in _outputs_of(layer)):
-                continue
-            inner = final_layers(layer, nested=True) if isinstance(layer, keras.Model) else {}
-            if len(inner) == 1 and 0 in inner:
-                found[index] = inner[0]
-            elif getattr(layer, "activation", None) in functions or not nested and isinstance(layer, keras.layers.Softmax):
-                found[index] = layer
+            if any(tensor is output for tensor in _outputs_of(layer)):
+                if getattr(layer, "activation", None) in functions or isinstance(layer, keras.layers.Softmax):
+                    found[index] = layer
     return found
 
 

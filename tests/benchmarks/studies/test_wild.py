@@ -7,7 +7,7 @@ from keras import layers
 
 import kmerge
 from benchmarks.studies import wild, wild_page
-from benchmarks.studies.wild_cases import error_of, mean_of, values_of
+from benchmarks.studies.wild_cases import error_of, mean_by_inverse, mean_of, values_of
 from benchmarks.studies.wild_models.registry import load
 from benchmarks.studies.wild_promises import VERBS, rows_of
 
@@ -102,16 +102,22 @@ def test_the_list_is_long_and_needs_no_package_for_most_of_it():
     assert sum(not entry.package for entry in ENTRIES.values()) >= 80
 
 
-@pytest.mark.parametrize("as_layer", [False, True])
-def test_the_mean_is_that_of_logits_before_a_softmax(as_layer):
+@pytest.mark.parametrize("end", ["activation", "layer", "nested"])
+def test_the_mean_is_that_of_logits_before_a_softmax(end):
     row = keras.Input((3,))
     parents, scores = [], []
     for seed in (0, 1):
         keras.utils.set_random_seed(seed)
-        last = layers.Dense(4, activation=None if as_layer else "softmax")
-        parents.append(keras.Model(row, [layers.Softmax()(last(row)) if as_layer else last(row), layers.Dense(1)(row)]))
+        last = layers.Dense(4, activation=None if end == "layer" else "softmax")
+        tail = keras.Sequential([last]) if end == "nested" else last
+        parents.append(keras.Model(row, [layers.Softmax()(tail(row)) if end == "layer" else tail(row), layers.Dense(1)(row)]))
         scores.append(INPUTS @ keras.ops.convert_to_numpy(last.kernel))
-    mean = np.exp(np.mean(scores, axis=0))
-    expected = [mean / mean.sum(-1, keepdims=True), np.mean([values_of(p, [INPUTS])[1] for p in parents], axis=0)]
-    assert error_of(mean_of(parents, [INPUTS]), expected) <= 1e-6
-    assert error_of(values_of(parents[0], [INPUTS]), expected) > 0.01
+    powers, each = np.exp(np.mean(scores, axis=0)), [values_of(parent, [INPUTS]) for parent in parents]
+    expected = [powers / powers.sum(-1, keepdims=True), np.mean([values[1] for values in each], axis=0)]
+    found = mean_of(parents, [INPUTS])
+    if end == "nested":
+        assert error_of(found, expected) > 1e-3
+        found[0] = mean_by_inverse(expected[0], [values[0] for values in each], found[0])
+    assert error_of(found, expected) <= 1e-6
+    assert error_of(each[0], expected) > 0.01
+    assert mean_by_inverse(each[0][1], [values[1] for values in each], found[1]) is found[1]

@@ -20,7 +20,16 @@ import numpy as np
 import kmerge
 from benchmarks.checkout import ROOT
 from benchmarks.command_line import DONE
-from benchmarks.studies.wild_cases import Broken, Case, NothingFree, error_of, mean_by_inverse, mean_of, prepared, values_of
+from benchmarks.studies.wild_cases import (
+    Broken,
+    Case,
+    NothingFree,
+    error_of,
+    mean_by_inverse,
+    mean_of,
+    prepared,
+    values_of,
+)
 from benchmarks.studies.wild_models.registry import BESIDE, PACKAGES, Entry, load
 
 _MEMORY = 8 << 30  # bytes that one process may hold

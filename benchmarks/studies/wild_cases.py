@@ -11,6 +11,7 @@ import numpy as np
 
 import kmerge
 from benchmarks.studies.wild_models.registry import Entry, Subclassed
+from kmerge.graph import parts_of
 
 BATCH, LARGEST_ERROR = 4, 1e-5
 
@@ -61,19 +62,6 @@ class Case:
 
 
 # Models with random weights -------------------------------------------------------------------------------------------
-
-
-def parts_of(layer: keras.Layer, seen: dict[int, keras.Layer] | None = None) -> list[keras.Layer]:
-    """A layer and all layers inside of it, each once."""
-    seen = {} if seen is None else seen
-    if id(layer) not in seen:
-        seen[id(layer)] = layer
-        for value in [*vars(layer).values(), getattr(layer, "layers", None)]:
-            inner = value if isinstance(value, (list, tuple)) else value.values() if isinstance(value, dict) else [value]
-            for part in inner:
-                if isinstance(part, keras.Layer):
-                    parts_of(part, seen)
-    return list(seen.values())
 
 
 def randomize(model: keras.Model, seed: int) -> None:
@@ -259,7 +247,8 @@ def prepared(entry: Entry, folder: Path) -> tuple[Case, dict]:
         return model, kmerge.functional(model, structure) if opened else model
 
     (given, first), (_, second) = build(0), build(1)
-    custom = {type(part).__name__: type(part) for part in parts_of(given) if not type(part).__module__.startswith("keras.")}
+    parts = [given, *parts_of(given)]
+    custom = {type(part).__name__: type(part) for part in parts if not type(part).__module__.startswith("keras.")}
     own_layers = any(not issubclass(kind, keras.Model) for kind in custom.values())
     kind = "subclassed" if given is not first else "custom layers" if own_layers else "Functional"
     parents = [first, second]

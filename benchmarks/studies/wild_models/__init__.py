@@ -1,0 +1,1 @@
+"""The models of `benchmarks.studies.wild`, by where they come from and what they are for."""

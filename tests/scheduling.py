@@ -1,7 +1,7 @@
 """How tests are shared out among processes: by units that share what they build, the longest first."""
 
-# The tests of files of one name read the same networks, built once in a process: those of `tests.models.ZOO` and what the
-# verbs make of them, and those of `tests.kmerge.rules.attention_cases`.
+# The tests of files of one name read what is built once in a process: the networks of `tests.models.ZOO` and what the verbs
+# make of them, those of `tests.kmerge.rules.attention_cases`, the cache of the real data sets.
 SHARED = {
     "tests/kmerge/surgery/test_verbs.py": "zoo",
     "tests/kmerge/merging/test_merging.py": "zoo",
@@ -12,6 +12,8 @@ SHARED = {
     "tests/kmerge/drawing/test_plotting.py": "zoo",
     "tests/kmerge/rules/test_attention.py": "attention",
     "tests/kmerge/rules/test_heads.py": "attention",
+    "tests/benchmarks/data/test_datasets.py": "images",
+    "tests/benchmarks/suites/test_suite_teachers.py": "images",
 }
 
 # The units that take longest, in falling order.
@@ -40,10 +42,9 @@ LONGEST = [
     "tests/kmerge/rules/test_normalization.py",
     "tests/benchmarks/studies/test_curves.py",
     "tests/baselines/pruning/test_channel_pruning.py",
-    "tests/benchmarks/data/test_datasets.py",
+    "images",
     "tests/kmerge/rules/test_opaque.py",
     "tests/baselines/fusion/test_graph_matching.py",
-    "tests/benchmarks/suites/test_suite_teachers.py",
     "tests/benchmarks/runs/test_reliability.py",
     "tests/kmerge/surgery/test_export.py",
     "tests/baselines/pruning/test_weight_pruning.py",

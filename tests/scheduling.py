@@ -3,6 +3,8 @@
 # The tests of files of one name read what is built once in a process: the networks of `tests.models.ZOO` and what the verbs
 # make of them, those of `tests.kmerge.rules.attention_cases`, the cache of the real data sets.
 SHARED = {
+    "tests/baselines/fusion/test_alignment.py": "zoo",
+    "tests/baselines/fusion/test_graph_matching.py": "zoo",
     "tests/kmerge/surgery/test_verbs.py": "zoo",
     "tests/kmerge/merging/test_merging.py": "zoo",
     "tests/kmerge/merging/test_widths.py": "zoo",
@@ -29,7 +31,6 @@ LONGEST = [
     "tests/benchmarks/runs/test_executors.py",
     "tests/benchmarks/test_tune.py",
     "tests/baselines/fusion/test_model_fusion.py",
-    "tests/baselines/fusion/test_alignment.py",
     "tests/kmerge/gates/test_pressure.py",
     "tests/test_docs.py",
     "tests/benchmarks/runs/test_together.py",
@@ -44,7 +45,6 @@ LONGEST = [
     "tests/baselines/pruning/test_channel_pruning.py",
     "images",
     "tests/kmerge/rules/test_opaque.py",
-    "tests/baselines/fusion/test_graph_matching.py",
     "tests/benchmarks/runs/test_reliability.py",
     "tests/kmerge/surgery/test_export.py",
     "tests/baselines/pruning/test_weight_pruning.py",

@@ -172,7 +172,7 @@ def test_no_large_array_is_made():
     """Behind a Flatten a kernel is far larger than its space squared; it is worked on in pieces."""
     x = keras.Input((10, 10, 4))
     h = layers.Conv2D(64, 1, name="conv")(x)
-    h = layers.Dense(300, name="dense")(layers.Flatten()(h))  # 6,400 x 300
+    h = layers.Dense(300, name="hidden")(layers.Flatten()(h))  # 6,400 x 300
     model = keras.Model(x, layers.Dense(2)(h))
     pair = Pair(model, model)
     assert pair.piece == 300**2

@@ -77,7 +77,7 @@ def test_no_large_array_is_made():
     """The graph has 64 + 300 nodes; a matrix of their pairs, squared, would have ten billion numbers."""
     x = keras.Input((6, 6, 4))
     h = keras.layers.Conv2D(64, 1, name="conv")(x)
-    h = keras.layers.Dense(300, name="dense")(keras.layers.Flatten()(h))  # 2,304 x 300
+    h = keras.layers.Dense(300, name="hidden")(keras.layers.Flatten()(h))  # 2,304 x 300
     model = keras.Model(x, keras.layers.Dense(2)(h))
     pair = Pair(model, model)
     soft = {name: np.full((len(order),) * 2, 1 / len(order), "float32") for name, order in pair.order.items()}

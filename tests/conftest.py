@@ -80,3 +80,9 @@ def data_dir() -> Path:
     if not Path(folder).is_dir():
         pytest.fail(f"KMERGE_DATA_DIR is {folder!r}, which is not a folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def image_cache(tmp_path_factory) -> Path:
+    """A cache for the real data sets, each decoded once in a process."""
+    return tmp_path_factory.mktemp("image-cache")

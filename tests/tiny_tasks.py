@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.util
 import json
-import warnings
 
 import keras
 
@@ -12,7 +11,7 @@ from baselines.protocol.task import Task
 from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites.suite import load_suite
 from kmerge.seeds import rng_of
-from kmerge.training.fitting import ModelFitWarning
+from tests.programs import without_programs
 
 # The strategies that can run here: the solver of one is an optional package.
 HAS_SOLVER = importlib.util.find_spec("pygmtools") is not None
@@ -51,12 +50,15 @@ class Shelf(Stages):
 
 
 class StepByStep(Stages):
-    """Trains without compiling: cheaper for a few steps, where a test looks at what a strategy does between trainings."""
+    """Trains without programs: cheaper for a few steps, where a test looks at what a strategy does between trainings."""
 
     def fit(self, model, x, y, **how):
-        model.run_eagerly = True
-        with warnings.catch_warnings(action="ignore", category=ModelFitWarning):
+        with without_programs():
             super().fit(model, x, y, **how)
+
+    def size(self, sizer, x, y, **how):
+        with without_programs():
+            super().size(sizer, x, y, **how)
 
 
 class EagerShelf(StepByStep, Shelf):

@@ -15,6 +15,7 @@ from benchmarks.runs import planning, worker
 from benchmarks.runs.stages import StageCache
 from benchmarks.suites.suite import load_suite
 from tests import launches
+from tests.programs import without_programs
 
 # Digits for a network that compiles in a moment.
 SMALL_NET = (
@@ -111,7 +112,8 @@ def test_a_worker_multiplies_epochs_by_the_factor_of_equal_compute(tmp_path):
     for own in ({}, {"match": "compute of l0_merge", "factor": 3.0}):
         folder = store.RunFolder.of(tmp_path, common | own)
         folder.create({"suite": "sine", "data_dir": None, "cache_dir": str(tmp_path / "cache")})
-        found.append(worker.train(folder, StageCache(tmp_path / "stages"))[0])
+        with without_programs():
+            found.append(worker.train(folder, StageCache(tmp_path / "stages"))[0])
     assert [result["epochs"] for result in found] == [suite.budget(scale).single for scale in (0.004, 0.012)] == [4, 12]
 
 

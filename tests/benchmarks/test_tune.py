@@ -97,7 +97,7 @@ def test_cross_validation_that_chooses_on_test_data_is_refused(tmp_path, capsys)
 
 
 def test_trials_share_the_networks_that_they_do_not_vary(tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "LocalProcesses", launches.Here)
+    monkeypatch.setattr(run, "LocalProcesses", launches.eagerly)
     small = ("--seeds", "0-0", *launches.SMALL, "--jobs", "1", "--cache-dir", tmp_path / "cache")
     arguments = ("--suite", "sine", "--strategy", "magnitude_merge", "--out", tmp_path / "out", *small)
     assert tune.main([*map(str, arguments), "--vary", "phases.finetune.learning_rate=0.01,0.02"]) == run.DONE

@@ -18,7 +18,7 @@ from benchmarks.networks.architectures import mlp, resnet
 from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites.suite import load_suite
 from tests.models import randomize
-from tests.tiny_tasks import EagerShelf, Shelf, tiny_digits, with_test_data
+from tests.tiny_tasks import EagerShelf, tiny_digits, with_test_data
 
 BUDGET = Budget(teacher=2, gates=1, finetune=1, single=6)
 EXAMPLES = 64
@@ -44,7 +44,7 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def outcomes(tiny):
-    shelf = Shelf()
+    shelf = EagerShelf()
     return {name: STRATEGIES[name](tiny, BUDGET, 1, shelf) for name in NAMES}
 
 

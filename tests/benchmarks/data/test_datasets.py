@@ -20,12 +20,6 @@ def cache(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def image_cache(tmp_path_factory):
-    """A cache for the real image sets."""
-    return tmp_path_factory.mktemp("image-cache")
-
-
 def parts(data):
     return [(data.x_train, data.y_train), (data.x_val, data.y_val), (data.x_test, data.y_test)]
 

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.checkout import ROOT
 from benchmarks.studies import curves
 from benchmarks.suites.suite import FOLDER
+from tests.programs import without_programs
 
 SHORT = ["--scale", "0.005", "--examples", "64"]
 
@@ -31,7 +32,8 @@ def done(tmp_path_factory):
         "--out",
         str(folder),
     ]
-    assert curves.main(how) == 0
+    with without_programs():
+        assert curves.main(how) == 0
     return how, folder / "sine"
 
 

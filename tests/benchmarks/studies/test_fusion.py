@@ -9,6 +9,7 @@ import pytest
 from baselines.fusion.model_fusion import MATCHINGS
 from benchmarks.checkout import ROOT
 from benchmarks.studies import fusion
+from tests.programs import without_programs
 
 
 def rows(seeds: int, gain: float) -> list[dict]:
@@ -42,7 +43,8 @@ def test_every_matching_has_a_name():
 def test_a_run_is_written_and_not_repeated(tmp_path, network):
     arguments = ["--out", str(tmp_path), "--seeds", "3-3", "--network", network, "--width", "1", "--examples", "64"]
     arguments += ["--epochs", "1", "--matchings", "none", "weights"]
-    assert fusion.main(arguments) == 0
+    with without_programs():
+        assert fusion.main(arguments) == 0
     with (tmp_path / "runs.csv").open() as file:
         found = list(csv.DictReader(file))
     assert [(row["seed"], row["matching"]) for row in found] == [("3", "averaging"), ("3", "weight matching")]

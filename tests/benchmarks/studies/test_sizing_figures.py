@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.studies.sizing_figures import FIGURES, draw, easy_part, main
 from benchmarks.suites.suite import FOLDER, load_suite
+from tests.programs import without_programs
 
 SMALL = ["--epochs", "1", "--examples", "48", "--alphas", "1e-4", "--starts", "2", "4"]
 
@@ -24,7 +25,8 @@ def test_all_figures_and_a_second_command_that_trains_nothing(tmp_path, monkeypa
     suite = tmp_path / "mine.toml"
     text = (FOLDER / "das_digits.toml").read_text()
     suite.write_text(text.replace("[100, 100, 100, 100, 100]", "[3, 3, 3, 3, 3]"))
-    assert run(tmp_path, "--suite", str(suite)) == 0
+    with without_programs():
+        assert run(tmp_path, "--suite", str(suite)) == 0
     folder = tmp_path / "mine"
     rows = {figure: read(folder / f"{figure}.csv") for figure in FIGURES}
     assert {name: len(of) for name, of in rows.items()} == {"alpha": 5, "starts": 2 * 5, "drift": 3 * 5}

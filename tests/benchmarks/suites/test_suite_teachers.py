@@ -124,13 +124,13 @@ def test_a_suites_teacher_trains_and_is_charged(tmp_path, cache):
     assert kmerge.parameters(outcome.model) == kmerge.parameters(task.build(1))
 
 
-def test_a_suite_of_the_paper_runs_on_real_images(tmp_path, data_dir):
+def test_a_suite_of_the_paper_runs_on_real_images(tmp_path, data_dir, image_cache):
     """Its networks, narrow, on Fashion-MNIST: the paper's data is the only other thing that is changed."""
     text = (FOLDER / "robots_lenet.toml").read_text()
     path = tmp_path / "mine.toml"
     path.write_text(text.replace('stem = "cifar"', 'stem = "cifar"\nwidth = 2').replace('"cifar10"', '"fashion_mnist"'))
     suite = load_suite(path)
-    task = with_test_data(suite.task(100, data_dir, tmp_path / "cache", 0.001, examples=16), None)
+    task = with_test_data(suite.task(100, data_dir, image_cache, 0.001, examples=16), None)
     with without_programs():
         outcome = STRATEGIES["distil_prune"](task, suite.budget(0.001), 100, Shelf())
     assert [row["phase"] for row in outcome.history] == ["teacher_0", "teacher_0", "distil", "finetune"]

@@ -1,5 +1,6 @@
 """`AutoSizer`: sizes change exactly, cheaply, and so that training can go on from a file."""
 
+import contextlib
 import dataclasses
 import warnings
 
@@ -20,20 +21,22 @@ from tests.kmerge.sizing.cases import (
     weights_of,
 )
 from tests.models import ZOO, example_inputs
+from tests.programs import without_programs
 
 NETS = {"plain": plain_net, "residual": residual_net, "dense": dense_net}
 # Sizes change within few steps. Nets with convolutions: those of Dense layers alone are compiled by XLA, which takes longer.
 FAST = dict(optimizer=keras.optimizers.Adam(0.05), alpha=1e-2, threshold=0.05)
 
 
-def fitted(model, epochs=4, static=1, callbacks=(), initial_epoch=0, sizer=None, **options):
-    """A sizer after a short training in which sizes change, and its history."""
+def fitted(model, epochs=4, static=1, callbacks=(), initial_epoch=0, sizer=None, programs=False, **options):
+    """A sizer after a short training in which sizes change, and its history; step by step, if not in programs."""
     sizer = sizer or sizer_of(model, **{**FAST, **options})
     x, y = task(model)
-    history = sizer.fit(
-        x, y, batch_size=8, epochs=epochs, static_epochs=static, callbacks=callbacks, initial_epoch=initial_epoch, verbose=0,
-        validation_data=(x[:8], y[:8]),
-    )  # fmt: skip
+    with contextlib.nullcontext() if programs else without_programs():
+        history = sizer.fit(
+            x, y, batch_size=8, epochs=epochs, static_epochs=static, callbacks=callbacks, initial_epoch=initial_epoch,
+            verbose=0, validation_data=(x[:8], y[:8]),
+        )  # fmt: skip
     return sizer, history
 
 
@@ -172,7 +175,7 @@ def test_restart_is_the_papers_empty_slots_with_the_old_step_counter():
 def test_sizes_change_the_result_is_plain_and_the_model_given_is_left_alone(name):
     model = NETS[name]()
     weights = weights_of(model)
-    sizer, history = fitted(model)
+    sizer, history = fitted(model, programs=True)
     assert_same(weights_of(model), weights)
     assert type(sizer.model) in (keras.Model, type(model))
     found = {n: s.size for n, s in kmerge.channel_spaces(sizer.model).items() if s.selectable}
@@ -199,12 +202,12 @@ def test_resumed_training_equals_uninterrupted(name, epochs, tmp_path):
                 sizer.save(saved[epoch])
 
     sizer = sizer_of(model, **FAST)
-    fitted(model, epochs=4, static=2, callbacks=[Save()], sizer=sizer)
+    fitted(model, epochs=4, static=2, callbacks=[Save()], sizer=sizer, programs=True)
     assert len({str(record["sizes"]) for record in sizer.history_of_sizes}) > 1
     for epoch, path in saved.items():
         resumed = kmerge.AutoSizer.load(path)
         assert resumed.epochs_done == epoch + 1
-        fitted(model, epochs=4, static=2, initial_epoch=resumed.epochs_done, sizer=resumed)
+        fitted(model, epochs=4, static=2, initial_epoch=resumed.epochs_done, sizer=resumed, programs=True)
         assert resumed.history_of_sizes == sizer.history_of_sizes
         a, b = resumed.model, sizer.model
         assert_same(weights_of(a), weights_of(b))
@@ -219,7 +222,7 @@ def test_room_for_units_changes_no_result():
     for exact in ([], ["conv", "down", "dense"]):
         sizer = sizer_of(model, keras.optimizers.SGD(0.01, momentum=0.9), alpha=1e-3)
         sizer._state.rooms.exact = exact
-        results.append(fitted(model, sizer=sizer, epochs=2, static=0)[0])
+        results.append(fitted(model, sizer=sizer, epochs=2, static=0, programs=True)[0])
     padded, exact = results
     assert [record["room"] == record["grown"] for record in padded.history_of_sizes] == [False, False]
     assert [record["room"] == record["grown"] for record in exact.history_of_sizes] == [True, True]

@@ -95,6 +95,10 @@ class Call:
 class Graph:
     """The calls of a Functional or Sequential model, and its inputs and outputs.
 
+    Args:
+        model: the model.
+        as_built: whether to take its graph as it was built even where its class has a `call` of its own.
+
     Attributes:
         model: the model.
         inputs, outputs: flat lists of its symbolic tensors.
@@ -102,8 +106,8 @@ class Graph:
         calls: tuple of `Call`, each after those whose outputs it reads.
     """
 
-    def __init__(self, model: keras.Model):
-        function = _functional(model)
+    def __init__(self, model: keras.Model, as_built: bool = False):
+        function = _functional(model, as_built)
         self.model = model
         self.inputs = list(function.inputs)
         self.outputs = list(function.outputs)
@@ -136,11 +140,11 @@ def overridden(model: keras.Model, names: Collection[str] = _TRAINING) -> list[s
     return [name for name in names if name in vars(model) or any(name in vars(kind) for kind in own)]
 
 
-def _functional(model):
+def _functional(model, as_built: bool = False):
     if not isinstance(model, keras.Model):
         raise InvalidArgumentError(sentence("a keras.Model", model))
     if hasattr(model, "_nodes_by_depth") or isinstance(model, keras.Sequential):
-        if own := overridden(model, _CALLS):
+        if not as_built and (own := overridden(model, _CALLS)):
             raise UnsupportedLayerError(
                 model.name, type(model).__name__, f"it has a {own[0]!r} of its own, which its graph does not show.",
                 "Take the graph of what that does: keras.Model(model.input, model.call(model.input)).",

@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from kmerge.checks import number
+from kmerge.costs import multiplies_nothing
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError
 from kmerge.graph import Graph
 
@@ -37,6 +38,7 @@ def _softened(temperature: float) -> keras.distillation.DistillationLoss:
     return keras.distillation.LogitsDistillation(temperature, loss=keras.losses.KLDivergence())
 
 
+@multiplies_nothing
 @keras.saving.register_keras_serializable("kmerge_baselines")
 class Imitation(keras.layers.Layer):
     """Passes the student's outputs on, and adds to the loss, in training, how far they are from the teachers'.

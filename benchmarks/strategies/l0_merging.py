@@ -142,7 +142,7 @@ def _big_student(task: Task, teachers: list[keras.Model], seed: int, sampling: s
 def one_model_equal_compute(task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
     """One network, trained for as many operations as `L0Merge` spends, in whole epochs; see `Strategy`."""
     teacher = task.build(seed_of("single", seed))
-    big = _big_student(task, [teacher, teacher], seed)
+    big = _big_student(task, [teacher, task.build(seed_of("its twin", seed))], seed)
     per_epoch = training_flops(teacher, task, epochs=1)
     gates = training_flops(big, task, epochs=budget.gates) / per_epoch
     epochs = round(2 * budget.teacher + gates + budget.finetune)

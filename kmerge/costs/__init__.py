@@ -2,6 +2,7 @@
 
 from kmerge.costs.budgets import Budget, Ladder, WidthCosts, check_reachable, share_ladder, widths_within
 from kmerge.costs.counting import multiply_accumulates, parameters
+from kmerge.costs.layer_products import multiplies_nothing
 from kmerge.costs.measuring import latency, saved_bytes
 from kmerge.costs.widths import target_widths, units_of
 
@@ -11,6 +12,7 @@ __all__ = [
     "WidthCosts",
     "check_reachable",
     "latency",
+    "multiplies_nothing",
     "multiply_accumulates",
     "parameters",
     "saved_bytes",

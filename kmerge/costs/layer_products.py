@@ -56,6 +56,12 @@ def _work(operation: keras.Operation, call: Call) -> list[Product]:
     return []
 
 
+def multiplies_nothing(kind: type) -> type:
+    """A decorator for layer classes that multiply but value by value, or in training alone."""
+    _work.register(kind, lambda operation, call: [])
+    return kind
+
+
 @_work.register(layers.BatchNormalization)
 @_work.register(layers.Embedding)
 @_work.register(layers.GroupNormalization)

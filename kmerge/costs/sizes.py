@@ -54,8 +54,9 @@ def calls_on(graph: Graph, inputs: Sequence[keras.KerasTensor], key: tuple = ())
 
 
 def graph_in(call: Call) -> Graph | None:
+    """The graph of a nested model, also of one whose `call` is its own, as most hand on to their graph; None for all else."""
     try:
-        return Graph(call.operation) if call.is_model else None
+        return Graph(call.operation, as_built=True) if call.is_model else None
     except InvalidArgumentError:
         return None  # a subclassed model: it has no graph
 

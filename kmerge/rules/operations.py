@@ -53,21 +53,6 @@ class PadRule(Rule):
         return widths * len(x.shape) if len(widths) == 1 else widths
 
 
-class ReduceRule(Rule):
-    """mean, sum, max, min over axes without channels."""
-
-    def walk(self, site, x):
-        axes = site.layer.axis
-        rank = len(x.shape)
-        axes = list(range(rank)) if axes is None else [a % rank for a in np.atleast_1d(axes).tolist()]
-        if x.axis in axes or 0 in axes:
-            site.refuse(f"it reduces axis {x.axis if x.axis in axes else 0}, and with it the channels or the batch.",
-                        "Reduce spatial axes only; to mix channels use Dense or a 1x1 convolution.")  # fmt: skip
-        if type(site.layer).__name__ not in ("Mean", "Sum"):
-            site.curve(x)
-        return site.output(x.units, x.axis if site.layer.keepdims else x.axis - sum(a < x.axis for a in axes))
-
-
 class ArithmeticRule(Rule):
     """x + y, x * y, ...: of tensors, or of a tensor and a number."""
 
@@ -113,15 +98,6 @@ class OperationPassRule(Rule):
         return site.output(x.units, x.axis)
 
 
-class FinalSoftmaxRule(Rule):
-    is_activation = True
-
-    def walk(self, site, x):
-        if not site.final:
-            site.refuse("it normalizes over channels inside the model.", "Only the last operation may do so.")
-        return x
-
-
 _ELEMENTWISE = (
     "Relu Relu6 Sigmoid Tanh Silu Gelu Elu Selu Softplus Softsign LeakyRelu HardSigmoid HardSilu HardTanh Celu Mish "
     "LogSigmoid SparsePlus SparseSigmoid Squareplus Exp Expm1 Log Log1p Sqrt Rsqrt Square Absolute Abs Clip Sin Cos Tan Sign "
@@ -138,10 +114,8 @@ OPERATION_RULES |= {
         name: ArithmeticRule(linear=False)
         for name in "Equal NotEqual Greater GreaterEqual Less LessEqual LogicalAnd LogicalOr LogicalNot".split()
     },
-    **{name: ReduceRule() for name in ("Mean", "Sum", "Max", "Min")},
     **{name: OperationPassRule() for name in ("Negative", "Cast", "ConvertToTensor", "Identity", "Copy", "StopGradient")},
     **{name: ResizeRule() for name in ("ExpandDims", "Squeeze")},
-    **{name: FinalSoftmaxRule() for name in ("Softmax", "LogSoftmax")},
     "Concatenate": ConcatenateRule(),
     "GetItem": SliceRule(),
     "Pad": PadRule(),

@@ -57,6 +57,14 @@ class Site(abc.ABC):
         """
 
     @abc.abstractmethod
+    def contract(self, *inputs: Labels, count: int = 1) -> np.ndarray:
+        """Declares that the layer adds up all positions of an input, or the products of the equal positions of several.
+
+        What is zero changes nothing, as with a Dense layer of ones. So units of the inputs may go, but none may come,
+        and gates before the layer stand in no kernel. Returns the `count` units of what the layer makes, which must stay.
+        """
+
+    @abc.abstractmethod
     def consume_inside(self, units: np.ndarray) -> np.ndarray:
         """Declares that the layer mixes units of its own, which no other layer reads, as attention mixes its heads.
 

@@ -140,6 +140,8 @@ class UnitRoutes:
         recurrent = next((path for path in found.owners if isinstance(self.walked.layers.get(path), _RECURRENT)), None)
         if recurrent is not None:
             return f"{recurrent} mixes them at every step, so that small weights do not say that a unit does little"
+        if found.adders:
+            return f"{found.adders[0]} adds its units up without weights that could shrink"
         reaching = [route for route in self.routes if route.maker in found.owners]
         if not reaching:
             return "no kernel makes its units for another layer to read"

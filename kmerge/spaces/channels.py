@@ -176,6 +176,11 @@ class ChannelSpace:
         """Whether a layer normalizes over units together, so that each changes all others."""
         return Kind.NORMALIZED in self._kinds
 
+    @property
+    def adders(self) -> tuple[str, ...]:
+        """Paths of the layers that add the units up without a weight."""
+        return self._paths(Kind.SUMMED)
+
 
 class ChannelSpaces(Mapping):
     """The channel spaces of a model by name, or by a layer that makes just one. Prints as a table.

@@ -246,6 +246,27 @@ class LayoutSite(Site):
             self.placed.consumed.append(i)
         return x.units
 
+    def contract(self, *inputs, count=1):
+        """Where what the layer makes is of each source, one layer for each on its channels; else one for all of them.
+
+        For two models of two channels, x is [A0 B0 A1 B1], and what it makes has the units [A2 B2]: `reads` is [0 2] and
+        [1 3]. In a big student it makes one unit, common to all, of the open channels of all sources.
+        """
+        layout, source = self.layout, self.layout.source_of
+        units = layout.trace.owned[self.path, output_name(0)]
+        groups, numbers = np.unique(source(layout.expand(units))), [self._index(x) for x in inputs]
+        for x, i in zip(self.tie(*inputs), numbers, strict=True):
+            self.consume(x, f"input {i}")
+        read = [self.placed.inputs[i] for i in numbers]
+        if any((source(x.units) > layout.plan.sources).any() for x in read):
+            self.refuse("it adds up channels without weights, so that a new one would change its outputs.",
+                        "Grow other spaces, or put a Dense layer or a 1x1 convolution in its place.")  # fmt: skip
+        if groups.any():
+            found = [[np.flatnonzero(np.isin(source(x.units), (0, g))) for x in read] for g in groups]
+            axes = [x.axis for x in read]
+            self._run_apart(groups, [dict(zip(numbers, zip(axes, p, strict=True), strict=True)) for p in found])
+        return np.concatenate([units + group * layout.units for group in groups])
+
     def consume_inside(self, units):
         self.placed.inside = units
         return units

@@ -46,6 +46,20 @@ def refuse_opaque(walked: Trace, whole: Sequence[Region], models: Sequence[keras
                 )  # fmt: skip
 
 
+def refuse_several_constants(walked: Trace) -> None:
+    """Refuses a layer that is called several times, with other arrays: a big student tells them by the layer's name."""
+    met: dict[str, list] = {}
+    for record in walked.records.values():
+        arrays = [array_of(array) for array in record.call.constants]
+        before = met.setdefault(record.path, arrays)
+        if len(arrays) != len(before) or not all(map(np.array_equal, arrays, before)):
+            raise UnsupportedLayerError(
+                record.path, type(record.call.operation).__name__,
+                "it is called several times, with constant arrays that differ.",
+                "Call a layer of its own with each array.",
+            )  # fmt: skip
+
+
 def warn_of_unsavable(record: MergeRecord) -> None:
     """Warns if a big student could not be compressed after it was saved and loaded."""
     if record.problem:

@@ -16,6 +16,7 @@ from kmerge.rules.shapes import (
     TakeRule,
     combine,
 )
+from kmerge.rules.site import Site
 
 
 class TransposeRule(Rule):
@@ -58,37 +59,36 @@ class ArithmeticRule(Rule):
 
     is_elementwise = True
 
-    def __init__(self, linear: bool, multiplies: bool = False):
+    def __init__(self, linear: bool, scales: bool = False, multiplies: bool = False):
         self.linear = linear
+        self.scales = scales  # linear, if there is one tensor and it stands first
         self.multiplies = multiplies
 
     def walk(self, site, *inputs):
-        constants = [c for c in (*site.call.args, *site.call.kwargs.values()) if _is_array(c)]
-        if any(np.size(c) != 1 for c in constants):
-            site.refuse(
-                f"it combines channels with a constant array of shape {np.shape(constants[0])}, which no weight holds.",
-                "Use a layer with weights, or Rescaling or Normalization with a list.",
-            )
-        inverse = (
-            len(inputs) == 1 and "Divide" in type(site.layer).__name__ and site.call.args[0] is not site.call.inputs[0]
-        )
-        if (
-            not self.linear
-            and len(inputs) > 1
-            or inverse
-            or type(site.layer).__name__ in ("Maximum", "Minimum", "Power")
-        ):
+        refuse_lists(site)
+        first = site.call.args[0] if site.call.args else site.call.kwargs.get("x1")
+        inverse = "Divide" in type(site.layer).__name__ and first is not site.call.inputs[0]
+        if not self.linear and (len(inputs) > 1 or inverse or not self.scales):
             site.curve(*inputs)
         return combine(site, inputs)
 
 
-def _is_array(value) -> bool:
-    return (
-        hasattr(value, "shape")
-        and not hasattr(value, "sparse")
-        and np.ndim(value) > 0
-        or isinstance(value, (list, tuple))
-    )
+def refuse_lists(site: Site) -> None:
+    """Refuses lists of numbers, which are no arrays yet."""
+    for value in (*site.call.args, *site.call.kwargs.values()):
+        if isinstance(value, (list, tuple)) and np.size(value) != 1:
+            site.refuse("it combines channels with a list of numbers.", "Make it an array: np.array(values).")
+
+
+class WhereRule(Rule):
+    is_elementwise = True
+
+    def walk(self, site, *inputs):
+        refuse_lists(site)
+        if len(site.call.args) + len(site.call.kwargs) < 3:
+            site.refuse("it finds the places where a condition holds.", "Give it two tensors to choose from.")
+        site.curve(*inputs)
+        return combine(site, inputs)
 
 
 class OperationPassRule(Rule):
@@ -107,8 +107,10 @@ _ELEMENTWISE = (
 OPERATION_RULES |= {
     **{name: ElementwiseRule() for name in _ELEMENTWISE},
     **{name: ArithmeticRule(linear=True) for name in ("Add", "Subtract")},
-    **{name: ArithmeticRule(linear=False) for name in ("Divide", "TrueDivide", "Maximum", "Minimum", "Power")},
-    "Multiply": ArithmeticRule(linear=False, multiplies=True),
+    **{name: ArithmeticRule(linear=False, scales=True) for name in ("Divide", "TrueDivide")},
+    **{name: ArithmeticRule(linear=False) for name in ("Maximum", "Minimum", "Power")},
+    "Multiply": ArithmeticRule(linear=False, scales=True, multiplies=True),
+    "Where": WhereRule(),
     # Masks are computed with these.
     **{
         name: ArithmeticRule(linear=False)

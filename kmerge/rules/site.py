@@ -160,6 +160,14 @@ class Site(abc.ABC):
         """
 
     @abc.abstractmethod
+    def constant(self, index: int, *axes: Axis | None) -> None:
+        """Declares what the axes of the array `call.constants[index]` are, as `weight` does for a weight.
+
+        It is then cut like one, and may have other values in each of the models that are joined. An array that is not
+        declared must be the same in all of them.
+        """
+
+    @abc.abstractmethod
     def old_positions(self, index: int) -> np.ndarray:
         """For each position of input `index` of the new model, the position in the template that it comes from.
 

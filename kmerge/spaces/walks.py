@@ -171,6 +171,7 @@ class TraceSite(Site):
         self.inputs = inputs
         self.notes = notes
         self.axes: dict[str, tuple] = {}
+        self.constants: dict[int, tuple] = {}
         self._declared: set[int] = set()
 
     def _note(self, kind: Kind, units: np.ndarray, detail: str = "") -> np.ndarray:
@@ -212,7 +213,9 @@ class TraceSite(Site):
 
     def hold(self, x):
         self._share(x, "held")
-        self._note(Kind.HELD, x.units)
+        # Constants that meet an input are the same in all sources, so that it can stay common to these.
+        if getattr(self.layer, "weights", ()) or not self.notes.all_entered(x.units):
+            self._note(Kind.HELD, x.units)
         return x
 
     def _share(self, x, role):
@@ -290,6 +293,9 @@ class TraceSite(Site):
         self._declared.add(id(variable))
         if any(axes):
             self.axes[name] = axes
+
+    def constant(self, index, *axes):
+        self.constants[index] = axes
 
     def check_weights(self) -> None:
         """Refuses a layer that has weights of which its rule says nothing."""

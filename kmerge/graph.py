@@ -10,8 +10,8 @@ import contextlib
 import functools
 import inspect
 from collections import Counter
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -81,6 +81,21 @@ class Call:
         names = inspect.signature(self.operation.call).parameters if isinstance(self.operation, keras.Layer) else ()
         return any(name == "mask" or name.endswith("_mask") for name in names)
 
+    @functools.cached_property
+    def constants(self) -> list:
+        """The arrays among its arguments, in their order."""
+        return [value for value in keras.tree.flatten((self.args, self.kwargs)) if _is_array(value)]
+
+    def with_constants(self, arrays: Mapping[int, np.ndarray]) -> "Call":
+        """This call with other arrays in the place of `constants`, by their numbers."""
+        numbers = iter(range(len(self.constants)))
+
+        def place(value):
+            return arrays.get(next(numbers), value) if _is_array(value) else value
+
+        args, kwargs = keras.tree.map_structure(place, (self.args, self.kwargs))
+        return replace(self, args=args, kwargs=kwargs)
+
     def replay(self, operation: keras.Operation, tensors: list) -> list:
         """Calls `operation` as this call does, with `tensors` in the place of `inputs`; returns its outputs."""
         waiting = list(tensors)
@@ -138,6 +153,12 @@ def overridden(model: keras.Model, names: Collection[str] = _TRAINING) -> list[s
     """
     own = [kind for kind in type(model).__mro__ if kind.__module__.partition(".")[0] != "keras"]
     return [name for name in names if name in vars(model) or any(name in vars(kind) for kind in own)]
+
+
+def _is_array(value: Any) -> bool:
+    return not isinstance(value, keras.KerasTensor) and (
+        isinstance(value, np.ndarray | np.generic | keras.Variable) or keras.ops.is_tensor(value)
+    )
 
 
 def _functional(model, as_built: bool = False):
@@ -246,6 +267,22 @@ def frozen_alone(model: keras.Model) -> keras.Model:
     """Marks a model as frozen without reaching the layers inside; returns it."""
     model._trainable = False
     return model
+
+
+def constants_by_call(model: keras.Model) -> dict[tuple, list]:
+    """The `Call.constants` of all calls that have such, by the numbers of the calls that lead there."""
+    found: dict[tuple, list] = {}
+
+    def visit(graph, number):
+        for call in graph.calls:
+            key = number + (call.number,)
+            if call.is_model:
+                visit(Graph(call.operation), key)
+            if call.constants:
+                found[key] = call.constants
+
+    visit(Graph(model), ())
+    return found
 
 
 def input_layer(tensor: keras.KerasTensor) -> keras.layers.InputLayer:

@@ -9,7 +9,7 @@ import numpy as np
 
 from kmerge.cloning import OWN_ENTRIES, describe, is_same
 from kmerge.errors import ArchitectureMismatchError, KmergeError, told
-from kmerge.graph import Call, Graph, array_of, inner_layers, input_layer, without_entries
+from kmerge.graph import Call, Graph, inner_layers, input_layer, without_entries
 
 # A longer value is told by its kind: nobody finds a difference in it by eye.
 _SHOWN = 80
@@ -18,7 +18,7 @@ _SHOWN = 80
 def paired_layers(model: keras.Model, other: keras.Model) -> dict:
     """Pairs the layers of two models by their position in the graph.
 
-    Constant arrays of a call may differ, as weights may; see `paired_with_constants`.
+    Arrays of real numbers among the arguments of a call may differ, as weights may.
 
     Args:
         model: gives the paths ("encoder/dense"; a layer reached in several ways has the path of its first use).
@@ -30,24 +30,18 @@ def paired_layers(model: keras.Model, other: keras.Model) -> dict:
     Raises:
         ArchitectureMismatchError: names the first layer that differs.
     """
-    return paired_with_constants(model, other)[0]
-
-
-def paired_with_constants(model: keras.Model, other: keras.Model) -> tuple[dict, set[str]]:
-    """What `paired_layers` returns, and the paths of those whose calls hold other constant arrays in `other`."""
     pairs: dict = {}
-    constants: set[str] = set()
-    _pair(Graph(model), Graph(other), "", {}, pairs, constants)
-    return pairs, constants
+    _pair(Graph(model), Graph(other), "", {}, pairs)
+    return pairs
 
 
-def _pair(a: Graph, b: Graph, path: str, paths: dict, pairs: dict, constants: set[str]) -> None:
+def _pair(a: Graph, b: Graph, path: str, paths: dict, pairs: dict) -> None:
     numbers, others = _tensor_numbers(a), _tensor_numbers(b)
     for x, y in zip(a.inputs, b.inputs, strict=False):
         _check(path + input_layer(x).name, "input shape", tuple(x.shape), tuple(y.shape))
     for call, twin in zip(a.calls, b.calls, strict=False):
         name = paths.setdefault(id(call.operation), path + call.name)
-        _check_same(name, call, twin, constants)
+        _check_same(name, call, twin)
         _check(name, "inputs from", [numbers[id(x)] for x in call.inputs], [others[id(x)] for x in twin.inputs])
         if pairs.setdefault(name, twin.operation) is not twin.operation:
             raise ArchitectureMismatchError(
@@ -55,7 +49,7 @@ def _pair(a: Graph, b: Graph, path: str, paths: dict, pairs: dict, constants: se
                 f"{pairs[name].name!r} and {twin.operation.name!r}. Build both models with the same code."
             )
         if call.is_model:
-            _pair(Graph(call.operation), Graph(twin.operation), name + "/", paths, pairs, constants)
+            _pair(Graph(call.operation), Graph(twin.operation), name + "/", paths, pairs)
     _check(path + "the model", "number of calls", len(a.calls), len(b.calls))
     for side, x, y in (("inputs", a.inputs, b.inputs), ("outputs", a.outputs, b.outputs)):
         _check(path + "the model", f"{side} from", [numbers[id(t)] for t in x], [others[id(t)] for t in y])
@@ -90,7 +84,7 @@ def _shown(value: Any) -> str:
     return f"a {type(value).__name__}{size}"
 
 
-def _check_same(name: str, call: Call, twin: Call, constants: set[str]) -> None:
+def _check_same(name: str, call: Call, twin: Call) -> None:
     operation, other = call.operation, twin.operation
     _check(name, "class", type(operation).__name__, type(other).__name__)
     if isinstance(operation, keras.Layer):
@@ -105,7 +99,6 @@ def _check_same(name: str, call: Call, twin: Call, constants: set[str]) -> None:
     for (where, value), (_, same) in zip(values, twins, strict=True):
         if _may_differ(value) and _may_differ(same):
             _check(name, f"argument {where} of shape", tuple(value.shape), tuple(same.shape))
-            constants.update([] if is_same(array_of(value), array_of(same)) else [name])
         else:
             _check(name, f"argument {where}", value, same)
 

@@ -46,6 +46,20 @@ def refuse_opaque(walked: Trace, whole: Sequence[Region], models: Sequence[keras
                 )  # fmt: skip
 
 
+def refuse_several_constants(walked: Trace) -> None:
+    """Refuses a layer that is called several times, with other arrays: a big student tells them by the layer's name."""
+    met: dict[str, list] = {}
+    for record in walked.records.values():
+        arrays = [array_of(array) for array in record.call.constants]
+        before = met.setdefault(record.path, arrays)
+        if len(arrays) != len(before) or not all(map(np.array_equal, arrays, before)):
+            raise UnsupportedLayerError(
+                record.path, type(record.call.operation).__name__,
+                "it is called several times, with constant arrays that differ.",
+                "Call a layer of its own with each array.",
+            )  # fmt: skip
+
+
 def warn_of_unsavable(record: MergeRecord) -> None:
     """Warns if a big student could not be compressed after it was saved and loaded."""
     if record.problem:
@@ -115,7 +129,7 @@ def warn_of_undecided(
 ) -> None:
     """Warns if gates are between 0 and 1, or others than the kept are open, where no weight can hold that.
 
-    So it is of channels that a layer normalizes, or that a layer reads which runs as it is.
+    So it is of channels that a layer normalizes or adds up, or that a layer reads which runs as it is.
 
     Args:
         merged: what the big student says of its merge.
@@ -133,6 +147,8 @@ def warn_of_undecided(
     for record in _normalizing(walked):
         spaces = {list(walked.spaces)[number] for number in np.unique(walked.space_of[record.inputs[0].units])}
         distances[record.path] = max([away[name] for name in spaces & away.keys()], default=0.0)
+    for space in walked.spaces.selectable:
+        distances |= {path: max(distances.get(path, 0.0), away[space.name]) for path in space.adders}
     for region in kept_whole(walked, merged.plan.sources):
         gate = merged.region_gates[region.name]
         distance = float(np.max(np.abs(gate.values() - np.eye(gate.units)[whole[region.name]])))
@@ -144,7 +160,7 @@ def warn_of_undecided(
         "pass data= to measure by how much" if data is None else f"by {_change(*models, data):.1e} of their largest"
     )
     warnings.warn(
-        f"The layers {_listed(found)} normalize channels, or run as they are on channels, whose gates are up to "
+        f"The layers {_listed(found)} normalize or add up channels, or run as they are on channels, whose gates are up to "
         f"{max(distances.values()):.2g} away from the choice of 0 or 1, which no weight can hold. So the cut changes the "
         f"outputs: {measured}. Train with "
         "kmerge.GatePressure('fade'), whose gates end at 0 and 1; or fine-tune the result.",

@@ -12,12 +12,13 @@ from kmerge.gates import HardConcreteGate
 from kmerge.graph import array_of
 from kmerge.merging.checks import warn_of_undecided
 from kmerge.merging.compensation import compensate
-from kmerge.merging.records import Merged, gate_places, keep_plan, kept_whole, read_merge
+from kmerge.merging.records import Merged, gate_places, keep_plan, kept_whole, place_of, read_merge
 from kmerge.surgery import (
     Layout,
     Source,
     build,
     check_finite,
+    constants_of,
     fill,
     verify,
     weight_axes,
@@ -73,8 +74,10 @@ def compress(
         compensate(big, merged.layers, before, after, arrays, data)
     axes = {path: weight_axes(named, merged.layers[path]) for path, named in before.axes.items() if named}
     arrays |= _of_parts(merged, before, whole)
-    source = Source(lambda path, i: arrays[path][i], axes)
-    student, layers = build(after)
+    of_calls = {key: placed.constants for key, placed in before.calls.items() if placed.constants}
+    constants = _constants(merged, before, whole)
+    source = Source(lambda path, i: arrays[path][i], axes, constants.get, of_calls)
+    student, layers = build(after, constants=constants_of(after, [source]))
     fill(layers, after, [source])
     verify(student, after, layers)
     warn_of_undecided(merged, keep, whole, (big, student), data, stacklevel=2)
@@ -99,6 +102,20 @@ def _of_parts(merged: Merged, layout: Layout, whole: Mapping[str, int]) -> dict[
     parts = {origin: path for path, origin in layout.origins.items()}
     return {path: [array_of(w) for w in merged.layers[parts[path, s]].weights] for path, s in kept.items()
             if parts.get((path, s)) in merged.layers}  # fmt: skip
+
+
+def _constants(merged: Merged, layout: Layout, whole: Mapping[str, int]) -> dict[tuple, list]:
+    """The arrays among the arguments of calls: the big student's, or of layers that run as they are the kept parent's."""
+    regions = kept_whole(merged.walked, merged.plan.sources)
+    kept = {path: whole[region.name] for region in regions for path in region.layers}
+    found = {}
+    for key, placed in layout.calls.items():
+        path, call = placed.record.path, placed.record.call
+        paths = [part.path for part in placed.parts if layout.origins[part.path][1] == kept.get(path)] or [path]
+        if call.constants:
+            # What is read by position, and no part of the operation that runs, is as in the first parent.
+            found[key] = merged.constants.get(place_of(key, paths[0]), call.constants)
+    return found
 
 
 def _kept_units(merged: Merged, keep: Mapping[str, Sequence[int]] | None) -> dict[str, np.ndarray]:

@@ -17,6 +17,7 @@ from kmerge.costs import Budget, target_widths
 from kmerge.gates import SAMPLINGS
 from kmerge.merging.checks import (
     refuse_opaque,
+    refuse_several_constants,
     warn_of_equal,
     warn_of_joint_statistics,
     warn_of_unsavable,
@@ -33,6 +34,7 @@ from kmerge.surgery import (
     build,
     check_finite,
     check_models,
+    constants_of,
     fill,
     listed,
     model_source,
@@ -136,6 +138,7 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
     widths = target_widths(walked, width, most=len(models))
     whole = kept_whole(walked, len(models))
     refuse_opaque(walked, whole, models)
+    refuse_several_constants(walked)
     if len(models) > 1:
         _warn_of_inexact(walked, whole)
         warn_of_joint_statistics(walked, stacklevel=3)
@@ -148,9 +151,10 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
     layout = Layout(walked, plan)
     gating = GatePlacement(layout, widths, start, sampling, seed)
     warn_of_unsavable(gating.record)
-    big, layers = build(layout, Gating(gating.start, gating.apply, gating.inside), name=name)
-    gating.finish(big, layers)
     sources = [model_source(walked, plan, number, model) for number, model in enumerate(models)]
+    hooks = Gating(gating.start, gating.apply, gating.inside, gating.record.note)
+    big, layers = build(layout, hooks, name, constants_of(layout, sources))
+    gating.finish(big, layers)
     fill(layers, layout, sources)
     return big
 

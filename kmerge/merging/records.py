@@ -10,7 +10,7 @@ import keras
 from kmerge.cloning import custom_objects, is_of_keras, unsavable_objects
 from kmerge.errors import InvalidArgumentError, KmergeError, told
 from kmerge.gates import HardConcreteGate, gated_layer, gates_of
-from kmerge.graph import inner_layers, without_entries
+from kmerge.graph import Graph, inner_layers, without_entries
 from kmerge.merging.regions import Region, regions
 from kmerge.pairing import paired_layers
 from kmerge.spaces import Trace, trace
@@ -29,6 +29,7 @@ class MergeRecord(keras.layers.Layer):
         regions: name of the gate layer of each region.
         ungated: the width of each space whose units nobody reads, so that it has no gate.
         problem: why there is no architecture.
+        constants: name in the big student of each operation that is called with arrays, by `place_of` its call.
         **kwargs: for `keras.layers.Layer`.
     """
 
@@ -41,6 +42,7 @@ class MergeRecord(keras.layers.Layer):
         regions: dict | None = None,
         ungated: dict | None = None,
         problem: str = "",
+        constants: dict | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -51,10 +53,15 @@ class MergeRecord(keras.layers.Layer):
         self.region_names = dict(regions or {})
         self.ungated = dict(ungated or {})
         self.problem = problem
+        self.constant_names = dict(constants or {})
         self.template: _Live | None = None  # only in the process that merged
 
     def call(self, inputs):
         return inputs
+
+    def note(self, key: tuple, path: str, name: str) -> None:
+        """Keeps the name of an operation that is called with arrays."""
+        self.constant_names[place_of(key, path)] = name
 
     def get_config(self) -> dict:
         return super().get_config() | {
@@ -65,7 +72,13 @@ class MergeRecord(keras.layers.Layer):
             "regions": self.region_names,
             "ungated": self.ungated,
             "problem": self.problem,
+            "constants": self.constant_names,
         }
+
+
+def place_of(key: tuple, path: str) -> str:
+    """A text for a call, or a part of one, by its numbers and the path of the layer that runs."""
+    return ".".join(map(str, key)) + f" {path}"
 
 
 @dataclass(frozen=True)
@@ -194,6 +207,7 @@ class Merged:
         region_gates: the gate of each region, see `Region`, with one unit for each parent.
         layers: the big student's layers by the path in the parent.
         ungated: the width to cut to of each space whose units nobody reads.
+        constants: the arrays among the arguments of the big student's calls, by `place_of` these calls.
     """
 
     walked: Trace
@@ -202,6 +216,7 @@ class Merged:
     region_gates: dict[str, HardConcreteGate]
     layers: dict[str, keras.layers.Layer]
     ungated: dict[str, int]
+    constants: dict[str, list]
 
     @property
     def widths(self) -> dict[str, int]:
@@ -233,4 +248,7 @@ def read_merge(big: keras.Model) -> Merged:
     inner = {layer.name: layer for layer in map(gated_layer, big.layers)}
     layers = {path: inner[name] for path, name in record.layer_names.items()}
     whole = {region: named[name] for region, name in record.region_names.items()}
-    return Merged(walked, merge_plan(walked, record.parents), gates, whole, layers, dict(record.ungated))
+    arrays = {call.name: call.constants for call in Graph(big).calls if call.constants}
+    constants = {place: arrays[name] for place, name in record.constant_names.items() if name in arrays}
+    plan = merge_plan(walked, record.parents)
+    return Merged(walked, plan, gates, whole, layers, dict(record.ungated), constants)

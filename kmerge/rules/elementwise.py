@@ -24,6 +24,9 @@ _KNOWN = frozenset(
     ).split()
 )
 
+# Those that work along the last axis.
+_ALONG_LAST = frozenset({activations.softmax, activations.log_softmax, activations.sparsemax})
+
 # What a function may hold and still be run on a symbolic tensor: nothing that this could build or change.
 _HARMLESS = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type, int, float, str, tuple, type(None))
 
@@ -84,7 +87,8 @@ def apply_activation(site: Site, function: Callable | None, x: Labels) -> None:
         return
     if site.final and any(function is known for known in _BEHIND_LOGITS):
         return
-    if not site.final and not is_elementwise(function):
+    passes = any(function is known for known in _ALONG_LAST) and x.axis < len(x.shape) - 1
+    if not site.final and not passes and not is_elementwise(function):
         name = getattr(function, "__name__", repr(function))
         site.refuse(f"its activation {name!r} is not known to act on each channel alone.", "Use one that does.")
     site.curve(x)

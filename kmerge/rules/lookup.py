@@ -11,6 +11,7 @@ from kmerge.rules import (  # noqa: F401  (they register rules)
     opaque,
     passing,
     recurrent,
+    reductions,
     shapes,
 )
 from kmerge.rules.operations import APPLICATION_RULES

@@ -16,6 +16,7 @@ from kmerge.rules.shapes import (
     TakeRule,
     combine,
 )
+from kmerge.rules.site import Site
 
 
 class TransposeRule(Rule):
@@ -53,57 +54,41 @@ class PadRule(Rule):
         return widths * len(x.shape) if len(widths) == 1 else widths
 
 
-class ReduceRule(Rule):
-    """mean, sum, max, min over axes without channels."""
-
-    def walk(self, site, x):
-        axes = site.layer.axis
-        rank = len(x.shape)
-        axes = list(range(rank)) if axes is None else [a % rank for a in np.atleast_1d(axes).tolist()]
-        if x.axis in axes or 0 in axes:
-            site.refuse(f"it reduces axis {x.axis if x.axis in axes else 0}, and with it the channels or the batch.",
-                        "Reduce spatial axes only; to mix channels use Dense or a 1x1 convolution.")  # fmt: skip
-        if type(site.layer).__name__ not in ("Mean", "Sum"):
-            site.curve(x)
-        return site.output(x.units, x.axis if site.layer.keepdims else x.axis - sum(a < x.axis for a in axes))
-
-
 class ArithmeticRule(Rule):
     """x + y, x * y, ...: of tensors, or of a tensor and a number."""
 
     is_elementwise = True
 
-    def __init__(self, linear: bool, multiplies: bool = False):
+    def __init__(self, linear: bool, scales: bool = False, multiplies: bool = False):
         self.linear = linear
+        self.scales = scales  # linear, if there is one tensor and it stands first
         self.multiplies = multiplies
 
     def walk(self, site, *inputs):
-        constants = [c for c in (*site.call.args, *site.call.kwargs.values()) if _is_array(c)]
-        if any(np.size(c) != 1 for c in constants):
-            site.refuse(
-                f"it combines channels with a constant array of shape {np.shape(constants[0])}, which no weight holds.",
-                "Use a layer with weights, or Rescaling or Normalization with a list.",
-            )
-        inverse = (
-            len(inputs) == 1 and "Divide" in type(site.layer).__name__ and site.call.args[0] is not site.call.inputs[0]
-        )
-        if (
-            not self.linear
-            and len(inputs) > 1
-            or inverse
-            or type(site.layer).__name__ in ("Maximum", "Minimum", "Power")
-        ):
+        refuse_lists(site)
+        first = site.call.args[0] if site.call.args else site.call.kwargs.get("x1")
+        inverse = "Divide" in type(site.layer).__name__ and first is not site.call.inputs[0]
+        if not self.linear and (len(inputs) > 1 or inverse or not self.scales):
             site.curve(*inputs)
         return combine(site, inputs)
 
 
-def _is_array(value) -> bool:
-    return (
-        hasattr(value, "shape")
-        and not hasattr(value, "sparse")
-        and np.ndim(value) > 0
-        or isinstance(value, (list, tuple))
-    )
+def refuse_lists(site: Site) -> None:
+    """Refuses lists of numbers, which are no arrays yet."""
+    for value in (*site.call.args, *site.call.kwargs.values()):
+        if isinstance(value, (list, tuple)) and np.size(value) != 1:
+            site.refuse("it combines channels with a list of numbers.", "Make it an array: np.array(values).")
+
+
+class WhereRule(Rule):
+    is_elementwise = True
+
+    def walk(self, site, *inputs):
+        refuse_lists(site)
+        if len(site.call.args) + len(site.call.kwargs) < 3:
+            site.refuse("it finds the places where a condition holds.", "Give it two tensors to choose from.")
+        site.curve(*inputs)
+        return combine(site, inputs)
 
 
 class OperationPassRule(Rule):
@@ -111,15 +96,6 @@ class OperationPassRule(Rule):
 
     def walk(self, site, x):
         return site.output(x.units, x.axis)
-
-
-class FinalSoftmaxRule(Rule):
-    is_activation = True
-
-    def walk(self, site, x):
-        if not site.final:
-            site.refuse("it normalizes over channels inside the model.", "Only the last operation may do so.")
-        return x
 
 
 _ELEMENTWISE = (
@@ -131,17 +107,17 @@ _ELEMENTWISE = (
 OPERATION_RULES |= {
     **{name: ElementwiseRule() for name in _ELEMENTWISE},
     **{name: ArithmeticRule(linear=True) for name in ("Add", "Subtract")},
-    **{name: ArithmeticRule(linear=False) for name in ("Divide", "TrueDivide", "Maximum", "Minimum", "Power")},
-    "Multiply": ArithmeticRule(linear=False, multiplies=True),
+    **{name: ArithmeticRule(linear=False, scales=True) for name in ("Divide", "TrueDivide")},
+    **{name: ArithmeticRule(linear=False) for name in ("Maximum", "Minimum", "Power")},
+    "Multiply": ArithmeticRule(linear=False, scales=True, multiplies=True),
+    "Where": WhereRule(),
     # Masks are computed with these.
     **{
         name: ArithmeticRule(linear=False)
         for name in "Equal NotEqual Greater GreaterEqual Less LessEqual LogicalAnd LogicalOr LogicalNot".split()
     },
-    **{name: ReduceRule() for name in ("Mean", "Sum", "Max", "Min")},
     **{name: OperationPassRule() for name in ("Negative", "Cast", "ConvertToTensor", "Identity", "Copy", "StopGradient")},
     **{name: ResizeRule() for name in ("ExpandDims", "Squeeze")},
-    **{name: FinalSoftmaxRule() for name in ("Softmax", "LogSoftmax")},
     "Concatenate": ConcatenateRule(),
     "GetItem": SliceRule(),
     "Pad": PadRule(),

@@ -81,15 +81,6 @@ class ActivationRule(Rule):
         return layer.activation is activations.linear
 
 
-@rules_for(layers.Softmax)
-class SoftmaxRule(Rule):
-    is_activation = True
-
-    def walk(self, site, x):
-        apply_activation(site, activations.softmax, x)
-        return x
-
-
 @rules_for(layers.ReLU, layers.LeakyReLU, layers.ELU)
 class ElementwiseRule(Rule):
     is_activation = is_elementwise = takes_any_tensor = True

@@ -82,8 +82,6 @@ class Rule(abc.ABC):
             makes and those that it reads, and it spreads each place over several.
         takes_masks: whether the layer takes the masks off the tensors that it reads, so that whoever reads these later
             finds none.
-        holds_constants: whether constant arrays in its calls are read from each model, as weights are, so that they may
-            differ between models.
         gated: the layer class that stands for this one in a big student, where it mixes units inside itself. It has the
             same weights. If it normalizes, it is called on `[x, gates]`; if it uses `Site.consume_inside`, it takes
             `head_gates`, of shape (batch or 1, units mixed inside), as a further argument of its call.
@@ -99,7 +97,6 @@ class Rule(abc.ABC):
     multiplies = False
     is_transposed = False
     takes_masks = False
-    holds_constants = False
     gated: type | None = None
 
     @abc.abstractmethod

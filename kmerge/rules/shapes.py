@@ -7,7 +7,7 @@ from keras import KerasTensor, layers, ops, tree
 
 from kmerge.graph import Call, rename_operation
 from kmerge.rules.labels import Labels
-from kmerge.rules.rule import Rule, rules_for
+from kmerge.rules.rule import Rule, channel, rules_for
 from kmerge.rules.site import Site
 
 
@@ -276,17 +276,35 @@ class RepeatVectorRule(Rule):
 
 def combine(site: Site, inputs: tuple[Labels, ...]) -> Labels:
     """The labels of an elementwise combination: equal positions are tied, a size-1 axis is repeated."""
-    refuse_constants(site)
     rank = len(site.call.outputs[0].shape)
     if any(x.axis - len(x.shape) != inputs[0].axis - len(inputs[0].shape) for x in inputs):
         site.refuse("the channels of its inputs lie on different axes.", "Permute them to the last axis first.")
     sizes = [x.shape[axis] for x, axis in zip(site.call.inputs, (x.axis for x in inputs), strict=True)]
     wide = [x for x, size in zip(inputs, sizes, strict=True) if size == max(sizes)]
+    wide[0] = _hold_constants(site, wide[0], max(sizes))
     wide = site.tie(*wide)
     for x, size in zip(inputs, sizes, strict=True):
         if size != max(sizes):
             site.spread(x, wide[0])
     return site.output(wide[0].units, inputs[0].axis - len(inputs[0].shape) + rank)
+
+
+def _hold_constants(site: Site, x: Labels, size: int) -> Labels:
+    """Declares the arrays that are combined with the channels of `x`, of this size; returns `x` in their order."""
+    if isinstance(site.layer, layers.Layer):
+        refuse_constants(site)  # its uses may have several, which a model that is flattened could not tell apart
+    at, rank = x.axis - len(x.shape), len(x.shape)
+    shapes = {i: tuple(array.shape) for i, array in enumerate(site.call.constants)}
+    for shape in shapes.values():
+        if len(shape) > rank or len(shape) == rank and shape[0] != 1:
+            site.refuse(f"it combines examples of a batch with an array of shape {shape}.", "Leave its batch axis out.")
+        if len(shape) >= -at and shape[at] not in (1, size):
+            site.refuse(f"its array of shape {shape} makes channels of one.", "Repeat it with Dense or Concatenate.")
+    held = [i for i, shape in shapes.items() if len(shape) >= -at and shape[at] != 1]
+    x = site.hold(x) if held else x
+    for i in held:
+        site.constant(i, *(channel(x.units) if a - len(shapes[i]) == at else None for a in range(len(shapes[i]))))
+    return x
 
 
 @rules_for(layers.Add, layers.Average, layers.Subtract)

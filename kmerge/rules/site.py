@@ -57,6 +57,14 @@ class Site(abc.ABC):
         """
 
     @abc.abstractmethod
+    def contract(self, *inputs: Labels, count: int = 1) -> np.ndarray:
+        """Declares that the layer adds up all positions of an input, or the products of the equal positions of several.
+
+        What is zero changes nothing, as with a Dense layer of ones. So units of the inputs may go, but none may come,
+        and gates before the layer stand in no kernel. Returns the `count` units of what the layer makes, which must stay.
+        """
+
+    @abc.abstractmethod
     def consume_inside(self, units: np.ndarray) -> np.ndarray:
         """Declares that the layer mixes units of its own, which no other layer reads, as attention mixes its heads.
 
@@ -149,6 +157,14 @@ class Site(abc.ABC):
         shape, and have equal values in models that are joined. A 3x3 convolution from `x` to `units`:
 
             site.weight("kernel", None, None, consumes(site.consume(x)), produces(units))
+        """
+
+    @abc.abstractmethod
+    def constant(self, index: int, *axes: Axis | None) -> None:
+        """Declares what the axes of the array `call.constants[index]` are, as `weight` does for a weight.
+
+        It is then cut like one, and may have other values in each of the models that are joined. An array that is not
+        declared must be the same in all of them.
         """
 
     @abc.abstractmethod

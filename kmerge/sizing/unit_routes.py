@@ -50,7 +50,9 @@ class Meeting:
 
     def then(self, layer: str) -> "Meeting":
         """The same with one more layer passed."""
-        parts = (p.then(layer) if isinstance(p, Meeting) else UnitRoute(p.maker, (*p.passes, layer)) for p in self.parts)
+        parts = (
+            p.then(layer) if isinstance(p, Meeting) else UnitRoute(p.maker, (*p.passes, layer)) for p in self.parts
+        )
         return Meeting(frozenset(parts), self.product)
 
     def routes(self) -> Iterator[UnitRoute]:
@@ -140,6 +142,12 @@ class UnitRoutes:
         recurrent = next((path for path in found.owners if isinstance(self.walked.layers.get(path), _RECURRENT)), None)
         if recurrent is not None:
             return f"{recurrent} mixes them at every step, so that small weights do not say that a unit does little"
+        if found.adders:
+            return f"{found.adders[0]} adds its units up without weights that could shrink"
+        for record in self.walked.records.values():
+            for axes in record.constants.values():
+                if any(axis is not None and np.isin(axis.units, found.units).any() for axis in axes):
+                    return f"{record.path} combines its units with an array, which no training resizes"
         reaching = [route for route in self.routes if route.maker in found.owners]
         if not reaching:
             return "no kernel makes its units for another layer to read"

@@ -35,6 +35,7 @@ class Record:
         call, path, rule: the call, the path of its layer, and the rule that described it.
         inputs, outputs: labels of its tensors.
         end: the number of the model's output that it makes for nothing else to read, or None.
+        constants: the axes of the arrays among its arguments that are cut like weights, by their numbers.
     """
 
     call: Call
@@ -43,6 +44,7 @@ class Record:
     inputs: list[Labels]
     outputs: list[Labels]
     end: int | None
+    constants: dict[int, tuple] = field(default_factory=dict)
 
 
 @dataclass
@@ -176,6 +178,11 @@ class ChannelSpace:
         """Whether a layer normalizes over units together, so that each changes all others."""
         return Kind.NORMALIZED in self._kinds
 
+    @property
+    def adders(self) -> tuple[str, ...]:
+        """Paths of the layers that add the units up without a weight."""
+        return self._paths(Kind.SUMMED)
+
 
 class ChannelSpaces(Mapping):
     """The channel spaces of a model by name, or by a layer that makes just one. Prints as a table.
@@ -286,7 +293,7 @@ def _walk(model: keras.Model, copied: frozenset, free_outputs: frozenset, unfoll
 
     def visit(key, path, call, inputs, end):
         rule, site, outputs = _follow(result, notes, path, call, inputs, end)
-        result.records[key] = Record(call, path, rule, inputs, outputs, end)
+        result.records[key] = Record(call, path, rule, inputs, outputs, end, site.constants)
         result.layers[path] = call.operation
         result.axes.setdefault(path, site.axes)
         return outputs
@@ -336,7 +343,7 @@ def _resolve(result: Trace, notes: Notes) -> None:
     result.inputs, result.outputs = relabel(result.inputs), relabel(result.outputs)
     for record in result.records.values():
         record.inputs, record.outputs = relabel(record.inputs), relabel(record.outputs)
-    for named in result.axes.values():
+    for named in [*result.axes.values(), *(record.constants for record in result.records.values())]:
         for name, axes in named.items():
             named[name] = tuple(a and Axis(a.role, unit[a.units]) for a in axes)
     result.owned = {owner: unit[units] for owner, units in notes.owned.items()}

@@ -15,6 +15,7 @@ class Kind(Enum):
     CONSUMED = "the layer mixes them"
     TIED = "the layer ties them to others"
     NORMALIZED = "the layer normalizes over all of them together"
+    SUMMED = "the layer adds them up without a weight"
     SLICED = "the layer reads them by a slice"
     GATHERED = "the layer reads them by a gather"
     FIXED = "they must stay as they are"

@@ -171,6 +171,7 @@ class TraceSite(Site):
         self.inputs = inputs
         self.notes = notes
         self.axes: dict[str, tuple] = {}
+        self.constants: dict[int, tuple] = {}
         self._declared: set[int] = set()
 
     def _note(self, kind: Kind, units: np.ndarray, detail: str = "") -> np.ndarray:
@@ -183,6 +184,27 @@ class TraceSite(Site):
         self._share(x, f"consumed by {weight}")
         return self._note(Kind.CONSUMED, x.units)
 
+    def contract(self, *inputs, count=1):
+        from_inputs = all(self.notes.all_entered(x.units) for x in inputs)
+        self.tie(*inputs)
+        for x in inputs:
+            self.consume(x, f"input {self._number(x)}")
+            self._note(Kind.SUMMED, x.units)
+        units = self._make(count, output_name(0), from_inputs)
+        # They differ between sources wherever the inputs do, as if weights were held for them.
+        self._note(Kind.HELD, units)
+        return self._note(Kind.FIXED, units, "makes them of sums over channels")
+
+    def _number(self, x):
+        return next(i for i, y in enumerate(self.inputs) if y is x)
+
+    def _make(self, count, name, from_inputs):
+        """Units that the layer makes; those of an input where it computes them from inputs alone."""
+        if not from_inputs:
+            return self.own(count, name)
+        fact = Fact(Kind.INPUT, self.path, "computes them from the inputs alone")
+        return self.notes.enter((self.path, name), count, fact, self.path)
+
     def consume_inside(self, units):
         return self._note(Kind.CONSUMED, units)
 
@@ -191,7 +213,9 @@ class TraceSite(Site):
 
     def hold(self, x):
         self._share(x, "held")
-        self._note(Kind.HELD, x.units)
+        # Constants that meet an input are the same in all sources, so that it can stay common to these.
+        if getattr(self.layer, "weights", ()) or not self.notes.all_entered(x.units):
+            self._note(Kind.HELD, x.units)
         return x
 
     def _share(self, x, role):
@@ -244,11 +268,7 @@ class TraceSite(Site):
         outputs = []
         for i, tensor in enumerate(self.call.outputs):
             axis, count = channel_axis(tuple(tensor.shape))
-            if from_inputs:
-                fact = Fact(Kind.INPUT, self.path, "computes them from the inputs alone")
-                units = self.notes.enter((self.path, output_name(i)), count, fact, self.path)
-            else:
-                units = self.own(count, output_name(i))
+            units = self._make(count, output_name(i), from_inputs)
             self._note(Kind.CURVED, units)
             self._note(Kind.ISOLATED, units, because)
             outputs.append(self.output(units, axis, i))
@@ -273,6 +293,9 @@ class TraceSite(Site):
         self._declared.add(id(variable))
         if any(axes):
             self.axes[name] = axes
+
+    def constant(self, index, *axes):
+        self.constants[index] = axes
 
     def check_weights(self) -> None:
         """Refuses a layer that has weights of which its rule says nothing."""

@@ -2,18 +2,11 @@
 
 from kmerge.surgery.building import Gating, build
 from kmerge.surgery.constant_units import fold_constants
+from kmerge.surgery.filling import Source, constants_of, fill
 from kmerge.surgery.layout import Layout, Placed, weight_axes
 from kmerge.surgery.new_units import QuickFresh
 from kmerge.surgery.plan import COMMON, NEW, Plan
-from kmerge.surgery.rewriting import (
-    Source,
-    check_finite,
-    fill,
-    model_source,
-    rewrite,
-    verify,
-    warn_of_lost_training,
-)
+from kmerge.surgery.rewriting import check_finite, model_source, rewrite, verify, warn_of_lost_training
 from kmerge.surgery.verbs import (
     by_space,
     check_models,
@@ -40,6 +33,7 @@ __all__ = [
     "check_finite",
     "check_models",
     "concatenate",
+    "constants_of",
     "fill",
     "fold_constants",
     "grow",

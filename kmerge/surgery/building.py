@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -25,15 +25,20 @@ class Gating:
         apply: `apply(placed, operation, tensors)` gives what is called in the place of an operation, and on what; the
             operation is None where several run, each on the channels of a source.
         inside: `inside(entries)` gives the gates of units that a layer mixes inside itself, or None if they have none.
+        note: `note(key, path, name)` is told the name of each operation that is called with arrays.
     """
 
     start: Callable[[list], None]
     apply: Callable[[Placed, keras.Operation | None, list], tuple]
     inside: Callable[[np.ndarray], keras.KerasTensor | None]
+    note: Callable[[tuple, str, str], None] = lambda key, path, name: None
 
 
 def build(
-    layout: Layout, gating: Gating | None = None, name: str | None = None
+    layout: Layout,
+    gating: Gating | None = None,
+    name: str | None = None,
+    constants: Mapping[tuple, Sequence[Mapping]] | None = None,
 ) -> tuple[keras.Model, dict[str, keras.Layer]]:
     """Builds the model of a layout; its weights are zeros.
 
@@ -42,17 +47,20 @@ def build(
         gating: layers to put before consumers. With it, nested models are built flat, so that one gate reaches all
             uses of a space.
         name: of the new model; by default the template's.
+        constants: the arrays among the arguments of calls, see `constants_of`; by default the template's.
 
     Returns:
         The model, and its layers by the path of the layer in the template.
     """
-    builder = _Builder(layout, gating)
+    builder = _Builder(layout, gating, constants or {})
     return builder.model(name or layout.trace.model.name), builder.layers
 
 
 class _Builder:
-    def __init__(self, layout: Layout, gating: Gating | None):
+    def __init__(self, layout: Layout, gating: Gating | None, constants: Mapping[tuple, Sequence[Mapping]]):
         self.layout = layout
+        self.constants = constants
+        self._keys = {id(placed): key for key, placed in layout.calls.items()}
         self.gating = gating
         self.layers: dict[str, keras.Layer] = {}
         self._clones: dict[tuple, object] = {}
@@ -197,7 +205,14 @@ class _Builder:
         elif gates is not None:
             called = functools.partial(called, head_gates=gates)
         with _no_draws(operation):
-            return record.rule.replay(record.call, called, tensors, placed.picks)
+            return record.rule.replay(self._use(placed, record.path, operation), called, tensors, placed.picks)
+
+    def _use(self, placed: Placed, path: str, operation, number: int = 0) -> Call:
+        """The template's call, for the one that runs in its place or for one of its parts, with the arrays of that."""
+        key, call = self._keys[id(placed)], placed.record.call
+        if call.constants and self.gating:
+            self.gating.note(key, path, operation.name)
+        return call.with_constants(self.constants[key][number]) if key in self.constants else call
 
     def _gates_inside(self, placed: Placed):
         """The gates of units that a layer mixes inside itself; those of a normalization lie as its input's channels do."""
@@ -224,13 +239,14 @@ class _Builder:
         record, results = placed.record, []
         if self.gating:
             _, tensors = self.gating.apply(placed, None, tensors)
-        for part in placed.parts:
+        for number, part in enumerate(placed.parts):
             operation = self._operation(placed, prefix, part.path)
             read = list(tensors)
             for i, (axis, positions) in part.reads.items():
                 read[i] = self._gather(tensors[i], axis, positions, operation.name)
             with _no_draws(operation):
-                results.append(record.rule.replay(record.call, operation, read, {}))
+                call = self._use(placed, part.path, operation, number)
+                results.append(record.rule.replay(call, operation, read, {}))
         if len(results) == 1:
             return results[0]
         name = f"{record.call.name}_joined"

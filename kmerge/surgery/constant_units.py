@@ -46,9 +46,9 @@ def fold_constants(
     """
     shifts: dict[str, list] = {}
     why = {
-        space.name: "its units are normalized together"
+        space.name: "its units are normalized together" if space.is_normalized else "its units are added up without a weight"
         for space in walked.spaces.selectable
-        if space.is_normalized and dead[space.units].any()
+        if (space.is_normalized or space.adders) and dead[space.units].any()
     }
     readers = [
         record

@@ -52,6 +52,7 @@ class Placed:
         changes: entries of the configuration that change.
         consumed: inputs that the layer mixes.
         inside: the entries of units of its own that it mixes, if it has such.
+        constants: the axes of the arrays among its arguments that are cut like weights, by their numbers.
     """
 
     record: Record
@@ -64,6 +65,7 @@ class Placed:
     changes: dict = field(default_factory=dict)
     consumed: list[int] = field(default_factory=list)
     inside: np.ndarray | None = None
+    constants: dict[int, tuple] = field(default_factory=dict)
 
     def way(self) -> tuple:
         """How it runs, apart from the sizes of what it reads: equal for calls that one layer can serve alike."""
@@ -91,6 +93,7 @@ class Layout:
         self.trace = trace
         self.plan = plan
         self.units = len(trace.space_of)
+        self._names = list(trace.spaces)
         self._of_space = [self._entries(space) for space in trace.spaces.values()]
         self.calls: dict[tuple, Placed] = {}
         self.axes: dict[str, dict[str, tuple]] = {}
@@ -123,7 +126,7 @@ class Layout:
 
     def entries_of(self, space: str) -> np.ndarray:
         """The entries of a space, in the order of the plan."""
-        return self._of_space[list(self.trace.spaces).index(space)]
+        return self._of_space[self._names.index(space)]
 
     def source_of(self, entries: np.ndarray) -> np.ndarray:
         """0 for a common entry, 1 + source for one of a source, more for a new one."""
@@ -134,11 +137,13 @@ class Layout:
 
         The axis is read as stretches in which every unit of a space stands once, or equally often in a row. Each becomes
         the entries of these units, in the order of the plan: [u v] -> [uA vA uB vB], [u u v v] -> [uA uA vA vA uB uB vB vB].
+        What the plan does not list stays in its order.
         """
         pieces = [np.empty(0, int)]
         for space, count, members in stretches(units, self.trace.space_of):
-            entries = self._of_space[space]
-            pieces.append(np.repeat(entries[np.isin(entries % self.units, members)], count))
+            entries, name = self._of_space[space], self._names[space]
+            found = entries[np.isin(entries % self.units, members)] if name in self.plan.entries else members
+            pieces.append(np.repeat(found, count))
         return np.concatenate(pieces)
 
     def _visit(self, key, path, call, inputs, end):
@@ -245,6 +250,27 @@ class LayoutSite(Site):
         if i not in self.placed.consumed:
             self.placed.consumed.append(i)
         return x.units
+
+    def contract(self, *inputs, count=1):
+        """Where what the layer makes is of each source, one layer for each on its channels; else one for all of them.
+
+        For two models of two channels, x is [A0 B0 A1 B1], and what it makes has the units [A2 B2]: `reads` is [0 2] and
+        [1 3]. In a big student it makes one unit, common to all, of the open channels of all sources.
+        """
+        layout, source = self.layout, self.layout.source_of
+        units = layout.trace.owned[self.path, output_name(0)]
+        groups, numbers = np.unique(source(layout.expand(units))), [self._index(x) for x in inputs]
+        for x, i in zip(self.tie(*inputs), numbers, strict=True):
+            self.consume(x, f"input {i}")
+        read = [self.placed.inputs[i] for i in numbers]
+        if any((source(x.units) > layout.plan.sources).any() for x in read):
+            self.refuse("it adds up channels without weights, so that a new one would change its outputs.",
+                        "Grow other spaces, or put a Dense layer or a 1x1 convolution in its place.")  # fmt: skip
+        if groups.any():
+            found = [[np.flatnonzero(np.isin(source(x.units), (0, g))) for x in read] for g in groups]
+            axes = [x.axis for x in read]
+            self._run_apart(groups, [dict(zip(numbers, zip(axes, p, strict=True), strict=True)) for p in found])
+        return np.concatenate([units + group * layout.units for group in groups])
 
     def consume_inside(self, units):
         self.placed.inside = units
@@ -383,6 +409,9 @@ class LayoutSite(Site):
             stop = start + sum(len(positions) for _, positions in part.reads.values())
             cut = tuple(a and Axis(a.role, a.units[start:stop]) for a in axes)
             self.axes[part.path][name], start = cut, stop
+
+    def constant(self, index, *axes):
+        self.placed.constants[index] = axes
 
     def old_positions(self, index):
         units, x = self.placed.record.inputs[index].units, self.placed.inputs[index].units

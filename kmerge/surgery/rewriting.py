@@ -5,42 +5,23 @@ model is. Every weight is filled by looking up, for each of its axes, where the 
 An element whose entries come from different sources is zero.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
 
 from kmerge.checks import refuse, warn
-from kmerge.errors import (
-    ArchitectureMismatchError,
-    InvalidArgumentError,
-    KmergeError,
-    UnsupportedLayerError,
-    told,
-)
-from kmerge.graph import inner_layers, overridden
+from kmerge.errors import InvalidArgumentError, KmergeError
+from kmerge.graph import array_of, constants_by_call, overridden
 from kmerge.opening import open_models
-from kmerge.pairing import paired_with_constants
-from kmerge.rules import Axis, positions_of
+from kmerge.pairing import paired_layers
+from kmerge.rules import Axis
 from kmerge.spaces import Trace, trace, warn_of_unfollowed
 from kmerge.surgery.building import build
+from kmerge.surgery.filling import Source, constants_of, fill
 from kmerge.surgery.layout import Layout, weight_axes
 from kmerge.surgery.new_units import Fresh
 from kmerge.surgery.plan import COMMON, Plan
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where values come from: arrays, and the entries along their axes.
-
-    Attributes:
-        read: `read(path, index)` gives the array of a layer's weight.
-        axes: for each layer path, the axes of its weights by index.
-    """
-
-    read: Callable[[str, int], np.ndarray]
-    axes: Mapping[str, Mapping[int, tuple]]
 
 
 def check_finite(model: keras.Model) -> None:
@@ -94,22 +75,16 @@ def rewrite(
     warn_of_unfollowed(walked.layers, walked.unfollowed)
     layout = Layout(walked, plan)
     found = [model_source(walked, plan, number, model) for number, model in enumerate(sources)]
-    model, layers = build(layout)
-    fill(layers, layout, found, Fresh(walked, scale, seed))
+    fresh = Fresh(walked, scale, seed)
+    model, layers = build(layout, constants=constants_of(layout, found, fresh))
+    fill(layers, layout, found, fresh)
     verify(model, layout, layers)
     return model
 
 
 def model_source(walked: Trace, plan: Plan, number: int, model: keras.Model) -> Source:
     """A model of the template's architecture as source `number` of a plan: its units in their own places."""
-    layers, constants = paired_with_constants(walked.model, model)
-    kept = {record.path for record in walked.records.values() if record.rule.holds_constants}
-    for path in sorted(constants - kept):
-        raise ArchitectureMismatchError(
-            f"The models differ in {path!r}: expected the constant array of its call to be equal in all of them, received "
-            "other values, of which the new model would have room for one. Put it into a weight, as keras.layers.Embedding "
-            "and Dense hold them, or build the models with equal constants."
-        )
+    layers, constants = paired_layers(walked.model, model), constants_by_call(model)
     separate = np.zeros(len(walked.space_of), dtype=int)
     for name, listed in plan.entries.items():
         units = walked.spaces[name].units
@@ -125,103 +100,8 @@ def model_source(walked: Trace, plan: Plan, number: int, model: keras.Model) -> 
         for path, named in walked.axes.items()
         if named
     }
-    return Source(lambda path, i: keras.ops.convert_to_numpy(layers[path].weights[i]), axes)
-
-
-# Filling --------------------------------------------------------------------------------------------------------------
-
-
-def fill(
-    layers: Mapping[str, keras.Layer], layout: Layout, sources: Sequence[Source], fresh: Fresh | None = None
-) -> None:
-    """Assigns the weights of a newly built model.
-
-    Args:
-        layers: its layers by path.
-        layout: its layout.
-        sources: where the values come from; where several have an element, it is their mean.
-        fresh: draws the weights of new units, where the plan has any.
-    """
-    for path, layer in layers.items():
-        axes = weight_axes(layout.axes.get(path, {}), layer)
-        origin, source = layout.origins.get(path, (path, None))
-        for index, variable in enumerate(layer.weights):
-            try:
-                if index in axes:
-                    value = _value(origin, index, variable, axes[index], layout, sources, fresh)
-                else:
-                    one = source is not None and len(sources) > 1
-                    value = _unlabelled(origin, index, [sources[source]] if one else sources)
-                variable.assign(value)
-            except KmergeError:
-                raise
-            except Exception as error:
-                raise UnsupportedLayerError(
-                    path, type(layer).__name__,
-                    f"its weight {variable.name!r} of shape {tuple(variable.shape)} cannot be filled ({told(error)}).",
-                    "Register a rule that names the axes of all its weights: kmerge.register_rule(layer_class, rule).",
-                ) from None  # fmt: skip
-        for inner in inner_layers(layer):
-            if isinstance(inner, keras.layers.Normalization):
-                inner.finalize_state()
-
-
-def _unlabelled(path: str, index: int, sources: Sequence[Source]) -> np.ndarray:
-    values = [source.read(path, index) for source in sources]
-    if any(not np.array_equal(values[0], value) for value in values[1:]):
-        raise InvalidArgumentError(
-            f"Layer {path!r}: expected its weight {index}, which has no channel axis, to be equal in all models, received "
-            "values that differ. Register a rule that names its axes, or give the models equal values."
-        )
-    return values[0]
-
-
-def _value(path, index, variable, axes, layout: Layout, sources, fresh: Fresh | None) -> np.ndarray:
-    result = None
-    for source in sources:
-        array = source.read(path, index)
-        result = np.zeros(variable.shape, array.dtype) if result is None else result
-        _add_block(result, array, axes, source.axes[path][index])
-    if len(sources) > 1:
-        # A unit that all sources make together is the mean of what each makes of it.
-        at, axis = next(((i, a) for i, a in enumerate(axes) if a and a.role != "consumes"), (None, None))
-        if axis is not None:
-            common = layout.source_of(axis.units) == 0
-            result[(slice(None),) * at + (common,)] /= len(sources)
-    if fresh is not None:
-        _add_new(result, path, index, axes, layout, len(sources), fresh)
-    return result
-
-
-def _add_block(result: np.ndarray, array: np.ndarray, axes: tuple, source_axes: tuple) -> None:
-    """Adds the elements of a source's array, all of whose entries the new array has too."""
-    target = []
-    for at, (axis, source_axis) in enumerate(zip(axes, source_axes, strict=True)):
-        if axis is None:
-            target.append(np.arange(array.shape[at]))
-            continue
-        positions = positions_of(axis.units, source_axis.units)
-        target.append(np.flatnonzero(positions >= 0))
-        positions = positions[positions >= 0]
-        if len(positions) != array.shape[at] or np.any(np.diff(positions) != 1):
-            array = array.take(positions, axis=at)
-    if all(len(t) and t[-1] - t[0] + 1 == len(t) for t in target):
-        result[tuple(slice(t[0], t[-1] + 1) for t in target)] += array
-    else:
-        result[np.ix_(*target)] += array
-
-
-def _add_new(result, path, index, axes, layout: Layout, sources: int, fresh: Fresh) -> None:
-    draws = None
-    for at, axis in sorted(enumerate(axes), key=lambda pair: bool(pair[1]) and pair[1].role == "consumes"):
-        new = layout.source_of(axis.units) > sources if axis else np.zeros(1, bool)
-        if new.any():
-            draws = fresh.draw(path, index, result.shape) if draws is None else draws
-            place = (slice(None),) * at + (new,)
-            result[place] = draws[place] * (fresh.scale if axis.role == "consumes" else 1.0)
-
-
-# Checking -------------------------------------------------------------------------------------------------------------
+    of_calls = {key: {i: coded(a) for i, a in r.constants.items()} for key, r in walked.records.items() if r.constants}
+    return Source(lambda path, i: array_of(layers[path].weights[i]), axes, constants.get, of_calls)
 
 
 def verify(model: keras.Model, layout: Layout, layers: Mapping[str, keras.Layer]) -> None:

@@ -88,10 +88,10 @@ def _grouped(owned: dict, facts: Incidence, count: int) -> np.ndarray:
     for axis in owned.values():
         _split(labels, *np.unique(axis, return_counts=True))  # units, and how often the layer makes each
     noted = [(fact, np.unique(units)) for fact, units in facts.items()]
-    # A gather of what is then normalized keeps sources apart. It may lose all it reads, so it sets no units apart.
-    normalized = {units.tobytes() for fact, units in noted if fact.kind is Kind.NORMALIZED}
+    # A gather for a layer that each source has of its own keeps these apart. It may lose all it reads, so it sets none apart.
+    apart = {units.tobytes() for fact, units in noted if fact.kind in (Kind.NORMALIZED, Kind.ALIKE)}
     for fact, units in noted:
-        whole = fact.kind is Kind.GATHERED and units.tobytes() in normalized
+        whole = fact.kind is Kind.GATHERED and units.tobytes() in apart
         if fact.kind in APART and not whole:
             _split(labels, units)
     while True:

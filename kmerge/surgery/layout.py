@@ -12,7 +12,7 @@ the units of the template; where two layers need different orders, a gather is p
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -20,56 +20,10 @@ import numpy as np
 from kmerge.errors import KmergeError
 from kmerge.graph import Graph, find_weight, has_mask
 from kmerge.rules import Axis, Labels, Site, channel_axis, match, occurrences, positions_of, stretches
-from kmerge.spaces import Record, Trace, output_name, walk_calls, without_masks
+from kmerge.spaces import Trace, walk_calls, without_masks
 from kmerge.surgery.means import check_end
+from kmerge.surgery.placed import Part, Placed
 from kmerge.surgery.plan import NEW, Plan, check_plan
-
-
-@dataclass(frozen=True)
-class Part:
-    """One of the layers that run in the place of one, each on the channels of a source.
-
-    Attributes:
-        path: by which the new model's layers and `Layout.axes` know it; the first has that of the template's layer.
-        reads: by the number of the input, its axis, None for a virtual one, and the positions that the layer reads.
-    """
-
-    path: str
-    reads: dict[int, tuple[int | None, np.ndarray]]
-
-
-@dataclass
-class Placed:
-    """How one call of the template runs in the new model.
-
-    Attributes:
-        record: the call in the template.
-        inputs, outputs: the entries along its tensors.
-        gathers: for some inputs, the positions to read first: `{input: (axis, positions)}`.
-        averages: positions of each source, if the input is averaged first.
-        picks: for each output that is a slice or gather, `(axis, positions)`.
-        parts: the layers that run in the place of this one, each for a source; empty if it runs as one.
-        changes: entries of the configuration that change.
-        consumed: inputs that the layer mixes.
-        inside: the entries of units of its own that it mixes, if it has such.
-    """
-
-    record: Record
-    inputs: list[Labels]
-    outputs: list[Labels] = field(default_factory=list)
-    gathers: dict[int, tuple] = field(default_factory=dict)
-    averages: list | None = None
-    picks: dict[int, tuple] = field(default_factory=dict)
-    parts: list[Part] = field(default_factory=list)
-    changes: dict = field(default_factory=dict)
-    consumed: list[int] = field(default_factory=list)
-    inside: np.ndarray | None = None
-
-    def way(self) -> tuple:
-        """How it runs, apart from the sizes of what it reads: equal for calls that one layer can serve alike."""
-        read = [{i: (axis, p.tolist()) for i, (axis, p) in x.items()} for x in (self.gathers, self.picks)]
-        parts = [(part.path, {i: p.tolist() for i, (_, p) in part.reads.items()}) for part in self.parts]
-        return read, parts, self.averages is None, sorted(map(repr, self.changes.items()))
 
 
 class Layout:
@@ -154,9 +108,13 @@ class Layout:
         if averaged and not site.curves:
             check_end(record)
         placed.outputs = outputs if isinstance(outputs, list) else [outputs]
-        if any(len(x.units) == 0 for x in placed.inputs) and not record.rule.may_lose:
+        may_lose = record.rule.may_lose or record.is_apart and not record.is_whole
+        if any(len(x.units) == 0 for x in placed.inputs) and not may_lose:
             site.refuse("none of the channels that it reads are left.", "Keep at least one of them.")
-        placed.changes = record.rule.changes(site, placed.inputs, placed.outputs)
+        if placed.parts and not record.rule.is_opaque:
+            placed.parts = [replace(p, changes=record.rule.changes(site, *cut)) for p, cut in placed.cut_to_parts()]
+        else:
+            placed.changes = record.rule.changes(site, placed.inputs, placed.outputs)
         for of_layer, axes in site.axes.items():
             self.axes.setdefault(of_layer, axes)
         self.calls[key] = placed
@@ -335,7 +293,26 @@ class LayoutSite(Site):
             self.refuse("it normalizes channels of one source together with channels that all sources share.",
                         "Give each source its own, with `copied` or entries of the plan.")  # fmt: skip
         reads = [np.flatnonzero(group == g) for g in present]
-        self._run_apart(present, [{self._index(x): (x.axis, positions)} for positions in reads])
+        return self._each_alone(x, present, reads)
+
+    def apart(self, x):
+        """One layer for each source that has channels in `x`, on these alone; with them, what is new goes through the first.
+
+        With one source there is nothing to keep apart; nor where all channels are common, as behind an input that no
+        plan copies: there is one layer for all sources, whose weights must agree.
+        """
+        plan, group = self.layout.plan, self.layout.source_of(x.units)
+        present = np.unique(group[group <= plan.sources])
+        if plan.sources == 1 or not present.any():
+            return x
+        if present[0] == 0:
+            self.refuse("it would meet channels of one source together with channels that all sources share.",
+                        "Give each source its own, with `copied` or entries of the plan.")  # fmt: skip
+        group = np.where(group > plan.sources, present[0], group)
+        return self._each_alone(x, present, [np.flatnonzero(group == g) for g in present])
+
+    def _each_alone(self, x: Labels, groups: np.ndarray, reads: list[np.ndarray]) -> Labels:
+        self._run_apart(groups, [{self._index(x): (x.axis, positions)} for positions in reads])
         return x.with_units(x.units[np.concatenate(reads)])
 
     def isolate(self, *inputs, why=""):
@@ -344,16 +321,16 @@ class LayoutSite(Site):
         For two models of a layer that reads two channels and makes two, x is [A0 A1 B0 B1] in some order; each layer reads
         what `positions_in` finds of its source, or else what is common to all, and `made` is [A2 A3 B2 B3]. Where the
         outputs are common there is one layer, of group 0, and it must read all of x: were there units of sources
-        besides the common ones, it would leave them out without a word.
+        besides the common ones, it would leave them out without a word. Copies of an input are all the same, so it
+        reads those of the first source.
         """
         layout = self.layout
-        units = [layout.trace.owned[self.path, output_name(i)] for i in range(len(self.call.outputs))]
+        units = [x.units for x in self.placed.record.outputs]
         groups = np.unique(layout.source_of(np.concatenate([layout.expand(u) for u in units])))
         reads = []
         for group in groups:
-            found = [layout.positions_in(self._template(x), x, group - 1) for x in inputs]
-            sizes = [len(x.units) for x in inputs]
-            if any(np.any(positions < 0) for positions in found) or group == 0 and sizes != list(map(len, found)):
+            found = [self._read_whole(x, group) for x in inputs]
+            if any(positions is None for positions in found):
                 self.refuse("it runs as it is, and what it reads would not be what it reads in its model.",
                             "Leave the units before and behind it as they are.")  # fmt: skip
             whole = [x.is_virtual and len(x.units) == 1 for x in inputs]  # of which there are no channels to read
@@ -364,6 +341,14 @@ class LayoutSite(Site):
         self.placed.consumed = [i for i in map(self._index, inputs) if i in floats]
         made = [np.concatenate([u + group * layout.units for group in groups]) for u in units]
         return [self.output(u, channel_axis(tuple(self.call.outputs[i].shape))[0], i) for i, u in enumerate(made)]
+
+    def _read_whole(self, x: Labels, group: int) -> np.ndarray | None:
+        """The positions of `x` that are all that a source has there, or all that is common (group 0); None if some lack."""
+        template = self.placed.record.inputs[self._index(x)]
+        is_copy = group == 0 and template.from_inputs
+        found = self.layout.positions_in(template.units, x, 0 if is_copy else group - 1)
+        complete = group > 0 or is_copy or len(found) == len(x.units)
+        return found if complete and np.all(found >= 0) else None
 
     def _run_apart(self, groups: np.ndarray, reads: list[dict]) -> None:
         for group, read in zip(groups, reads, strict=True):

@@ -168,7 +168,7 @@ def _roles_at(walked: Trace, record: Record, space: ChannelSpace) -> Iterator[st
     carried = any(a.role == "channel" and np.isin(a.units, space.units).any() for a in _axes(walked, path))
     if path in space.owners:
         yield "makes"
-    if record.rule.normalizes:
+    if record.normalizes:
         yield "normalizes"
     elif carried:
         yield "carries"

@@ -31,7 +31,7 @@ def refuse_opaque(walked: Trace, whole: Sequence[Region], models: Sequence[keras
         UnsupportedLayerError: names the layer.
     """
     apart = {path for region in whole for path in region.layers}
-    opaque = {r.path: r.call.operation for r in walked.records.values() if r.rule.is_opaque and r.path not in apart}
+    opaque = {r.path: r.call.operation for r in walked.records.values() if r.is_whole and r.path not in apart}
     opaque = {path: layer for path, layer in opaque.items() if getattr(layer, "weights", ())}
     for other in models[1:] if opaque else ():
         twins = paired_layers(models[0], other)
@@ -95,7 +95,7 @@ def warn_of_equal(models: Sequence[keras.Model], stacklevel: int) -> None:
 
 
 def _normalizing(walked: Trace) -> list[Record]:
-    return [record for record in walked.records.values() if record.rule.normalizes]
+    return [record for record in walked.records.values() if record.normalizes]
 
 
 def _paths(records: Iterable[Record]) -> str:

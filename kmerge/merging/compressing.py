@@ -73,7 +73,9 @@ def compress(
     if data is not None:
         compensate(big, merged.layers, before, after, arrays, data)
     axes = {path: weight_axes(named, merged.layers[path]) for path, named in before.axes.items() if named}
-    arrays |= _of_parts(merged, before, whole)
+    kept = _kept_parts(merged, before, whole)
+    arrays |= {path: arrays[part] for path, part in kept.items()}
+    axes |= {path: axes.get(part, {}) for path, part in kept.items()}
     of_calls = {key: placed.constants for key, placed in before.calls.items() if placed.constants}
     constants = _constants(merged, before, whole)
     source = Source(lambda path, i: arrays[path][i], axes, constants.get, of_calls)
@@ -94,14 +96,13 @@ def _kept_parent(region: str, gate: HardConcreteGate, wanted: Sequence[int] | No
     return int(chosen[0])
 
 
-def _of_parts(merged: Merged, layout: Layout, whole: Mapping[str, int]) -> dict[str, list[np.ndarray]]:
-    """The weights of the layers that run as they are, those of the parents that are kept, by the path in the parent."""
+def _kept_parts(merged: Merged, layout: Layout, whole: Mapping[str, int]) -> dict[str, str]:
+    """Which layers of the big student are kept of those that it has one of each parent of, by the path in the parent."""
     kept = {
         path: whole[region.name] for region in kept_whole(merged.walked, merged.plan.sources) for path in region.layers
     }
     parts = {origin: path for path, origin in layout.origins.items()}
-    return {path: [array_of(w) for w in merged.layers[parts[path, s]].weights] for path, s in kept.items()
-            if parts.get((path, s)) in merged.layers}  # fmt: skip
+    return {path: parts[path, s] for path, s in kept.items() if parts.get((path, s)) in merged.layers}
 
 
 def _constants(merged: Merged, layout: Layout, whole: Mapping[str, int]) -> dict[tuple, list]:

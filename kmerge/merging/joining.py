@@ -132,7 +132,7 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
         check_finite(model)
     warn_of_lost_training(models[0])
     models = open_models(models)
-    walked = trace(models[0])
+    walked = trace(models[0], for_merge=len(models) > 1)
     warn_of_unfollowed(walked.layers, walked.unfollowed)
     check_selectable(walked)
     widths = target_widths(walked, width, most=len(models))

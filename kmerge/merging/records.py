@@ -242,7 +242,7 @@ def read_merge(big: keras.Model) -> Merged:
             "no record of a merge."
         )
     record = records[0]
-    walked = trace(_template(big, record))
+    walked = trace(_template(big, record), for_merge=record.parents > 1)
     named = {gate.name: gate for gate in gates_of(big)}
     gates = {space: named[name] for space, name in record.gate_names.items()}
     inner = {layer.name: layer for layer in map(gated_layer, big.layers)}

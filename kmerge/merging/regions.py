@@ -37,7 +37,7 @@ def regions(walked: Trace) -> list[Region]:
     What such a layer reads may also be common to all parents, as an input is. Where that is so of what it makes, as of an
     output of the model, there is one layer for all parents, and what it reads is common, too.
     """
-    spaces, records = list(walked.spaces.values()), [r for r in walked.records.values() if r.rule.is_opaque]
+    spaces, records = list(walked.spaces.values()), [r for r in walked.records.values() if r.is_whole]
     groups = {i: {i} for i, space in enumerate(spaces) if space.is_isolated}
     for record in records:
         numbers = _numbers(walked, record.inputs + record.outputs)

@@ -140,9 +140,16 @@ class EinsumDenseRule(Rule):
         return result
 
     def _pass(self, site, x, letter, kernel, out):
-        biased = site.layer.bias is not None and letter in site.layer.bias_axes
-        if letter in kernel or biased:
+        bias = site.layer.bias
+        if bias is not None and bias.shape[-1] == 1 and len([n for n in bias.shape if n > 1]) == 1:
+            site.refuse("under TensorFlow, Keras adds a bias of that shape to the last axis wherever this has as many units.",
+                        "Give it a bias for each unit too, by bias_axes, or none.")  # fmt: skip
+        biased = () if site.layer.bias is None else [site.layer.bias_axes]
+        held = [letter in axes for axes in (kernel, *biased)]
+        if any(held):
             x = site.hold(x)
+        if not all(held):  # there is a weight that all channels have together
+            x = site.apart(x)
         roles = {letter: channel(x.units)}
         site.weight("kernel", *(roles.get(c) for c in kernel))
         site.weight("bias", *self._bias_roles(site.layer, out, roles))

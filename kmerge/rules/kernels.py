@@ -5,13 +5,19 @@ import numpy as np
 from keras import layers
 
 from kmerge.rules.elementwise import apply_activation
-from kmerge.rules.rule import Rule, channel, consumes, produces, require_channels_last, rules_for
+from kmerge.rules.rule import Rule, channel, consumes, pass_apart, produces, require_channels_last, rules_for
 
 
 @rules_for(layers.Dense)
 class DenseRule(Rule):
+    """Where the channels lie on another axis than the last, it mixes places, and each channel passes alone."""
+
     def walk(self, site, x):
-        site.require_last_axis(x)
+        if x.axis != len(x.shape) - 1:
+            x = pass_apart(site, x, "kernel", "bias")
+            out = site.output(x.units, x.axis)
+            apply_activation(site, site.layer.activation, out)
+            return out
         units = site.own(site.layer.units)
         site.weight("kernel", consumes(site.consume(x)), produces(units))
         site.weight("bias", produces(units))
@@ -20,7 +26,8 @@ class DenseRule(Rule):
         return out
 
     def changes(self, site, inputs, outputs):
-        return {"units": len(outputs[0].units)}
+        out = outputs[0]
+        return {"units": len(out.units)} if out.axis == len(out.shape) - 1 else {}
 
 
 @rules_for(layers.Conv1D, layers.Conv2D, layers.Conv3D)

@@ -4,31 +4,36 @@ A layer that normalizes over units mixes what its units say of mean and variance
 what is left are all units of one source, normalized by a layer of their own: as `concatenate` builds it.
 """
 
-from collections.abc import Sequence
-
 from keras import layers
 
 from kmerge.gates import GatedLayerNormalization, GatedRMSNormalization, GatedUnitNormalization
 from kmerge.rules.labels import Labels
 from kmerge.rules.passing import per_unit
-from kmerge.rules.rule import Rule, channel, rules_for
+from kmerge.rules.rule import Rule, channel, pass_apart, rules_for
 from kmerge.rules.site import Site
 
 
-def require_axis(site: Site, axis: int | Sequence[int], x: Labels) -> None:
+def axes_of(site: Site, x: Labels) -> list[int]:
+    """The axes that a layer works on, counted from the front."""
+    axis = site.layer.axis
+    return [a % len(x.shape) for a in (axis if isinstance(axis, (list, tuple)) else [axis])]
+
+
+def require_axis(site: Site, x: Labels) -> None:
     """Refuses a normalization over an axis on which the channels do not lie."""
-    axes = [a % len(x.shape) for a in (axis if isinstance(axis, (list, tuple)) else [axis])]
-    if axes != [x.axis]:
-        site.refuse(f"it works on axis {axis}, but the channels lie on axis {x.axis} of shape {x.shape}.",
+    if axes_of(site, x) != [x.axis]:
+        site.refuse(f"it works on axis {site.layer.axis}, but the channels lie on axis {x.axis} of shape {x.shape}.",
                     f"Use axis={x.axis}.")  # fmt: skip
 
 
 @rules_for(layers.BatchNormalization)
 class BatchNormalizationRule(Rule):
     def walk(self, site, x):
-        require_axis(site, site.layer.axis, x)
+        names = ("gamma", "beta", "moving_mean", "moving_variance")
+        if axes_of(site, x) != [x.axis]:
+            return pass_apart(site, x, *names)
         x = site.hold(x)
-        for name in ("gamma", "beta", "moving_mean", "moving_variance"):
+        for name in names:
             site.weight(name, channel(x.units))
         return x
 
@@ -38,7 +43,7 @@ class GroupNormalizationRule(Rule):
     """A group is normalized as a whole, so it is one unit: groups can be kept or dropped, exactly."""
 
     def walk(self, site, x):
-        require_axis(site, site.layer.axis, x)
+        require_axis(site, x)
         x = site.couple(site.hold(x), self._group_size(site))
         site.curve(x)
         site.weight("gamma", channel(x.units))
@@ -58,12 +63,9 @@ class GroupNormalizationRule(Rule):
 class NormalizationRule(Rule):
     def walk(self, site, x):
         layer = site.layer
-        if not layer.axis:
-            if layer.input_mean is None:
-                site.refuse("axis=None holds one mean for all channels, which two models need not share.",
-                            "Pass mean= and variance=, or use axis=-1.")  # fmt: skip
-            return x
-        require_axis(site, layer.axis, x)
+        if x.axis not in axes_of(site, x):  # as with axis=None, which holds one mean for all channels
+            return pass_apart(site, x, "adapt_mean", "adapt_variance", "count")
+        require_axis(site, x)
         if layer.input_mean is None:
             x = site.hold(x)
             site.weight("adapt_mean", channel(x.units))
@@ -72,6 +74,8 @@ class NormalizationRule(Rule):
         return x
 
     def changes(self, site, inputs, outputs):
+        if inputs[0].axis not in axes_of(site, inputs[0]):
+            return {}
         config = site.layer.get_config()
         return {name: listed for name, new in (("mean", 0.0), ("variance", 1.0))
                 if (listed := per_unit(site, config[name], new)) is not None}  # fmt: skip
@@ -80,16 +84,15 @@ class NormalizationRule(Rule):
 class NormalisingRule(Rule):
     """Layers that normalize over the channels, alone or with other axes, and hold weights for each."""
 
-    normalizes = True
     may_lose = True
     weights: tuple[str, ...] = ()
 
     def walk(self, site, x):
-        axis = site.layer.axis
-        axes = [a % len(x.shape) for a in (axis if isinstance(axis, (list, tuple)) else [axis])]
+        axes = axes_of(site, x)
         if x.axis not in axes:
-            site.refuse(f"it normalizes over axis {axis}, but the channels lie on axis {x.axis} of shape {x.shape}.",
-                        f"Use axis={x.axis}.")  # fmt: skip
+            x = pass_apart(site, x, *self.weights)
+            site.curve(x)
+            return x
         x = site.normalize(x)
         for name in self.weights:
             site.weight(name, *[channel(x.units) if a == x.axis else None for a in axes])
@@ -104,6 +107,13 @@ class LayerNormalizationRule(NormalisingRule):
 @rules_for(layers.RMSNormalization)
 class RMSNormalizationRule(NormalisingRule):
     weights, gated = ("scale",), GatedRMSNormalization
+
+    def walk(self, site, x):
+        axes, rank = axes_of(site, x), len(x.shape)
+        if sorted(axes) != list(range(rank - len(axes), rank)):  # Keras does not bring the scale to the axes
+            site.refuse(f"it normalizes over axis {site.layer.axis}, but its scale lies along the last axes.",
+                        "Use axis=-1.")  # fmt: skip
+        return super().walk(site, x)
 
 
 @rules_for(layers.UnitNormalization)

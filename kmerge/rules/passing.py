@@ -7,7 +7,7 @@ import numpy as np
 from keras import activations, layers
 
 from kmerge.rules.elementwise import apply_activation, is_behind_logits, is_elementwise
-from kmerge.rules.rule import Rule, channel, require_channels_last, rules_for
+from kmerge.rules.rule import Rule, channel, pass_apart, require_channels_last, rules_for
 from kmerge.rules.site import Site
 
 
@@ -39,11 +39,11 @@ def per_unit(site: Site, values: object, new: float | None = None) -> list | Non
 @rules_for(layers.PReLU)
 class PReLURule(Rule):
     def walk(self, site, x):
-        require_last = len(x.shape) - 1
-        if x.axis != require_last or (site.layer.shared_axes and x.axis in site.layer.shared_axes):
-            site.refuse("its slopes are shared over channels or lie on another axis.", "Share spatial axes only.")
-        x = site.hold(x)
-        site.weight("alpha", *[None] * (len(x.shape) - 2), channel(x.units))
+        if x.axis in (site.layer.shared_axes or ()):  # one slope for all channels of a place
+            x = pass_apart(site, x, "alpha")
+        else:
+            x = site.hold(x)
+            site.weight("alpha", *[channel(x.units) if a == x.axis else None for a in range(1, len(x.shape))])
         site.curve(x)
         return x
 

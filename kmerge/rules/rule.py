@@ -70,7 +70,6 @@ class Rule(abc.ABC):
     Attributes:
         is_activation: whether it only applies an activation. One that ends the model stands behind the mean of logits if
             `ends_behind_logits` says so.
-        normalizes: whether it normalizes over units, so that a cut changes what is left of them.
         is_opaque: whether it runs as it is, on units that stay as they are.
         is_elementwise: whether it acts on each value alone.
         takes_any_tensor: whether it needs no channel axis: it can read token ids of shape `(None,)`.
@@ -83,12 +82,11 @@ class Rule(abc.ABC):
         takes_masks: whether the layer takes the masks off the tensors that it reads, so that whoever reads these later
             finds none.
         gated: the layer class that stands for this one in a big student, where it mixes units inside itself. It has the
-            same weights. If it normalizes, it is called on `[x, gates]`; if it uses `Site.consume_inside`, it takes
+            same weights. If it uses `Site.normalize`, it is called on `[x, gates]`; if it uses `Site.consume_inside`, it takes
             `head_gates`, of shape (batch or 1, units mixed inside), as a further argument of its call.
     """
 
     is_activation = False
-    normalizes = False
     is_opaque = False
     is_elementwise = False
     takes_any_tensor = False
@@ -191,6 +189,15 @@ def rules_for(*classes: type) -> Callable[[type], type]:
         return rule
 
     return register
+
+
+def pass_apart(site: Site, x: Labels, *weights: str) -> Labels:
+    """The labels behind a layer none of whose weights has an axis for channels, which pass it, each alone."""
+    if getattr(site.layer, "weights", ()):
+        x = site.apart(x)
+    for name in weights:
+        site.weight(name)
+    return x
 
 
 def require_channels_last(site: Site) -> None:

@@ -136,6 +136,15 @@ class Site(abc.ABC):
         """
 
     @abc.abstractmethod
+    def apart(self, x: Labels) -> Labels:
+        """Declares that the layer has the same weights for all units of `x`, which pass, each alone: Dense over places.
+
+        So there is one layer for each source, on its channels: two models side by side have two, with the weights of each.
+        Returns `x` with the units of each source in a row. New units go through the layer of the first source that is
+        there. The layer is not gated. A merge keeps it, and the units that it meets, whole of one parent.
+        """
+
+    @abc.abstractmethod
     def isolate(self, *inputs: Labels, why: str = "") -> list[Labels]:
         """Declares that no one knows what the layer does to units: those it reads and those it makes stay as they are.
 

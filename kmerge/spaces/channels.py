@@ -10,7 +10,7 @@ in a residual network of four channels,
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import keras
@@ -20,7 +20,7 @@ from kmerge.checks import sentence
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
 from kmerge.graph import Call, Graph, input_layer
 from kmerge.opening import opened
-from kmerge.rules import REGISTER, Axis, Labels, OpaqueRule, Rule, rule_for
+from kmerge.rules import REGISTER, Axis, Labels, OpaqueRule, Rule, channel_axis, rule_for
 from kmerge.spaces.facts import Fact, Kind
 from kmerge.spaces.grouping import Incidence, groups_of_units
 from kmerge.spaces.strictness import is_strict
@@ -36,6 +36,9 @@ class Record:
         inputs, outputs: labels of its tensors.
         end: the number of the model's output that it makes for nothing else to read, or None.
         constants: the axes of the arrays among its arguments that are cut like weights, by their numbers.
+        is_apart: whether a layer of its own runs for each source in its place, with all that this does.
+        is_whole: whether it can only be kept whole, with all of the units that it meets.
+        normalizes: whether it normalizes over units, so that a cut changes what is left of them.
     """
 
     call: Call
@@ -45,6 +48,9 @@ class Record:
     outputs: list[Labels]
     end: int | None
     constants: dict[int, tuple] = field(default_factory=dict)
+    is_apart: bool = False
+    is_whole: bool = False
+    normalizes: bool = False
 
 
 @dataclass
@@ -252,13 +258,21 @@ def check_selectable(walked: Trace) -> None:
         raise InvalidArgumentError(sentence("a model with a selectable channel space", walked.model.name, do))
 
 
-def trace(model: keras.Model, copied: frozenset = frozenset(), free_outputs: frozenset = frozenset()) -> Trace:
+def trace(
+    model: keras.Model,
+    copied: frozenset = frozenset(),
+    free_outputs: frozenset = frozenset(),
+    *,
+    for_merge: bool = False,
+) -> Trace:
     """Walks a model and finds its channel spaces.
 
     Args:
         model: the model.
         copied: the places, see `Trace.entries`, at which what enters the model is copied, into units that are free.
         free_outputs: numbers of the outputs whose units are not the model's own: something stands behind them.
+        for_merge: whether several models are to become one of the same size: then a layer with the same weights for all
+            units, see `Site.apart`, holds these fixed.
 
     Returns:
         A `Trace`.
@@ -270,7 +284,7 @@ def trace(model: keras.Model, copied: frozenset = frozenset(), free_outputs: fro
     view = opened(model)
     while True:
         try:
-            return _walk(view.model, copied, free_outputs, unfollowed)
+            return _walk(view.model, Notes(copied, for_merge), free_outputs, unfollowed)
         except _FollowedBefore as again:
             unfollowed[again.error.layer] = again.error
 
@@ -282,9 +296,8 @@ class _FollowedBefore(Exception):
         self.error = error
 
 
-def _walk(model: keras.Model, copied: frozenset, free_outputs: frozenset, unfollowed: dict) -> Trace:
+def _walk(model: keras.Model, notes: Notes, free_outputs: frozenset, unfollowed: dict) -> Trace:
     graph = Graph(model)
-    notes = Notes(copied)
     result = Trace(model, unfollowed=unfollowed)
     for i, x in enumerate(graph.inputs):
         name, fact = input_layer(x).name, Fact(Kind.INPUT, detail=f"input {i}")
@@ -293,7 +306,8 @@ def _walk(model: keras.Model, copied: frozenset, free_outputs: frozenset, unfoll
 
     def visit(key, path, call, inputs, end):
         rule, site, outputs = _follow(result, notes, path, call, inputs, end)
-        result.records[key] = Record(call, path, rule, inputs, outputs, end, site.constants)
+        flags = (site.is_apart, site.is_whole, site.normalizes)
+        result.records[key] = Record(call, path, rule, inputs, outputs, end, site.constants, *flags)
         result.layers[path] = call.operation
         result.axes.setdefault(path, site.axes)
         return outputs
@@ -314,13 +328,18 @@ def _follow(result: Trace, notes: Notes, path: str, call: Call, inputs: list[Lab
         if any(x.is_virtual for x in inputs) and not rule.takes_any_tensor:
             site.refuse("it reads a tensor without a channel axis of known size.", REGISTER)
         outputs = rule.walk(site, *without_masks(site, inputs))
-        site.check_weights()
-        return rule, site, outputs if isinstance(outputs, list) else [outputs]
+        site.check_weights(result.axes.get(path))
+        outputs = outputs if isinstance(outputs, list) else [outputs]
+        return rule, site, [replace(x, from_inputs=site.from_inputs) for x in outputs]
 
     mark = notes.mark()
     if path not in result.unfollowed:
         try:
-            return walk(rule_for(call.operation, path))
+            found = walk(rule_for(call.operation, path))
+            if not _moves_input_channels(*found[1:]):
+                return found
+            notes.forget(mark)
+            return walk(OpaqueRule("it moves channels of an input."))
         except UnsupportedLayerError as error:
             if not error.may_run_as_it_is or is_strict():
                 raise
@@ -330,6 +349,15 @@ def _follow(result: Trace, notes: Notes, path: str, call: Call, inputs: list[Lab
             notes.forget(mark)
     error = result.unfollowed[path]
     return walk(OpaqueRule(f"{error.why} {error.remedy}"))
+
+
+def _moves_input_channels(site: TraceSite, outputs: list[Labels]) -> bool:
+    """Whether a call brings channels of an input to another axis than the last, where layers look for them.
+
+    Nobody has said on which axis of an input its channels lie. They are taken to lie on the last one; but it may be that
+    they come there just now. As none of them can be selected, what is computed from inputs alone is like an input again.
+    """
+    return site.from_inputs and any(x.axis != channel_axis(x.shape)[0] for x in outputs)
 
 
 def _resolve(result: Trace, notes: Notes) -> None:

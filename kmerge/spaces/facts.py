@@ -14,6 +14,7 @@ class Kind(Enum):
     CURVED = "the layer applies a function to them that is not linear"
     CONSUMED = "the layer mixes them"
     TIED = "the layer ties them to others"
+    ALIKE = "the layer has the same weights for all of them, which pass"
     NORMALIZED = "the layer normalizes over all of them together"
     SUMMED = "the layer adds them up without a weight"
     SLICED = "the layer reads them by a slice"

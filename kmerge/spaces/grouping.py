@@ -88,10 +88,11 @@ def _grouped(owned: dict, facts: Incidence, count: int) -> np.ndarray:
     for axis in owned.values():
         _split(labels, *np.unique(axis, return_counts=True))  # units, and how often the layer makes each
     noted = [(fact, np.unique(units)) for fact, units in facts.items()]
-    # A gather of what is then normalized or summed keeps sources apart. It may lose what it reads, so it sets none apart.
-    together = {units.tobytes() for fact, units in noted if fact.kind in (Kind.NORMALIZED, Kind.SUMMED)}
+    # A gather of what each source has a layer of its own for, or sums by itself, keeps these apart. It may lose all that it
+    # reads, so it sets none apart.
+    apart = {u.tobytes() for fact, u in noted if fact.kind in (Kind.NORMALIZED, Kind.ALIKE, Kind.SUMMED)}
     for fact, units in noted:
-        whole = fact.kind is Kind.GATHERED and units.tobytes() in together
+        whole = fact.kind is Kind.GATHERED and units.tobytes() in apart
         if fact.kind in APART and not whole:
             _split(labels, units)
     while True:

@@ -70,7 +70,7 @@ def _refuse_mask(call: Call, path: str) -> None:
 def input_labels(tensor: keras.KerasTensor, units: Callable[[int], np.ndarray]) -> Labels:
     """Labels of a model's input: its channels lie on the last axis, or on a virtual one."""
     axis, count = channel_axis(tuple(tensor.shape))
-    return Labels(units(count), axis, tuple(tensor.shape))
+    return Labels(units(count), axis, tuple(tensor.shape), from_inputs=True)
 
 
 def output_name(index: int) -> str:
@@ -88,6 +88,7 @@ class Notes:
 
     Args:
         copied: the places, see `Trace.entries`, at which what enters the model is copied for each source.
+        for_merge: whether layers with the same weights for all units, see `Site.apart`, hold these fixed.
 
     Attributes:
         count: number of units so far.
@@ -98,8 +99,9 @@ class Notes:
         shared: the labels that the first use of a layer reads, by path and what it does to them; other uses tie theirs.
     """
 
-    def __init__(self, copied: frozenset = frozenset()):
+    def __init__(self, copied: frozenset = frozenset(), for_merge: bool = False):
         self.copied = copied
+        self.for_merge = for_merge
         self.count = 0
         self.entries: dict[tuple[str, str], np.ndarray] = {}
         self.owned: dict[tuple[str, str], np.ndarray] = {}
@@ -108,6 +110,8 @@ class Notes:
         self.shared: dict[tuple[str, str], Labels] = {}
 
     def own(self, path: str, count: int, name: str = "output") -> np.ndarray:
+        if len(self.owned.get((path, name), ())) not in (0, count):  # a layer without weights may make several sizes
+            return self.own(path, count, f"{name} of {count}")
         if (path, name) not in self.owned:
             self.owned[path, name] = np.arange(self.count, self.count + count)
             self.count += count
@@ -122,12 +126,8 @@ class Notes:
         copied = place in self.copied
         path, name = place
         units = self.own(copy if copied else path, count, name)
-        self.entries[place] = units
+        self.entries[place] = np.union1d(self.entries.get(place, units), units)
         return self.note(Fact(Kind.MADE, copy) if copied else fact, units)
-
-    def all_entered(self, units: np.ndarray) -> bool:
-        """Whether units are of inputs, or of what is computed from inputs alone."""
-        return np.isin(units, np.concatenate([np.empty(0, int), *self.entries.values()])).all()
 
     def mark(self) -> tuple:
         """The current state, for `forget`."""
@@ -172,6 +172,8 @@ class TraceSite(Site):
         self.notes = notes
         self.axes: dict[str, tuple] = {}
         self.constants: dict[int, tuple] = {}
+        self.from_inputs = not getattr(self.layer, "weights", ()) and all(x.from_inputs for x in inputs)
+        self.is_apart = self.is_whole = self.normalizes = False
         self._declared: set[int] = set()
 
     def _note(self, kind: Kind, units: np.ndarray, detail: str = "") -> np.ndarray:
@@ -185,12 +187,11 @@ class TraceSite(Site):
         return self._note(Kind.CONSUMED, x.units)
 
     def contract(self, *inputs, count=1):
-        from_inputs = all(self.notes.all_entered(x.units) for x in inputs)
         self.tie(*inputs)
         for x in inputs:
             self.consume(x, f"input {self._number(x)}")
             self._note(Kind.SUMMED, x.units)
-        units = self._make(count, output_name(0), from_inputs)
+        units = self._make(count, output_name(0), self.from_inputs)
         # They differ between sources wherever the inputs do, as if weights were held for them.
         self._note(Kind.HELD, units)
         return self._note(Kind.FIXED, units, "makes them of sums over channels")
@@ -214,7 +215,7 @@ class TraceSite(Site):
     def hold(self, x):
         self._share(x, "held")
         # Constants that meet an input are the same in all sources, so that it can stay common to these.
-        if getattr(self.layer, "weights", ()) or not self.notes.all_entered(x.units):
+        if getattr(self.layer, "weights", ()) or not x.from_inputs:
             self._note(Kind.HELD, x.units)
         return x
 
@@ -254,21 +255,37 @@ class TraceSite(Site):
         return grid
 
     def normalize(self, x):
-        x = self.hold(x)
-        self._note(Kind.NORMALIZED, x.units)
+        x, self.normalizes = self.hold(x), True
+        self._note(Kind.NORMALIZED, x.units, self._use())
         self.curve(x)
         return x
 
+    def apart(self, x):
+        self.is_apart = True
+        if self.notes.for_merge:
+            self.is_whole = True
+            because = (
+                f"({type(self.layer).__name__}) has the same weights for all of them, and a merge keeps those of one"
+            )
+            self._note(Kind.ISOLATED, x.units, because)
+        self._note(Kind.HELD, x.units)
+        self._note(Kind.ALIKE, x.units, self._use())
+        return x
+
+    def _use(self) -> str:
+        """A detail that makes facts of several uses of a layer several facts."""
+        return f"note {len(self.notes.facts)}"
+
     def isolate(self, *inputs, why=""):
+        self.is_apart = self.is_whole = True
         because = f"({type(self.layer).__name__}) runs as it is, on all its channels" + (f": {why}" if why else "")
-        from_inputs = not getattr(self.layer, "weights", ()) and all(self.notes.all_entered(x.units) for x in inputs)
         for x in inputs:
             self._note(Kind.ISOLATED, x.units, because)
             self._note(Kind.CONSUMED, x.units)
         outputs = []
         for i, tensor in enumerate(self.call.outputs):
             axis, count = channel_axis(tuple(tensor.shape))
-            units = self._make(count, output_name(i), from_inputs)
+            units = self._make(count, output_name(i), self.from_inputs)
             self._note(Kind.CURVED, units)
             self._note(Kind.ISOLATED, units, because)
             outputs.append(self.output(units, axis, i))
@@ -297,10 +314,16 @@ class TraceSite(Site):
     def constant(self, index, *axes):
         self.constants[index] = axes
 
-    def check_weights(self) -> None:
-        """Refuses a layer that has weights of which its rule says nothing."""
+    def check_weights(self, before: dict[str, tuple] | None) -> None:
+        """Refuses a layer that has weights of which its rule says nothing, or says something else than of an earlier use."""
         if self.rule.is_opaque:
             return
+
+        def roles(named):
+            return {name: [a and a.role for a in axes] for name, axes in named.items()}
+
+        if before is not None and roles(self.axes) != roles(before):
+            self.refuse("its uses read channels on different axes.", "Give each of them a layer of its own.")
         unknown = [w.path for w in getattr(self.layer, "weights", ()) if id(w) not in self._declared]
         if unknown:
             self.refuse(f"its rule says nothing of its weights {unknown}.", "Declare them in the rule: site.weight.")

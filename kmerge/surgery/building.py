@@ -200,7 +200,7 @@ class _Builder:
         operation = called = self._operation(placed, prefix, record.path, None if gates is None else record.rule.gated)
         if self.gating:
             called, tensors = self.gating.apply(placed, operation, tensors)
-        if gates is not None and record.rule.normalizes:
+        if gates is not None and record.normalizes:
             tensors = [[tensors[0], gates]]
         elif gates is not None:
             called = functools.partial(called, head_gates=gates)
@@ -216,7 +216,7 @@ class _Builder:
 
     def _gates_inside(self, placed: Placed):
         """The gates of units that a layer mixes inside itself; those of a normalization lie as its input's channels do."""
-        if not placed.record.rule.normalizes:
+        if not placed.record.normalizes:
             return None if placed.inside is None else self.gating.inside(placed.inside)
         (x,) = placed.inputs
         gates = self.gating.inside(x.units)
@@ -240,7 +240,7 @@ class _Builder:
         if self.gating:
             _, tensors = self.gating.apply(placed, None, tensors)
         for number, part in enumerate(placed.parts):
-            operation = self._operation(placed, prefix, part.path)
+            operation = self._operation(placed, prefix, part.path, changes=part.changes)
             read = list(tensors)
             for i, (axis, positions) in part.reads.items():
                 read[i] = self._gather(tensors[i], axis, positions, operation.name)
@@ -260,9 +260,9 @@ class _Builder:
             return rename_operation(keras.ops.stack(tensors, axis=-1), name)
         return keras.layers.Concatenate(labels.axis, name=name)(tensors)
 
-    def _operation(self, placed: Placed, prefix: str, path: str, kind: type | None = None):
+    def _operation(self, placed: Placed, prefix: str, path: str, kind: type | None = None, changes: dict | None = None):
         """The layer of the new model; a shared layer has one, unless its uses come to differ in configuration."""
-        operation, changes = placed.record.call.operation, placed.changes
+        operation, changes = placed.record.call.operation, placed.changes if changes is None else changes
         key = (path, repr(sorted(changes.items())), isinstance(operation, keras.Layer) or len(self._clones))
         if key not in self._clones:
             name = self._free_name(prefix, operation) + path.removeprefix(placed.record.path)

@@ -18,8 +18,8 @@ def check_end(record: Record) -> None:
     """
     operation = record.call.operation
     activation = getattr(operation, "activation", None)
-    if record.rule.is_opaque or activation in (None, keras.activations.linear):
-        return  # the activation of an opaque layer is not the end of the model but a part of what it does
+    if record.is_apart or activation in (None, keras.activations.linear):
+        return  # it runs once for each model, with its activation
     name = getattr(activation, "__name__", repr(activation))
     if is_behind_logits(operation) and not record.rule.is_activation:
         raise UnsupportedLayerError(

@@ -10,9 +10,14 @@ from kmerge.surgery.placed import Placed
 
 
 class LayoutSite(Site):
-    """The site of the walk that follows entries instead of units."""
+    """The site of the walk that follows entries instead of units.
 
-    def __init__(self, layout: Layout, placed: Placed):
+    Args:
+        layout: the `Layout` that walks; it has the plan and the walk of the template.
+        placed: what is found out of the call.
+    """
+
+    def __init__(self, layout, placed: Placed):
         super().__init__(placed.record.call, placed.record.path, placed.record.end is not None)
         self.layout = layout
         self.placed = placed

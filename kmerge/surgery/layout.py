@@ -55,7 +55,7 @@ class Layout:
         self.copies: list[np.ndarray] = []
         self.origins: dict[str, tuple[str, int | None]] = {}
         self._parts: dict[tuple, str] = {}
-        self._first: dict[tuple, Labels] = {}
+        self.first: dict[tuple, Labels] = {}
         for place, x in zip(trace.entries, trace.inputs, strict=False):  # the inputs' own come first
             wanted = self.expand(x.units)
             positions = match(wanted % self.units, occurrences(wanted), x.units, occurrences(x.units))

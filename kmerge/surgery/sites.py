@@ -58,7 +58,7 @@ class LayoutSite(Site):
         return self.placed.inputs[i]
 
     def _share(self, x, role):
-        first = self.layout._first.setdefault((self.path, role), x)
+        first = self.layout.first.setdefault((self.path, role), x)
         return self._arrange(x, first.units)
 
     def consume(self, x, weight="kernel"):

@@ -7,6 +7,7 @@ import numpy as np
 
 from kmerge.checks import number, sentence, whole_number
 from kmerge.errors import InvalidArgumentError
+from kmerge.opening import opened
 from kmerge.pairing import paired_layers
 from kmerge.spaces import ChannelSpace, ChannelSpaces, Trace, channel_spaces, trace
 from kmerge.surgery.ends import check_growing_ends
@@ -55,8 +56,9 @@ def check_models(models: Sequence[keras.Model]) -> None:
     """Checks that there are at least two models, all of one architecture."""
     if len(models) < 2:
         raise InvalidArgumentError(sentence("at least two models", len(models)))
-    for other in models[1:]:
-        paired_layers(models[0], other)
+    first, *others = (opened(model).model for model in models)
+    for other in others:
+        paired_layers(first, other)
     if len(models[0].weights) == 0:
         raise InvalidArgumentError(sentence("models with weights to combine", models[0].name, "It has none."))
 
@@ -214,7 +216,7 @@ def by_space(spaces: ChannelSpaces, values: Mapping, *, outputs: bool = False, i
         space = spaces[name]
         only_ends = len(space.ends) == len(space.reasons)
         if not (only_ends and (outputs or not space.is_output) and (inputs or not space.is_input)):
-            do = f"It is not: {space.reason}. {_way_out(space) if only_ends else _SEE}"
+            do = f"It is not: {space.reason.rstrip(".")}. {_way_out(space) if only_ends else _SEE}"
             raise InvalidArgumentError(sentence("the name of a selectable space", name, do))
         if space.name in result:
             do = f"It means the space {space.name!r}, which is named before: name it once."

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from tests.kmerge.cases.models import AROUND, REFUSES, WORKS, case, inputs
+from tests.kmerge.cases.models import ALONE, AROUND, WORKS, case, inputs
 
 
 @case(WORKS)
@@ -14,10 +14,11 @@ def softmax_over_time():
     return keras.Model(x, layers.Dense(2)(ops.sum(h * ops.softmax(layers.Dense(1)(h), axis=1), axis=1)))
 
 
-@case(AROUND, later=True)
+@case(AROUND)
 def softmax_inside():
     (x,) = inputs((4,))
-    return keras.Model(x, layers.Dense(2)(layers.Dense(6)(x) * layers.Dense(6, activation="softmax")(x)))
+    h = layers.Dense(6)(x) * layers.Dense(6, activation="softmax")(x)
+    return keras.Model(x, layers.Dense(2)(layers.Dense(6)(h)))
 
 
 @case(WORKS, later=True)
@@ -32,7 +33,7 @@ def stack():
     return keras.Model([x, y], layers.Dense(2)(layers.Flatten()(ops.stack([layers.Dense(6)(z) for z in (x, y)], axis=1))))
 
 
-@case(WORKS, later=True)
+@case(WORKS)
 def sum_over_channels():
     x, y = inputs((4,), (4,))
     embed = layers.Dense(8)
@@ -40,7 +41,7 @@ def sum_over_channels():
     return keras.Model([x, y], layers.Dense(1)(distance))
 
 
-@case(AROUND, later=True)
+@case(AROUND)
 def mean_over_channels():
     (x,) = inputs((8, 8, 3))
     h = layers.Conv2D(8, 3)(x)
@@ -56,20 +57,20 @@ def dueling_head():
     return keras.Model(x, layers.Dense(1)(h) + advantage - ops.mean(advantage, axis=1, keepdims=True))
 
 
-@case(WORKS, later=True)
+@case(WORKS)
 def constant_added():
     (x,) = inputs((5, 3))
     places = np.linspace(0, 1, 20).reshape(5, 4).astype("float32")
     return keras.Model(x, layers.Dense(2)(layers.Dense(4)(x) + places))
 
 
-@case(WORKS, later=True)
+@case(WORKS)
 def places_by_arange():
     (x,) = inputs((5, 3))
     return keras.Model(x, layers.Dense(2)(layers.Dense(8)(x) + layers.Embedding(5, 8)(ops.arange(5))))
 
 
-@case(WORKS, later=True)
+@case(ALONE)
 def dense_over_places():
     (x,) = inputs((5, 3))
     h = layers.Dense(5)(layers.Permute((2, 1))(layers.Dense(8)(x)))
@@ -105,7 +106,7 @@ def dot():
     return keras.Model(tokens, layers.Dot(axes=1)(towers))
 
 
-@case(WORKS, later=True)
+@case(ALONE)
 def prelu_of_one_slope():
     (x,) = inputs((8, 8, 3))
     return keras.Model(x, layers.Conv2D(2, 1)(layers.PReLU(shared_axes=[1, 2, 3])(layers.Conv2D(6, 3)(x))))
@@ -148,13 +149,13 @@ class Forgetful(layers.Layer):
         return super().get_config()
 
 
-@case(REFUSES)
+@case(WORKS)
 def layer_with_half_a_configuration():
     (x,) = inputs((4,))
     return keras.Model(x, layers.Dense(2)(layers.Dense(8)(Forgetful(3.0)(layers.Dense(6)(x)))))
 
 
-@case(WORKS, later=True)
+@case(WORKS)
 def recurrent():
     (x,) = inputs((5, 6))
     both = layers.Bidirectional(layers.GRU(4, return_sequences=True))

@@ -161,6 +161,7 @@ def test_merge_holds_one_of_each_parent_and_compress_keeps_one_whole(entry, samp
         assert opaque and all(np.array_equal(by_name[path], kept[path]) for path in opaque)
 
 
+@pytest.mark.filterwarnings("ignore:The layers .* run as they are, so")
 def test_gates_that_are_not_decided_are_told_of():
     big = kmerge.merge(*family(OPAQUE["recurrent_stack"]))
     for gate in kmerge.gates_of(big):
@@ -228,7 +229,7 @@ def custom(seed: int) -> keras.Model:
 
 def test_a_layer_of_ones_own_runs_as_it_is_once_it_is_registered():
     models, inputs = [custom(0), custom(1)], [np.random.default_rng(0).normal(size=(6, 3)).astype("float32")]
-    with pytest.warns(UserWarning, match=r"culprit.*Attend.*no rule.*OpaqueRule\(\).*register_rule"):
+    with pytest.warns(kmerge.OpenedLayerWarning, match="culprit.*Attend.*Register a rule for a layer that shall stay whole"):
         kmerge.concatenate(*models)
     kmerge.register_rule(Attend, kmerge.OpaqueRule())
     assert list(checks.selectable(models[0])) == ["behind"]

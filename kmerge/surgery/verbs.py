@@ -216,7 +216,7 @@ def by_space(spaces: ChannelSpaces, values: Mapping, *, outputs: bool = False, i
         space = spaces[name]
         only_ends = len(space.ends) == len(space.reasons)
         if not (only_ends and (outputs or not space.is_output) and (inputs or not space.is_input)):
-            do = f"It is not: {space.reason.rstrip(".")}. {_way_out(space) if only_ends else _SEE}"
+            do = f"It is not: {space.reason.rstrip('.')}. {_way_out(space) if only_ends else _SEE}"
             raise InvalidArgumentError(sentence("the name of a selectable space", name, do))
         if space.name in result:
             do = f"It means the space {space.name!r}, which is named before: name it once."

@@ -5,6 +5,7 @@ Each verb is a function of a `Case` that raises `Broken` where a promise does no
 
 import importlib.metadata
 import json
+import re
 import resource
 import sys
 import tempfile
@@ -46,11 +47,13 @@ def _exact(what: str, found: Sequence[np.ndarray], expected: Sequence[np.ndarray
 
 
 def spaces(case: Case) -> tuple[float, str]:
-    """Channel spaces are found; the share that is free."""
+    """Channel spaces are found; the share of units that is free, and what runs as it is."""
     found = kmerge.channel_spaces(case.model)
     free = sum(space.size for space in found.selectable)
     inner = sum(space.size for space in found.values() if not (space.is_input or space.is_output))
-    return free / max(1, inner), f"{len(found.selectable)} of {len(found)} spaces are free"
+    closed = sorted(set(re.findall(r"\((\w+)\) runs as it is", str(found))))
+    says = f"{len(found.selectable)} of {len(found)} spaces are free" + "; as they are: " * bool(closed) + ", ".join(closed)
+    return free / max(1, inner), says
 
 
 def permute(case: Case) -> tuple[float, str]:

@@ -243,8 +243,9 @@ def prepared(entry: Entry, folder: Path) -> tuple[Case, dict]:
         opened = isinstance(made, Subclassed)
         model, structure = (made.model, made.inputs) if opened else (made, _structure(made))
         randomize(model, seed)
-        adapt(model, _packed(structure, examples(model, keras.tree.flatten(structure))), seed)
-        return model, kmerge.functional(model, structure) if opened else model
+        inputs = _packed(structure, examples(model, keras.tree.flatten(structure)))
+        adapt(model, inputs, seed)
+        return model, _opened(model, structure, inputs) if opened else model
 
     (given, first), (_, second) = build(0), build(1)
     parts = [given, *parts_of(given)]
@@ -258,9 +259,18 @@ def prepared(entry: Entry, folder: Path) -> tuple[Case, dict]:
     tolerance, parameters = max(LARGEST_ERROR, 10 * rounding), given.count_params()
     case = Case(lambda: build()[1], parents, inputs, outputs, tolerance, parameters, custom, folder)
     spread = max(float(np.std(v, axis=0).max() / (np.abs(v).max() + 1e-30)) for v in outputs[0] if v.dtype.kind == "f")
-    if not all(np.all(np.isfinite(value)) for each in outputs for value in each) or spread < 1e-4:
-        raise ValueError(f"the model itself shows no error: spread of its outputs {spread:.1e}")
+    if not all(np.all(np.isfinite(value)) for each in outputs for value in each) or spread < 20 * tolerance:
+        raise ValueError(f"the model itself shows no error: spread of its outputs {spread:.1e}, rounding {rounding:.1e}")
     return case, {"kind": kind, "parameters": parameters, "rounding": rounding, "spread": spread}
+
+
+def _opened(model: keras.Model, structure: Any, inputs: Any) -> keras.Model:
+    found = kmerge.functional(model, structure)
+    both = [keras.tree.flatten(each(inputs, training=False)) for each in (found, model)]
+    error = error_of(*([keras.ops.convert_to_numpy(value) for value in values] for values in both))
+    if error > LARGEST_ERROR:
+        raise Broken(f"the model that kmerge.functional makes: error {error:.1e}")
+    return found
 
 
 def _rounding(model: keras.Model, inputs: list, outputs: list) -> float:

@@ -231,8 +231,9 @@ def rows_of(name: str, entry: Entry, folder: Path, verbs: dict[str, Callable] | 
     try:
         case, more = prepared(entry, folder)
     except Exception as problem:
-        outcome = "refused" if isinstance(problem, kmerge.KmergeError) else "no model"
-        yield from ({**about, "verb": verb, "outcome": outcome, "says": first_line(problem)} for verb in [*verbs, "unchanged"])
+        kinds = {kmerge.KmergeError: "refused", Broken: "wrong", Exception: "no model"}
+        found = next(outcome for kind, outcome in kinds.items() if isinstance(problem, kind))
+        yield from ({**about, "verb": verb, "outcome": found, "says": first_line(problem)} for verb in [*verbs, "unchanged"])
         return
     before, changed = _weights(case), []
     for verb, call in verbs.items():

@@ -18,7 +18,7 @@ class Sampling(layers.Layer):
         return mean + ops.exp(0.5 * log_variance) * keras.random.normal(ops.shape(mean), seed=self.seed_generator)
 
 
-@wild("keras.io, variational autoencoder: the encoder, whose third output is drawn anew at each call")
+@wild("keras.io, variational autoencoder: the encoder and its sampling layer, here without effect")
 def vae_encoder() -> keras.Model:
     image = keras.Input((12, 12, 1))
     x = layers.Conv2D(6, 3, activation="relu", strides=2, padding="same")(image)

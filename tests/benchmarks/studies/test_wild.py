@@ -79,6 +79,20 @@ def test_a_result_that_does_not_train_is_wrong(tmp_path, monkeypatch):
     assert outcome == "wrong" and says.startswith("does not train: "), says
 
 
+def test_a_functional_model_that_is_another_is_wrong(tmp_path, monkeypatch):
+    functional = kmerge.functional
+
+    def another(model, inputs):
+        made = functional(model, inputs)
+        made.weights[-1].assign(made.weights[-1] + 0.01)
+        return made
+
+    assert outcomes("two_dense", tmp_path)["unchanged"] == ("works", "")
+    monkeypatch.setattr(kmerge, "functional", another)
+    outcome, says = outcomes("two_dense", tmp_path)["unchanged"]
+    assert outcome == "wrong" and "the model that kmerge.functional makes: error" in says
+
+
 def test_a_verb_that_never_came_has_a_row_and_an_absent_package_too(tmp_path):
     here = Here(tmp_path, ["spaces", "permute"])
     ((name, rows),) = wild.measured({"actor_critic": ("an example", "")}, here, 1)

@@ -157,7 +157,7 @@ def overridden(model: keras.Model, names: Collection[str] = _TRAINING) -> list[s
 
 def _is_array(value: Any) -> bool:
     return not isinstance(value, keras.KerasTensor) and (
-        isinstance(value, np.ndarray | np.generic | keras.Variable) or keras.ops.is_tensor(value)
+        isinstance(value, np.ndarray | keras.Variable) or keras.ops.is_tensor(value)
     )
 
 

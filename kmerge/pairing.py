@@ -115,6 +115,7 @@ def _constants(call: Call) -> list[tuple[str, Any]]:
             for key, item in value.items():
                 walk(item, f"{where}[{key!r}]")
         else:
+            value = value.item() if isinstance(value, np.generic) else value  # as it comes out of a file
             found.append((where, "tensor" if isinstance(value, keras.KerasTensor) else value))
 
     for i, value in enumerate(call.args):

@@ -10,6 +10,7 @@ from kmerge.rules import (  # noqa: F401  (they register rules)
     normalization,
     opaque,
     passing,
+    places,
     recurrent,
     reductions,
     shapes,

@@ -103,7 +103,7 @@ _ELEMENTWISE = (
     "LogSigmoid SparsePlus SparseSigmoid Squareplus Threshold SoftShrink HardShrink TanhShrink "
     "Exp Exp2 Expm1 Log Log10 Log1p Log2 Sqrt Cbrt Rsqrt Square Reciprocal Erf Erfc Erfinv I0 Sinc "
     "Sin Cos Tan Arcsin Arccos Arctan Sinh Cosh Arcsinh Arccosh Arctanh Deg2rad Rad2deg "
-    "Absolute Abs Fabs Sign Signbit Clip Floor Ceil Round Trunc NanToNum SaturateCast OnesLike ZerosLike FullLike "
+    "Absolute Abs Fabs Sign Signbit Clip Floor Ceil Round Trunc NanToNum SaturateCast OnesLike ZerosLike "
     "Isfinite Isinf Isnan Isneginf Isposinf Isreal BitwiseInvert BitwiseNot"
 ).split()
 

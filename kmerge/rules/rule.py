@@ -163,7 +163,7 @@ def register_rule(layer_class: type | Callable, rule: Rule) -> None:
         refuse(
             "rule", "an instance of kmerge.Rule", rule, "Pass a rule that is made: register_rule(MyLayer, MyRule())."
         )
-    kind = layer_class if isinstance(layer_class, type) else _class_of(layer_class)
+    kind = layer_class if isinstance(layer_class, type) else class_of(layer_class)
     if kind is None or not issubclass(kind, Operation):
         expected = "a subclass of keras.Layer or keras.Operation, or a function of keras.ops"
         refuse("layer_class", expected, layer_class, "Pass the class, not a layer.")
@@ -173,7 +173,7 @@ def register_rule(layer_class: type | Callable, rule: Rule) -> None:
         RULES[kind] = rule
 
 
-def _class_of(function: object) -> type | None:
+def class_of(function: object) -> type | None:
     """The class of the operation that a function of `keras.ops` makes: `Cumsum` for `cumsum`."""
     name, module = (getattr(function, part, "") for part in ("__name__", "__module__"))
     classes = vars(sys.modules[module]) if str(module).startswith("keras.src.ops") else {}

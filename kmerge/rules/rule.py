@@ -200,6 +200,18 @@ def pass_apart(site: Site, x: Labels, *weights: str) -> Labels:
     return x
 
 
+def refuse_odd_bias(site: Site, shape: tuple) -> None:
+    """Refuses to add an array whose only axis of more than one value is not the last.
+
+    Under TensorFlow, Keras takes it for a bias, and adds it along the last axis wherever this has as many channels.
+    """
+    if len(shape) > 1 and shape[-1] == 1 and sum(size > 1 for size in shape) == 1:
+        site.refuse(
+            f"under TensorFlow, Keras adds an array of shape {tuple(shape)} to the last axis wherever this has as many values.",
+            "Give it one value for each channel, too, or subtract its negative.",
+        )
+
+
 def require_channels_last(site: Site) -> None:
     """Refuses `data_format="channels_first"`, where the feature axis is not the last."""
     if getattr(site.layer, "data_format", None) == "channels_first":

@@ -73,6 +73,16 @@ def test_channels_pass(name):
         moved = kmerge.permute(networks[0], order)
         checks.assert_close(checks.outputs(moved, inputs), checks.outputs(networks[0], inputs), 1e-5)
         keep = {space: np.sort(units[: max(1, len(units) // 2)]) for space, units in order.items()}
+        wider = kmerge.grow(networks[0], dict.fromkeys(sizes, 1))
+        checks.assert_close(checks.outputs(wider, inputs), checks.outputs(networks[0], inputs), 1e-5)
         few = {space: max(1, len(units) // 2) for space, units in order.items()}
         found = [checks.outputs(kmerge.select(*pair), inputs) for pair in ((networks[0], keep), (moved, few))]
         checks.assert_close(*found, 1e-5)
+
+
+def test_a_loss_of_probabilities_inside_a_model_is_refused():
+    x = keras.Input((3,))
+    loss = ops.binary_crossentropy(*(layers.Dense(4, activation="sigmoid")(x) for _ in range(2)))
+    network = keras.Model(x, layers.Dense(2)(loss))
+    with pytest.raises(kmerge.UnsupportedLayerError, match=r"takes its logits instead.*from_logits=True"):
+        kmerge.channel_spaces(network)

@@ -207,7 +207,7 @@ def refuse_odd_bias(site: Site, shape: tuple) -> None:
     """
     if len(shape) > 1 and shape[-1] == 1 and sum(size > 1 for size in shape) == 1:
         site.refuse(
-            f"under TensorFlow, Keras adds an array of shape {tuple(shape)} to the last axis wherever this has as many values.",
+            f"under TensorFlow, Keras adds an array of shape {tuple(shape)} to the last axis if that has as many values.",
             "Give it one value for each channel, too, or subtract its negative.",
         )
 

@@ -4,7 +4,7 @@ from kmerge.rules.attention import einsum_letters
 from kmerge.rules.elementwise import is_behind_logits, is_elementwise
 from kmerge.rules.kernels import KERNEL_LAYERS
 from kmerge.rules.labels import Axis, Labels, channel_axis, match, occurrences, positions_of, stretches
-from kmerge.rules.lookup import REGISTER, has_rule, rule_for
+from kmerge.rules.lookup import REGISTER, has_rule, rule_for, rule_or_reason
 from kmerge.rules.opaque import OpaqueRule
 from kmerge.rules.rule import Rule, channel, consumes, produces, register_rule
 from kmerge.rules.shapes import gather
@@ -32,5 +32,6 @@ __all__ = [
     "produces",
     "register_rule",
     "rule_for",
+    "rule_or_reason",
     "stretches",
 ]

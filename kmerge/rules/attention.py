@@ -16,7 +16,7 @@ from keras import layers
 from kmerge.gates import GatedGroupedQueryAttention, GatedMultiHeadAttention
 from kmerge.rules.elementwise import apply_activation, is_elementwise
 from kmerge.rules.labels import Labels
-from kmerge.rules.rule import Rule, channel, consumes, produces, rules_for
+from kmerge.rules.rule import Rule, channel, consumes, produces, refuse_odd_bias, rules_for
 from kmerge.rules.site import Site
 
 
@@ -121,6 +121,8 @@ class EinsumDenseRule(Rule):
 
     def walk(self, site, x):
         data, kernel, out = einsum_letters(site.layer, len(x.shape))
+        if site.layer.bias is not None:
+            refuse_odd_bias(site, site.layer.bias.shape)
         letter = data[x.axis]
         if letter in out:
             return self._pass(site, x, letter, kernel, out)
@@ -140,10 +142,6 @@ class EinsumDenseRule(Rule):
         return result
 
     def _pass(self, site, x, letter, kernel, out):
-        bias = site.layer.bias
-        if bias is not None and bias.shape[-1] == 1 and len([n for n in bias.shape if n > 1]) == 1:
-            site.refuse("under TensorFlow, Keras adds a bias of that shape to the last axis wherever this has as many units.",
-                        "Give it a bias for each unit too, by bias_axes, or none.")  # fmt: skip
         biased = () if site.layer.bias is None else [site.layer.bias_axes]
         held = [letter in axes for axes in (kernel, *biased)]
         if any(held):

@@ -1,21 +1,25 @@
 """The rule of any layer or operation."""
 
+from collections.abc import Callable
+
 from keras import Operation
 
 from kmerge.errors import UnsupportedLayerError
 from kmerge.graph import is_quantized, replaced_methods
 from kmerge.rules import (  # noqa: F401  (they register rules)
+    as_it_is,
     attention,
     kernels,
     normalization,
     opaque,
     passing,
+    places,
     recurrent,
     reductions,
     shapes,
 )
 from kmerge.rules.operations import APPLICATION_RULES
-from kmerge.rules.rule import RULES, Rule, operation_rule
+from kmerge.rules.rule import RULES, Rule, class_of, operation_rule
 
 REGISTER = "Register a rule, see kmerge.Rule; or, to leave it so, kmerge.OpaqueRule(): kmerge.register_rule(kind, rule)."
 WRITE_OPENLY = (
@@ -51,7 +55,26 @@ def rule_for(operation: Operation, path: str) -> Rule:
     if kind.__name__ == "Lambda":
         why = "kmerge cannot see what its function does to channels."
         raise UnsupportedLayerError(path, "Lambda", why, WRITE_OPENLY)
-    raise UnsupportedLayerError(path, kind.__name__, "kmerge has no rule for what it does to channels.", REGISTER)
+    why = as_it_is.reason_of(operation) or "kmerge has no rule for what it does to channels."
+    raise UnsupportedLayerError(path, kind.__name__, why[0].lower() + why[1:], REGISTER)
+
+
+def rule_or_reason(thing: type | Callable) -> Rule | str | None:
+    """What kmerge knows of something that Keras offers.
+
+    Args:
+        thing: a class of layers, or a function of `keras.ops`.
+
+    Returns:
+        Its rule; or why it runs as it is on purpose; or None if nobody has said either.
+    """
+    kind = thing if isinstance(thing, type) else class_of(thing)
+    known = isinstance(kind, type) and issubclass(kind, Operation)
+    classes = kind.__mro__ if known else ()
+    rule = (operation_rule(kind) if known else None) or next((RULES[c] for c in classes if c in RULES), None)
+    if rule is not None and not rule.is_opaque:
+        return rule
+    return (as_it_is.LAYERS if isinstance(thing, type) else as_it_is.OPERATIONS).get(thing.__name__)
 
 
 def has_rule(operation: Operation) -> bool:

@@ -6,7 +6,7 @@ runs give lies side by side: so `concatenate` is exact. The channels that it rea
 
 from keras import layers
 
-from kmerge.rules.rule import Rule, rules_for
+from kmerge.rules.rule import OPERATION_RULES, Rule, rules_for
 
 
 @rules_for(layers.Masking)
@@ -37,3 +37,19 @@ class OpaqueRule(Rule):
 
     def walk(self, site, *inputs):
         return site.isolate(*inputs, why=self.why)
+
+
+class CrossEntropyRule(OpaqueRule):
+    """A loss of probabilities: what it is depends on what computes them, and so on each gather before it."""
+
+    def walk(self, site, *inputs):
+        if not site.layer.from_logits:
+            why = "under TensorFlow, Keras looks behind the sigmoid or softmax that it reads, and takes its logits instead."
+            site.forbid(why, "Give it the logits, with from_logits=True.")
+        return super().walk(site, *inputs)
+
+
+OPERATION_RULES |= {
+    name: CrossEntropyRule()
+    for name in ("BinaryCrossentropy", "CategoricalCrossentropy", "SparseCategoricalCrossentropy")
+}

@@ -100,22 +100,27 @@ class OperationPassRule(Rule):
 
 _ELEMENTWISE = (
     "Relu Relu6 Sigmoid Tanh Silu Gelu Elu Selu Softplus Softsign LeakyRelu HardSigmoid HardSilu HardTanh Celu Mish "
-    "LogSigmoid SparsePlus SparseSigmoid Squareplus Exp Expm1 Log Log1p Sqrt Rsqrt Square Absolute Abs Clip Sin Cos Tan Sign "
-    "Reciprocal Erf Threshold SoftShrink HardShrink TanhShrink Floor Ceil Round"
+    "LogSigmoid SparsePlus SparseSigmoid Squareplus Threshold SoftShrink HardShrink TanhShrink "
+    "Exp Exp2 Expm1 Log Log10 Log1p Log2 Sqrt Cbrt Rsqrt Square Reciprocal Erf Erfc Erfinv I0 Sinc "
+    "Sin Cos Tan Arcsin Arccos Arctan Sinh Cosh Arcsinh Arccosh Arctanh Deg2rad Rad2deg "
+    "Absolute Abs Fabs Sign Signbit Clip Floor Ceil Round Trunc NanToNum SaturateCast OnesLike ZerosLike "
+    "Isfinite Isinf Isnan Isneginf Isposinf Isreal BitwiseInvert BitwiseNot"
+).split()
+
+# Of two tensors, or of a tensor and a number or an array.
+_OF_TWO = (
+    "Maximum Minimum Fmax Fmin Power Mod Fmod FloorDivide DivideNoNan Arctan2 Heaviside Hypot Ldexp Logaddexp Logaddexp2 "
+    "Nextafter Gcd Lcm Isclose Equal NotEqual Greater GreaterEqual Less LessEqual LogicalAnd LogicalOr LogicalNot LogicalXor "
+    "BitwiseAnd BitwiseOr BitwiseXor BitwiseLeftShift BitwiseRightShift LeftShift RightShift"
 ).split()
 
 OPERATION_RULES |= {
     **{name: ElementwiseRule() for name in _ELEMENTWISE},
     **{name: ArithmeticRule(linear=True) for name in ("Add", "Subtract")},
     **{name: ArithmeticRule(linear=False, scales=True) for name in ("Divide", "TrueDivide")},
-    **{name: ArithmeticRule(linear=False) for name in ("Maximum", "Minimum", "Power")},
+    **{name: ArithmeticRule(linear=False) for name in _OF_TWO},
     "Multiply": ArithmeticRule(linear=False, scales=True, multiplies=True),
     "Where": WhereRule(),
-    # Masks are computed with these.
-    **{
-        name: ArithmeticRule(linear=False)
-        for name in "Equal NotEqual Greater GreaterEqual Less LessEqual LogicalAnd LogicalOr LogicalNot".split()
-    },
     **{name: OperationPassRule() for name in ("Negative", "Cast", "ConvertToTensor", "Identity", "Copy", "StopGradient")},
     **{name: ResizeRule() for name in ("ExpandDims", "Squeeze")},
     "Concatenate": ConcatenateRule(),

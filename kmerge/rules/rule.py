@@ -163,7 +163,7 @@ def register_rule(layer_class: type | Callable, rule: Rule) -> None:
         refuse(
             "rule", "an instance of kmerge.Rule", rule, "Pass a rule that is made: register_rule(MyLayer, MyRule())."
         )
-    kind = layer_class if isinstance(layer_class, type) else _class_of(layer_class)
+    kind = layer_class if isinstance(layer_class, type) else class_of(layer_class)
     if kind is None or not issubclass(kind, Operation):
         expected = "a subclass of keras.Layer or keras.Operation, or a function of keras.ops"
         refuse("layer_class", expected, layer_class, "Pass the class, not a layer.")
@@ -173,7 +173,7 @@ def register_rule(layer_class: type | Callable, rule: Rule) -> None:
         RULES[kind] = rule
 
 
-def _class_of(function: object) -> type | None:
+def class_of(function: object) -> type | None:
     """The class of the operation that a function of `keras.ops` makes: `Cumsum` for `cumsum`."""
     name, module = (getattr(function, part, "") for part in ("__name__", "__module__"))
     classes = vars(sys.modules[module]) if str(module).startswith("keras.src.ops") else {}
@@ -198,6 +198,18 @@ def pass_apart(site: Site, x: Labels, *weights: str) -> Labels:
     for name in weights:
         site.weight(name)
     return x
+
+
+def refuse_odd_bias(site: Site, shape: tuple) -> None:
+    """Refuses to add an array whose only axis of more than one value is not the last.
+
+    Under TensorFlow, Keras takes it for a bias, and adds it along the last axis wherever this has as many channels.
+    """
+    if len(shape) > 1 and shape[-1] == 1 and sum(size > 1 for size in shape) == 1:
+        site.refuse(
+            f"under TensorFlow, Keras adds an array of shape {tuple(shape)} to the last axis if that has as many values.",
+            "Give it one value for each channel, too, or subtract its negative.",
+        )
 
 
 def require_channels_last(site: Site) -> None:

@@ -7,7 +7,7 @@ from keras import KerasTensor, layers, ops, tree
 
 from kmerge.graph import Call, rename_operation
 from kmerge.rules.labels import Labels
-from kmerge.rules.rule import Rule, channel, rules_for
+from kmerge.rules.rule import Rule, channel, refuse_odd_bias, rules_for
 from kmerge.rules.site import Site
 
 
@@ -296,6 +296,8 @@ def _hold_constants(site: Site, x: Labels, size: int) -> Labels:
     at, rank = x.axis - len(x.shape), len(x.shape)
     shapes = {i: tuple(array.shape) for i, array in enumerate(site.call.constants)}
     for shape in shapes.values():
+        if type(site.layer).__name__ == "Add":
+            refuse_odd_bias(site, shape)
         if len(shape) > rank or len(shape) == rank and shape[0] != 1:
             site.refuse(f"it combines examples of a batch with an array of shape {shape}.", "Leave its batch axis out.")
         if len(shape) >= -at and shape[at] not in (1, size):

@@ -312,9 +312,9 @@ def test_loaded_models_can_be_rewritten_and_compressed_in_another_process(tmp_pa
     checks.assert_same_weights(small, expected)
 
 
-def test_what_is_not_normalized_over_channels_is_refused():
+def test_groups_of_something_else_than_channels_are_refused():
     x = keras.Input((6, 3))
-    h = layers.LayerNormalization(axis=1, name="culprit")(layers.Dense(4)(x))
+    h = layers.GroupNormalization(2, axis=1, name="culprit")(layers.Dense(4)(x))
     network = keras.Model(x, layers.Dense(2)(h))
     words = "culprit.*axis.*channels lie on axis 2.*Use axis=2"
     with kmerge.strict(), pytest.raises(kmerge.UnsupportedLayerError, match=words):

@@ -217,3 +217,20 @@ def test_a_scale_that_keras_lays_along_another_axis_than_it_normalizes_is_not_cu
         big = kmerge.concatenate(*networks)
     mean = np.mean([checks.outputs(network, inputs)[0] for network in networks], axis=0)
     checks.assert_close(checks.outputs(big, inputs), [mean], 1e-5)
+
+
+@pytest.mark.parametrize("way", ["einsum", "constant"])
+def test_what_keras_may_take_for_a_bias_of_the_last_axis_holds_its_channels(way):
+    """With as many channels as places, TensorFlow adds it along the channels."""
+
+    def build(seed):
+        x = keras.Input((3, 4))
+        h = layers.EinsumDense("btd,de->bte", (3, 6), bias_axes="t" if way == "einsum" else None, name="odd")(x)
+        h = h if way == "einsum" else h + np.arange(3, dtype="float32")[:, None]
+        network = keras.Model(x, layers.Dense(2)(layers.Dense(4, name="free")(h)))
+        randomize(network, seed)
+        return network
+
+    with pytest.warns(kmerge.UnfollowedLayerWarning, match="to the last axis if that has"):
+        cut = kmerge.prune(build(0), "magnitude", budget=0.8)
+    assert cut.get_layer("odd").kernel.shape == (4, 6) and list(checks.selectable(build(0))) == ["free"]

@@ -130,7 +130,7 @@ def summary(rows: Table) -> str:
 
 
 def _share(count: int, of: int) -> str:
-    return f"{count} of {of} ({count / max(1, of):.0%})"
+    return f"{count} of {of} ({count / max(1, of):.1%})"
 
 
 def _said(rows: Table) -> list[str]:

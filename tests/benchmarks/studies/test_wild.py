@@ -107,7 +107,7 @@ def test_a_verb_that_never_came_has_a_row_and_an_absent_package_too(tmp_path):
     wild_page.write(tmp_path / "out", table)
     again = wild_page.read(tmp_path / "out")
     assert wild_page.summary(again) == wild_page.summary(table)
-    assert "0 of 1 (0%) pruned to half" in wild_page.summary(again) and "5 killed" not in wild_page.summary(again)
+    assert "0 of 1 (0.0%) pruned to half" in wild_page.summary(again) and "5 killed" not in wild_page.summary(again)
     assert (tmp_path / "out" / "wild.md").read_text() == wild_page.page(table)
 
 

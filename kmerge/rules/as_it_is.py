@@ -51,7 +51,7 @@ OPERATIONS = _by_name(
             "switch vectorize vectorized_map while_loop"
         ),
         "It multiplies channels of one tensor with those of another.": (
-            "cdist corrcoef correlate cross dot dot_product_attention einsum inner kron matmul outer tensordot vdot"
+            "cdist corrcoef correlate cross dot dot_product_attention einsum inner kron outer tensordot vdot"
         ),
         "Its kernel, scale or statistics are arguments, and not weights of a layer.": (
             "batch_normalization conv conv_transpose depthwise_conv layer_normalization rms_normalization separable_conv"

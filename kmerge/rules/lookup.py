@@ -14,6 +14,7 @@ from kmerge.rules import (  # noqa: F401  (they register rules)
     opaque,
     passing,
     places,
+    products,
     recurrent,
     reductions,
     shapes,

@@ -57,7 +57,7 @@ class PadRule(Rule):
 class ArithmeticRule(Rule):
     """x + y, x * y, ...: of tensors, or of a tensor and a number."""
 
-    is_elementwise = True
+    is_elementwise = takes_any_tensor = True
 
     def __init__(self, linear: bool, scales: bool = False, multiplies: bool = False):
         self.linear = linear

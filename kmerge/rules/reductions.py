@@ -27,6 +27,8 @@ def axes_of(site: Site, x: Labels) -> list[int]:
 class AlongAxesRule(Rule):
     """A function along axes that are still there behind it."""
 
+    takes_any_tensor = True
+
     def __init__(self, linear: bool = False):
         self.linear = linear
 

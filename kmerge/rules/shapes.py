@@ -277,6 +277,8 @@ class RepeatVectorRule(Rule):
 def combine(site: Site, inputs: tuple[Labels, ...]) -> Labels:
     """The labels of an elementwise combination: equal positions are tied, a size-1 axis is repeated."""
     rank = len(site.call.outputs[0].shape)
+    if all(x.is_virtual for x in inputs):
+        return site.output(site.tie(*inputs)[0].units, rank)
     if any(x.axis - len(x.shape) != inputs[0].axis - len(inputs[0].shape) for x in inputs):
         site.refuse("the channels of its inputs lie on different axes.", "Permute them to the last axis first.")
     sizes = [x.shape[axis] for x, axis in zip(site.call.inputs, (x.axis for x in inputs), strict=True)]
@@ -311,12 +313,16 @@ def _hold_constants(site: Site, x: Labels, size: int) -> Labels:
 
 @rules_for(layers.Add, layers.Average, layers.Subtract)
 class LinearMergeRule(Rule):
+    takes_any_tensor = True
+
     def walk(self, site, *inputs):
         return combine(site, inputs)
 
 
 @rules_for(layers.Maximum, layers.Minimum)
 class MergeRule(Rule):
+    takes_any_tensor = True
+
     def walk(self, site, *inputs):
         site.curve(*inputs)
         return combine(site, inputs)

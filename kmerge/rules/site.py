@@ -65,6 +65,14 @@ class Site(abc.ABC):
         """
 
     @abc.abstractmethod
+    def weigh(self, sums: Labels, x: Labels) -> Labels:
+        """Declares that the units of `x` pass, but their places are mixed by weights computed of the layer's input `sums`.
+
+        These must be what `contract` made, which is of one source or of all together. Returns `x` with the units of each
+        source in a row, where each source has sums of its own.
+        """
+
+    @abc.abstractmethod
     def consume_inside(self, units: np.ndarray) -> np.ndarray:
         """Declares that the layer mixes units of its own, which no other layer reads, as attention mixes its heads.
 

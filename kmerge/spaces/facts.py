@@ -17,6 +17,7 @@ class Kind(Enum):
     ALIKE = "the layer has the same weights for all of them, which pass"
     NORMALIZED = "the layer normalizes over all of them together"
     SUMMED = "the layer adds them up without a weight"
+    WEIGHED = "the layer mixes their places by sums over channels"
     SLICED = "the layer reads them by a slice"
     GATHERED = "the layer reads them by a gather"
     FIXED = "they must stay as they are"

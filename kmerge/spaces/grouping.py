@@ -11,6 +11,9 @@ import numpy as np
 from kmerge.rules import stretches
 from kmerge.spaces.facts import APART, Kind
 
+# What a layer does to channels of each source by itself.
+_PER_SOURCE = (Kind.NORMALIZED, Kind.ALIKE, Kind.SUMMED, Kind.WEIGHED)
+
 
 class Incidence:
     """Which units have what noted about them.
@@ -90,7 +93,7 @@ def _grouped(owned: dict, facts: Incidence, count: int) -> np.ndarray:
     noted = [(fact, np.unique(units)) for fact, units in facts.items()]
     # A gather of what each source has a layer of its own for, or sums by itself, keeps these apart. It may lose all that it
     # reads, so it sets none apart.
-    apart = {u.tobytes() for fact, u in noted if fact.kind in (Kind.NORMALIZED, Kind.ALIKE, Kind.SUMMED)}
+    apart = {u.tobytes() for fact, u in noted if fact.kind in _PER_SOURCE}
     for fact, units in noted:
         whole = fact.kind is Kind.GATHERED and units.tobytes() in apart
         if fact.kind in APART and not whole:

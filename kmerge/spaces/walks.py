@@ -95,6 +95,7 @@ class Notes:
         entries: the units that enter the model, by the place where they do.
         owned: the units that each layer makes, by path and name.
         ties: pairs of arrays of units, of one shape, that are one at equal positions.
+        sums: the units that `Site.contract` makes.
         facts: pairs of a fact and the units that it is noted about.
         shared: the labels that the first use of a layer reads, by path and what it does to them; other uses tie theirs.
     """
@@ -106,6 +107,7 @@ class Notes:
         self.entries: dict[tuple[str, str], np.ndarray] = {}
         self.owned: dict[tuple[str, str], np.ndarray] = {}
         self.ties: list[tuple[np.ndarray, np.ndarray]] = []
+        self.sums: set[int] = set()
         self.facts: list[tuple[Fact, np.ndarray]] = []
         self.shared: dict[tuple[str, str], Labels] = {}
 
@@ -140,6 +142,7 @@ class Notes:
             for key in list(table)[kept:]:
                 del table[key]
         del self.ties[mark[3] :], self.facts[mark[4] :]
+        self.sums = {unit for unit in self.sums if unit < self.count}
 
     def tie(self, a: np.ndarray, b: np.ndarray, path: str) -> None:
         self.ties.append((a, b))
@@ -192,9 +195,19 @@ class TraceSite(Site):
             self.consume(x, f"input {self._number(x)}")
             self._note(Kind.SUMMED, x.units)
         units = self._make(count, output_name(0), self.from_inputs)
+        self.notes.sums.update(units.tolist())
         # They differ between sources wherever the inputs do, as if weights were held for them.
         self._note(Kind.HELD, units)
         return self._note(Kind.FIXED, units, "makes them of sums over channels")
+
+    def weigh(self, sums, x):
+        if not self.notes.sums.issuperset(sums.units.tolist()):
+            self.refuse(
+                "it mixes places by what is no sum over channels that kmerge follows.", "Use MultiHeadAttention."
+            )
+        self._note(Kind.HELD, x.units)
+        self._note(Kind.WEIGHED, x.units)
+        return x
 
     def _number(self, x):
         return next(i for i, y in enumerate(self.inputs) if y is x)

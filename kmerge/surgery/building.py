@@ -65,6 +65,7 @@ class _Builder:
         self.layers: dict[str, keras.Layer] = {}
         self._clones: dict[tuple, object] = {}
         self._nested: dict[int, keras.Model] = {}
+        self._stacked: dict[int, tuple] = {}  # what stands side by side in a stack, to be read without it
         self._first_keys: dict[int, tuple] = {}  # of the calls for which these were built
         self._same: dict[int, int] = {}  # tensors that are in inference the very tensor that their layer read
         # Flat names are found as layers come; otherwise those of the template stay and others must differ from them.
@@ -257,7 +258,9 @@ class _Builder:
 
     def _join(self, labels: Labels, tensors: list, name: str):
         if labels.is_virtual:
-            return rename_operation(keras.ops.stack(tensors, axis=-1), name)
+            stacked = rename_operation(keras.ops.stack(tensors, axis=-1), name)
+            self._stacked[id(stacked)] = stacked, tensors
+            return stacked
         return keras.layers.Concatenate(labels.axis, name=name)(tensors)
 
     def _operation(self, placed: Placed, prefix: str, path: str, kind: type | None = None, changes: dict | None = None):
@@ -274,6 +277,8 @@ class _Builder:
 
     def _gather(self, x, axis: int | None, positions: np.ndarray, reader: str):
         """Reads positions of an axis; of a virtual one, None, the tensor at the only position."""
+        if axis is None and id(x) in self._stacked:
+            return self._stacked[id(x)][1][int(positions[0])]
         y = gather(x, axis, positions) if axis is not None else x[..., int(positions[0])]
         # Keras' own names count from 0 in each process, so they may be those of a template that was loaded.
         return y if y is x else rename_operation(y, self._unused(f"channels_for_{reader}"))

@@ -112,10 +112,12 @@ class Layout:
         if averaged and not site.curves:
             check_end(record)
         placed.outputs = outputs if isinstance(outputs, list) else [outputs]
+        if not placed.parts:
+            site.run_virtual_apart()
         may_lose = record.rule.may_lose or record.is_apart and not record.is_whole
         if any(len(x.units) == 0 for x in placed.inputs) and not may_lose:
             site.refuse("none of the channels that it reads are left.", "Keep at least one of them.")
-        if placed.parts and not record.rule.is_opaque:
+        if placed.parts and all(len(part.reads) == 1 for part in placed.parts) and not record.rule.is_opaque:
             placed.parts = [replace(p, changes=record.rule.changes(site, *cut)) for p, cut in placed.cut_to_parts()]
         else:
             placed.changes = record.rule.changes(site, placed.inputs, placed.outputs)

@@ -89,6 +89,32 @@ class LayoutSite(Site):
             self._run_apart(groups, [dict(zip(numbers, zip(axes, p, strict=True), strict=True)) for p in found])
         return np.concatenate([units + group * layout.units for group in groups])
 
+    def weigh(self, sums, x):
+        """Where each source has sums of its own, one layer for each source, on its channels of `x`; else one for all."""
+        source = self.layout.source_of
+        groups, of = source(sums.units), source(x.units)
+        if not groups.any():
+            return x
+        if not np.array_equal(np.unique(of), np.unique(groups)):
+            self.refuse("it mixes places by sums of each source, but its channels are not some of each.",
+                        "Give each source its own, with `copied` or entries of the plan.")  # fmt: skip
+        reads = [np.flatnonzero(of == group) for group in groups]
+        at, of_x = self._index(sums), self._index(x)
+        self._run_apart(groups, [{at: (None, np.array([i])), of_x: (x.axis, p)} for i, p in enumerate(reads)])
+        return x.with_units(x.units[np.concatenate(reads)])
+
+    def run_virtual_apart(self) -> None:
+        """Runs a call on tensors without a channel axis once for each source, so that none of its axes is another."""
+        several = [i for i, x in enumerate(self.placed.inputs) if x.is_virtual and len(x.units) > 1]
+        if not several or getattr(self.layer, "weights", ()):
+            return
+        for i, (x, old) in enumerate(zip(self.placed.inputs, self.placed.record.inputs, strict=True)):
+            if i not in several and not np.array_equal(x.units, old.units):
+                self.refuse("it reads channels of several models beside a tensor without channels.", "Let it read one.")
+        units = self.placed.inputs[several[0]].units
+        reads = [{i: (None, np.array([p])) for i in several} for p in range(len(units))]
+        self._run_apart(self.layout.source_of(units), reads)
+
     def consume_inside(self, units):
         self.placed.inside = units
         return units

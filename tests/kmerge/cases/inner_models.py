@@ -21,13 +21,13 @@ def softmax_inside():
     return keras.Model(x, layers.Dense(2)(layers.Dense(6)(h)))
 
 
-@case(WORKS, later=True)
+@case(WORKS)
 def resizing_inside():
     (x,) = inputs((8, 8, 3))
     return keras.Model(x, layers.Conv2D(2, 1)(layers.Resizing(16, 16)(layers.Conv2D(6, 3)(x))))
 
 
-@case(WORKS, later=True)
+@case(WORKS)
 def stack():
     x, y = inputs((4,), (4,))
     return keras.Model(

@@ -192,17 +192,17 @@ def test_a_gather_may_come_to_repeat_nothing():
     checks.assert_close(checks.outputs(half, inputs), checks.outputs(model, inputs), 1e-6)
 
 
-def _mixer(x):
+def _convolved_over_channels(x):
     h = layers.Permute((2, 1), name="turned")(layers.Dense(6, activation="relu", name="hidden")(x))
-    return layers.Permute((2, 1))(layers.Dense(4, activation="gelu", name="over_tokens")(h))
+    return layers.Permute((2, 1))(layers.Conv1D(4, 2, activation="gelu", name="over_tokens")(h))
 
 
 def _function(x):
     return layers.Lambda(lambda t: t[..., ::-1], name="flip")(layers.Dense(6, name="hidden")(x))
 
 
-def _normalized_over_rows(x):
-    return layers.BatchNormalization(axis=1, name="rows")(layers.Dense(6, name="hidden")(x))
+def _normalized_in_groups_of_rows(x):
+    return layers.GroupNormalization(2, axis=1, name="rows")(layers.Dense(6, name="hidden")(x))
 
 
 def _reflected(x):
@@ -215,9 +215,9 @@ def _channels_first(x):
 
 
 REFUSED = [
-    (_mixer, ["over_tokens", "Dense", "'turned'", "last axis", "axis 1", "Permute"]),
+    (_convolved_over_channels, ["over_tokens", "Conv1D", "'turned'", "last axis", "axis 1", "Permute"]),
     (_function, ["flip", "Lambda", "'hidden'", "register_rule"]),
-    (_normalized_over_rows, ["rows", "BatchNormalization", "'hidden'", "axis 1", "axis 2"]),
+    (_normalized_in_groups_of_rows, ["rows", "GroupNormalization", "'hidden'", "axis 1", "axis 2"]),
     (_reflected, ["Pad", "'hidden'", "reflect", "constant"]),
     (_channels_first, ["channels_first", "channels_last"]),
 ]

@@ -211,9 +211,9 @@ def operations_of(model: keras.Model) -> list[keras.Operation]:
     return list(_functional(model)._operations)
 
 
-def parts_of(operation: keras.Operation) -> list[keras.Layer]:
-    """The layers that a layer or model holds, at any depth; none of what is no layer."""
-    return list(operation._flatten_layers(include_self=False)) if isinstance(operation, keras.Layer) else []
+def parts_of(operation: keras.Operation, deep: bool = True) -> list[keras.Layer]:
+    """The layers that a layer or model holds, at any depth or just inside; none of what is no layer."""
+    return list(operation._flatten_layers(False, deep)) if isinstance(operation, keras.Layer) else []
 
 
 def own_inputs(model: keras.Model) -> Any:
@@ -230,6 +230,18 @@ def built_shapes(model: keras.Model) -> Any:
 def is_buffer(layer: keras.Layer, variable: keras.Variable) -> bool:
     """Whether a layer holds a variable that is not trained even where the layer is."""
     return any(variable is other for other in layer._non_trainable_variables)
+
+
+@contextlib.contextmanager
+def called_in_mode(layer: keras.Layer, training: bool | None) -> Iterator[None]:
+    """Lets the layers that are called meanwhile find this value of `training` around them, as in a call of the layer."""
+    context = layer._get_call_context()
+    before, context.training = getattr(context, "training", None), training
+    try:
+        yield
+    finally:
+        context.training = before
+        layer._maybe_reset_call_context()
 
 
 @contextlib.contextmanager
@@ -251,7 +263,7 @@ def calls_forgotten(model: keras.Layer) -> Iterator[None]:
 
 
 def twin_of(operation: keras.Operation, name: str) -> keras.Operation:
-    """A layer or operation with the very weights and parts of another, but a name and calls of its own."""
+    """A layer or operation that shares all that another holds, weights and parts, but for a name and calls of its own."""
     twin = object.__new__(type(operation))
     vars(twin).update(vars(operation), name=name, _inbound_nodes=[], _outbound_nodes=[])
     return twin
@@ -305,13 +317,6 @@ def array_of(tensor: Any) -> np.ndarray:
 def inner_layers(layer: keras.Layer) -> list[keras.Layer]:
     """A layer and all layers in it, at any depth, each once and in one order for layers that are built alike."""
     return layer._flatten_layers()
-
-
-def detached_copy(operation: keras.Operation, name: str) -> keras.Operation:
-    """A copy of an operation, with a name, that no graph has called yet. It shares what the operation holds."""
-    copy = object.__new__(type(operation))
-    vars(copy).update(vars(operation) | {"name": name, "_inbound_nodes": [], "_outbound_nodes": []})
-    return copy
 
 
 def find_weight(layer: keras.Layer, name: str) -> keras.Variable | None:

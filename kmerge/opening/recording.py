@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kmerge.graph import Call, Graph, array_of, frozen_alone, input_like, parts_of
+from kmerge.graph import Call, Graph, array_of, called_in_mode, frozen_alone, input_like, parts_of
 from kmerge.opening.holding import HeldWeight
 
 
@@ -50,7 +50,7 @@ def record(layer: keras.Layer, args: tuple, kwargs: dict, held: dict, training: 
         layer: the layer, built. Its own nodes are not touched; those of the layers in it are, see `calls_forgotten`.
         args, kwargs: the arguments of the call; symbolic tensors stand for the inputs of the graph, in their order.
         held: the `HeldWeight` around each weight so far, by the id of the weight; new ones join.
-        training: handed to `call`, where it takes it.
+        training: handed to `call`, where it takes it, and to the layers in it that are not told otherwise.
 
     Returns:
         The graph. Its layers are those of the layer, and `HeldWeight`s around weights that it holds itself.
@@ -101,6 +101,7 @@ def _attempt(layer, parts: list, args, kwargs, held: dict, training) -> tuple[Gr
     with contextlib.ExitStack() as stack:
         for holder in (layer, *parts):
             stack.enter_context(_symbolic_weights(holder, held, inputs[0]))
+        stack.enter_context(called_in_mode(layer, training))
         trap = stack.enter_context(_Trap())
         try:
             outputs = layer.call(*args, **kwargs)
@@ -254,12 +255,12 @@ _MEANINGS = {
 }
 
 
-def meaning_of(error: Exception) -> str:
-    """What an exception of a layer's call on symbolic tensors says of the layer."""
+def meaning_of(error: Exception, otherwise: str = "its call does not run on symbolic tensors") -> str:
+    """What an exception of a layer's call says of the layer; with the words for one that is not known."""
     text = str(error).strip()
     for meaning, parts in _MEANINGS.items():
         if any(part in text for part in parts):
             return meaning
     lines = [line for line in text.splitlines() if line and not line.startswith("Exception encountered when")]
     first = re.sub("\x1b[^m]*m", "", lines[0]) if lines else ""  # Keras prints in bold
-    return f"its call does not run on symbolic tensors ({type(error).__name__}: {first.rstrip('.')})"
+    return f"{otherwise} ({type(error).__name__}: {first.rstrip('.')})"

@@ -267,7 +267,9 @@ class _Opener(Copier):
                 of_model = lambda arrays: model(arrays if len(arrays) > 1 else arrays[0], training=False)  # noqa: E731
                 if problem := differ(layer, tensors, of_layer, of_model):
                     raise StaysClosed(f"what its call leaves behind is not what it does: {problem}")
-        except (ValueError, TypeError, NotImplementedError) as error:
+        except (StaysClosed, _Again):
+            raise
+        except Exception as error:
             raise StaysClosed(meaning_of(error)) from error
         compared.add(outline)
         return model
@@ -317,19 +319,25 @@ def _in_both_modes(layer: keras.Layer, args: tuple, kwargs: dict, held: dict) ->
     A branch on `training` around layers that do nothing in inference, such as Dropout, is taken as in training: whoever
     compares the graph with the layer in inference finds out whether it may be.
     """
-    graph = _without_training(record(layer, args, kwargs, held))
     if not takes_training(layer):
-        return graph
+        return _without_training(record(layer, args, kwargs, held, training=True))
+    graph = _without_training(record(layer, args, kwargs, held), fixed=())
     try:
-        other = _without_training(record(layer, args, kwargs, held, training=True))
+        other = record(layer, args, kwargs, held, training=True)
     except StaysClosed as error:
         raise _OnlyInference(f"in training it does something else that cannot be recorded: {error}", graph) from error
+    other = _without_training(other)
     return graph if _outline(graph) == _outline(other) else other
 
 
-def _without_training(graph: Graph) -> Graph:
-    """The graph with calls that are not told in which mode they run: their model is."""
-    if any(call.kwargs.get("training") is False for call in graph.calls):
+def _without_training(graph: Graph, fixed: tuple = (False, None)) -> Graph:
+    """The graph with calls that are not told in which mode they run: their model is.
+
+    Args:
+        graph: the graph of a call in training.
+        fixed: values of `training` that were not taken from there. In inference it is the default of many layers.
+    """
+    if any(call.kwargs.get("training", True) in fixed for call in graph.calls):
         raise StaysClosed("its call fixes `training` of a layer, which a Functional model does not keep")
     graph.calls = tuple(
         replace(call, kwargs={name: value for name, value in call.kwargs.items() if name != "training"})

@@ -16,7 +16,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras.src.models.functional import Functional
 
 from kmerge.checks import sentence
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
@@ -168,7 +167,7 @@ def _functional(model, as_built: bool = False):
         if not as_built and (own := overridden(model, _CALLS)):
             raise UnsupportedLayerError(
                 model.name, type(model).__name__, f"it has a {own[0]!r} of its own, which its graph does not show.",
-                "Take the graph of what that does: keras.Model(model.input, model.call(model.input)).",
+                "Make a plain one of it: kmerge.functional(model), or keras.Model(model.input, model.call(model.input)).",
             )  # fmt: skip
     if isinstance(model, keras.Sequential):
         if model._functional is None:
@@ -201,9 +200,9 @@ def _calls(function) -> Iterator[Call]:
 
 def has_own_graph(operation: keras.Operation) -> bool:
     """Whether it is a Functional or built Sequential model that does what its graph says, with no call of its own."""
-    if isinstance(operation, keras.Sequential):
-        return operation._functional is not None and type(operation).call is keras.Sequential.call
-    return hasattr(operation, "_nodes_by_depth") and type(operation).call is Functional.call
+    is_sequential = isinstance(operation, keras.Sequential)
+    known = operation._functional is not None if is_sequential else hasattr(operation, "_nodes_by_depth")
+    return known and not overridden(operation, _CALLS)
 
 
 def operations_of(model: keras.Model) -> list[keras.Operation]:
@@ -247,7 +246,7 @@ def called_in_mode(layer: keras.Layer, training: bool | None) -> Iterator[None]:
 @contextlib.contextmanager
 def calls_forgotten(model: keras.Layer) -> Iterator[None]:
     """On leaving, a model and all layers in it are as if nothing had been called meanwhile: calls, losses, attributes."""
-    layers = [model, *parts_of(model), *(operations_of(model) if has_own_graph(model) else ())]
+    layers = [model, *parts_of(model), *getattr(getattr(model, "_functional", None) or model, "_operations", ())]
     kept = [(nodes, len(nodes)) for x in layers for nodes in (x._inbound_nodes, x._outbound_nodes)]
     kept += [(x._losses, len(x._losses)) for x in layers if isinstance(x, keras.Layer)]
     attributes = [(vars(x), dict(vars(x))) for x in layers]

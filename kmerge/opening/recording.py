@@ -62,8 +62,6 @@ def record(layer: keras.Layer, args: tuple, kwargs: dict, held: dict, training: 
         raise StaysClosed(
             f"its layer {unbuilt!r} is not built, so that it has no weights yet; call it on a batch first"
         )
-    if type(layer).__call__ is not keras.Layer.__call__:
-        raise StaysClosed("it overrides __call__")
     if layer.activity_regularizer is not None:
         raise StaysClosed("it has an activity_regularizer, which would be lost")
     graph, stray = _attempt(layer, [], args, kwargs, held, training)

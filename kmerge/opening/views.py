@@ -86,7 +86,8 @@ def _open(build: Callable[["_Opener"], keras.Model], held: dict | None = None) -
 def opened_call(model: keras.Model, args: tuple, kwargs: dict) -> View:
     """Opens a model or layer whose graph nobody knows, called on symbolic tensors in `args` and `kwargs`.
 
-    Where it does something else in training that cannot be recorded, the view does what it does in inference.
+    Where it does something else in training that cannot be recorded, the view does what it does in inference. A model's
+    own `__call__` is not recorded but compared, as part of what the model does.
 
     Raises:
         StaysClosed: if it cannot be opened.
@@ -97,6 +98,8 @@ def opened_call(model: keras.Model, args: tuple, kwargs: dict) -> View:
             graph, why = _in_both_modes(model, args, kwargs, held), ""
         except _OnlyInference as error:
             graph, why = error.graph, str(error)
+        if type(model).__call__ is not keras.Layer.__call__:
+            why = why or "it has a __call__ of its own, which was only compared in inference"
         opener, result = _open(lambda opener: opener.compared(graph, model, args, kwargs, "", model.name), held)
         return View(result, opener.opened, opener.closed, why)
 
@@ -224,6 +227,8 @@ class _Opener(Copier):
         layer = call.operation
         if id(layer) in self._kept:
             raise StaysClosed(self._kept[id(layer)])
+        if type(layer).__call__ is not keras.Layer.__call__:
+            raise StaysClosed("it overrides __call__")
         if call.masks or any(has_mask(x) for x in call.inputs):
             raise StaysClosed("it is called on a mask, or on tensors that carry one")
         training = {name: value for name, value in call.kwargs.items() if name == "training"}

@@ -95,15 +95,20 @@ class Call:
         args, kwargs = keras.tree.map_structure(place, (self.args, self.kwargs))
         return replace(self, args=args, kwargs=kwargs)
 
-    def replay(self, operation: keras.Operation, tensors: list) -> list:
-        """Calls `operation` as this call does, with `tensors` in the place of `inputs`; returns its outputs."""
+    def on(self, tensors: list) -> "Call":
+        """This call with other tensors in its arguments."""
         waiting = list(tensors)
 
         def place(value):
             return waiting.pop(0) if isinstance(value, keras.KerasTensor) else value
 
         args, kwargs = keras.tree.map_structure(place, (self.args, self.kwargs))
-        return keras.tree.flatten(operation(*args, **kwargs))
+        return replace(self, args=args, kwargs=kwargs)
+
+    def replay(self, operation: keras.Operation, tensors: list) -> list:
+        """Calls `operation` as this call does, with `tensors` in the place of `inputs`; returns its outputs."""
+        call = self.on(tensors)
+        return keras.tree.flatten(operation(*call.args, **call.kwargs))
 
 
 class Graph:
@@ -268,10 +273,10 @@ def twin_of(operation: keras.Operation, name: str) -> keras.Operation:
     return twin
 
 
-def input_like(tensor: keras.KerasTensor, name: str | None = None) -> keras.KerasTensor:
-    """A new input of the shape and type of a symbolic tensor."""
+def input_like(tensor: keras.KerasTensor, name: str | None = None, batch: int | None = None) -> keras.KerasTensor:
+    """A new input of the shape and type of a symbolic tensor, with a size of the batch where that has none."""
     shape = tuple(tensor.shape)
-    return keras.Input(shape=shape[1:], batch_size=shape[0], dtype=tensor.dtype, sparse=tensor.sparse, name=name)
+    return keras.Input(shape=shape[1:], batch_size=shape[0] or batch, dtype=tensor.dtype, sparse=tensor.sparse, name=name)
 
 
 def frozen_alone(model: keras.Model) -> keras.Model:

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from kmerge.graph import Call, Graph, array_of, called_in_mode, frozen_alone, input_like, parts_of
+from kmerge.opening.batches import BATCH, computes_with_none
 from kmerge.opening.holding import HeldWeight
 
 
@@ -64,21 +65,33 @@ def record(layer: keras.Layer, args: tuple, kwargs: dict, held: dict, training: 
         )
     if layer.activity_regularizer is not None:
         raise StaysClosed("it has an activity_regularizer, which would be lost")
-    graph, stray = _attempt(layer, [], args, kwargs, held, training)
+    try:
+        return _recorded(layer, args, kwargs, held, training, None)
+    except StaysClosed as error:
+        if str(error) != _UNKNOWN_SIZE:
+            raise
+    return _recorded(layer, args, kwargs, held, training, BATCH)
+
+
+def _recorded(layer, args, kwargs, held, training, batch: int | None) -> Graph:
+    """The graph of one call, recorded with this size of the batch."""
+    graph, stray = _attempt(layer, [], args, kwargs, held, training, batch)
     if stray:  # weights of parts: by what is called on constants, an Embedding of places first of all
         bare = StaysClosed(f"its call reads {_names(stray.values())} in the middle of computing")
         parts = [x for x in parts_of(layer) if any(id(v) in stray for _, found in _own(x) for v in found)]
         try:
-            graph, stray = _attempt(layer, parts, args, kwargs, held, training)
+            graph, stray = _attempt(layer, parts, args, kwargs, held, training, batch)
         except StaysClosed as error:
             raise bare from error
         if stray:
             raise bare
+    if any(computes_with_none(call) for call in graph.calls):
+        raise StaysClosed(_UNKNOWN_SIZE)
     _account_for(layer, graph)
     return graph
 
 
-def _attempt(layer, parts: list, args, kwargs, held: dict, training) -> tuple[Graph, dict[int, keras.Variable]]:
+def _attempt(layer, parts: list, args, kwargs, held: dict, training, batch) -> tuple[Graph, dict[int, keras.Variable]]:
     """One recording, in which the weights of the layer itself and of these parts are symbolic.
 
     Returns:
@@ -89,7 +102,7 @@ def _attempt(layer, parts: list, args, kwargs, held: dict, training) -> tuple[Gr
     def place(value):
         if not isinstance(value, keras.KerasTensor):
             return value
-        inputs.append(input_like(value, f"{layer.name}_input_{len(inputs)}"))
+        inputs.append(input_like(value, f"{layer.name}_input_{len(inputs)}", batch))
         casts = layer.autocast and "float" in value.dtype and value.dtype != layer.input_dtype
         return keras.ops.cast(inputs[-1], layer.input_dtype) if casts else inputs[-1]
 
@@ -233,6 +246,7 @@ def _names(variables: Collection[keras.Variable]) -> str:
     return "the weights " + ", ".join(repr(x.path) for x in list(variables)[:3])
 
 
+_UNKNOWN_SIZE = "its call computes with a size that is not known, as that of the batch"
 # What the messages of Keras and the backends say, and what it means here.
 _MEANINGS = {
     "its call looks at the values of a tensor": ("used as a boolean",),
@@ -244,7 +258,7 @@ _MEANINGS = {
         "__array__",
         "__jax_array__",
     ),
-    "its call computes with a size that is not known, as that of the batch": (
+    _UNKNOWN_SIZE: (
         "value (None)",
         "NoneType",
         "got (None",

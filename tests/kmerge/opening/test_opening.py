@@ -115,6 +115,25 @@ def test_layers_that_are_not_told_whether_they_train_learn_it_from_the_model():
     assert_close(outputs(moved, values), outputs(model, values), 1e-5)
 
 
+@pytest.mark.parametrize("how", ["broadcast", "tile", "repeat"])
+def test_what_is_there_for_each_of_the_batch_is_followed_whatever_its_size(how):
+    model = around(cases.Token(how, name="token"), (5, 6))
+    randomize_all(model)
+    spaces, values = kmerge.channel_spaces(model), example_inputs(model)
+    assert spaces["before"].selectable and "token/token_token" in spaces["before"].owners
+    with pytest.warns(kmerge.OpenedLayerWarning):
+        moved = kmerge.permute(model, {"before": np.random.permutation(8)})
+        double = kmerge.concatenate(moved, model)
+    for batch in (values[0], values[0][:1], np.repeat(values[0], 70, axis=0)):
+        assert_close(outputs(moved, [batch]), outputs(model, [batch]), 1e-5)
+        assert_close(outputs(double, [batch]), outputs(model, [batch]), 1e-5)
+
+
+@pytest.mark.parametrize("how", ["branch", "mean", "ones"])
+def test_what_depends_on_the_size_of_the_batch_otherwise_stays_closed(how):
+    assert list(opened(around(cases.ByBatch(how, name="odd"))).closed) == ["odd"]
+
+
 def test_layers_without_a_rule_are_opened_at_any_depth_and_keep_their_names():
     view = opened(cases.encoder())
     assert view.opened == {

@@ -8,6 +8,7 @@ built, these names mean the objects:
     Dense(8, activation=my_lambda)  ->  {"units": 8, "activation": "kmerge_object_0", ...}, {"kmerge_object_0": my_lambda}
 """
 
+import contextlib
 import copy
 import functools
 import inspect
@@ -21,7 +22,7 @@ import keras
 import numpy as np
 
 from kmerge.errors import UnsupportedLayerError, told
-from kmerge.graph import array_of, detached_copy, inner_layers, without_entries
+from kmerge.graph import array_of, inner_layers, parts_of, twin_of, without_entries
 
 # What is a matter of one layer alone, and not of what it does.
 OWN_ENTRIES = ("name", "build_config", "module", "registered_name", "seed", "shared_object_id", "trainable")
@@ -132,7 +133,7 @@ def _clone_plain(operation: keras.Operation, changes: dict, name: str) -> keras.
             _refuse(operation, f"its {sorted(changes)} would change, and it has no configuration to change them in")
         for value in vars(operation).values():
             _check_stateless(operation, value)
-        return detached_copy(operation, name)
+        return twin_of(operation, name)
     return _build(operation, type(operation), {**config, **changes, "name": name}, {})
 
 
@@ -303,23 +304,46 @@ def _refuse(operation: keras.Operation, why: str, error: Exception | None = None
 
 def _check_twin(operation: keras.Layer, twin: keras.Layer) -> None:
     """Compares a layer with one that was built from its configuration, and refuses it by name if that is another."""
-    if operation.built and not twin.built and type(twin).build is not keras.Layer.build:
+    waiting, seen = [(operation, twin)], set()
+    while waiting:
+        old, new = waiting.pop()
+        if id(old) in seen:
+            continue
+        seen.add(id(old))
+        if type(old) is not type(new):
+            _refuse(operation, "its configuration builds a layer with other layers in it")
+        if is_of_keras(type(old)):
+            if not same_configuration(old, new) and not same_configuration(old, _built_as(old, new)):
+                _refuse(operation, f"its configuration builds a layer whose {old.name!r} is another")
+        else:
+            _check_own(operation, old, new)
+        inside = parts_of(old, False), parts_of(new, False)
+        if is_of_keras(type(old)) and old.built and not new.built and not inside[1]:
+            continue  # it makes them when it is built, from the configuration that has just been compared
+        if len(inside[0]) != len(inside[1]):
+            _refuse(operation, "its configuration builds a layer with other layers in it")
+        waiting += zip(*inside, strict=True)
+
+
+def _built_as(old: keras.Layer, new: keras.Layer) -> keras.Layer:
+    """The new layer, built as the old one: to be built turns the `axis` -1 of a `LayerNormalization` into [-1]."""
+    if old.built and not new.built:
+        with contextlib.suppress(Exception):
+            new.build_from_config(old.get_build_config())
+    return new
+
+
+def _check_own(operation: keras.Layer, old: keras.Layer, new: keras.Layer) -> None:
+    """Compares what a layer of a class that is not Keras' has as attributes; it builds the new one for that."""
+    if old.built and not new.built and type(new).build is not keras.Layer.build:
         try:
-            twin.build_from_config(operation.get_build_config())
+            new.build_from_config(old.get_build_config())
         except Exception as error:
             _refuse(operation, "a layer of its configuration cannot be built for the shapes that it reads", error)
-    pairs = list(zip(inner_layers(operation), inner_layers(twin), strict=False))
-    if len(pairs) != len(inner_layers(operation)) or any(type(a) is not type(b) for a, b in pairs):
-        _refuse(operation, "its configuration builds a layer with other layers in it")
-    for old, new in pairs:
-        if is_of_keras(type(old)):
-            if not same_configuration(old, new):
-                _refuse(operation, f"its configuration builds a layer whose {old.name!r} is another")
-            continue
-        common = vars(old).keys() & vars(new).keys() - _bookkeeping()
-        for name in sorted(common):
-            if not is_same(vars(old)[name], vars(new)[name]):
-                _refuse(operation, f"its configuration does not tell its attribute {name!r}")
+    common = vars(old).keys() & vars(new).keys() - _bookkeeping()
+    for name in sorted(name for name in common if not name.startswith("_self_")):  # as TensorFlow notes its own
+        if not is_same(vars(old)[name], vars(new)[name]):
+            _refuse(operation, f"its configuration does not tell its attribute {name!r}")
 
 
 def same_configuration(operation: keras.Operation, other: keras.Operation) -> bool:

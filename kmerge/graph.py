@@ -16,7 +16,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras.src.models.functional import Functional
 
 from kmerge.checks import sentence
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
@@ -96,15 +95,20 @@ class Call:
         args, kwargs = keras.tree.map_structure(place, (self.args, self.kwargs))
         return replace(self, args=args, kwargs=kwargs)
 
-    def replay(self, operation: keras.Operation, tensors: list) -> list:
-        """Calls `operation` as this call does, with `tensors` in the place of `inputs`; returns its outputs."""
+    def on(self, tensors: list) -> "Call":
+        """This call with other tensors in its arguments."""
         waiting = list(tensors)
 
         def place(value):
             return waiting.pop(0) if isinstance(value, keras.KerasTensor) else value
 
         args, kwargs = keras.tree.map_structure(place, (self.args, self.kwargs))
-        return keras.tree.flatten(operation(*args, **kwargs))
+        return replace(self, args=args, kwargs=kwargs)
+
+    def replay(self, operation: keras.Operation, tensors: list) -> list:
+        """Calls `operation` as this call does, with `tensors` in the place of `inputs`; returns its outputs."""
+        call = self.on(tensors)
+        return keras.tree.flatten(operation(*call.args, **call.kwargs))
 
 
 class Graph:
@@ -168,7 +172,7 @@ def _functional(model, as_built: bool = False):
         if not as_built and (own := overridden(model, _CALLS)):
             raise UnsupportedLayerError(
                 model.name, type(model).__name__, f"it has a {own[0]!r} of its own, which its graph does not show.",
-                "Take the graph of what that does: keras.Model(model.input, model.call(model.input)).",
+                "Make a plain one of it: kmerge.functional(model), or keras.Model(model.input, model.call(model.input)).",
             )  # fmt: skip
     if isinstance(model, keras.Sequential):
         if model._functional is None:
@@ -201,9 +205,9 @@ def _calls(function) -> Iterator[Call]:
 
 def has_own_graph(operation: keras.Operation) -> bool:
     """Whether it is a Functional or built Sequential model that does what its graph says, with no call of its own."""
-    if isinstance(operation, keras.Sequential):
-        return operation._functional is not None and type(operation).call is keras.Sequential.call
-    return hasattr(operation, "_nodes_by_depth") and type(operation).call is Functional.call
+    is_sequential = isinstance(operation, keras.Sequential)
+    known = operation._functional is not None if is_sequential else hasattr(operation, "_nodes_by_depth")
+    return known and not overridden(operation, _CALLS)
 
 
 def operations_of(model: keras.Model) -> list[keras.Operation]:
@@ -211,9 +215,9 @@ def operations_of(model: keras.Model) -> list[keras.Operation]:
     return list(_functional(model)._operations)
 
 
-def parts_of(operation: keras.Operation) -> list[keras.Layer]:
-    """The layers that a layer or model holds, at any depth; none of what is no layer."""
-    return list(operation._flatten_layers(include_self=False)) if isinstance(operation, keras.Layer) else []
+def parts_of(operation: keras.Operation, deep: bool = True) -> list[keras.Layer]:
+    """The layers that a layer or model holds, at any depth or just inside; none of what is no layer."""
+    return list(operation._flatten_layers(False, deep)) if isinstance(operation, keras.Layer) else []
 
 
 def own_inputs(model: keras.Model) -> Any:
@@ -233,9 +237,21 @@ def is_buffer(layer: keras.Layer, variable: keras.Variable) -> bool:
 
 
 @contextlib.contextmanager
+def called_in_mode(layer: keras.Layer, training: bool | None) -> Iterator[None]:
+    """Lets the layers that are called meanwhile find this value of `training` around them, as in a call of the layer."""
+    context = layer._get_call_context()
+    before, context.training = getattr(context, "training", None), training
+    try:
+        yield
+    finally:
+        context.training = before
+        layer._maybe_reset_call_context()
+
+
+@contextlib.contextmanager
 def calls_forgotten(model: keras.Layer) -> Iterator[None]:
     """On leaving, a model and all layers in it are as if nothing had been called meanwhile: calls, losses, attributes."""
-    layers = [model, *parts_of(model), *(operations_of(model) if has_own_graph(model) else ())]
+    layers = [model, *parts_of(model), *getattr(getattr(model, "_functional", None) or model, "_operations", ())]
     kept = [(nodes, len(nodes)) for x in layers for nodes in (x._inbound_nodes, x._outbound_nodes)]
     kept += [(x._losses, len(x._losses)) for x in layers if isinstance(x, keras.Layer)]
     attributes = [(vars(x), dict(vars(x))) for x in layers]
@@ -251,16 +267,16 @@ def calls_forgotten(model: keras.Layer) -> Iterator[None]:
 
 
 def twin_of(operation: keras.Operation, name: str) -> keras.Operation:
-    """A layer or operation with the very weights and parts of another, but a name and calls of its own."""
+    """A layer or operation that shares all that another holds, weights and parts, but for a name and calls of its own."""
     twin = object.__new__(type(operation))
     vars(twin).update(vars(operation), name=name, _inbound_nodes=[], _outbound_nodes=[])
     return twin
 
 
-def input_like(tensor: keras.KerasTensor, name: str | None = None) -> keras.KerasTensor:
-    """A new input of the shape and type of a symbolic tensor."""
+def input_like(tensor: keras.KerasTensor, name: str | None = None, batch: int | None = None) -> keras.KerasTensor:
+    """A new input of the shape and type of a symbolic tensor, with a size of the batch where that has none."""
     shape = tuple(tensor.shape)
-    return keras.Input(shape=shape[1:], batch_size=shape[0], dtype=tensor.dtype, sparse=tensor.sparse, name=name)
+    return keras.Input(shape=shape[1:], batch_size=shape[0] or batch, dtype=tensor.dtype, sparse=tensor.sparse, name=name)
 
 
 def frozen_alone(model: keras.Model) -> keras.Model:
@@ -305,13 +321,6 @@ def array_of(tensor: Any) -> np.ndarray:
 def inner_layers(layer: keras.Layer) -> list[keras.Layer]:
     """A layer and all layers in it, at any depth, each once and in one order for layers that are built alike."""
     return layer._flatten_layers()
-
-
-def detached_copy(operation: keras.Operation, name: str) -> keras.Operation:
-    """A copy of an operation, with a name, that no graph has called yet. It shares what the operation holds."""
-    copy = object.__new__(type(operation))
-    vars(copy).update(vars(operation) | {"name": name, "_inbound_nodes": [], "_outbound_nodes": []})
-    return copy
 
 
 def find_weight(layer: keras.Layer, name: str) -> keras.Variable | None:

@@ -7,10 +7,10 @@ import keras
 import numpy as np
 
 from kmerge.graph import array_of, parts_of
-from kmerge.opening.recording import StaysClosed
+from kmerge.opening.recording import StaysClosed, meaning_of
 
-# Sizes that a shape leaves open, and those of the batches, which differ so that nothing rests on one.
-_OPEN, _BATCHES = 8, (2, 3)
+# Sizes that a shape leaves open.
+_OPEN = 8
 
 
 def differ(
@@ -18,6 +18,7 @@ def differ(
     tensors: Sequence[keras.KerasTensor],
     expected: Callable[[list], Any],
     received: Callable[[list], Any],
+    batches: Sequence[int] = (2, 3),
 ) -> str:
     """How two functions of tensors differ on several draws of their inputs; empty if they do not.
 
@@ -25,16 +26,23 @@ def differ(
         layer: the layer that the first function calls; tokens are drawn so that all of its embeddings have them.
         tensors: symbolic tensors of the shapes and types of the inputs.
         expected, received: the functions, of a list of inputs.
+        batches: the sizes of the batches, which differ so that nothing rests on one.
+
+    Raises:
+        StaysClosed: if one of them cannot be run on what is drawn, whatever the reason.
     """
     limit = min((x.input_dim for x in (layer, *parts_of(layer)) if isinstance(x, keras.layers.Embedding)), default=4)
-    for seed, batch in enumerate(_BATCHES):
+    for seed, batch in enumerate(batches):
         rng = np.random.default_rng([seed, 19])
         arrays = [keras.ops.convert_to_tensor(_draw(x, batch, limit, rng)) for x in tensors]
-        with keras.StatelessScope():  # in which nothing changes a weight or a state
-            found = [keras.tree.flatten(function(arrays)) for function in (expected, received)]
-        for a, b in zip(*found, strict=True):
-            if problem := _apart(array_of(a), array_of(b)):
-                return problem
+        try:
+            with keras.StatelessScope():  # in which nothing changes a weight or a state
+                found = [keras.tree.flatten(function(arrays)) for function in (expected, received)]
+            problems = [_apart(array_of(a), array_of(b)) for a, b in zip(*found, strict=True)]
+        except Exception as error:
+            raise StaysClosed(meaning_of(error, "it does not run on random inputs, to be compared")) from error
+        if any(problems):
+            return next(filter(None, problems))
     return ""
 
 

@@ -146,7 +146,11 @@ def _finished(model: keras.Model, inputs: Any, view: View) -> keras.Model:
         raise UnsupportedLayerError(model.name, type(model).__name__, why, "Share the layer that holds it instead.")
     old, new = (lambda x, m=m: m(keras.tree.pack_sequence_as(inputs, x), training=False) for m in (model, result))
     with calls_forgotten(model):
-        problem = differ(model, graph.inputs, old, new)
+        try:
+            problem = differ(model, graph.inputs, old, new)
+        except StaysClosed as error:
+            do = "Give the model inputs of fixed sizes, of numbers, integers, booleans or strings."
+            raise UnsupportedLayerError(model.name, type(model).__name__, f"{error}.", do) from None
     if problem:
         raise KmergeError(
             f"The Functional model of {model.name!r} does not give what {model.name!r} gives: {problem}. It is withheld. "

@@ -15,7 +15,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from kmerge.graph import Call, Graph, array_of, frozen_alone, input_like, parts_of
+from kmerge.graph import Call, Graph, array_of, called_in_mode, frozen_alone, input_like, parts_of
+from kmerge.opening.batches import BATCH, computes_with_none
 from kmerge.opening.holding import HeldWeight
 
 
@@ -50,7 +51,7 @@ def record(layer: keras.Layer, args: tuple, kwargs: dict, held: dict, training: 
         layer: the layer, built. Its own nodes are not touched; those of the layers in it are, see `calls_forgotten`.
         args, kwargs: the arguments of the call; symbolic tensors stand for the inputs of the graph, in their order.
         held: the `HeldWeight` around each weight so far, by the id of the weight; new ones join.
-        training: handed to `call`, where it takes it.
+        training: handed to `call`, where it takes it, and to the layers in it that are not told otherwise.
 
     Returns:
         The graph. Its layers are those of the layer, and `HeldWeight`s around weights that it holds itself.
@@ -62,25 +63,35 @@ def record(layer: keras.Layer, args: tuple, kwargs: dict, held: dict, training: 
         raise StaysClosed(
             f"its layer {unbuilt!r} is not built, so that it has no weights yet; call it on a batch first"
         )
-    if type(layer).__call__ is not keras.Layer.__call__:
-        raise StaysClosed("it overrides __call__")
     if layer.activity_regularizer is not None:
         raise StaysClosed("it has an activity_regularizer, which would be lost")
-    graph, stray = _attempt(layer, [], args, kwargs, held, training)
+    try:
+        return _recorded(layer, args, kwargs, held, training, None)
+    except StaysClosed as error:
+        if str(error) != _UNKNOWN_SIZE:
+            raise
+    return _recorded(layer, args, kwargs, held, training, BATCH)
+
+
+def _recorded(layer, args, kwargs, held, training, batch: int | None) -> Graph:
+    """The graph of one call, recorded with this size of the batch."""
+    graph, stray = _attempt(layer, [], args, kwargs, held, training, batch)
     if stray:  # weights of parts: by what is called on constants, an Embedding of places first of all
         bare = StaysClosed(f"its call reads {_names(stray.values())} in the middle of computing")
         parts = [x for x in parts_of(layer) if any(id(v) in stray for _, found in _own(x) for v in found)]
         try:
-            graph, stray = _attempt(layer, parts, args, kwargs, held, training)
+            graph, stray = _attempt(layer, parts, args, kwargs, held, training, batch)
         except StaysClosed as error:
             raise bare from error
         if stray:
             raise bare
+    if any(computes_with_none(call) for call in graph.calls):
+        raise StaysClosed(_UNKNOWN_SIZE)
     _account_for(layer, graph)
     return graph
 
 
-def _attempt(layer, parts: list, args, kwargs, held: dict, training) -> tuple[Graph, dict[int, keras.Variable]]:
+def _attempt(layer, parts: list, args, kwargs, held: dict, training, batch) -> tuple[Graph, dict[int, keras.Variable]]:
     """One recording, in which the weights of the layer itself and of these parts are symbolic.
 
     Returns:
@@ -91,7 +102,7 @@ def _attempt(layer, parts: list, args, kwargs, held: dict, training) -> tuple[Gr
     def place(value):
         if not isinstance(value, keras.KerasTensor):
             return value
-        inputs.append(input_like(value, f"{layer.name}_input_{len(inputs)}"))
+        inputs.append(input_like(value, f"{layer.name}_input_{len(inputs)}", batch))
         casts = layer.autocast and "float" in value.dtype and value.dtype != layer.input_dtype
         return keras.ops.cast(inputs[-1], layer.input_dtype) if casts else inputs[-1]
 
@@ -101,6 +112,7 @@ def _attempt(layer, parts: list, args, kwargs, held: dict, training) -> tuple[Gr
     with contextlib.ExitStack() as stack:
         for holder in (layer, *parts):
             stack.enter_context(_symbolic_weights(holder, held, inputs[0]))
+        stack.enter_context(called_in_mode(layer, training))
         trap = stack.enter_context(_Trap())
         try:
             outputs = layer.call(*args, **kwargs)
@@ -234,6 +246,7 @@ def _names(variables: Collection[keras.Variable]) -> str:
     return "the weights " + ", ".join(repr(x.path) for x in list(variables)[:3])
 
 
+_UNKNOWN_SIZE = "its call computes with a size that is not known, as that of the batch"
 # What the messages of Keras and the backends say, and what it means here.
 _MEANINGS = {
     "its call looks at the values of a tensor": ("used as a boolean",),
@@ -245,7 +258,7 @@ _MEANINGS = {
         "__array__",
         "__jax_array__",
     ),
-    "its call computes with a size that is not known, as that of the batch": (
+    _UNKNOWN_SIZE: (
         "value (None)",
         "NoneType",
         "got (None",
@@ -254,12 +267,12 @@ _MEANINGS = {
 }
 
 
-def meaning_of(error: Exception) -> str:
-    """What an exception of a layer's call on symbolic tensors says of the layer."""
+def meaning_of(error: Exception, otherwise: str = "its call does not run on symbolic tensors") -> str:
+    """What an exception of a layer's call says of the layer; with the words for one that is not known."""
     text = str(error).strip()
     for meaning, parts in _MEANINGS.items():
         if any(part in text for part in parts):
             return meaning
     lines = [line for line in text.splitlines() if line and not line.startswith("Exception encountered when")]
     first = re.sub("\x1b[^m]*m", "", lines[0]) if lines else ""  # Keras prints in bold
-    return f"its call does not run on symbolic tensors ({type(error).__name__}: {first.rstrip('.')})"
+    return f"{otherwise} ({type(error).__name__}: {first.rstrip('.')})"

@@ -30,6 +30,7 @@ from kmerge.graph import (
     parts_of,
     twin_of,
 )
+from kmerge.opening.batches import BATCH, freed, repeats_batch, with_open_batch
 from kmerge.opening.comparing import differ
 from kmerge.opening.holding import HeldWeight
 from kmerge.opening.recording import StaysClosed, meaning_of, record, takes_training
@@ -86,7 +87,8 @@ def _open(build: Callable[["_Opener"], keras.Model], held: dict | None = None) -
 def opened_call(model: keras.Model, args: tuple, kwargs: dict) -> View:
     """Opens a model or layer whose graph nobody knows, called on symbolic tensors in `args` and `kwargs`.
 
-    Where it does something else in training that cannot be recorded, the view does what it does in inference.
+    Where it does something else in training that cannot be recorded, the view does what it does in inference. A model's
+    own `__call__` is not recorded but compared, as part of what the model does.
 
     Raises:
         StaysClosed: if it cannot be opened.
@@ -97,6 +99,8 @@ def opened_call(model: keras.Model, args: tuple, kwargs: dict) -> View:
             graph, why = _in_both_modes(model, args, kwargs, held), ""
         except _OnlyInference as error:
             graph, why = error.graph, str(error)
+        if type(model).__call__ is not keras.Layer.__call__:
+            why = why or "it has a __call__ of its own, which was only compared in inference"
         opener, result = _open(lambda opener: opener.compared(graph, model, args, kwargs, "", model.name), held)
         return View(result, opener.opened, opener.closed, why)
 
@@ -141,17 +145,17 @@ class Copier:
             prefix: the names of the models that it lies in, and its own, each with a slash behind.
             names: those that are taken where operations get new names; otherwise they keep theirs.
         """
-        inputs = [input_like(x, input_layer(x).name) for x in graph.inputs]
+        inputs = [input_like(with_open_batch(x), input_layer(x).name) for x in graph.inputs]
         values = {id(x): y for x, y in zip(graph.inputs, inputs, strict=True)}
         for call in graph.calls:
-            outputs = self.call(call, [values[id(x)] for x in call.inputs], prefix, names)
+            outputs = self.call(call, [values[id(x)] for x in call.inputs], prefix, names, inputs)
             values.update({id(x): y for x, y in zip(call.outputs, outputs, strict=True)})
         place = lambda structure: keras.tree.map_structure(lambda x: values[id(x)], structure)  # noqa: E731
         model = keras.Model(place(graph.input_structure), place(graph.output_structure), name=name)
         return model if graph.model.trainable else frozen_alone(model)
 
-    def call(self, call: Call, tensors: list, prefix: str, names: set | None) -> list:
-        """One call of the new model on new tensors; returns its outputs."""
+    def call(self, call: Call, tensors: list, prefix: str, names: set | None, inputs: list) -> list:
+        """One call of the new model, which has these inputs, on new tensors; returns its outputs."""
         if not has_own_graph(call.operation):
             return call.replay(self.copy(call.operation, names), tensors)
         key = id(call.operation)
@@ -206,7 +210,7 @@ class _Opener(Copier):
         self._held = held
         self._models: dict[tuple, keras.Model] = {}
 
-    def call(self, call, tensors, prefix, names):
+    def call(self, call, tensors, prefix, names, inputs):
         if may_open(call.operation):
             path = prefix + call.name
             try:
@@ -215,17 +219,25 @@ class _Opener(Copier):
                 self._stays(call.operation, path, str(error))
         if _is_same_tensor(call):
             return tensors
-        if None in getattr(call.operation, "newshape", ()):
+        if names is not None and repeats_batch(call):
+            outputs = freed(call, tensors[0], inputs, _name_of(call.operation, names))
+            if outputs is not None:
+                return outputs
+        first = (*getattr(call.operation, "newshape", ()), 1)[0]
+        if first is None or first and first % BATCH == 0:
             call = replace(call, operation=_with_known_sizes(call.operation, tensors[0].shape))
-        return super().call(call, tensors, prefix, names)
+        return super().call(call, tensors, prefix, names, inputs)
 
     def _opened(self, call: Call, tensors: list, path: str) -> list:
         """The outputs of the model that a layer is. Calls of a layer that are alike share one."""
         layer = call.operation
         if id(layer) in self._kept:
             raise StaysClosed(self._kept[id(layer)])
+        if type(layer).__call__ is not keras.Layer.__call__:
+            raise StaysClosed("it overrides __call__")
         if call.masks or any(has_mask(x) for x in call.inputs):
             raise StaysClosed("it is called on a mask, or on tensors that carry one")
+        call = call.on(tensors)
         training = {name: value for name, value in call.kwargs.items() if name == "training"}
         kwargs = {name: value for name, value in call.kwargs.items() if name != "training"}
         alike = keras.tree.map_structure(
@@ -265,9 +277,12 @@ class _Opener(Copier):
             if outline not in compared:
                 of_layer = lambda arrays: _call(layer, args, kwargs, arrays)  # noqa: E731
                 of_model = lambda arrays: model(arrays if len(arrays) > 1 else arrays[0], training=False)  # noqa: E731
-                if problem := differ(layer, tensors, of_layer, of_model):
+                by_size = any(x.shape[:1] == (BATCH,) for x in graph.inputs)
+                if problem := differ(layer, tensors, of_layer, of_model, (2, 3, 1) if by_size else (2, 3)):
                     raise StaysClosed(f"what its call leaves behind is not what it does: {problem}")
-        except (ValueError, TypeError, NotImplementedError) as error:
+        except (StaysClosed, _Again):
+            raise
+        except Exception as error:
             raise StaysClosed(meaning_of(error)) from error
         compared.add(outline)
         return model
@@ -279,13 +294,13 @@ def _is_same_tensor(call: Call) -> bool:
 
 
 def _with_known_sizes(reshape: keras.Operation, shape: tuple) -> keras.Operation:
-    """A `keras.ops.reshape` to `(ops.shape(x)[0], ...)`, which is None on symbolic tensors, with all sizes but the batch's.
+    """A `keras.ops.reshape` to `(ops.shape(x)[0], ...)`, or a multiple of that, with all sizes but the first one.
 
     Where something else than the size of the batch was unknown, a comparison on batches of two sizes shows it.
     """
-    first, *rest = reshape.newshape
+    rest = list(reshape.newshape[1:])
     known = [size for size in rest if size != -1]
-    if first is not None or None in rest or None in shape[1:] or len(known) < len(rest) - 1:
+    if None in rest or BATCH in rest or None in shape[1:] or len(known) < len(rest) - 1:
         raise StaysClosed("its call computes with a size that is not known")
     rest = [math.prod(shape[1:]) // math.prod(known) if size == -1 else size for size in rest]
     return clone_operation(reshape, {"newshape": (-1, *rest)}, reshape.name)
@@ -317,19 +332,25 @@ def _in_both_modes(layer: keras.Layer, args: tuple, kwargs: dict, held: dict) ->
     A branch on `training` around layers that do nothing in inference, such as Dropout, is taken as in training: whoever
     compares the graph with the layer in inference finds out whether it may be.
     """
-    graph = _without_training(record(layer, args, kwargs, held))
     if not takes_training(layer):
-        return graph
+        return _without_training(record(layer, args, kwargs, held, training=True))
+    graph = _without_training(record(layer, args, kwargs, held), fixed=())
     try:
-        other = _without_training(record(layer, args, kwargs, held, training=True))
+        other = record(layer, args, kwargs, held, training=True)
     except StaysClosed as error:
         raise _OnlyInference(f"in training it does something else that cannot be recorded: {error}", graph) from error
+    other = _without_training(other)
     return graph if _outline(graph) == _outline(other) else other
 
 
-def _without_training(graph: Graph) -> Graph:
-    """The graph with calls that are not told in which mode they run: their model is."""
-    if any(call.kwargs.get("training") is False for call in graph.calls):
+def _without_training(graph: Graph, fixed: tuple = (False, None)) -> Graph:
+    """The graph with calls that are not told in which mode they run: their model is.
+
+    Args:
+        graph: the graph of a call in training.
+        fixed: values of `training` that were not taken from there. In inference it is the default of many layers.
+    """
+    if any(call.kwargs.get("training", True) in fixed for call in graph.calls):
         raise StaysClosed("its call fixes `training` of a layer, which a Functional model does not keep")
     graph.calls = tuple(
         replace(call, kwargs={name: value for name, value in call.kwargs.items() if name != "training"})

@@ -74,6 +74,32 @@ class Forgetful(layers.Layer):
         return super().get_config()
 
 
+class Guide(layers.Layer):
+    """A block of keras.io, without a `build`: the layers in it are built, and made in part, when it is called."""
+
+    def __init__(self, factor=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.attention, self.norm = layers.MultiHeadAttention(2, 2), layers.LayerNormalization()
+        self.inner = keras.Sequential([layers.Dense(4), Forgetful(factor)])
+
+    def call(self, inputs):
+        x = inputs[:, None]
+        return self.inner(self.norm(self.attention(x, x)))
+
+    def get_config(self):
+        return super().get_config() | {"factor": self.inner.layers[-1].factor}
+
+
+class ForgetfulGuide(Guide):
+    def get_config(self):
+        return layers.Layer.get_config(self)
+
+
+def called(layer):
+    layer(np.ones((2, 4), "float32"))
+    return layer
+
+
 MADE = {
     "lambdas": lambda: layers.Dense(3, activation=lambda x: x * 2, kernel_regularizer=lambda w: ops.sum(w)),
     "partial": lambda: layers.Dense(3, activation=functools.partial(ops.leaky_relu, negative_slope=0.3)),
@@ -86,6 +112,7 @@ MADE = {
     "guide": lambda: Block(3),
     "hands_out": lambda: HandsOut(squared_relu, layers.Dense(3)),
     "default": lambda: Forgetful(),
+    "made_in_build": lambda: Guide(),
 }
 
 
@@ -117,6 +144,9 @@ def replaced():
 shared = layers.Dense(4, name="shared")
 REFUSED = {
     "an argument is lost": (lambda: Forgetful(2.0), "does not tell its attribute 'factor'.*get_config"),
+    "an argument of a layer in a layer of Keras is lost": (
+        lambda: called(ForgetfulGuide(2.0)), "does not tell its attribute 'factor'|'sequential.*' is another"
+    ),
     "no configuration": (lambda: NoConfiguration(squared_relu), "no configuration to build it again from.*get_config"),
     "a layer in a lambda": (lambda: layers.Lambda(lambda x: shared(x)), "uses Dense 'shared', which would be shared"),
     "a call of its own": (replaced, "'replaced' .*its call was replaced"),
@@ -129,6 +159,12 @@ def test_a_layer_that_is_not_what_it_says_is_refused_by_name(name):
     with pytest.raises(kmerge.UnsupportedLayerError, match=message) as caught:
         clone_operation(make(), {}, "clone")
     assert caught.value.__suppress_context__
+
+
+def test_what_tensorflow_notes_on_a_layer_is_no_attribute_of_it():
+    layer = Forgetful()
+    layer._self_unconditional_checkpoint_dependencies = ["noted"]
+    assert clone_operation(layer, {}, "clone").factor == 1.0
 
 
 def test_vocabularies_are_carried_over():

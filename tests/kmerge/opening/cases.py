@@ -78,6 +78,49 @@ class Encoder(keras.Layer):
         return self.scale(x)
 
 
+class Token(keras.Layer):
+    """A token before the places of a sequence, and a table of these, each as often as there are rows in the batch."""
+
+    def __init__(self, how="broadcast", **options):
+        super().__init__(**options)
+        self.how = how
+
+    def build(self, shape):
+        self.token = self.add_weight(shape=(1, 1, shape[-1]), name="token")
+        self.places = self.add_weight(shape=(shape[1] + 1, shape[-1]), name="places")
+
+    def call(self, x):
+        batch, width = ops.shape(x)[0], x.shape[-1]
+        token = {
+            "broadcast": lambda: ops.broadcast_to(self.token, (batch, 1, width)),
+            "tile": lambda: ops.tile(self.token, (batch, 1, 1)),
+            "repeat": lambda: ops.repeat(self.token, batch, axis=0),
+        }[self.how]()
+        x = ops.concatenate([token, x], axis=1)
+        return x + ops.broadcast_to(self.places, ops.shape(x))
+
+
+class ByBatch(keras.Layer):
+    """What it computes depends on the size of the batch, and on whether that is 1."""
+
+    def __init__(self, how, **options):
+        super().__init__(**options)
+        self.how, self.dense = how, layers.Dense(8)
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x):
+        batch = ops.shape(x)[0]
+        x = ops.reshape(self.dense(x), (batch, 8))
+        if self.how == "branch":
+            return x * (2 if batch < 2 else 3)
+        return x / ops.cast(batch, x.dtype) if self.how == "mean" else x + ops.ones((batch, 1))
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape)
+
+
 class BranchOnValues(keras.Layer):
     def __init__(self, **options):
         super().__init__(**options)

@@ -158,6 +158,37 @@ def test_a_table_of_as_many_places_as_channels_is_followed_by_its_axes(reshaped)
     assert_close(outputs(moved, values), outputs(model, values), 1e-5)
 
 
+class Converts(keras.Model):
+    """A Functional model that takes other inputs as well, as the tasks of KerasHub do."""
+
+    factor = 1.0
+
+    def __call__(self, inputs, *args, **kwargs):
+        return self.factor * super().__call__(ops.convert_to_tensor(inputs), *args, **kwargs)
+
+
+class Doubles(Converts):
+    factor = 2.0
+
+
+def test_a_model_with_a_way_of_its_own_to_be_called_is_what_it_does_if_that_changes_nothing():
+    x = keras.Input((4,))
+    y = layers.Dense(2, name="logits")(cases.LayerScale(name="scale")(ops.relu(layers.Dense(6, name="h")(x))))
+    model, other = Converts(x, y), Doubles(x, y, name="doubles")
+    randomize_all(model)
+    before, operations = state_of(model), [len(x._inbound_nodes) for x in model.operations]
+    with pytest.raises(UnsupportedLayerError, match="it has a '__call__' of its own.*kmerge.functional.model"):
+        kmerge.channel_spaces(model)
+    with pytest.warns(UserWarning, match="__call__ of its own, which was only compared in inference"):
+        result = kmerge.functional(model)
+    assert state_of(model) == before and [len(x._inbound_nodes) for x in model.operations] == operations
+    values = example_inputs(result)
+    assert_close(outputs(result, values), outputs(model, values), 1e-5)
+    assert kmerge.channel_spaces(result)["h"].selectable
+    with pytest.raises(UnsupportedLayerError, match="'doubles'.*is not what it does"):
+        kmerge.functional(other)
+
+
 def test_what_stays_closed_is_named_with_the_reason():
     with pytest.warns(UserWarning, match="odd: its call looks at the values of a tensor"):
         result = kmerge.functional(around(cases.BranchOnValues(name="odd")))

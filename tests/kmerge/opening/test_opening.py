@@ -26,6 +26,7 @@ CLOSED = {
     "CallOfItsOwn": "overrides __call__",
     "Penalised": "activity_regularizer",
     "Frozen": "fixes `training`",
+    "NeverDropped": "fixes `training`",
     "Drawn": "changes the weights .*seed",
     "Hidden": "no weights of its own",
     "Learned": "on weights alone",
@@ -73,6 +74,64 @@ def test_a_mask_or_a_tensor_that_carries_one_keeps_a_layer_closed():
     h = layers.Embedding(9, 8, mask_zero=True)(x)
     model = keras.Model(x, layers.Dense(2)(cases.LayerScale(name="scale")(h)))
     assert "mask" in opened(model).closed["scale"]
+
+
+def test_what_does_not_run_on_inputs_of_guessed_sizes_stays_closed():
+    class FourPlaces(cases.LayerScale):
+        def build(self, shape):
+            self.places = self.add_weight(shape=(4, 8))
+            super().build(shape)
+
+        def call(self, x):
+            return super().call(x + self.places)
+
+    model = around(FourPlaces(name="odd"), (None, 6))
+    assert "does not run on random inputs" in opened(model).closed["odd"]
+    assert not kmerge.channel_spaces(model)["before"].selectable
+
+
+class Guide(keras.Layer):
+    """As on keras.io: no layer is told whether it trains."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.attention, self.dropout = layers.MultiHeadAttention(2, 4), layers.Dropout(0.5)
+        inner = [layers.Dense(6, activation="relu", name="hidden"), layers.Dropout(0.5), layers.Dense(8)]
+        self.feed_forward = keras.Sequential(inner, name="inner")
+
+    def call(self, x):
+        return x + self.feed_forward(self.dropout(self.attention(x, x)))
+
+
+def test_layers_that_are_not_told_whether_they_train_learn_it_from_the_model():
+    model = around(Guide(name="block"), (5, 6))
+    randomize_all(model)
+    view, values = opened(model), example_inputs(model)
+    assert view.opened == {"block": "Guide"}
+    assert_close(outputs(view.model, values), outputs(model, values), 1e-5)
+    assert not np.allclose(*(np.asarray(view.model(values[0], training=True)) for _ in range(2)))
+    with pytest.warns(kmerge.OpenedLayerWarning):
+        moved = kmerge.permute(model, {"block/inner/hidden": np.arange(6)[::-1]})
+    assert_close(outputs(moved, values), outputs(model, values), 1e-5)
+
+
+@pytest.mark.parametrize("how", ["broadcast", "tile", "repeat"])
+def test_what_is_there_for_each_of_the_batch_is_followed_whatever_its_size(how):
+    model = around(cases.Token(how, name="token"), (5, 6))
+    randomize_all(model)
+    spaces, values = kmerge.channel_spaces(model), example_inputs(model)
+    assert spaces["before"].selectable and "token/token_token" in spaces["before"].owners
+    with pytest.warns(kmerge.OpenedLayerWarning):
+        moved = kmerge.permute(model, {"before": np.random.permutation(8)})
+        double = kmerge.concatenate(moved, model)
+    for batch in (values[0], values[0][:1], np.repeat(values[0], 70, axis=0)):
+        assert_close(outputs(moved, [batch]), outputs(model, [batch]), 1e-5)
+        assert_close(outputs(double, [batch]), outputs(model, [batch]), 1e-5)
+
+
+@pytest.mark.parametrize("how", ["branch", "mean", "ones"])
+def test_what_depends_on_the_size_of_the_batch_otherwise_stays_closed(how):
+    assert list(opened(around(cases.ByBatch(how, name="odd"))).closed) == ["odd"]
 
 
 def test_layers_without_a_rule_are_opened_at_any_depth_and_keep_their_names():
@@ -137,6 +196,15 @@ class Frozen(keras.Layer):
 
     def call(self, x):
         return self.norm(x, training=False)
+
+
+class NeverDropped(keras.Layer):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense, self.dropout = layers.Dense(8), layers.Dropout(0.5)
+
+    def call(self, x, training=None):
+        return self.dropout(self.dense(x), training=False)
 
 
 class Drawn(keras.Layer):

@@ -245,6 +245,7 @@ class _Builder:
             read = list(tensors)
             for i, (axis, positions) in part.reads.items():
                 read[i] = self._gather(tensors[i], axis, positions, operation.name)
+            self._check_masks(record.call, read, prefix)
             with _no_draws(operation):
                 call = self._use(placed, part.path, operation, number)
                 results.append(record.rule.replay(call, operation, read, {}))

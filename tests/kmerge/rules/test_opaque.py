@@ -4,6 +4,7 @@ Here recurrent layers stand for such, as if nobody had written rules for them: t
 """
 
 import functools
+import warnings
 
 import keras
 import numpy as np
@@ -236,6 +237,25 @@ def test_a_layer_of_ones_own_runs_as_it_is_once_it_is_registered():
     big = kmerge.concatenate(*models)
     mean = np.mean([checks.outputs(network, inputs)[0] for network in models], axis=0)
     checks.assert_close(checks.outputs(big, inputs), [mean], 1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::kmerge.UnfollowedLayerWarning")
+@pytest.mark.parametrize("verb", [kmerge.concatenate, kmerge.merge])
+def test_a_mask_that_would_be_lost_is_refused(verb):
+    """What each of them reads are some of the channels, and a tensor of these carries no mask."""
+
+    def build(seed):
+        x = keras.Input((6,), dtype="int32")
+        h = layers.Dense(5, activation="relu")(layers.Embedding(9, 4, mask_zero=True)(x))
+        h = layers.GlobalAveragePooling1D()(layers.AdditiveAttention(name="culprit")([h, h]))
+        network = keras.Model(x, layers.Dense(2)(layers.Dense(6, activation="relu")(h)))
+        randomize(network, seed)
+        return network
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The layers .* run as they are, so")
+        with pytest.raises(kmerge.UnsupportedLayerError, match="culprit.*mask that would be lost"):
+            verb(build(0), build(1))
 
 
 def test_a_mask_goes_to_each_of_them():

@@ -53,6 +53,7 @@ def test_gates_choose_and_compress_is_exact(entry):
     checks.assert_close(checks.outputs(kmerge.compress(big), inputs), checks.outputs(big, inputs), 1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::kmerge.UnfollowedLayerWarning")
 @pytest.mark.parametrize("tied", [True, False])
 def test_an_embedding_called_in_reverse_runs_as_it_is(tied):
     def build(seed):
@@ -65,9 +66,10 @@ def test_an_embedding_called_in_reverse_runs_as_it_is(tied):
 
     networks = [build(0), build(1)]
     inputs = example_inputs(networks[0])
-    with pytest.warns(kmerge.UnfollowedLayerWarning, match="table.*in reverse"):
-        big = kmerge.concatenate(*networks)
+    big = kmerge.concatenate(*networks)
     mean = np.mean([checks.outputs(network, inputs)[0] for network in networks], axis=0)
     checks.assert_close(checks.outputs(big, inputs), [mean], 1e-5)
     checks.check_permute(networks[0])
     assert list(checks.selectable(networks[0]).values()) == [6]
+    with kmerge.strict(), pytest.raises(kmerge.UnsupportedLayerError, match="table.*in reverse"):
+        kmerge.channel_spaces(networks[0])

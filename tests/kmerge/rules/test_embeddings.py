@@ -1,5 +1,7 @@
 """Tables that are looked up, also where what reads them is a single channel of an input."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -30,6 +32,29 @@ def reversible_embedding_of_two_tables():
     x = keras.Input((5,), dtype="int32")
     h = layers.ReversibleEmbedding(4, 5, tie_weights=False)(x, reverse=False)
     return keras.Model(x, layers.Dense(2)(layers.Dense(6, activation="relu")(h)))
+
+
+def looked_up_by_one_channel(seed):
+    """Users and films by their numbers, next to a number that stands alone: nothing behind these is fixed."""
+    x, y = keras.Input((2,), dtype="int32"), keras.Input((3,))
+    h = layers.Embedding(4, 5)(x[:, 0]) * layers.Embedding(4, 5)(x[:, 1])
+    h = layers.Concatenate()([h, layers.Dense(4)(keras.ops.expand_dims(y[:, 2], -1)), layers.Dense(3)(y)])
+    network = keras.Model([x, y], layers.Dense(2)(layers.Dense(6, activation="relu")(h)))
+    randomize(network, seed)
+    return network
+
+
+def test_what_reads_one_channel_of_an_input_makes_free_units():
+    networks = [looked_up_by_one_channel(seed) for seed in range(2)]
+    inputs = example_inputs(networks[0])
+    assert list(checks.selectable(networks[0]).values()) == [5, 4, 3, 6]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", kmerge.UnfollowedLayerWarning)
+        checks.check_select_commutes(networks[0], checks.check_permute(networks[0]), 0.5)
+        checks.check_grow(networks[0])
+        big, gated = kmerge.concatenate(*networks), kmerge.merge(*networks, gates="open")
+    mean = np.mean([checks.outputs(network, inputs)[0] for network in networks], axis=0)
+    checks.assert_close(checks.outputs(big, inputs) + checks.outputs(gated, inputs), [mean, mean], 1e-5)
 
 
 @every(ENTRIES)

@@ -129,12 +129,34 @@ def _clone_plain(operation: keras.Operation, changes: dict, name: str) -> keras.
     try:
         config = operation.get_config()
     except NotImplementedError:
+        clone = _from_attributes(operation, changes, name)
+        if clone is not None:
+            return clone
         if changes:
             _refuse(operation, f"its {sorted(changes)} would change, and it has no configuration to change them in")
         for value in vars(operation).values():
             _check_stateless(operation, value)
         return twin_of(operation, name)
     return _build(operation, type(operation), {**config, **changes, "name": name}, {})
+
+
+def _from_attributes(operation: keras.Operation, changes: dict, name: str) -> keras.Operation | None:
+    """Builds one of Keras' operations whose arguments are arrays or NumPy's numbers: it has no configuration then.
+
+    Its attributes hold the arguments, or what these become: where they are changed once more by being handed on, None.
+    """
+    taken = [x for x in inspect.signature(type(operation).__init__).parameters if x not in ("self", "name")]
+    held = {x: _mapped(vars(operation)[x], _plain) for x in taken if x in vars(operation)}
+    if len(held) < len(taken) or not is_of_keras(type(operation)):
+        return None
+    twin = _build(operation, type(operation), {**held, "name": name}, {})
+    if not all(is_same(vars(twin)[x], value) for x, value in held.items()):
+        return None
+    return _build(operation, type(operation), {**held, **_mapped(changes, _plain), "name": name}, {}) if changes else twin
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def is_of_keras(kind: type) -> bool:

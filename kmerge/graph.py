@@ -273,6 +273,14 @@ def twin_of(operation: keras.Operation, name: str) -> keras.Operation:
     return twin
 
 
+def dense_around(kernel: keras.Variable, **options: Any) -> keras.layers.Dense:
+    """A Dense layer without a bias around a weight that is there; the options are those of the layer."""
+    rules = {"kernel_regularizer": kernel.regularizer, "kernel_constraint": kernel.constraint}
+    layer = keras.layers.Dense(kernel.shape[-1], use_bias=False, **rules, **options)
+    layer._kernel, layer.bias, layer.built = kernel, None, True
+    return layer
+
+
 def input_like(tensor: keras.KerasTensor, name: str | None = None, batch: int | None = None) -> keras.KerasTensor:
     """A new input of the shape and type of a symbolic tensor, with a size of the batch where that has none."""
     shape = tuple(tensor.shape)

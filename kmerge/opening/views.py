@@ -33,6 +33,7 @@ from kmerge.graph import (
 from kmerge.opening.batches import BATCH, freed, repeats_batch, with_open_batch
 from kmerge.opening.comparing import differ
 from kmerge.opening.holding import HeldWeight
+from kmerge.opening.kernels import with_dense_layers
 from kmerge.opening.recording import StaysClosed, meaning_of, record, takes_training
 from kmerge.rules import has_rule
 
@@ -209,6 +210,7 @@ class _Opener(Copier):
         self._kept = kept
         self._held = held
         self._models: dict[tuple, keras.Model] = {}
+        self._kernels: dict[int, keras.layers.Dense | None] = {}  # see `with_dense_layers`
 
     def call(self, call, tensors, prefix, names, inputs):
         if may_open(call.operation):
@@ -269,9 +271,10 @@ class _Opener(Copier):
         self, graph: Graph, layer: keras.Layer, args: tuple, kwargs: dict, prefix: str, name: str
     ) -> keras.Model:
         """The model of what a call of a layer left behind, opened in turn and compared with the layer."""
+        outline, compared = _outline(graph), _COMPARED.setdefault(layer, set())
+        graph = with_dense_layers(graph, self._kernels)
         names = {call.name for call in graph.calls if isinstance(call.operation, keras.Layer)}
         tensors = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
-        outline, compared = _outline(graph), _COMPARED.setdefault(layer, set())
         try:
             model = self.model(graph, name, prefix, names)
             if outline not in compared:

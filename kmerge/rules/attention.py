@@ -205,3 +205,17 @@ class EmbeddingRule(Rule):
 
     def changes(self, site, inputs, outputs):
         return {"output_dim": len(outputs[0].units)}
+
+
+@rules_for(layers.ReversibleEmbedding)
+class ReversibleEmbeddingRule(EmbeddingRule):
+    """Called in reverse it multiplies by the same table, which cannot be the mean of two there and each of them here."""
+
+    def walk(self, site, x):
+        if site.call.kwargs.get("reverse", site.call.args[1:2]):
+            site.refuse("it is called in reverse.", "Use a Dense layer for the way back.")
+        if site.layer.mask_zero:
+            site.refuse("it masks while it runs, of which its graph tells nothing.", "Use keras.layers.Embedding.")
+        out = super().walk(site, x)
+        site.weight("reverse_embeddings", channel(out.units), None)
+        return out

@@ -99,7 +99,7 @@ class OperationPassRule(Rule):
 
 
 _ELEMENTWISE = (
-    "Relu Relu6 Sigmoid Tanh Silu Gelu Elu Selu Softplus Softsign LeakyRelu HardSigmoid HardSilu HardTanh Celu Mish "
+    "Relu ReLU Relu6 Sigmoid Tanh Silu Gelu Elu Selu Softplus Softsign LeakyRelu HardSigmoid HardSilu HardTanh Celu Mish "
     "LogSigmoid SparsePlus SparseSigmoid Squareplus Threshold SoftShrink HardShrink TanhShrink "
     "Exp Exp2 Expm1 Log Log10 Log1p Log2 Sqrt Cbrt Rsqrt Square Reciprocal Erf Erfc Erfinv I0 Sinc "
     "Sin Cos Tan Arcsin Arccos Arctan Sinh Cosh Arcsinh Arccosh Arctanh Deg2rad Rad2deg "

@@ -3,6 +3,8 @@
 Such a layer leaves every unit where it is. It may hold one weight for each, or apply a function to it.
 """
 
+import inspect
+
 import numpy as np
 from keras import activations, layers
 
@@ -86,6 +88,9 @@ class ElementwiseRule(Rule):
     is_activation = is_elementwise = takes_any_tensor = True
 
     def walk(self, site, x):
+        for name, value in vars(site.layer).items():
+            if np.ndim(value) > 0 and name in inspect.signature(type(site.layer).__init__).parameters:
+                site.refuse(f"its {name!r} is an array of shape {np.shape(value)}.", "Pass one number.")
         if not (site.final and site.call.alone and is_behind_logits(site.layer)):
             site.curve(x)
         return x

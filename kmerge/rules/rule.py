@@ -142,10 +142,13 @@ RULES: dict[type, Rule] = {}
 # By the name of the class: those of Keras' own operations are not public.
 OPERATION_RULES: dict[str, Rule] = {}
 
+# Where these are defined; `keras.activations` has some of its own.
+_HOMES = ("keras.src.ops", "keras.src.activations")
+
 
 def operation_rule(kind: type) -> Rule | None:
     """The rule of one of Keras' own operations, or None."""
-    return OPERATION_RULES.get(kind.__name__) if kind.__module__.startswith("keras.src.ops") else None
+    return OPERATION_RULES.get(kind.__name__) if kind.__module__.startswith(_HOMES) else None
 
 
 def register_rule(layer_class: type | Callable, rule: Rule) -> None:
@@ -167,7 +170,7 @@ def register_rule(layer_class: type | Callable, rule: Rule) -> None:
     if kind is None or not issubclass(kind, Operation):
         expected = "a subclass of keras.Layer or keras.Operation, or a function of keras.ops"
         refuse("layer_class", expected, layer_class, "Pass the class, not a layer.")
-    if kind.__module__.startswith("keras.src.ops"):
+    if kind.__module__.startswith(_HOMES):
         OPERATION_RULES[kind.__name__] = rule
     else:
         RULES[kind] = rule
@@ -176,7 +179,7 @@ def register_rule(layer_class: type | Callable, rule: Rule) -> None:
 def class_of(function: object) -> type | None:
     """The class of the operation that a function of `keras.ops` makes: `Cumsum` for `cumsum`."""
     name, module = (getattr(function, part, "") for part in ("__name__", "__module__"))
-    classes = vars(sys.modules[module]) if str(module).startswith("keras.src.ops") else {}
+    classes = vars(sys.modules[module]) if str(module).startswith(_HOMES) else {}
     return next((kind for key, kind in classes.items() if key.lower() == name.replace("_", "")), None)
 
 

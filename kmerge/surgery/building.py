@@ -188,9 +188,13 @@ class _Builder:
             ) from None  # fmt: skip
 
     def _call(self, placed: Placed, tensors: list, prefix: str) -> list:
-        record = placed.record
-        if any(len(x.units) == 0 for x in placed.inputs + placed.outputs):
+        if any(len(x.units) == 0 for x in placed.inputs) or all(len(x.units) == 0 for x in placed.outputs):
             return self._call_on_the_rest(placed, tensors, prefix)
+        outputs = self._call_on_all(placed, tensors, prefix)
+        return [y if len(x.units) else None for x, y in zip(placed.outputs, outputs, strict=True)]
+
+    def _call_on_all(self, placed: Placed, tensors: list, prefix: str) -> list:
+        record = placed.record
         if placed.averages:
             tensors = [self._mean(tensors[0], record.inputs[0], placed.averages, f"mean_before_{record.call.name}")]
         for i, (axis, positions) in placed.gathers.items():

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from kmerge.checks import sentence
-from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
+from kmerge.errors import InvalidArgumentError, KmergeError, UnsupportedLayerError
 from kmerge.graph import Call, Graph, input_layer
 from kmerge.opening import opened
 from kmerge.rules import REGISTER, Axis, Labels, OpaqueRule, Rule, channel_axis, rule_for
@@ -289,7 +289,7 @@ def trace(
             unfollowed[again.error.layer] = again.error
 
 
-class _FollowedBefore(Exception):
+class _FollowedBefore(KmergeError):
     """An earlier use of a layer was followed, but this one cannot be: all must run as they are."""
 
     def __init__(self, error: UnsupportedLayerError):

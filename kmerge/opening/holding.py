@@ -75,7 +75,7 @@ class HeldWeight(keras.Layer):
         )
 
     def call(self, inputs):
-        weight = ops.convert_to_tensor(self.weight)
+        weight = ops.copy(self.weight)  # a tensor: under TensorFlow, `convert_to_tensor` would give the variable itself
         return weight if self.shape else ops.reshape(weight, (1,))
 
     def compute_mask(self, inputs, previous_mask):

@@ -258,6 +258,32 @@ def test_a_mask_that_would_be_lost_is_refused(verb):
             verb(build(0), build(1))
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_kernel_of_an_opened_layer_is_gated_where_an_operation_reads_it():
+    models, inputs = [custom(0), custom(1)], [np.random.default_rng(0).normal(size=(6, 3)).astype("float32")]
+    big = kmerge.merge(*models, gates="open")
+    mean = np.mean([checks.outputs(network, inputs)[0] for network in models], axis=0)
+    checks.assert_close(checks.outputs(big, inputs), [mean], 1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_layer_of_which_a_later_use_cannot_be_followed_runs_as_it_is_in_all():
+    def build(seed):
+        x, dense = keras.Input((6, 3)), layers.Dense(6, activation="tanh", name="shared")
+        h = dense(layers.Dense(6, name="before")(x))
+        g = layers.Permute((2, 1))(dense(layers.Permute((2, 1))(h)))  # over places: its units lie on the other axis
+        h = layers.Dense(4, activation="relu", name="behind")(layers.Flatten()(layers.Add()([g, h])))
+        network = keras.Model(x, layers.Dense(2)(h))
+        randomize(network, seed)
+        return network
+
+    models = [build(0), build(1)]
+    assert list(checks.selectable(models[0])) == ["behind"]
+    inputs = example_inputs(models[0])
+    mean = np.mean([checks.outputs(network, inputs)[0] for network in models], axis=0)
+    checks.assert_close(checks.outputs(kmerge.concatenate(*models), inputs), [mean], 1e-5)
+
+
 def test_a_mask_goes_to_each_of_them():
     def build(seed):
         x = keras.Input((6,), dtype="int32")

@@ -32,6 +32,7 @@ from kmerge.graph import (
 )
 from kmerge.opening.batches import BATCH, freed, repeats_batch, with_open_batch
 from kmerge.opening.comparing import differ
+from kmerge.opening.dropping import as_dropout
 from kmerge.opening.holding import HeldWeight
 from kmerge.opening.kernels import with_dense_layers
 from kmerge.opening.recording import StaysClosed, meaning_of, record, takes_training
@@ -237,8 +238,8 @@ class _Opener(Copier):
             raise StaysClosed(self._kept[id(layer)])
         if type(layer).__call__ is not keras.Layer.__call__:
             raise StaysClosed("it overrides __call__")
-        if call.masks or any(has_mask(x) for x in call.inputs):
-            raise StaysClosed("it is called on a mask, or on tensors that carry one")
+        if any(has_mask(x) for x in call.inputs):
+            raise StaysClosed("it is called on tensors that carry a mask")
         call = call.on(tensors)
         training = {name: value for name, value in call.kwargs.items() if name == "training"}
         kwargs = {name: value for name, value in call.kwargs.items() if name != "training"}
@@ -341,6 +342,8 @@ def _in_both_modes(layer: keras.Layer, args: tuple, kwargs: dict, held: dict) ->
     try:
         other = record(layer, args, kwargs, held, training=True)
     except StaysClosed as error:
+        if (dropout := as_dropout(layer, graph)) is not None:
+            return dropout
         raise _OnlyInference(f"in training it does something else that cannot be recorded: {error}", graph) from error
     other = _without_training(other)
     return graph if _outline(graph) == _outline(other) else other

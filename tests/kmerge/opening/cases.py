@@ -100,6 +100,23 @@ class Token(keras.Layer):
         return x + ops.broadcast_to(self.places, ops.shape(x))
 
 
+class StochasticDepth(keras.Layer):
+    """Rows are dropped in training, in ways that are those of a Dropout and in others."""
+
+    def __init__(self, rate, how="scaled", **options):
+        super().__init__(**options)
+        self.rate, self.how = rate, how
+        self.generator = keras.random.SeedGenerator(5)
+
+    def call(self, x, training=None):
+        if not training:
+            return x
+        seed = 5 if self.how == "the same each time" else self.generator
+        shape = (1 if self.how == "all or none" else ops.shape(x)[0], *[1] * (len(x.shape) - 1))
+        kept = ops.floor(1 - self.rate + keras.random.uniform(shape, seed=seed))
+        return x * kept / (1.0 if self.how == "not scaled" else 1 - self.rate)
+
+
 class ByBatch(keras.Layer):
     """What it computes depends on the size of the batch, and on whether that is 1."""
 

@@ -69,7 +69,7 @@ def randomize_all(model):
                 weight.assign(np.random.uniform(low, high, weight.shape))
 
 
-def test_a_mask_or_a_tensor_that_carries_one_keeps_a_layer_closed():
+def test_a_tensor_that_carries_a_mask_keeps_a_layer_closed():
     x = keras.Input((6,), dtype="int32")
     h = layers.Embedding(9, 8, mask_zero=True)(x)
     model = keras.Model(x, layers.Dense(2)(cases.LayerScale(name="scale")(h)))
@@ -127,6 +127,51 @@ def test_what_is_there_for_each_of_the_batch_is_followed_whatever_its_size(how):
     for batch in (values[0], values[0][:1], np.repeat(values[0], 70, axis=0)):
         assert_close(outputs(moved, [batch]), outputs(model, [batch]), 1e-5)
         assert_close(outputs(double, [batch]), outputs(model, [batch]), 1e-5)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.25])
+def test_stochastic_depth_is_a_dropout_of_whole_rows(rate):
+    model = around(cases.StochasticDepth(rate, name="drop"), (5, 6))
+    randomize_all(model)
+    before = state_of(model)
+    view, values = opened(model), example_inputs(model)
+    assert view.opened == {"drop": "StochasticDepth"} and state_of(model) == before
+    assert_close(outputs(view.model, values), outputs(model, values), 1e-5)
+    inner = view.model.get_layer("drop")
+    y = keras.ops.convert_to_numpy(inner(np.ones((400, 5, 8), "float32"), training=True)).reshape(400, -1)
+    assert_close(y, np.repeat(y[:, :1], 40, axis=1), 1e-6)
+    assert abs(np.mean(y == 0.0) - rate) < 0.11 and abs(np.max(y) - 1 / (1 - rate)) < 1e-4
+    assert kmerge.channel_spaces(model)["before"].selectable
+
+
+@pytest.mark.parametrize("how", ["the same each time", "all or none", "not scaled"])
+def test_what_drops_rows_in_another_way_stays_closed(how):
+    assert list(opened(around(cases.StochasticDepth(0.25, how, name="odd"))).closed) == ["odd"]
+
+
+class TakesMask(keras.Layer):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.attention = layers.MultiHeadAttention(2, 4)
+
+    def call(self, x, padding_mask=None):
+        return x + self.attention(x, x, attention_mask=ops.expand_dims(padding_mask, 1))
+
+
+def test_a_mask_that_is_handed_over_is_an_input_like_others():
+    x, mask = keras.Input((5, 6)), keras.Input((5,), dtype="bool")
+    h = TakesMask(name="block")(layers.Dense(8, name="before")(x), padding_mask=mask)
+    model = keras.Model([x, mask], layers.Dense(3)(h))
+    randomize_all(model)
+    assert opened(model).opened == {"block": "TakesMask"}
+    values = [np.random.normal(size=(4, 5, 6)).astype("float32"), np.arange(20).reshape(4, 5) % 3 > 0]
+    assert kmerge.channel_spaces(model)["before"].selectable
+    with pytest.warns(kmerge.OpenedLayerWarning):
+        moved = kmerge.permute(model, {"before": np.random.permutation(8)})
+    assert_close(outputs(moved, values), outputs(model, values), 1e-5)
+    other = [values[0], ~values[1]]
+    assert not np.allclose(outputs(model, other)[0], outputs(model, values)[0], atol=1e-3)
+    assert_close(outputs(moved, other), outputs(model, other), 1e-5)
 
 
 @pytest.mark.parametrize("how", ["branch", "mean", "ones"])

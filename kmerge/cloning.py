@@ -22,13 +22,11 @@ import keras
 import numpy as np
 
 from kmerge.errors import UnsupportedLayerError, told
-from kmerge.graph import array_of, inner_layers, parts_of, twin_of, without_entries
+from kmerge.graph import inner_layers, parts_of, twin_of, without_entries
+from kmerge.sameness import OWN_ENTRIES, PLAIN, is_same
 
-# What is a matter of one layer alone, and not of what it does.
-OWN_ENTRIES = ("name", "build_config", "module", "registered_name", "seed", "shared_object_id", "trainable")
 _PREFIX = "kmerge_object_"
 _WRITE_CONFIG = "Write its get_config, so that type(layer).from_config(layer.get_config()) is the same layer again."
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), np.generic)
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial)
 # `get_config` gives these by itself, whether or not `__init__` takes them.
 _OF_EVERY_CONFIG = {"name", "trainable", "dtype"}
@@ -244,7 +242,7 @@ def _bookkeeping() -> frozenset[str]:
 
 def _is_nameless(value: Any) -> bool:
     """Whether it is an object of a configuration that Keras cannot find again by its name."""
-    if isinstance(value, (*_PLAIN, type, keras.Operation, keras.Variable)):
+    if isinstance(value, (*PLAIN, type, keras.Operation, keras.Variable)):
         return False
     is_function = isinstance(value, _FUNCTIONS)
     if not (is_function or callable(value) or hasattr(value, "get_config")):
@@ -373,47 +371,3 @@ def same_configuration(operation: keras.Operation, other: keras.Operation) -> bo
     (config, handed), (twin, others) = describe(operation), describe(other)
     same = is_same(without_entries(config, OWN_ENTRIES), without_entries(twin, OWN_ENTRIES))
     return same and handed.keys() == others.keys() and all(is_same(handed[name], others[name]) for name in handed)
-
-
-def is_same(a: Any, b: Any) -> bool:
-    """Whether two values mean the same, as far as it can be seen; what cannot be compared counts as the same."""
-    if a is b:
-        return True
-    if isinstance(a, _PLAIN) or isinstance(b, _PLAIN):
-        return type(a) is type(b) and bool(a == b or (a != a and b != b))
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(map(is_same, a, b))
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(is_same(a[key], b[key]) for key in a)
-    if isinstance(a, keras.Variable | keras.Layer | keras.KerasTensor):
-        return type(a) is type(b)
-    if isinstance(a, types.FunctionType) and isinstance(b, types.FunctionType):
-        return _same_function(a, b)
-    if isinstance(a, np.ndarray) or keras.ops.is_tensor(a):
-        return type(a) is type(b) and np.array_equal(array_of(a), array_of(b))
-    if isinstance(a, functools.partial):
-        return isinstance(b, functools.partial) and is_same((a.func, a.args, a.keywords), (b.func, b.args, b.keywords))
-    return type(a) is type(b) and _same_object(a, b)
-
-
-def _same_function(a: types.FunctionType, b: types.FunctionType) -> bool:
-    def read(function):
-        cells = [cell.cell_contents for cell in function.__closure__ or ()]
-        return _code(function.__code__), function.__defaults__, [x for x in cells if x is not function]
-
-    return is_same(read(a), read(b))
-
-
-def _code(code: types.CodeType) -> tuple:
-    inner = [_code(x) if isinstance(x, types.CodeType) else repr(x) for x in code.co_consts]
-    return code.co_code, code.co_names, inner
-
-
-def _same_object(a: Any, b: Any) -> bool:
-    if hasattr(a, "get_config"):
-        try:
-            return is_same(*(without_entries(x.get_config(), OWN_ENTRIES) for x in (a, b)))
-        except Exception:
-            pass
-    plain = [{k: v for k, v in getattr(x, "__dict__", {}).items() if isinstance(v, _PLAIN)} for x in (a, b)]
-    return plain[0] == plain[1]

@@ -293,22 +293,6 @@ def frozen_alone(model: keras.Model) -> keras.Model:
     return model
 
 
-def constants_by_call(model: keras.Model) -> dict[tuple, list]:
-    """The `Call.constants` of all calls that have such, by the numbers of the calls that lead there."""
-    found: dict[tuple, list] = {}
-
-    def visit(graph, number):
-        for call in graph.calls:
-            key = number + (call.number,)
-            if call.is_model:
-                visit(Graph(call.operation), key)
-            if call.constants:
-                found[key] = call.constants
-
-    visit(Graph(model), ())
-    return found
-
-
 def input_layer(tensor: keras.KerasTensor) -> keras.layers.InputLayer:
     """The `keras.layers.InputLayer` behind a model's input tensor."""
     return tensor._keras_history.operation

@@ -7,9 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from kmerge.cloning import OWN_ENTRIES, describe, is_same
+from kmerge.cloning import describe
 from kmerge.errors import ArchitectureMismatchError, KmergeError, told
 from kmerge.graph import Call, Graph, inner_layers, input_layer, without_entries
+from kmerge.sameness import OWN_ENTRIES, is_same
 
 # A longer value is told by its kind: nobody finds a difference in it by eye.
 _SHOWN = 80

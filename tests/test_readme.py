@@ -102,14 +102,11 @@ def test_every_public_name_in_the_readme_exists():
     assert set(re.findall(r"\bkmerge\.([A-Za-z_]\w*)", README)) <= set(kmerge.__all__)
 
 
-def test_the_table_of_layers_names_the_layers_of_keras_that_have_a_rule_and_no_others():
+def test_the_table_of_layers_names_layers_that_have_a_rule():
+    """docs/layers_and_operations.md has all of them."""
     table = README[README.index("| layers | how |") : README.index("Every network of `keras.applications` is followed")]
     # "Conv1D/2D/3D" stands for three; a word such as "pooling" or "transposed" for all that have it in their name.
     ranks = re.findall(r"\b(\w+)((?:/\dD)+)", table)
     names = {name[:-2] + rank for name, others in ranks for rank in others.split("/")[1:]}
     names |= {name for name in re.findall(r"\b[A-Z]\w+", table) if hasattr(keras.layers, name)}
-    words = {word.rstrip("ds") for word in re.findall(r"\b[a-z]{5,}\b", table)}
-    named = {getattr(keras.layers, name) for name in names}
-    assert named <= set(RULES)
-    others = {layer for layer in RULES if layer.__module__.startswith("keras.")} - named
-    assert not [layer for layer in others if not any(word in layer.__name__.lower() for word in words)]
+    assert len(names) > 30 and {getattr(keras.layers, name) for name in names} <= set(RULES)

@@ -18,7 +18,7 @@ from benchmarks.command_line import DONE, command_parser
 # The order of the house: a package imports only packages before it, and a room only rooms of its package before it.
 ORDER: dict[str, tuple[str, ...]] = {
     "kmerge": (
-        "errors", "checks", "seeds", "regularizers", "graph", "cloning", "pairing", "gates", "training", "rules",
+        "errors", "checks", "seeds", "regularizers", "graph", "sameness", "cloning", "pairing", "gates", "training", "rules",
         "opening", "spaces", "surgery", "costs", "merging", "sizing", "pruning", "drawing", "version", "__init__",
     ),
     "baselines": (

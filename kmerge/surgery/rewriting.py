@@ -12,7 +12,7 @@ import numpy as np
 
 from kmerge.checks import refuse, warn
 from kmerge.errors import InvalidArgumentError, KmergeError
-from kmerge.graph import array_of, constants_by_call, overridden
+from kmerge.graph import Graph, array_of, overridden
 from kmerge.opening import open_models
 from kmerge.pairing import paired_layers
 from kmerge.rules import Axis
@@ -82,9 +82,25 @@ def rewrite(
     return model
 
 
+def _constants_by_call(model: keras.Model) -> dict[tuple, list]:
+    """The `Call.constants` of all calls that have such, by the numbers of the calls that lead there."""
+    found: dict[tuple, list] = {}
+
+    def visit(graph, number):
+        for call in graph.calls:
+            key = number + (call.number,)
+            if call.is_model:
+                visit(Graph(call.operation), key)
+            if call.constants:
+                found[key] = call.constants
+
+    visit(Graph(model), ())
+    return found
+
+
 def model_source(walked: Trace, plan: Plan, number: int, model: keras.Model) -> Source:
     """A model of the template's architecture as source `number` of a plan: its units in their own places."""
-    layers, constants = paired_layers(walked.model, model), constants_by_call(model)
+    layers, constants = paired_layers(walked.model, model), _constants_by_call(model)
     separate = np.zeros(len(walked.space_of), dtype=int)
     for name, listed in plan.entries.items():
         units = walked.spaces[name].units

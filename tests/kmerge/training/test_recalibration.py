@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
 from kmerge.training.recalibration import recalibrate
@@ -180,6 +180,14 @@ def test_a_model_without_batch_normalization_is_copied():
     assert copy is not model
     x = RNG.normal(size=(4, 3)).astype("float32")
     np.testing.assert_array_equal(copy.predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+def test_operations_that_are_named_like_layers_of_the_model_stay_operations():
+    x = keras.Input((6,))
+    h = layers.Multiply()([layers.Reshape((2, 3))(x), layers.Reshape((2, 3))(x)])
+    model = keras.Model(x, layers.Dense(2)(ops.reshape(h, (-1, 6)) * 2.0))
+    data = np.ones((4, 6), "float32")
+    np.testing.assert_array_equal(recalibrate(model, data)(data), model(data))
 
 
 def test_the_result_saves_and_loads_without_custom_objects(tmp_path):

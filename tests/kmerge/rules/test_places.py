@@ -217,3 +217,12 @@ def test_a_scale_that_keras_lays_along_another_axis_than_it_normalizes_is_not_cu
         big = kmerge.concatenate(*networks)
     mean = np.mean([checks.outputs(network, inputs)[0] for network in networks], axis=0)
     checks.assert_close(checks.outputs(big, inputs), [mean], 1e-5)
+
+
+def test_a_width_at_which_a_layer_cannot_be_followed_is_refused():
+    x = keras.Input((4, 3))
+    h = layers.EinsumDense("btc,ts->bsc", (4, 5), bias_axes="sc", name="places")(layers.Dense(5, name="before")(x))
+    network = keras.Model(x, layers.Dense(2)(layers.Flatten()(h)))
+    assert kmerge.select(network, {"before": 2}).get_layer("places").bias.shape == (4, 2)
+    with pytest.raises(kmerge.UnsupportedLayerError, match="places.*bias_axes"):
+        kmerge.select(network, {"before": 1})  # leaves a bias of shape (4, 1)

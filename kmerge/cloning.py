@@ -106,13 +106,18 @@ def clone_operation(operation: keras.Operation, changes: dict, name: str, kind: 
     clone = _build(operation, kind or type(operation), {**config, **changes, "name": name}, known)
     if not is_of_keras(type(operation)):
         _check_twin(operation, _build(operation, type(operation), {**config, "name": operation.name}, known))
-    for old, new in zip(inner_layers(operation), inner_layers(clone), strict=False):
-        if hasattr(old, "save_assets"):
-            _carry_assets(operation, old, new)
+    carry_assets(operation, clone)
     return clone
 
 
-def _carry_assets(operation: keras.Layer, old: keras.Layer, new: keras.Layer) -> None:
+def carry_assets(layer: keras.Layer, clone: keras.Layer) -> None:
+    """Hands vocabularies and other assets of a layer or model, and of all layers in it, on to one that is built alike."""
+    for old, new in zip(inner_layers(layer), inner_layers(clone), strict=False):
+        if hasattr(old, "save_assets") and not isinstance(old, keras.Model):
+            _carry(layer, old, new)
+
+
+def _carry(operation: keras.Layer, old: keras.Layer, new: keras.Layer) -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             old.save_assets(folder)

@@ -129,16 +129,20 @@ def verify(model: keras.Model, layout: Layout, layers: Mapping[str, keras.Layer]
         layers: its layers by the path in the template.
 
     Raises:
+        UnsupportedLayerError: if a layer cannot be followed at its new width.
         KmergeError: if the entries of the plan and the units of the new model are not one to one.
     """
     walked = trace(model)
     found = {id(walked.layers[path]): axes for path, axes in walked.axes.items()}
+    lost = {id(walked.layers[path]): error for path, error in walked.unfollowed.items()}
     selectable = np.array([space.selectable for space in walked.spaces.values()], bool)
     # A group or a broadcast factor of one unit is no longer told from a channel, nor a gather that repeats none from a slice.
     gathers = {record.path for record in layout.trace.records.values() if record.rule.gathers}
     loose = [e for n, s in layout.trace.spaces.items() if len(e := layout.entries_of(n)) == 1 or gathers & {*s.owners}]
     pairs = [np.empty((2, 0), int)]
     for path, named in ((path, named) for path, named in layout.axes.items() if path in layers):
+        if named and id(layers[path]) in lost:  # at its old width it could be followed
+            raise lost[id(layers[path])]
         for name, axes in named.items():
             twins = zip(axes, found[id(layers[path])][name], strict=True)
             pairs += [np.stack([a.units, b.units]) for a, b in twins if a is not None]

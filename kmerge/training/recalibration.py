@@ -21,6 +21,7 @@ import numpy as np
 from keras import ops
 
 from kmerge.checks import sentence, whole_number
+from kmerge.cloning import carry_assets, custom_objects
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
 
 # The largest change of a pass, in standard deviations and as a share of the variance, that counts as none.
@@ -171,16 +172,18 @@ def _check_model(model: keras.Model) -> None:
 
 def _copy(model: keras.Model) -> keras.Model:
     # Not clone_model: it compiles the copy and renames the inputs.
-    classes = {type(layer).__name__: type(layer) for layer in _leaves(model)}
-    with keras.saving.custom_object_scope(classes):
+    with keras.saving.custom_object_scope(custom_objects(model)):
         copy = type(model).from_config(model.get_config())
+    carry_assets(model, copy)
     _assign(copy.weights, model.weights)
     return copy
 
 
 def _measuring_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
     measured = type(layer) is keras.layers.BatchNormalization
-    return (_Measuring if measured else type(layer)).from_config(layer.get_config())
+    twin = (_Measuring if measured else type(layer)).from_config(layer.get_config())
+    carry_assets(layer, twin)
+    return twin
 
 
 def _layers_to_measure(probe: keras.Model) -> list[_Measuring]:

@@ -234,3 +234,12 @@ def test_what_keras_may_take_for_a_bias_of_the_last_axis_holds_its_channels(way)
     with pytest.warns(kmerge.UnfollowedLayerWarning, match="to the last axis if that has"):
         cut = kmerge.prune(build(0), "magnitude", budget=0.8)
     assert cut.get_layer("odd").kernel.shape == (4, 6) and list(checks.selectable(build(0))) == ["free"]
+
+
+def test_a_width_at_which_a_layer_cannot_be_followed_is_refused():
+    x = keras.Input((4, 3))
+    h = layers.EinsumDense("btc,ts->bsc", (4, 5), bias_axes="sc", name="places")(layers.Dense(5, name="before")(x))
+    network = keras.Model(x, layers.Dense(2)(layers.Flatten()(h)))
+    assert kmerge.select(network, {"before": 2}).get_layer("places").bias.shape == (4, 2)
+    with pytest.raises(kmerge.UnsupportedLayerError, match="places.*bias_axes"):
+        kmerge.select(network, {"before": 1})  # leaves a bias of shape (4, 1)

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
 from kmerge.training.recalibration import recalibrate
@@ -182,6 +182,14 @@ def test_a_model_without_batch_normalization_is_copied():
     np.testing.assert_array_equal(copy.predict(x, verbose=0), model.predict(x, verbose=0))
 
 
+def test_operations_that_are_named_like_layers_of_the_model_stay_operations():
+    x = keras.Input((6,))
+    h = layers.Multiply()([layers.Reshape((2, 3))(x), layers.Reshape((2, 3))(x)])
+    model = keras.Model(x, layers.Dense(2)(ops.reshape(h, (-1, 6)) * 2.0))
+    data = np.ones((4, 6), "float32")
+    np.testing.assert_array_equal(recalibrate(model, data)(data), model(data))
+
+
 def test_the_result_saves_and_loads_without_custom_objects(tmp_path):
     fitted = recalibrate(residual_model(), IMAGES)
     fitted.save(tmp_path / "fitted.keras")
@@ -247,3 +255,14 @@ def test_other_bad_input_is_refused():
     two_inputs = keras.Model(two, layers.BatchNormalization()(two[0] + two[1]))
     with pytest.raises(InvalidArgumentError, match=r"equally many examples, received \[4, 5\]"):
         recalibrate(two_inputs, [np.zeros((4, 3)), np.zeros((5, 3))])
+
+
+def test_vocabularies_are_carried_over():
+    words = layers.StringLookup()
+    words.adapt(["a", "b"])
+    x = keras.Input((3,), dtype="string")
+    h = layers.Dense(4)(layers.Flatten()(layers.Embedding(6, 4)(words(x))))
+    model = keras.Model(x, layers.Dense(2)(layers.BatchNormalization()(h)))
+    data = keras.ops.convert_to_tensor(np.array([["a", "b", "c"], ["b", "b", "a"]]))
+    result = recalibrate(model, [(data, None)])
+    assert result.layers[1].get_vocabulary() == words.get_vocabulary()

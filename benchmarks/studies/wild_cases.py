@@ -13,7 +13,8 @@ import kmerge
 from benchmarks.studies.wild_models.registry import Entry, Subclassed
 from kmerge.graph import parts_of
 
-BATCH, LARGEST_ERROR = 4, 1e-5
+# No size that models have: where a batch of n meets an axis of n, Keras' TensorFlow backend may add along the wrong one.
+BATCH, LARGEST_ERROR = 7, 1e-5
 
 
 class Broken(Exception):

@@ -266,6 +266,33 @@ def test_the_kernel_of_an_opened_layer_is_gated_where_an_operation_reads_it():
     checks.assert_close(checks.outputs(big, inputs), [mean], 1e-5)
 
 
+class Weighted(layers.Layer):
+    """x times the softmax of a weight."""
+
+    def build(self, shape):
+        self.share = self.add_weight(shape=(shape[-1],), name="share")
+
+    def call(self, x):
+        return x * ops.softmax(self.share)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_gates_do_not_meet_a_weight_that_has_no_batch_axis():
+    def build(seed):
+        x = keras.Input((3,))
+        h = Weighted()(layers.Dense(4, activation="relu")(x))
+        network = keras.Model(x, layers.Dense(2)(layers.Dense(5, activation="relu")(h)))
+        randomize(network, seed)
+        return network
+
+    models = [build(0), build(1)]
+    big, inputs = kmerge.merge(*models, gates="open", sampling="example"), example_inputs(models[0])
+    mean = np.mean([checks.outputs(network, inputs)[0] for network in models], axis=0)
+    checks.assert_close(checks.outputs(big, inputs), [mean], 1e-5)
+    big.compile(kmerge.gate_optimizer(keras.optimizers.SGD(0.01)), "mse")
+    assert np.isfinite(big.fit(inputs[0], np.zeros((4, 2)), verbose=0).history["loss"]).all()
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_layer_of_which_a_later_use_cannot_be_followed_runs_as_it_is_in_all():
     def build(seed):

@@ -148,8 +148,8 @@ def warn_of_undecided(
         spaces = {list(walked.spaces)[number] for number in np.unique(walked.space_of[record.inputs[0].units])}
         distances[record.path] = max([away[name] for name in spaces & away.keys()], default=0.0)
     for space in walked.spaces.selectable:
-        distances |= {path: max(distances.get(path, 0.0), away[space.name]) for path in space.adders}
-    for region in kept_whole(walked, merged.plan.sources):
+        distances |= {path: max(distances.get(path, 0.0), away.get(space.name, 0.0)) for path in space.adders}
+    for region in (r for r in kept_whole(walked, merged.plan.sources) if r.name in merged.region_gates):
         gate = merged.region_gates[region.name]
         distance = float(np.max(np.abs(gate.values() - np.eye(gate.units)[whole[region.name]])))
         distances |= dict.fromkeys(region.layers, distance)

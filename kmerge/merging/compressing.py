@@ -64,7 +64,8 @@ def compress(
     check_finite(big)
     parents = merged.plan.sources
     keep = dict(keep or {})
-    whole = {name: _kept_parent(name, gate, keep.pop(name, None)) for name, gate in merged.region_gates.items()}
+    whole = {region.name: 0 for region in kept_whole(merged.walked, parents)}  # where nobody reads the gate, any will do
+    whole |= {name: _kept_parent(name, gate, keep.pop(name, None)) for name, gate in merged.region_gates.items()}
     keep = _kept_units(merged, keep)
     before = Layout(merged.walked, merged.plan)
     unread = {name: range(width) for name, width in merged.ungated.items()}  # any will do
@@ -145,7 +146,7 @@ def _kept_units(merged: Merged, keep: Mapping[str, Sequence[int]] | None) -> dic
 def _folded(merged: Merged, layout: Layout) -> dict[str, list[np.ndarray]]:
     """The weights of the big student with the gates' values multiplied into the kernels that read them."""
     values = {name: gate.values() for name, gate in (merged.gates | merged.region_gates).items()}
-    value_of = {entry: values[name][i] for entry, (name, i) in gate_places(layout, merged.gates).items()}
+    value_of = {entry: values[name][i] for entry, (name, i) in gate_places(layout, merged.gates).items() if name in values}
     arrays = {}
     for path, layer in merged.layers.items():
         arrays[path] = [array_of(weight) for weight in layer.weights]

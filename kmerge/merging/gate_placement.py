@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
+from kmerge.errors import UnsupportedLayerError
 from kmerge.gates import ApplyGates, FoldGates, HardConcreteGate, LookUpGates
 from kmerge.merging.records import gate_places, kept_whole, record_of
 from kmerge.rules import KERNEL_LAYERS, Labels
@@ -62,8 +63,13 @@ class GatePlacement:
     def finish(self, big: keras.Model, layers: Mapping[str, keras.Layer]) -> None:
         """Records the layers of the model that was built, and its gates. One whose units nobody reads is not in it."""
         inside = {layer.name for layer in big.layers}
+        for path, layer in layers.items():
+            if layer.name not in inside:
+                why = "nothing in the big student reads what it makes, so that it would be lost."
+                raise UnsupportedLayerError(path, type(layer).__name__, why, "Leave it out of the models.")
         self.record.layer_names.update({path: layer.name for path, layer in layers.items()})
-        self.record.region_names.update({name: gate.name for name, gate in self.region_gates.items()})
+        read = {name: gate.name for name, gate in self.region_gates.items() if gate.name in inside}
+        self.record.region_names.update(read)
         for space, name in self.names.items():
             if name in inside:
                 self.record.gate_names[space] = name
@@ -79,9 +85,22 @@ class GatePlacement:
             if self._folded[id(operation)] is not None:
                 folded, used = self._folded[id(operation)]
                 return folded, [[tensors[0], *(self.masks[name] for name in used)]]
+        for i in placed.consumed:
+            self._check_batch_axis(placed, tensors[i], placed.inputs[i])
         return operation, [
             self.gated(x, placed.inputs[i]) if i in placed.consumed else x for i, x in enumerate(tensors)
         ]
+
+    def _check_batch_axis(self, placed: Placed, tensor: keras.KerasTensor, labels: Labels) -> None:
+        """Refuses gates of each example on what has no examples, as a weight that an opened layer held itself."""
+        batch = self.layout.trace.inputs[0].shape[0]
+        if tensor.shape[0] != batch and self._numbers(labels.units)[0]:
+            record = placed.record
+            raise UnsupportedLayerError(
+                record.path, type(record.call.operation).__name__,
+                "it mixes channels of a weight that has no batch axis, along which gates could lie.",
+                "Register a rule for the layer that holds the weight, or kmerge.OpaqueRule() to leave that as it is.",
+            )  # fmt: skip
 
     def _fold(self, placed: Placed, operation, tensors: list) -> tuple[FoldGates, tuple] | None:
         """The layer with gates on its kernel, if that is smaller than what 32 examples bring it to read; and their names."""

@@ -239,6 +239,37 @@ def test_a_layer_of_ones_own_runs_as_it_is_once_it_is_registered():
     checks.assert_close(checks.outputs(big, inputs), [mean], 1e-5)
 
 
+@keras.saving.register_keras_serializable("tests")
+class Summing(layers.Layer):
+    """Multiplies by the sum of its weights."""
+
+    def build(self, shape):
+        self.weight = self.add_weight(shape=(shape[-1],), name="weight")
+
+    def call(self, x):
+        return x * ops.sum(self.weight)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_gates_of_each_example_never_meet_a_weight():
+    """A weight has no batch axis: its rows would be multiplied by the gates of as many examples."""
+
+    def build(seed):
+        x = keras.Input((3,))
+        h = Summing(name="culprit")(layers.Dense(4, activation="relu")(x))
+        network = keras.Model(x, layers.Dense(2)(layers.Dense(5, activation="relu")(h)))
+        randomize(network, seed)
+        return network
+
+    try:
+        big = kmerge.merge(build(0), build(1))
+    except kmerge.UnsupportedLayerError as error:
+        assert "no batch axis" in str(error)
+    else:
+        gated = [call for call in kmerge.graph.Graph(big).calls if isinstance(call.operation, kmerge.ApplyGates)]
+        assert gated and all(call.inputs[0].shape[0] is None for call in gated)
+
+
 @pytest.mark.filterwarnings("ignore::kmerge.UnfollowedLayerWarning")
 @pytest.mark.parametrize("verb", [kmerge.concatenate, kmerge.merge])
 def test_a_mask_that_would_be_lost_is_refused(verb):

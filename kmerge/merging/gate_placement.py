@@ -93,8 +93,8 @@ class GatePlacement:
 
     def _check_batch_axis(self, placed: Placed, tensor: keras.KerasTensor, labels: Labels) -> None:
         """Refuses gates of each example on what has no examples, as a weight that an opened layer held itself."""
-        batch = self.layout.trace.inputs[0].shape[0]
-        if tensor.shape[0] != batch and self._numbers(labels.units)[0]:
+        batch = self.layout.trace.inputs[0].shape[:1]
+        if tuple(tensor.shape[:1]) != batch and self._numbers(labels.units)[0]:
             record = placed.record
             raise UnsupportedLayerError(
                 record.path, type(record.call.operation).__name__,

@@ -249,7 +249,8 @@ class LayoutSite(Site):
             reads.append({self._index(x): (None if x.is_virtual else x.axis, positions) for x, positions in pairs})
         self._run_apart(groups, reads)
         # A weight that it reads has no batch axis, along which gates could lie; what comes of it is gated behind the layer.
-        weights = [x.shape[0] is not None and layout.trace.inputs[0].shape[0] is None for x in self.call.inputs]
+        batch = layout.trace.inputs[0].shape[:1]
+        weights = [batch == (None,) and tuple(x.shape[:1]) != batch for x in self.call.inputs]
         floats = [i for i, x in enumerate(self.call.inputs) if "float" in str(x.dtype) and not weights[i]]
         self.placed.consumed = [i for i in map(self._index, inputs) if i in floats]
         made = [np.concatenate([u + group * layout.units for group in groups]) for u in units]

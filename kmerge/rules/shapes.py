@@ -185,6 +185,9 @@ def _block(site: Site, before: tuple, after: tuple, axis: int) -> tuple[tuple, t
     Returns:
         Start and stop of the axes before, and of those after.
     """
+    is_known = before[0] is after[0] is None and None not in before[1:] + after[1:]
+    if is_known and math.prod(before[1:]) != math.prod(after[1:]):
+        return _block_from_the_end(site, before, after, axis)
     # Where the next run begins, before and after. A held weight has no batch axis, so its first may be reshaped, too.
     i, j = (1, 1) if before[0] == after[0] or None in (before[0], after[0]) else (0, 0)
     while i < len(before) or j < len(after):
@@ -203,6 +206,29 @@ def _block(site: Site, before: tuple, after: tuple, axis: int) -> tuple[tuple, t
             i, j = len(before), len(after)
         if start <= axis < i:
             return (start, i), (first, j)
+    return site.refuse(
+        f"it reshapes {before} to {after}, which moves channels into the batch axis.", "Keep the batch axis."
+    )
+
+
+def _block_from_the_end(site: Site, before: tuple, after: tuple, axis: int) -> tuple[tuple, tuple]:
+    """The same where places go into the batch axis or come out of it, so that only the last axes can be matched.
+
+        (None, 4, 2, 3) to (None, 2, 3)    axis 3 stays, and axis 2; axis 1 goes into the batch
+    """
+    i, j = len(before), len(after)  # where the next run ends, before and after
+    while i > 1 and j > 1:
+        stop, last, i, j = i, j, i - 1, j - 1
+        left, right = before[i], after[j]
+        while left != right and (i if left < right else j) > 1:
+            if left < right:
+                i, left = i - 1, left * before[i - 1]
+            else:
+                j, right = j - 1, right * after[j - 1]
+        if left != right:
+            break
+        if i <= axis < stop:
+            return (i, stop), (j, last)
     return site.refuse(
         f"it reshapes {before} to {after}, which moves channels into the batch axis.", "Keep the batch axis."
     )

@@ -264,6 +264,8 @@ class TraceSite(Site):
         return self._note(Kind.HELD, self.own(len(positions), output_name(output)))
 
     def tile(self, x, grid, movable):
+        if _runs_into_itself(grid):
+            self.refuse("it cuts channels into rows that hold the same ones at other places.", "Cut between whole ones.")
         self.notes.tie(grid, np.broadcast_to(grid[:1], grid.shape), self.path)
         return grid
 
@@ -340,6 +342,18 @@ class TraceSite(Site):
         unknown = [w.path for w in getattr(self.layer, "weights", ()) if id(w) not in self._declared]
         if unknown:
             self.refuse(f"its rule says nothing of its weights {unknown}.", "Declare them in the rule: site.weight.")
+
+
+def _runs_into_itself(grid: np.ndarray) -> bool:
+    """Whether units of one row become one if the rows of a grid are the same: [0 1 2] and [3 0 1] make all of them one."""
+    _, places = np.unique(grid, return_inverse=True)
+    places = places.reshape(grid.shape)
+    classes = np.arange(places.max() + 1)
+    while True:
+        before = classes.copy()
+        np.minimum.at(classes, places, np.broadcast_to(classes[places].min(axis=0), places.shape))
+        if np.array_equal(classes, before):
+            return len(np.unique(classes[places[0]])) < len(np.unique(places[0]))
 
 
 def without_masks(site: Site, inputs: list[Labels]) -> list[Labels]:

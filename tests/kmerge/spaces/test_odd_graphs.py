@@ -259,3 +259,24 @@ def test_padding_by_any_constant_is_exact():
     checks.assert_close(checks.outputs(kmerge.concatenate(*models), inputs), [mean], 1e-6)
     half = kmerge.select(models[0], dict.fromkeys(checks.selectable(models[0]), 1))
     assert half.layers[-1].kernel.shape[0] == len(checks.selectable(models[0]))
+
+
+@pytest.mark.parametrize("sizes", [(4, 2, 2, 2), (3, 5, 4), (2, 2, 2)])
+def test_places_that_go_into_the_batch_and_come_back_leave_channels_where_they_are(sizes):
+    """Sizes that are equal must not be taken for each other: only the last axes of the two shapes correspond."""
+
+    def build(seed):
+        x = keras.Input(sizes)
+        h = layers.Dense(sizes[-1], activation="relu", name="hidden")(x)
+        h = layers.Dense(2, activation="relu", name="inside")(ops.reshape(h, (-1, *sizes[1:])))
+        h = layers.Flatten()(ops.reshape(h, (-1, *sizes[:-1], 2)))
+        model = keras.Model(x, layers.Dense(3)(h))
+        randomize(model, seed)
+        return model
+
+    models = [build(0), build(1)]
+    inputs = example_inputs(models[0])
+    each = [checks.outputs(model, inputs)[0] for model in models]
+    checks.assert_close(checks.outputs(kmerge.concatenate(*models), inputs), [np.mean(each, axis=0)], 1e-5)
+    assert list(checks.selectable(models[0])) == ["hidden", "inside"]
+    checks.assert_close(checks.outputs(kmerge.permute(models[0], checks.random_orders(models[0], 0)), inputs), each[:1], 1e-5)

@@ -1,6 +1,7 @@
 """What `merge` refuses or warns of and `compress` reports: layers whose gates or weights a plain student cannot hold."""
 
 import itertools
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -68,6 +69,28 @@ def warn_of_unsavable(record: MergeRecord) -> None:
             f"configuration builds the architecture of its parents again: {record.problem} Give the objects in it names, as "
             "functions or classes of a module, and register them: keras.saving.register_keras_serializable."
         )
+
+
+def refuse_moved_examples(walked: Trace) -> None:
+    """Refuses gates of each example where a reshape moves places into the batch axis, so that rows are no examples behind it.
+
+    Args:
+        walked: the walk of the first model.
+
+    Raises:
+        UnsupportedLayerError: names the reshape.
+    """
+    for record in walked.records.values():
+        call = record.call
+        before, after = (tuple(side[0].shape) for side in (call.inputs, call.outputs))
+        is_known = before[:1] == after[:1] == (None,) and None not in before[1:] + after[1:]
+        if type(call.operation).__name__ == "Reshape" and is_known and math.prod(before[1:]) != math.prod(after[1:]):
+            raise UnsupportedLayerError(
+                record.path, "Reshape",
+                f"it reshapes {before} to {after}, places into the batch axis or out of it, so that gates drawn for each example "
+                "do not fit what stands behind it.",
+                "Draw them for each batch: sampling='batch'.",
+            )  # fmt: skip
 
 
 def warn_of_whole_layers(whole: Sequence[Region]) -> None:

@@ -16,6 +16,7 @@ from kmerge.checks import is_number, one_of, refuse
 from kmerge.costs import Budget, target_widths
 from kmerge.gates import SAMPLINGS
 from kmerge.merging.checks import (
+    refuse_moved_examples,
     refuse_opaque,
     refuse_several_constants,
     warn_of_equal,
@@ -138,6 +139,8 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
     widths = target_widths(walked, width, most=len(models))
     whole = kept_whole(walked, len(models))
     refuse_opaque(walked, whole, models)
+    if sampling == "example":
+        refuse_moved_examples(walked)
     refuse_several_constants(walked)
     if len(models) > 1:
         _warn_of_inexact(walked, whole)

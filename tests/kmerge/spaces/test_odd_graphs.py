@@ -280,3 +280,7 @@ def test_places_that_go_into_the_batch_and_come_back_leave_channels_where_they_a
     checks.assert_close(checks.outputs(kmerge.concatenate(*models), inputs), [np.mean(each, axis=0)], 1e-5)
     assert list(checks.selectable(models[0])) == ["hidden", "inside"]
     checks.assert_close(checks.outputs(kmerge.permute(models[0], checks.random_orders(models[0], 0)), inputs), each[:1], 1e-5)
+    with pytest.raises(kmerge.UnsupportedLayerError, match="sampling='batch'"):
+        kmerge.merge(*models)  # the gates of each example would meet rows that are none
+    big = kmerge.merge(*models, gates="open", sampling="batch")
+    checks.assert_close(checks.outputs(big, inputs), [np.mean(each, axis=0)], 1e-5)

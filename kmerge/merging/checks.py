@@ -87,7 +87,7 @@ def refuse_moved_examples(walked: Trace) -> None:
         if type(call.operation).__name__ == "Reshape" and is_known and math.prod(before[1:]) != math.prod(after[1:]):
             raise UnsupportedLayerError(
                 record.path, "Reshape",
-                f"it reshapes {before} to {after}, places into the batch axis or out of it, so that gates drawn for each example "
+                f"it reshapes {before} to {after}, places into or out of the batch axis, so that gates drawn for each example "
                 "do not fit what stands behind it.",
                 "Draw them for each batch: sampling='batch'.",
             )  # fmt: skip

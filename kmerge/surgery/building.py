@@ -317,7 +317,7 @@ def _new_input(tensor, shape):
 
 def _widened(shape: tuple, old: tuple, new: tuple) -> tuple:
     """The shape of an input of a nested model: its own, which may leave sizes open, but for axes that became wider."""
-    if len(shape) != len(old):  # Keras adds and drops axes of size one
+    if not len(shape) == len(old) == len(new):  # Keras adds and drops axes of size one; sources are stacked along a new one
         return tuple(new)
     return tuple(size if a == b else b for size, a, b in zip(shape, old, new, strict=True))
 

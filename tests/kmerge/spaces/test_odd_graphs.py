@@ -284,3 +284,23 @@ def test_places_that_go_into_the_batch_and_come_back_leave_channels_where_they_a
         kmerge.merge(*models)  # the gates of each example would meet rows that are none
     big = kmerge.merge(*models, gates="open", sampling="batch")
     checks.assert_close(checks.outputs(big, inputs), [np.mean(each, axis=0)], 1e-5)
+
+
+def test_a_nested_model_reads_one_number_of_each_source():
+    """A number for each example has no channel axis: those of several sources are stacked, also on their way into a model."""
+
+    def build(seed):
+        number = keras.Input(())
+        inner = keras.Model(number, ops.expand_dims(ops.sqrt(ops.abs(number)), -1), name="inner")
+        x = keras.Input((5, 4))
+        h = ops.max(layers.Dense(6, activation="relu")(x), axis=(1, 2))
+        model = keras.Model(x, layers.Dense(2)(layers.Dense(3, activation="relu")(inner(h))))
+        randomize(model, seed)
+        return model
+
+    models = [build(0), build(1)]
+    inputs = example_inputs(models[0])
+    mean = np.mean([checks.outputs(model, inputs)[0] for model in models], axis=0)
+    with pytest.warns(kmerge.UnfollowedLayerWarning, match="Max"):
+        big = kmerge.concatenate(*models)
+    checks.assert_close(checks.outputs(big, inputs), [mean], 1e-5)

@@ -73,8 +73,8 @@ def at_the_end():
 
 @model
 def on_another_axis():
-    x = keras.Input((7, 3))  # TensorFlow's Keras adds (n, 1) to (n, n) along the wrong axis
-    h = layers.Permute((2, 1))(layers.Dense(4)(x)) + draw(4, 1) + draw(4, 7)
+    x = keras.Input((7, 3))  # not added: Keras takes an array of shape (n, 1) for a bias of a last axis of n
+    h = layers.Permute((2, 1))(layers.Dense(4)(x)) * draw(4, 1) + draw(4, 7)
     return keras.Model(x, layers.Dense(2)(layers.Permute((2, 1))(ops.tanh(h))))
 
 
@@ -153,21 +153,21 @@ def test_the_units_of_a_parent_are_the_parent(entry):
         checks.check_select_parent(dataclasses.replace(entry, leaves_others=False), parents, big, which)
 
 
-def added(array, seed: int = 0) -> keras.Model:
+def shifted(array, seed: int = 0) -> keras.Model:
     keras.utils.set_random_seed(seed)
     x = keras.Input((5, 3))
-    return keras.Model(x, layers.Dense(2)(layers.ReLU()(layers.Dense(4)(x) + array)))
+    return keras.Model(x, layers.Dense(2)(layers.ReLU()(layers.Dense(4)(x) - array)))
 
 
 def test_what_has_no_channels_must_be_equal():
     """One number for each place: a new model has room for one, and none of it says whose."""
-    equal = [added(np.arange(5.0, dtype="float32")[:, None], seed) for seed in (0, 1)]
+    equal = [shifted(np.arange(5.0, dtype="float32")[:, None], seed) for seed in (0, 1)]
     inputs = example_inputs(equal[0])
     mean = (outputs(equal[0], inputs)[0] + outputs(equal[1], inputs)[0]) / 2
     assert_close(outputs(kmerge.concatenate(*equal), inputs), [mean], 1e-5)
     for verb in (kmerge.concatenate, kmerge.merge):
-        with pytest.raises(kmerge.ArchitectureMismatchError, match="(?s)differ in 'add.*constant array.*equal constants"):
-            verb(equal[0], added(np.ones((5, 1), "float32"), seed=1))
+        with pytest.raises(kmerge.ArchitectureMismatchError, match="(?s)differ in 'subtract.*constant array.*equal constants"):
+            verb(equal[0], shifted(np.ones((5, 1), "float32"), seed=1))
 
 
 def test_what_meets_an_input_must_be_equal():
@@ -183,7 +183,7 @@ def test_what_meets_an_input_must_be_equal():
 
 def test_whole_numbers_must_be_equal():
     with pytest.raises(kmerge.ArchitectureMismatchError, match="argument"):
-        kmerge.concatenate(added(np.arange(4)), added(np.arange(4) + 1))
+        kmerge.concatenate(shifted(np.arange(4)), shifted(np.arange(4) + 1))
 
 
 def test_an_array_that_makes_channels_of_one_runs_as_it_is():

@@ -241,5 +241,5 @@ def test_a_width_at_which_a_layer_cannot_be_followed_is_refused():
     h = layers.EinsumDense("btc,ts->bsc", (4, 5), bias_axes="sc", name="places")(layers.Dense(5, name="before")(x))
     network = keras.Model(x, layers.Dense(2)(layers.Flatten()(h)))
     assert kmerge.select(network, {"before": 2}).get_layer("places").bias.shape == (4, 2)
-    with pytest.raises(kmerge.UnsupportedLayerError, match="places.*bias_axes"):
+    with pytest.raises(kmerge.UnsupportedLayerError, match=r"places.*array of shape \(4, 1\)"):
         kmerge.select(network, {"before": 1})  # leaves a bias of shape (4, 1)

@@ -1,10 +1,10 @@
 """Checks of arguments, and the one sentence in which all of them refuse: expected ..., received ..., do ...
 
-whole_number("batch_size", 0)
-InvalidArgumentError: Expected batch_size to be a whole number of at least 1, received 0.
+    whole_number("batch_size", 0)
+    InvalidArgumentError: Expected batch_size to be a whole number of at least 1, received 0.
 
-number("alpha", -1, above=0, of="AutoSizer", do="Use fit for no penalty.")
-InvalidArgumentError: AutoSizer: expected alpha to be a number above 0, received -1. Use fit for no penalty.
+    number("alpha", -1, above=0, of="AutoSizer", do="Use fit for no penalty.")
+    InvalidArgumentError: AutoSizer: expected alpha to be a number above 0, received -1. Use fit for no penalty.
 """
 
 import math
@@ -44,11 +44,7 @@ def is_whole_number(value: object) -> bool:
 
 def is_number(value: object) -> bool:
     """Whether it is a finite real number, Python's or NumPy's, and not a bool."""
-    return (
-        isinstance(value, (int, float, np.integer, np.floating))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-    )
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def whole_number(name: str, value: Any, least: int = 1, *, optional: bool = False, do: str = "", of: str = "") -> Any:

@@ -112,7 +112,7 @@ def clone_operation(operation: keras.Operation, changes: dict, name: str, kind: 
 
 def carry_assets(layer: keras.Operation, clone: keras.Operation) -> None:
     """Hands vocabularies and other assets of a layer or model, and of all layers in it, on to one that is built alike."""
-    for old, new in zip([layer, *parts_of(layer)], [clone, *parts_of(clone)], strict=False):
+    for old, new in zip(inner_layers(layer), inner_layers(clone), strict=False):
         if hasattr(old, "save_assets") and not isinstance(old, keras.Model):
             _carry(layer, old, new)
 

@@ -310,9 +310,9 @@ def array_of(tensor: Any) -> np.ndarray:
     return keras.ops.convert_to_numpy(tensor)
 
 
-def inner_layers(layer: keras.Layer) -> list[keras.Layer]:
-    """A layer and all layers in it, at any depth, each once and in one order for layers that are built alike."""
-    return layer._flatten_layers()
+def inner_layers(operation: keras.Operation) -> list[keras.Operation]:
+    """A layer or operation and all layers in it, at any depth, each once and in one order for those that are built alike."""
+    return [operation, *parts_of(operation)]
 
 
 def find_weight(layer: keras.Layer, name: str) -> keras.Variable | None:

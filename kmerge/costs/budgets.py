@@ -162,7 +162,7 @@ class WidthCosts:
         """
         if budget.multiply_accumulates is not None and not self._warned:
             self._warned = True
-            warn_of_unknown([product for _, product in self._found], stacklevel=3)
+            warn_of_unknown([product for _, product in self._found])
         return {
             name: math.floor(value * getattr(self, name)({}) + 1e-9) if name in budget.shares() else int(value)
             for name, value in budget.given().items()

@@ -9,11 +9,11 @@ What is counted says little about time: `latency` in `measuring.py` measures it.
 """
 
 import math
-import warnings
 from collections.abc import Iterable
 
 import keras
 
+from kmerge.checks import warn
 from kmerge.costs.layer_products import products
 from kmerge.costs.product import Product
 from kmerge.costs.sizes import InputShape, sized_calls
@@ -55,17 +55,13 @@ def multiply_accumulates(model: keras.Model, input_shape: InputShape | None = No
         2700
     """
     found = [product for _, call in sized_calls(model, input_shape) for product in products(call)]
-    warn_of_unknown(found, stacklevel=2)
+    warn_of_unknown(found)
     return sum(product.count() for product in found)
 
 
-def warn_of_unknown(found: Iterable[Product], stacklevel: int) -> None:
+def warn_of_unknown(found: Iterable[Product]) -> None:
     """Names, in one warning, the layers and operations whose products nobody knows."""
     names = list(dict.fromkeys(product.unknown for product in found if product.unknown))
     if names:
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        warnings.warn(
-            f"Multiply-accumulates of {shown} are not known, and are counted as 0: add them by hand where they matter.",
-            UserWarning,
-            stacklevel=stacklevel + 1,
-        )
+        warn(f"Multiply-accumulates of {shown} are not known, and are counted as 0: add them by hand where they matter.")

@@ -1,8 +1,6 @@
 """What `merge` refuses or warns of and `compress` reports: layers whose gates or weights a plain student cannot hold."""
 
 import itertools
-import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 import keras
@@ -14,6 +12,7 @@ from kmerge.graph import Graph, array_of
 from kmerge.merging.records import Merged, MergeRecord, kept_whole
 from kmerge.merging.regions import Region
 from kmerge.pairing import paired_layers
+from kmerge.rules import moves_batch
 from kmerge.spaces import Record, Trace
 
 # Gates that are this close to 0 or 1 count as decided.
@@ -81,10 +80,8 @@ def refuse_moved_examples(walked: Trace) -> None:
         UnsupportedLayerError: names the reshape.
     """
     for record in walked.records.values():
-        call = record.call
-        before, after = (tuple(side[0].shape) for side in (call.inputs, call.outputs))
-        is_known = before[:1] == after[:1] == (None,) and None not in before[1:] + after[1:]
-        if type(call.operation).__name__ == "Reshape" and is_known and math.prod(before[1:]) != math.prod(after[1:]):
+        if moves_batch(record.call):
+            before, after = (tuple(side[0].shape) for side in (record.call.inputs, record.call.outputs))
             raise UnsupportedLayerError(
                 record.path, "Reshape",
                 f"it reshapes {before} to {after}, places into or out of the batch axis, so that gates drawn for each example "
@@ -102,17 +99,15 @@ def warn_of_whole_layers(whole: Sequence[Region]) -> None:
         )
 
 
-def warn_of_equal(models: Sequence[keras.Model], stacklevel: int) -> None:
+def warn_of_equal(models: Sequence[keras.Model]) -> None:
     """Warns if two of the models are one object, or have equal weights."""
     for (i, a), (j, b) in itertools.combinations(enumerate(models, start=1), 2):
         pairs = zip(a.weights, b.weights, strict=True)
         if a is b or all(np.array_equal(*map(array_of, pair)) for pair in pairs):
-            warnings.warn(
+            warn(
                 f"Models {i} and {j} {'are one object' if a is b else 'have equal weights'}: merging a model with itself adds "
                 "nothing to choose from. Merge models that were trained apart. Gates on one model alone are "
-                "kmerge.gate(model, width).",
-                UserWarning,
-                stacklevel=stacklevel + 1,
+                "kmerge.gate(model, width)."
             )
             return
 
@@ -121,24 +116,18 @@ def _normalizing(walked: Trace) -> list[Record]:
     return [record for record in walked.records.values() if record.normalizes]
 
 
-def _paths(records: Iterable[Record]) -> str:
-    return _listed([record.path for record in records])
-
-
 def _listed(paths: Iterable[str]) -> str:
     paths = list(dict.fromkeys(paths))
     return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
 
 
-def warn_of_joint_statistics(walked: Trace, stacklevel: int) -> None:
+def warn_of_joint_statistics(walked: Trace) -> None:
     """Warns of layers that will normalize over the units of all parents together."""
     if found := _normalizing(walked):
-        warnings.warn(
-            f"The layers {_paths(found)} normalize over the open units of all parents together, so that cutting closed "
-            "ones changes nothing. Therefore the big student starts near the mean of the parents, not at it. Training "
-            "repairs this; kmerge.concatenate is exact.",
-            UserWarning,
-            stacklevel=stacklevel + 1,
+        warn(
+            f"The layers {_listed(record.path for record in found)} normalize over the open units of all parents together, "
+            "so that cutting closed ones changes nothing. Therefore the big student starts near the mean of the parents, not "
+            "at it. Training repairs this; kmerge.concatenate is exact."
         )
 
 
@@ -148,7 +137,6 @@ def warn_of_undecided(
     whole: Mapping[str, int],
     models: tuple[keras.Model, keras.Model],
     data: np.ndarray | Sequence[np.ndarray] | None,
-    stacklevel: int,
 ) -> None:
     """Warns if gates are between 0 and 1, or others than the kept are open, where no weight can hold that.
 
@@ -160,7 +148,6 @@ def warn_of_undecided(
         whole: the parent kept of each region.
         models: the big student and the compressed one.
         data: model inputs to measure the change on, or None.
-        stacklevel: that of the warning, counted from the caller.
     """
     walked, away = merged.walked, {}
     for name, gate in merged.gates.items():
@@ -182,13 +169,11 @@ def warn_of_undecided(
     measured = (
         "pass data= to measure by how much" if data is None else f"by {_change(*models, data):.1e} of their largest"
     )
-    warnings.warn(
+    warn(
         f"The layers {_listed(found)} normalize or add up channels, or run as they are on channels, whose gates are up to "
         f"{max(distances.values()):.2g} away from the choice of 0 or 1, which no weight can hold. So the cut changes the "
         f"outputs: {measured}. Train with "
-        "kmerge.GatePressure('fade'), whose gates end at 0 and 1; or fine-tune the result.",
-        UserWarning,
-        stacklevel=stacklevel + 1,
+        "kmerge.GatePressure('fade'), whose gates end at 0 and 1; or fine-tune the result."
     )
 
 

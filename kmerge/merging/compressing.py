@@ -1,12 +1,11 @@
 """From a trained big student to a plain model of the target size."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
 
-from kmerge.checks import refuse, sentence
+from kmerge.checks import refuse, sentence, warn
 from kmerge.errors import InvalidArgumentError
 from kmerge.gates import HardConcreteGate
 from kmerge.graph import array_of
@@ -83,7 +82,7 @@ def compress(
     student, layers = build(after, constants=constants_of(after, [source]))
     fill(layers, after, [source])
     verify(student, after, layers)
-    warn_of_undecided(merged, keep, whole, (big, student), data, stacklevel=2)
+    warn_of_undecided(merged, keep, whole, (big, student), data)
     return student
 
 
@@ -134,11 +133,9 @@ def _kept_units(merged: Merged, keep: Mapping[str, Sequence[int]] | None) -> dic
             raise InvalidArgumentError(sentence(expected, keep[name], of=f"Space {name!r}"))
         chosen[name] = units
     if not any(gate.trained() for gate in merged.gates.values()) and len(keep) < len(merged.gates):
-        warnings.warn(
+        warn(
             "The gates of this big student were never trained, so the choice of units is random. Compile it with "
-            "kmerge.gate_optimizer(optimizer) and fit it with callbacks=[kmerge.GatePressure()] first, or pass keep=.",
-            UserWarning,
-            stacklevel=3,
+            "kmerge.gate_optimizer(optimizer) and fit it with callbacks=[kmerge.GatePressure()] first, or pass keep=."
         )
     return chosen
 

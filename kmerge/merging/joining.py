@@ -7,12 +7,11 @@
 Reference: Pašen & Boža, Merging of Neural Networks, Neural Processing Letters 2024, section 2.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 
 import keras
 
-from kmerge.checks import is_number, one_of, refuse
+from kmerge.checks import is_number, one_of, refuse, warn
 from kmerge.costs import Budget, target_widths
 from kmerge.gates import SAMPLINGS
 from kmerge.merging.checks import (
@@ -27,7 +26,6 @@ from kmerge.merging.checks import (
 from kmerge.merging.gate_placement import GatePlacement
 from kmerge.merging.records import keep_plan, kept_whole, merge_plan
 from kmerge.merging.regions import Region
-from kmerge.opening import open_models
 from kmerge.spaces import Trace, check_selectable, trace, warn_of_unfollowed
 from kmerge.surgery import (
     Gating,
@@ -37,11 +35,11 @@ from kmerge.surgery import (
     check_models,
     constants_of,
     fill,
+    for_surgery,
     listed,
     model_source,
     needs_copies,
     needs_mean,
-    warn_of_lost_training,
 )
 
 
@@ -85,7 +83,7 @@ def merge(
     Reference:
         Pašen & Boža 2024, section 2.1 and 2.2.
     """
-    models = listed(models)
+    models = for_surgery(listed(models))
     check_models(models)
     return _gated(models, width, gates, sampling, seed, f"{models[0].name}_big")
 
@@ -121,7 +119,7 @@ def gate(
     Reference:
         Louizos et al., Learning Sparse Neural Networks through L0 Regularization, 2018.
     """
-    return _gated([model], width, gates, sampling, seed, f"{model.name}_gated")
+    return _gated(for_surgery([model]), width, gates, sampling, seed, f"{model.name}_gated")
 
 
 def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int, name: str) -> keras.Model:
@@ -131,8 +129,6 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
     one_of("sampling", sampling, SAMPLINGS)
     for model in {id(m): m for m in models}.values():
         check_finite(model)
-    warn_of_lost_training(models[0])
-    models = open_models(models)
     walked = trace(models[0], for_merge=len(models) > 1)
     warn_of_unfollowed(walked.layers, walked.unfollowed)
     check_selectable(walked)
@@ -144,9 +140,9 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
     refuse_several_constants(walked)
     if len(models) > 1:
         _warn_of_inexact(walked, whole)
-        warn_of_joint_statistics(walked, stacklevel=3)
+        warn_of_joint_statistics(walked)
         warn_of_whole_layers(whole)
-        warn_of_equal(models, stacklevel=3)
+        warn_of_equal(models)
     plan = merge_plan(walked, len(models))
     # Refuses now, not after the training, widths that no student can have.
     first = {region.name: 0 for region in whole}
@@ -167,10 +163,8 @@ def _warn_of_inexact(walked: Trace, whole: list[Region]) -> None:
     apart = {name for region in whole for name in region.spaces}
     inexact += [s.name for s in walked.spaces.values() if not s.selectable and s.is_interior and s.name not in apart]
     if inexact:
-        warnings.warn(
+        warn(
             f"The architecture has one place for what the parents have one each of, in the spaces {inexact}: their weights "
             "are averaged there, and the big student starts near the mean of the parents, not at it. Training repairs "
-            "this; kmerge.concatenate is exact.",
-            UserWarning,
-            stacklevel=4,
+            "this; kmerge.concatenate is exact."
         )

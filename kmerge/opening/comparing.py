@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kmerge.graph import array_of, parts_of
+from kmerge.graph import array_of, inner_layers
 from kmerge.opening.recording import StaysClosed, meaning_of
 
 # Sizes that a shape leaves open.
@@ -31,7 +31,7 @@ def differ(
     Raises:
         StaysClosed: if one of them cannot be run on what is drawn, whatever the reason.
     """
-    limit = min((x.input_dim for x in (layer, *parts_of(layer)) if isinstance(x, keras.layers.Embedding)), default=4)
+    limit = min((x.input_dim for x in inner_layers(layer) if isinstance(x, keras.layers.Embedding)), default=4)
     for seed, batch in enumerate(batches):
         rng = np.random.default_rng([seed, 19])
         arrays = [keras.ops.convert_to_tensor(_draw(x, batch, limit, rng)) for x in tensors]

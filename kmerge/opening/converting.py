@@ -1,6 +1,5 @@
 """`functional`: a subclassed model, or one with layers that nobody has looked into, as a plain Functional one."""
 
-import warnings
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -15,8 +14,8 @@ from kmerge.graph import (
     built_shapes,
     calls_forgotten,
     has_own_graph,
+    inner_layers,
     own_inputs,
-    parts_of,
     rename_operation,
 )
 from kmerge.opening.comparing import differ
@@ -40,7 +39,7 @@ def open_models(models: Sequence[keras.Model]) -> list[keras.Model]:
                 OpenedLayerWarning,
             )
             break
-    _told.update(models)
+    _told.update(model for model in models if isinstance(model, keras.Model))  # what is none is refused when it is walked
     return [views[id(model)].model for model in models]
 
 
@@ -159,11 +158,9 @@ def _finished(model: keras.Model, inputs: Any, view: View) -> keras.Model:
     result.closed = dict(view.closed)
     if view.closed:
         reasons = "".join(f"\n    {path}: {why}." for path, why in view.closed.items())
-        warnings.warn(f"Layers of {model.name!r} that stay as they are, their channels fixed:{reasons}", stacklevel=3)
+        warn(f"Layers of {model.name!r} that stay as they are, their channels fixed:{reasons}")
     if view.untrained:
-        warnings.warn(
-            f"The Functional model of {model.name!r} is what it does in inference: {view.untrained}.", stacklevel=3
-        )
+        warn(f"The Functional model of {model.name!r} is what it does in inference: {view.untrained}.")
     return result
 
 
@@ -176,7 +173,7 @@ def _clone(operation: keras.Operation, name: str) -> keras.Operation:
 
 def _carry_over(old: keras.Layer, new: keras.Layer) -> None:
     """The weights of a layer, and what is frozen in it."""
-    parts, copies = (old, *parts_of(old)), (new, *parts_of(new))
+    parts, copies = inner_layers(old), inner_layers(new)
     shapes, received = ([tuple(x.shape) for x in layer.weights] for layer in (old, new))
     if shapes != received or len(parts) != len(copies):
         raise _not_rebuilt(old)

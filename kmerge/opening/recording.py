@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kmerge.graph import Call, Graph, array_of, called_in_mode, frozen_alone, input_like, parts_of
+from kmerge.graph import Call, Graph, array_of, called_in_mode, frozen_alone, inner_layers, input_like, parts_of
 from kmerge.opening.batches import BATCH, computes_with_none
 from kmerge.opening.holding import HeldWeight
 
@@ -136,7 +136,7 @@ def unbuilt_part(layer: keras.Layer) -> str | None:
     """The name of a layer in this one that is not built, as a call on symbolic tensors may leave it; None if all are."""
     plain = keras.Layer.build  # which makes no weights
     return next(
-        (x.name for x in (layer, *parts_of(layer)) if not x.built and (type(x).build is not plain or parts_of(x))), None
+        (x.name for x in inner_layers(layer) if not x.built and (type(x).build is not plain or parts_of(x))), None
     )
 
 

@@ -7,7 +7,7 @@ from kmerge.rules.labels import Axis, Labels, channel_axis, match, occurrences, 
 from kmerge.rules.lookup import REGISTER, has_rule, rule_for, rule_or_reason
 from kmerge.rules.opaque import OpaqueRule
 from kmerge.rules.rule import Rule, channel, consumes, produces, register_rule
-from kmerge.rules.shapes import gather
+from kmerge.rules.shapes import gather, moves_batch
 from kmerge.rules.site import Site
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "is_behind_logits",
     "is_elementwise",
     "match",
+    "moves_batch",
     "occurrences",
     "positions_of",
     "produces",

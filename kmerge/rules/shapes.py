@@ -167,6 +167,13 @@ def reshape(site: Site, x: Labels) -> Labels:
     return site.output(grid[0], last - 1)
 
 
+def moves_batch(call: Call) -> bool:
+    """Whether a call is a reshape, by known sizes, of places into the batch axis or out of it."""
+    before, after = (tuple(side[0].shape) for side in (call.inputs, call.outputs))
+    is_known = before[:1] == after[:1] == (None,) and None not in before[1:] + after[1:]
+    return is_known and type(call.operation).__name__ == "Reshape" and math.prod(before[1:]) != math.prod(after[1:])
+
+
 def _block(site: Site, before: tuple, after: tuple, axis: int) -> tuple[tuple, tuple]:
     """The smallest runs of axes of equal size, before and after, that hold `axis`; batch axes apart.
 
@@ -185,8 +192,7 @@ def _block(site: Site, before: tuple, after: tuple, axis: int) -> tuple[tuple, t
     Returns:
         Start and stop of the axes before, and of those after.
     """
-    is_known = before[0] is after[0] is None and None not in before[1:] + after[1:]
-    if is_known and math.prod(before[1:]) != math.prod(after[1:]):
+    if moves_batch(site.call):
         return _block_from_the_end(site, before, after, axis)
     # Where the next run begins, before and after. A held weight has no batch axis, so its first may be reshaped, too.
     i, j = (1, 1) if before[0] == after[0] or None in (before[0], after[0]) else (0, 0)

@@ -6,7 +6,7 @@ from kmerge.surgery.filling import Source, constants_of, fill
 from kmerge.surgery.layout import Layout, Placed, weight_axes
 from kmerge.surgery.new_units import QuickFresh
 from kmerge.surgery.plan import COMMON, NEW, Plan
-from kmerge.surgery.rewriting import check_finite, model_source, rewrite, verify, warn_of_lost_training
+from kmerge.surgery.rewriting import check_finite, for_surgery, model_source, rewrite, verify
 from kmerge.surgery.verbs import (
     by_space,
     check_models,
@@ -36,6 +36,7 @@ __all__ = [
     "constants_of",
     "fill",
     "fold_constants",
+    "for_surgery",
     "grow",
     "listed",
     "model_source",
@@ -45,6 +46,5 @@ __all__ = [
     "rewrite",
     "select",
     "verify",
-    "warn_of_lost_training",
     "weight_axes",
 ]

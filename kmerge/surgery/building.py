@@ -10,7 +10,7 @@ import numpy as np
 
 from kmerge.cloning import clone_operation
 from kmerge.errors import KmergeError, UnsupportedLayerError, told
-from kmerge.graph import Call, Graph, frozen_as, has_mask, input_layer, parts_of, rename_operation
+from kmerge.graph import Call, Graph, frozen_as, has_mask, inner_layers, input_layer, rename_operation
 from kmerge.rules import Labels, gather
 from kmerge.spaces import copy_name
 from kmerge.surgery.layout import Layout, Placed
@@ -346,7 +346,7 @@ def _no_draws(operation):
     """Lets a layer that is about to be filled build its weights from zeros: drawing them costs time and memory."""
     kept = [
         (part, name, value)
-        for part in (operation, *parts_of(operation))
+        for part in inner_layers(operation)
         for name, value in vars(part).items()
         if name.endswith("_initializer") and value is not None
     ]

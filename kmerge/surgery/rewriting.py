@@ -44,6 +44,16 @@ def warn_of_lost_training(model: keras.Model) -> None:
         )
 
 
+def for_surgery(models: Sequence[keras.Model]) -> list[keras.Model]:
+    """The models with layers open that no rule knows, see `open_models`; warns of a way to train that is not handed on.
+
+    Each verb calls it once, before it walks them: a model whose layers are open is not opened again.
+    """
+    if models and isinstance(models[0], keras.Model):
+        warn_of_lost_training(models[0])
+    return open_models(models)
+
+
 def rewrite(
     template: keras.Model, sources: Sequence[keras.Model], plan: Plan, *, scale: float = 0.0, seed: int = 0
 ) -> keras.Model:
@@ -69,8 +79,7 @@ def rewrite(
         refuse("sources", f"the {plan.sources} models of the plan", len(sources))
     for model in {id(m): m for m in sources}.values():
         check_finite(model)
-    warn_of_lost_training(template)
-    template, *sources = open_models([template, *sources])
+    template, *sources = for_surgery([template, *sources])
     walked = trace(template, plan.copied, plan.averaged_outputs)
     warn_of_unfollowed(walked.layers, walked.unfollowed)
     layout = Layout(walked, plan)

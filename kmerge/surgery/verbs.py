@@ -13,7 +13,7 @@ from kmerge.spaces import ChannelSpace, ChannelSpaces, Trace, channel_spaces, tr
 from kmerge.surgery.ends import check_growing_ends
 from kmerge.surgery.layout import Layout
 from kmerge.surgery.plan import NEW, Plan
-from kmerge.surgery.rewriting import rewrite
+from kmerge.surgery.rewriting import for_surgery, rewrite
 
 
 def concatenate(*models: keras.Model) -> keras.Model:
@@ -37,7 +37,7 @@ def concatenate(*models: keras.Model) -> keras.Model:
     Reference:
         Pašen & Boža, Merging of Neural Networks, 2024, section 2.1.
     """
-    models = listed(models)
+    models = for_surgery(listed(models))
     check_models(models)
     walked, copied, averaged = _separate_sources(models[0])
     entries = {}
@@ -121,6 +121,7 @@ def select(model: keras.Model, keep: Mapping[str, object]) -> keras.Model:
     Raises:
         InvalidArgumentError: for an unknown or not selectable space, an empty or impossible choice.
     """
+    (model,) = for_surgery([model])
     spaces = channel_spaces(model)
     chosen = {}
     for name, value in by_space(spaces, keep).items():
@@ -141,6 +142,7 @@ def permute(model: keras.Model, order: Mapping[str, Sequence[int]]) -> keras.Mod
     Raises:
         InvalidArgumentError: for an unknown or not selectable space, or what is no permutation of its units.
     """
+    (model,) = for_surgery([model])
     spaces = channel_spaces(model)
     chosen = {}
     for name, value in by_space(spaces, order).items():
@@ -186,6 +188,7 @@ def grow(
         >>> more = kmerge.grow(model, {"classes": 1}, outputs=True)
     """
     number("scale", scale)
+    (model,) = for_surgery([model])
     walked = trace(model)
     spaces = walked.spaces
     added = by_space(spaces, new_units, outputs=outputs, inputs=inputs)

@@ -7,7 +7,7 @@ to its constant; the log odds of a sigmoid), so that no check relies on the code
 import functools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -156,6 +156,52 @@ def assert_same_interface(model: keras.Model, parent: keras.Model) -> None:
     assert [(tensor.shape, tensor.dtype) for tensor in model.inputs] == [(t.shape, t.dtype) for t in parent.inputs]
     assert [(tensor.shape, tensor.dtype) for tensor in model.outputs] == [(t.shape, t.dtype) for t in parent.outputs]
     assert model.output_shape == parent.output_shape  # nested as the outputs are
+
+
+def assert_mean(model: keras.Model, parents: Sequence[keras.Model], inputs, tolerance: float = 1e-5) -> None:
+    """The outputs of a model are the means of those of its parents."""
+    each = [outputs(parent, inputs) for parent in parents]
+    assert_close(outputs(model, inputs), [np.mean(values, axis=0) for values in zip(*each, strict=True)], tolerance)
+
+
+def every_second(gate: kmerge.HardConcreteGate) -> np.ndarray:
+    """The second, fourth, ... unit of a gate: half of them, of each parent about as many."""
+    return np.arange(gate.units) % 2 == 1
+
+
+def of_parent(number: int, count: int = 2) -> Callable[[kmerge.HardConcreteGate], np.ndarray]:
+    """The units of one parent, of so many."""
+    return lambda gate: np.arange(gate.units) * count // gate.units == number
+
+
+def decide(big: keras.Model, is_open: Callable[[kmerge.HardConcreteGate], np.ndarray] = every_second) -> None:
+    """Opens the gates of these units fully, and closes all others."""
+    for gate in kmerge.gates_of(big):
+        gate.loc.assign(np.where(is_open(gate), 20.0, -20.0).astype("float32"))
+
+
+def check_compress(big: keras.Model, inputs) -> keras.Model:
+    """Where gates are decided, `compress` changes no output; returns what it makes."""
+    student = kmerge.compress(big)
+    assert_close(outputs(student, inputs), outputs(big, inputs), 1e-5)
+    return student
+
+
+def students_of_one_parent(big: keras.Model, parents: Sequence[keras.Model], folder: Path) -> Iterator[tuple]:
+    """Saves and loads a big student; gives each parent, and what `compress` makes once its gates alone are open."""
+    big.save(folder / "big.keras")
+    big, inputs = keras.models.load_model(folder / "big.keras"), example_inputs(parents[0])
+    for number, network in enumerate(parents):
+        decide(big, of_parent(number, len(parents)))
+        yield network, check_compress(big, inputs)
+
+
+def check_merge(networks: Sequence[keras.Model], inputs, **options) -> keras.Model:
+    """Open gates give the mean of the parents, decided ones what `compress` makes."""
+    big = kmerge.merge(*networks, gates="open", **options)
+    assert_mean(big, networks, inputs)
+    decide(big)
+    return check_compress(big, inputs)
 
 
 def check_permute(model: keras.Model, seed: int = 0) -> keras.Model:

@@ -9,6 +9,7 @@ from keras import layers, ops
 
 import kmerge
 from kmerge.cloning import clone_operation
+from tests.kmerge.cases.inner_models import Forgetful
 
 
 def squared_relu(x):
@@ -60,18 +61,6 @@ class HandsOut(layers.Layer):
 
     def get_config(self):
         return super().get_config() | {"function": self.function, "inner": self.inner}
-
-
-class Forgetful(layers.Layer):
-    def __init__(self, factor=1.0, **kwargs):
-        super().__init__(**kwargs)
-        self.factor = factor
-
-    def call(self, inputs):
-        return inputs * self.factor
-
-    def get_config(self):
-        return super().get_config()
 
 
 class Guide(layers.Layer):

@@ -41,20 +41,16 @@ def check_again(entry: Entry) -> None:
     assert_close(outputs(kmerge.concatenate(*pairs), inputs), means, 1e-5)
 
 
-def decide(big: keras.Model, seed: int = 0) -> None:
-    """Opens some gates of each space fully, as many as are to be kept, and closes the others."""
-    for gate in kmerge.gates_of(big):
-        open_ones = np.random.default_rng(seed).permutation(gate.units) < len(gate.kept())
-        gate.loc.assign(np.where(open_ones, 20.0, -20.0).astype("float32"))
+def _as_many_as_are_kept(gate: kmerge.HardConcreteGate) -> np.ndarray:
+    return np.random.default_rng(0).permutation(gate.units) < len(gate.kept())
 
 
 def check_decided(big: keras.Model, folder: Path) -> keras.Model:
     """Once gates are decided, `compress` changes nothing, and after saving and loading neither."""
     inputs = example_inputs(big)
-    decide(big)
+    checks.decide(big, _as_many_as_are_kept)
     expected = outputs(big, inputs)
-    student = kmerge.compress(big)
-    assert_close(outputs(student, inputs), expected, 1e-5)
+    student = checks.check_compress(big, inputs)
     big.save(folder / "big.keras")
     loaded = keras.models.load_model(folder / "big.keras")
     assert_close(outputs(kmerge.compress(loaded), inputs), expected, 1e-5)

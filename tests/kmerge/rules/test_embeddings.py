@@ -68,14 +68,8 @@ def test_every_verb_is_exact(entry):
 
 @every(ENTRIES)
 def test_gates_choose_and_compress_is_exact(entry):
-    networks, inputs = family(entry), example_inputs(parent(entry, 0))
     with kmerge.strict():
-        big = kmerge.merge(*networks, gates="open")
-    mean = np.mean([checks.outputs(network, inputs)[0] for network in networks], axis=0)
-    checks.assert_close(checks.outputs(big, inputs), [mean], 1e-5)
-    for gate in kmerge.gates_of(big):
-        gate.loc.assign(np.where(np.arange(gate.units) % 2, 20.0, -20.0).astype("float32"))
-    checks.assert_close(checks.outputs(kmerge.compress(big), inputs), checks.outputs(big, inputs), 1e-5)
+        checks.check_merge(family(entry), example_inputs(parent(entry, 0)))
 
 
 @pytest.mark.filterwarnings("ignore::kmerge.UnfollowedLayerWarning")
@@ -92,8 +86,7 @@ def test_an_embedding_called_in_reverse_runs_as_it_is(tied):
     networks = [build(0), build(1)]
     inputs = example_inputs(networks[0])
     big = kmerge.concatenate(*networks)
-    mean = np.mean([checks.outputs(network, inputs)[0] for network in networks], axis=0)
-    checks.assert_close(checks.outputs(big, inputs), [mean], 1e-5)
+    checks.assert_mean(big, networks, inputs)
     checks.check_permute(networks[0])
     assert list(checks.selectable(networks[0]).values()) == [6]
     with kmerge.strict(), pytest.raises(kmerge.UnsupportedLayerError, match="table.*in reverse"):

@@ -134,13 +134,6 @@ def test_what_it_reads_and_makes_says_why_it_stays(entry):
         kmerge.select(parent(entry, 0), {fixed[0].name: 1})
 
 
-def decide(big, parent):
-    """Opens the gates of one of two parents, fully."""
-    for gate in kmerge.gates_of(big):
-        of = np.arange(gate.units) * 2 // gate.units
-        gate.loc.assign(np.where(of == parent, 20.0, -20.0).astype("float32"))
-
-
 @every(OPAQUE, ["lstm_on_the_input", "recurrent_stack", "shared_in_a_nested_model", "images_in_time"])
 @pytest.mark.parametrize("sampling", ["example", "batch"])
 def test_merge_holds_one_of_each_parent_and_compress_keeps_one_whole(entry, sampling, tmp_path):
@@ -150,12 +143,7 @@ def test_merge_holds_one_of_each_parent_and_compress_keeps_one_whole(entry, samp
         big = kmerge.merge(*parents, gates="open", sampling=sampling)
     each = [checks.logits(network, inputs, entry.final)[0] for network in parents]
     checks.assert_close(checks.logits(big, inputs, entry.final), [np.mean(each, axis=0)], 1e-5)
-    big.save(tmp_path / "big.keras")
-    big = keras.models.load_model(tmp_path / "big.keras")
-    for number, network in enumerate(parents):
-        decide(big, number)
-        student = kmerge.compress(big)
-        checks.assert_close(checks.outputs(student, inputs), checks.outputs(big, inputs), 1e-5)
+    for network, student in checks.students_of_one_parent(big, parents, tmp_path):
         kept = {w.path: np.asarray(w) for w in network.weights}
         opaque = [path for path in kept if any(part in path for part in ("lstm", "gru", "rnn", "time_distributed"))]
         by_name = dict(zip(kept, student.get_weights(), strict=True))
@@ -235,8 +223,7 @@ def test_a_layer_of_ones_own_runs_as_it_is_once_it_is_registered():
     kmerge.register_rule(Attend, kmerge.OpaqueRule())
     assert list(checks.selectable(models[0])) == ["behind"]
     big = kmerge.concatenate(*models)
-    mean = np.mean([checks.outputs(network, inputs)[0] for network in models], axis=0)
-    checks.assert_close(checks.outputs(big, inputs), [mean], 1e-5)
+    checks.assert_mean(big, models, inputs)
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -293,8 +280,7 @@ def test_a_mask_that_would_be_lost_is_refused(verb):
 def test_the_kernel_of_an_opened_layer_is_gated_where_an_operation_reads_it():
     models, inputs = [custom(0), custom(1)], [np.random.default_rng(0).normal(size=(6, 3)).astype("float32")]
     big = kmerge.merge(*models, gates="open")
-    mean = np.mean([checks.outputs(network, inputs)[0] for network in models], axis=0)
-    checks.assert_close(checks.outputs(big, inputs), [mean], 1e-5)
+    checks.assert_mean(big, models, inputs)
 
 
 class Weighted(layers.Layer):
@@ -318,8 +304,7 @@ def test_gates_do_not_meet_a_weight_that_has_no_batch_axis():
 
     models = [build(0), build(1)]
     big, inputs = kmerge.merge(*models, gates="open", sampling="example"), example_inputs(models[0])
-    mean = np.mean([checks.outputs(network, inputs)[0] for network in models], axis=0)
-    checks.assert_close(checks.outputs(big, inputs), [mean], 1e-5)
+    checks.assert_mean(big, models, inputs)
     big.compile(kmerge.gate_optimizer(keras.optimizers.SGD(0.01)), "mse")
     assert np.isfinite(big.fit(inputs[0], np.zeros((4, 2)), verbose=0).history["loss"]).all()
 
@@ -338,8 +323,7 @@ def test_a_layer_of_which_a_later_use_cannot_be_followed_runs_as_it_is_in_all():
     models = [build(0), build(1)]
     assert list(checks.selectable(models[0])) == ["behind"]
     inputs = example_inputs(models[0])
-    mean = np.mean([checks.outputs(network, inputs)[0] for network in models], axis=0)
-    checks.assert_close(checks.outputs(kmerge.concatenate(*models), inputs), [mean], 1e-5)
+    checks.assert_mean(kmerge.concatenate(*models), models, inputs)
 
 
 def test_a_mask_goes_to_each_of_them():

@@ -139,13 +139,6 @@ def test_channels_permute_select_and_grow(entry):
     checks.check_grow(big)
 
 
-def decide(big, number, of):
-    """Opens the gates of one of the parents, fully."""
-    for gate in kmerge.gates_of(big):
-        source = np.arange(gate.units) * of // gate.units
-        gate.loc.assign(np.where(source == number, 20.0, -20.0).astype("float32"))
-
-
 @every(PLACES, ["mixer", "normalized_over_places", "einsum_over_places"])
 @pytest.mark.parametrize("sampling", ["example", "batch"])
 def test_merge_holds_one_of_each_parent_and_compress_keeps_one_whole(entry, sampling, tmp_path):
@@ -156,12 +149,7 @@ def test_merge_holds_one_of_each_parent_and_compress_keeps_one_whole(entry, samp
     if entry is not PLACES["mixer"]:  # which normalizes over the units of both
         each = [checks.logits(network, inputs, entry.final)[0] for network in parents]
         checks.assert_close(checks.logits(big, inputs, entry.final), [np.mean(each, axis=0)], 1e-5)
-    big.save(tmp_path / "big.keras")
-    big = keras.models.load_model(tmp_path / "big.keras")
-    for number, network in enumerate(parents):
-        decide(big, number, 2)
-        student = kmerge.compress(big)
-        checks.assert_close(checks.outputs(student, inputs), checks.outputs(big, inputs), 1e-5)
+    for network, student in checks.students_of_one_parent(big, parents, tmp_path):
         assert [w.shape for w in student.weights] == [w.shape for w in network.weights]
 
 
@@ -170,8 +158,7 @@ def test_gates_of_one_model_choose_among_its_channels():
     big = kmerge.gate(network, 0.5)
     inputs = example_inputs(network)
     checks.assert_close(checks.outputs(big, inputs), checks.outputs(network, inputs), 1e-5)
-    for gate in kmerge.gates_of(big):
-        gate.loc.assign(np.where(np.arange(gate.units) % 2, 20.0, -20.0).astype("float32"))
+    checks.decide(big)
     checks.assert_close(checks.outputs(kmerge.compress(big), inputs), checks.outputs(big, inputs), 1e-5)
 
 
@@ -200,8 +187,7 @@ def test_uses_of_one_layer_that_read_channels_on_different_axes_run_as_they_are(
     inputs = example_inputs(networks[0])
     with pytest.warns(kmerge.UnfollowedLayerWarning, match="shared.*different axes"):
         big = kmerge.concatenate(*networks)
-    mean = np.mean([checks.outputs(network, inputs)[0] for network in networks], axis=0)
-    checks.assert_close(checks.outputs(big, inputs), [mean], 1e-5)
+    checks.assert_mean(big, networks, inputs)
 
 
 def test_a_scale_that_keras_lays_along_another_axis_than_it_normalizes_is_not_cut():
@@ -215,8 +201,7 @@ def test_a_scale_that_keras_lays_along_another_axis_than_it_normalizes_is_not_cu
     inputs = example_inputs(networks[0])
     with pytest.warns(kmerge.UnfollowedLayerWarning, match="odd.*its scale lies along the last"):
         big = kmerge.concatenate(*networks)
-    mean = np.mean([checks.outputs(network, inputs)[0] for network in networks], axis=0)
-    checks.assert_close(checks.outputs(big, inputs), [mean], 1e-5)
+    checks.assert_mean(big, networks, inputs)
 
 
 @pytest.mark.parametrize("way", ["einsum", "constant"])

@@ -158,7 +158,7 @@ def test_weight_decay_moves_weights_as_pytorch_sgd_does():
 
 
 def test_wrong_sizes_are_refused():
-    with pytest.raises(ValueError, match=r"28x28 or 32x32 images.*\(30, 30, 3\)"):
+    with pytest.raises(ValueError, match=r"32x32, 28x28 or 14x14.*\(30, 30, 3\)"):
         ARCHITECTURES["lenet"]((30, 30, 3), 10, 1)
     with pytest.raises(ValueError, match=r"two filters and two units; received \(6,\) and \(120, 84\)"):
         ARCHITECTURES["lenet"]((32, 32, 3), 10, 1, filters=(6,))

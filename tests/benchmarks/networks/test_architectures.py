@@ -49,6 +49,12 @@ def test_trainable_parameters(name, expected):
     assert trainable(build(name)) == expected
 
 
+def test_a_lenet_for_images_of_half_the_side_ends_with_3x3_places():
+    model = ARCHITECTURES["lenet"]((14, 14, 1), 10, 1, filters=(3, 8), units=(40, 28))
+    assert model.get_layer("pool_2").output.shape == (None, 3, 3, 8)
+    assert trainable(model) == 78 + 8 * (3 * 25 + 1) + 40 * (72 + 1) + 28 * 41 + 10 * 29
+
+
 @pytest.mark.parametrize(
     "depth, stem, shape, classes, expected",
     [

@@ -175,8 +175,8 @@ def _section(rows: Sequence[Row], found: Claims, figures: dict[str, str]) -> lis
             "Beside what papers report, test results of the last epoch:",
             _markdown(published_cells(rows, tables)),
         ]
-    for head, sentences in comparison_parts(found, writer(finished[0]["metric"])):
-        parts += [f"### {head}", "\n".join(f"- {_text(text)}" for text in sentences)]
+    for head, how, sentences in comparison_parts(found, writer(finished[0]["metric"])):
+        parts += [f"### {head}", how, "\n".join(f"- {_text(text)}" for text in sentences)]
     sources = sorted({_source(row) for row in finished})
     images = [f"![{caption}]({path})" for path, caption in figures.items()]
     return [

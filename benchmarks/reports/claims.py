@@ -141,7 +141,7 @@ def _of_the_family(compared: Sequence[Comparison], write: Callable[[float], str]
     """What the primary family bears, in words."""
     family = [c for c in compared if c.family == "primary" and c.same_as is None]
     if not family:
-        return "no primary comparison, all others are exploration"
+        return "no primary comparison: all of this is exploration"
     tested = [c for c in family if c.p is not None]
     parts = {
         "significantly better than": [c for c in tested if c.is_significant and c.is_ahead],
@@ -175,10 +175,11 @@ def comparison_rows(suite: str, protocol: str, compared: Iterable[Comparison]) -
 def sentence(c: Comparison, write: Callable[[float], str]) -> str:
     """A comparison in words."""
     text = f"{c.first} - {c.second}: median {write(c.median_difference)}, mean {write(c.mean_difference)}"
+    if c.n > 1:
+        text += " (95 % interval {} to {})".format(*map(write, c.mean_interval))
     if c.p is None:
         return f"{text}, n = {c.n}: **{c.claim}**."
-    low, high = c.mean_interval
-    text += f" (95 % interval {write(low)} to {write(high)}), n = {c.n}, rank-biserial r = {c.effect_size:.2f}, "
+    text += f", n = {c.n}, rank-biserial r = {c.effect_size:.2f}, "
     text += f"p = {c.p:.2g}" + ("" if c.p_holm is None else f", by Holm {c.p_holm:.2g}")
     if c.p_non_inferior is not None:
         text += f", p of inferiority by {write(c.margin)} or more = {c.p_non_inferior:.2g}"
@@ -194,24 +195,27 @@ def _number_of_seeds(number: int) -> str:
     return f"about {number} seeds" if number <= _MANY_SEEDS else f"more than {_MANY_SEEDS} seeds"
 
 
-def comparison_parts(found: Claims, write: Callable[[float], str]) -> list[tuple[str, list[str]]]:
-    """The comparisons as two lists, each with a head: the primary family, and exploration.
+def comparison_parts(found: Claims, write: Callable[[float], str]) -> list[tuple[str, str, list[str]]]:
+    """The comparisons as two lists: the primary family, and exploration.
 
     Args:
         found: of a protocol.
         write: how differences are written; see `benchmarks.reports.summaries.writer`.
 
     Returns:
-        The heads and the sentences below them; a list that would be empty is left out.
+        Of each list its head, how it came about, and its sentences; a list that would be empty is left out.
     """
-    tests = {"signed_rank": "Wilcoxon's signed-rank test", "t": "paired t-test, declared before the runs"}
-    where = "declared in the suite's file" if found.is_declared else "the benchmark's default, as the suite's file names none"
-    heads = {"primary": f"Primary comparisons, {where}", "exploration": "Exploration, without correction: nothing is claimed"}
+    tests = {"signed_rank": "Wilcoxon's signed-rank test", "t": "the paired t-test, which the suite's file declares"}
+    where = "declared in the suite's file" if found.is_declared else "by default: the suite's file names none"
+    heads = {
+        "primary": (f"Primary comparisons, {where}", "corrected by Holm's method"),
+        "exploration": ("Exploration", "not corrected, so that nothing is claimed"),
+    }
     parts = []
-    for family, head in heads.items():
-        of_it = [c for c in found.comparisons if c.family == family]
-        if of_it:
-            parts.append((f"{head} (paired by seed, last epoch; {tests[of_it[0].test]})", [sentence(c, write) for c in of_it]))
+    for family, (head, correction) in heads.items():
+        if of_it := [c for c in found.comparisons if c.family == family]:
+            how = f"Paired by seed, last epoch; p by {tests[of_it[0].test]}, {correction}:"
+            parts.append((head, how, [sentence(c, write) for c in of_it]))
     return parts
 
 

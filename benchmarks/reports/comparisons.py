@@ -92,7 +92,7 @@ class Comparison:
     def claim(self) -> str:
         """The sentence that the data bears."""
         if self.same_as is not None:
-            return f"the same runs as {self.same_as}: counted once"
+            return f"the values of {self.same_as} in every common seed, at its cost: counted once"
         if self.p is None:
             return f"no claim: {_why_no_test(self.test, self.n)}"
         if self.family == "exploration":

@@ -13,6 +13,7 @@ from baselines.distillation.distillation import big_teacher
 from baselines.protocol.task import Budget
 from baselines.protocol.teachers import train_teacher
 from benchmarks.checkout import SIZING_CODE, TRAINING_CODE
+from benchmarks.records.store import RunFolder
 from benchmarks.strategies.registry import SIZING, STRATEGIES
 from benchmarks.suites import suite as suites
 from benchmarks.suites.suite import PHASES, SUITES, SuiteError, load_suite
@@ -115,17 +116,22 @@ def test_a_scale_that_is_none_is_refused(scale):
         load_suite("sine").budget(scale)
 
 
-def test_scaled_pressure_ends_where_the_whole_one_ends():
-    def final(scale):
-        suite = load_suite("sine")
-        settings = suite.task(0, None, "unused", scale=scale).gates.controls["paper"]
+def test_scaled_pressure_ends_lower_by_what_the_files_say(cache):
+    """Step times epochs stays; the end does not: lambda's growth, step * sqrt(lambda), is then added less often."""
+
+    def final(name, scale=1.0):
+        suite = load_suite(name)
+        settings = suite.task(0, None, cache, scale=scale).gates.controls["paper"]
         pressure = settings["start"]
         for _ in range(suite.budget(scale).gates):
             pressure += settings["step"] * pressure**0.5
         return pressure
 
-    assert final(1.0) == pytest.approx(14.5, rel=0.02)  # The code's.
-    assert final(0.2) == pytest.approx(final(1.0), rel=0.15)
+    file = (suites.FOLDER / "digits.toml").read_text()
+    assert final("sine") == pytest.approx(14.47, abs=0.01)  # The code's.
+    assert final("sine", 0.2) == pytest.approx(13.16, abs=0.01)
+    assert final("digits") == pytest.approx(5.90, abs=0.01) and "here over 10, to 5.90" in file
+    assert final("digits", 10) == pytest.approx(7.25, abs=0.01) and "over 100 epochs, to 7.25" in file
 
 
 def test_classification_takes_logits(cache):
@@ -245,6 +251,40 @@ def test_every_default_strategy_is_registered():
         assert set(load_suite(name).strategies) <= set(STRATEGIES)
 
 
+COMPARED = "[comparisons]\nreference = 'l0_merge'\nprimary = ['best_of_three']\ntest = 't'\nmargin = 0.003\n"
+
+
+def test_no_run_depends_on_what_is_compared(tmp_path):
+    digits, declared = load_suite("digits"), load_suite(edited(tmp_path, ("[architecture]", COMPARED + "[architecture]")))
+    assert declared.definition == digits.definition and "comparisons" not in declared.definition
+    assert digits.comparisons == {"reference": "l0_merge"}
+    assert declared.comparisons == {"reference": "l0_merge", "primary": ["best_of_three"], "test": "t", "margin": 0.003}
+    run = {"suite": "digits", "strategy": "one_model", "seed": 100, "scale": 1.0, "examples": None, "backend": "tensorflow"}
+    runs = [RunFolder.of(tmp_path, {**run, "definition": suite.definition}) for suite in (digits, declared)]
+    # As before suites could declare anything.
+    assert {one.protocol for one in runs} == {"4601a851"} and runs[0].path == runs[1].path
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("reference = 'l0_merge'", "reference = 'l0_merg'", "reference: expected one of .*'l0_merg'. Did you mean l0_merge"),
+        ("['best_of_three']", "['best_of_4']", "primary: expected one of .*'best_of_4'. Did you mean best_of_three"),
+        ("['best_of_three']", "'best_of_three'", "primary: expected a list, received 'best_of_three'"),
+        ("['best_of_three']", "['l0_merge']", "primary: expected rivals of l0_merge, each once, received 'l0_merge'"),
+        ("['best_of_three']", "['one_model', 'one_model']", "each once, received 'one_model'"),
+        ("test = 't'", "test = 'z'", "test: expected one of signed_rank, t, received 'z'"),
+        ("margin = 0.003", "margin = 0.3", "margin: expected a share above 0 and below 0.1, .* received 0.3"),
+        ("margin = 0.003", "margins = 0.003", r"\[comparisons\]: .*unknown keys \['margins'\]. Did you mean margin\?"),
+    ],
+)
+def test_wrong_comparisons_are_refused(tmp_path, old, new, message):
+    assert old in COMPARED
+    table = COMPARED.replace(old, new)
+    with pytest.raises(SuiteError, match=message):
+        load_suite(edited(tmp_path, ("[architecture]", table + "[architecture]")))
+
+
 def test_settings_of_auto_sizing_move_no_other_run(tmp_path):
     digits = load_suite("digits")
     other = load_suite(edited(tmp_path, ("dynamic = 0.5", "dynamic = 0.6")))
@@ -256,7 +296,9 @@ def test_settings_of_auto_sizing_move_no_other_run(tmp_path):
 
 def test_a_suite_takes_from_another_what_it_does_not_say(tmp_path):
     base, more = load_suite("cifar100"), load_suite("cifar100_900")
-    assert more.budget() == Budget(300, 150, 150, 900) and base.published and not more.published
+    assert more.budget() == Budget(300, 150, 150, 900) and base.published != more.published
+    assert [row["strategy"] for row in more.published] == ["best_of_three", "one_model"]
+    assert more.comparisons == base.comparisons == {"reference": "l0_merge", "test": "t"}
     assert more.definition["phases"]["teacher"] == {**base.definition["phases"]["teacher"], "drops": [150, 225]}
     step = base.definition["gates"]["controls"]["paper"]["step"]
     assert more.definition["gates"]["controls"]["paper"]["step"] * 150 == pytest.approx(step * 100, rel=1e-3)

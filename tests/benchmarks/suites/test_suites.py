@@ -13,7 +13,6 @@ from baselines.distillation.distillation import big_teacher
 from baselines.protocol.task import Budget
 from baselines.protocol.teachers import train_teacher
 from benchmarks.checkout import SIZING_CODE, TRAINING_CODE
-from benchmarks.records.store import RunFolder
 from benchmarks.strategies.registry import SIZING, STRATEGIES
 from benchmarks.suites import suite as suites
 from benchmarks.suites.suite import PHASES, SUITES, SuiteError, load_suite
@@ -249,40 +248,6 @@ def test_phases_of_a_task_are_those_of_a_budget(cache):
 def test_every_default_strategy_is_registered():
     for name in SUITES:
         assert set(load_suite(name).strategies) <= set(STRATEGIES)
-
-
-COMPARED = "[comparisons]\nreference = 'l0_merge'\nprimary = ['best_of_three']\ntest = 't'\nmargin = 0.003\n"
-
-
-def test_no_run_depends_on_what_is_compared(tmp_path):
-    digits, declared = load_suite("digits"), load_suite(edited(tmp_path, ("[architecture]", COMPARED + "[architecture]")))
-    assert declared.definition == digits.definition and "comparisons" not in declared.definition
-    assert digits.comparisons == {"reference": "l0_merge"}
-    assert declared.comparisons == {"reference": "l0_merge", "primary": ["best_of_three"], "test": "t", "margin": 0.003}
-    run = {"suite": "digits", "strategy": "one_model", "seed": 100, "scale": 1.0, "examples": None, "backend": "tensorflow"}
-    runs = [RunFolder.of(tmp_path, {**run, "definition": suite.definition}) for suite in (digits, declared)]
-    # As before suites could declare anything.
-    assert {one.protocol for one in runs} == {"4601a851"} and runs[0].path == runs[1].path
-
-
-@pytest.mark.parametrize(
-    "old, new, message",
-    [
-        ("reference = 'l0_merge'", "reference = 'l0_merg'", "reference: expected one of .*'l0_merg'. Did you mean l0_merge"),
-        ("['best_of_three']", "['best_of_4']", "primary: expected one of .*'best_of_4'. Did you mean best_of_three"),
-        ("['best_of_three']", "'best_of_three'", "primary: expected a list, received 'best_of_three'"),
-        ("['best_of_three']", "['l0_merge']", "primary: expected rivals of l0_merge, each once, received 'l0_merge'"),
-        ("['best_of_three']", "['one_model', 'one_model']", "each once, received 'one_model'"),
-        ("test = 't'", "test = 'z'", "test: expected one of signed_rank, t, received 'z'"),
-        ("margin = 0.003", "margin = 0.3", "margin: expected a share above 0 and below 0.1, .* received 0.3"),
-        ("margin = 0.003", "margins = 0.003", r"\[comparisons\]: .*unknown keys \['margins'\]. Did you mean margin\?"),
-    ],
-)
-def test_wrong_comparisons_are_refused(tmp_path, old, new, message):
-    assert old in COMPARED
-    table = COMPARED.replace(old, new)
-    with pytest.raises(SuiteError, match=message):
-        load_suite(edited(tmp_path, ("[architecture]", table + "[architecture]")))
 
 
 def test_settings_of_auto_sizing_move_no_other_run(tmp_path):

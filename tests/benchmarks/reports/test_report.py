@@ -165,7 +165,7 @@ def test_means_of_what_strategies_report_besides(tmp_path):
         _finish(tmp_path, "one_model", seed, 0.8)
     text = _report(tmp_path)
     assert "| l0_merge | 0.81                 |" in text
-    assert "| teachers " not in text and "winner" not in text
+    assert "| strategy | validation_after_cut |\n" in text and "winner" not in text
     assert json.loads(_table(tmp_path / "runs.csv")[0]["extras"])["control"] == "paper"
 
 

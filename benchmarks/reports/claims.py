@@ -15,6 +15,8 @@ from benchmarks.reports.summaries import done, grouped, mean, unit, writer
 
 # What merging has to be held against: one long run for its compute, the best of several, more training, and no gates.
 RIVALS = ("one_model_equal_compute", "best_of_three", "restart", "magnitude_merge")
+# Their validation metric is the best of several, and so too good to choose by.
+_CHOSEN_BY_VALIDATION = {"best_of_three", "best_of_three_big"}
 COMPARISON_COLUMNS = (
     "suite",
     "protocol",
@@ -128,7 +130,7 @@ def _verdict(groups: Mapping[str, Sequence[Row]], first: str, compared: Sequence
     validated = {name: mean(leads) for name, leads in validated.items() if leads}
     text = f"Test {metric}: {first} {value(own.values())}"
     if validated:
-        best = min(validated, key=validated.get)
+        best = min(validated, key=lambda name: (name in _CHOSEN_BY_VALIDATION, validated[name]))
         leads = lead(best, "test_last")
         text = f"Test {metric}: {first} {value(a for a, _ in pairs(best))}, best other (by validation) {best} "
         text += f"{value(b for _, b in pairs(best))}: ahead in {sum(x > 0 for x in leads)} of {len(leads)} seeds"

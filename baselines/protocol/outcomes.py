@@ -76,6 +76,18 @@ def make_outcome(
         flops=flops,
         seconds=sum(record.seconds for record in records),
         teacher_epoch_equivalents=flops / training_flops(target, task, epochs=1),
-        extras=dict(extras or {}),
+        extras={**_labelled(task, records), **(extras or {})},
         programs={record.rows[0]["phase"]: record.program for record in records},
     )
+
+
+def _labelled(task: Task, records: Sequence[TrainingRecord]) -> dict[str, int]:
+    """How many different labelled examples the teachers had between them, and how many whatever came after them."""
+    is_teacher = ["teacher" in record.rows[0]["phase"] for record in records]
+    after, whole = [len((task.parents or task).data.x_train)] * 2
+    if task.parents is not None:
+        after = task.parents.labelled
+    return {
+        "labelled_examples": 0 if all(is_teacher) else after,
+        "labelled_examples_of_teachers": whole if any(is_teacher) else 0,
+    }

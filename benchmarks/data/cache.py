@@ -47,6 +47,7 @@ class ImageSource:
         module: of ours that adds the builder to tensorflow-datasets when it is imported, where it has none of its own.
         crop: for photographs, the side in pixels of what a network has of an image; None for other images.
         manual: what has to be put where before, if the data cannot be downloaded.
+        domains: of how many kinds images are. Where there are several, the cache's labels tell them: class + classes x domain.
     """
 
     builder: str | None
@@ -59,8 +60,10 @@ class ImageSource:
     module: str | None = None
     crop: int | None = None
     manual: str | None = None
+    domains: int = 1
 
 
+_DIGITS = ImageSource(None, (8, 8, 1), 10, 1_197, 600, validation=297)
 _IMAGEWOOF = ImageSource(
     "imagewoof/28px:2.0.0",
     (28, 28, 3),
@@ -74,7 +77,8 @@ _IMAGEWOOF = ImageSource(
 IMAGES = {
     "cifar10": ImageSource("cifar10:3.0.2", (32, 32, 3), 10, 50_000, 10_000, validation=5_000),
     "cifar100": ImageSource("cifar100:3.0.2", (32, 32, 3), 100, 50_000, 10_000, validation=5_000),
-    "digits": ImageSource(None, (8, 8, 1), 10, 1_197, 600, validation=297),
+    "digits": _DIGITS,
+    "digits_rotated": replace(_DIGITS, domains=2),
     "fashion_mnist": ImageSource("fashion_mnist:3.0.1", (28, 28, 1), 10, 60_000, 10_000, validation=5_000),
     "imagewoof_28": _IMAGEWOOF,
     "imagewoof_256": replace(_IMAGEWOOF, builder="imagewoof/256px:2.0.0", shape=(256, 256, 3), crop=224),
@@ -128,7 +132,8 @@ def prepare_images(name: str, data_dir: str | Path | None, cache_dir: str | Path
     if source.crop is not None:
         _in_draft(folder, functools.partial(_prepare_photographs, name, data_dir))
         return
-    arrays = read_digits() if name == "digits" else _read_tfds(name, data_dir)
+    arrays = read_digits() if source.builder is None else _read_tfds(name, data_dir)
+    arrays = _half_rotated(arrays, source.classes) if source.domains > 1 else arrays
     expected = [(source.train, *source.shape), (source.train,), (source.test, *source.shape), (source.test,)]
     found = [arrays[part].shape for part in PARTS]
     if found != expected:
@@ -142,8 +147,8 @@ def read_digits() -> dict[str, np.ndarray]:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise DataMissingError(
-            "digits comes with scikit-learn, which is not installed. Run: pip install scikit-learn"
-            " (or copy the folder digits of another machine's cache here)."
+            "digits come with scikit-learn, which is not installed. Run: pip install scikit-learn"
+            " (or copy the folder of another machine's cache here)."
         ) from error
     digits = load_digits()
     images = digits.images.astype("uint8")[..., None]
@@ -151,6 +156,18 @@ def read_digits() -> dict[str, np.ndarray]:
     test, train = np.sort(order[: IMAGES["digits"].test]), np.sort(order[IMAGES["digits"].test :])
     labels = digits.target.astype("int32")
     return dict(zip(PARTS, (images[train], labels[train], images[test], labels[test]), strict=True))
+
+
+def _half_rotated(arrays: dict[str, np.ndarray], classes: int) -> dict[str, np.ndarray]:
+    """The arrays with half of the images rotated by 90 degrees: domain 1, as labels then tell. The hash of pixels decides."""
+    result = {}
+    for part in ("train", "test"):
+        images, labels = arrays[f"{part}_images"].copy(), arrays[f"{part}_labels"].copy()
+        rotated = hash_order(images)[1::2]
+        images[rotated] = np.rot90(images[rotated], axes=(1, 2))
+        labels[rotated] += classes
+        result |= {f"{part}_images": images, f"{part}_labels": labels}
+    return result
 
 
 def _get(name: str, data_dir: str | Path | None = None) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.command_line import BACKENDS, UsageError, one_of, refusal, seeds_of
-from benchmarks.data.datasets import check_examples
 from benchmarks.records.results import Row, is_number
 from benchmarks.records.store import RunFolder, read_runs
 from benchmarks.reports.summaries import mean
@@ -63,7 +62,7 @@ def planned_runs(suite: Suite, options: argparse.Namespace) -> list[RunFolder]:
     except ValueError as error:
         raise UsageError(str(error)) from error
     try:
-        check_examples(suite.dataset, options.examples, suite.folds)
+        suite.check_examples(options.examples)
     except ValueError as error:
         raise UsageError(f"--examples: {error}") from error
     backend = options.backend or os.environ.get("KERAS_BACKEND", "tensorflow")

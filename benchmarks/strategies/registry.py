@@ -95,6 +95,7 @@ STRATEGIES = _Strategies(
         "fusion_ot_sinkhorn": (*_FUSION, {"matching": "sinkhorn"}),
         "fusion_gamf": (*_FUSION, {"matching": "graphs"}),
         "one_model": ("baselines.single.single_model", "one_model", {}),
+        "one_model_all_data": ("baselines.single.single_model", "one_model_all_data", {}),
         "one_model_equal_compute": ("benchmarks.strategies.l0_merging", "one_model_equal_compute", {}),
         "best_of_three": ("baselines.single.single_model", "best_of_three", {}),
         "one_big_model": ("baselines.single.single_model", "one_big_model", {}),

@@ -5,6 +5,9 @@ A suite's file says everything, with the source of each number beside it; a key 
 drops of the learning rate stand at fractions of a phase, and what the controls of the gates add per epoch grows as the
 epochs become fewer, so that it sums up to the same.
 
+A table [parents] gives two teachers a part of the training data each, as all examples of half of the classes, and all that
+comes after them `few` examples of each class. Their choices are still made on the whole validation part, of all classes.
+
 A table [teacher] gives distillation a big teacher of another architecture, with epochs and a schedule of its own. It may be
 left out: then the big teacher has the target's architecture at twice the width.
 
@@ -32,7 +35,6 @@ from benchmarks.suites.checks import (
     KEYS,
     LAUNCH_KEYS,
     PHASES,
-    TEACHER_PARTS,
     SuiteError,
     check_architecture,
     check_content,
@@ -148,7 +150,8 @@ class Suite:
             data_dir: folder of tensorflow-datasets; None for its default.
             cache_dir: folder of the decoded arrays.
             scale: as for `budget`.
-            examples: use this many training examples, and no more than that for validation; None for all.
+            examples: use this many training examples, and no more than that for validation; None for all. With a table
+                [parents], so many labelled ones after the teachers, which have all; None for the few that the suite names.
 
         Returns:
             The task.
@@ -159,13 +162,14 @@ class Suite:
         """
         import keras  # Here, as command lines that only list suites do without.
 
+        parents = self.definition.get("parents")
         try:
             dataset = datasets.load(
                 self.dataset,
                 data_dir,
                 cache_dir,
                 seed,
-                examples,
+                parents.get("examples") if parents else examples,
                 standardize_by=self.definition.get("standardize_by", "channel"),
                 folds=self.folds,
             )
@@ -189,9 +193,49 @@ class Suite:
             gates=self._gates(self.budget(scale)) if merges else None,
             identity=self._identity(dataset),
             sizing=self._sizing(dataset, seed),
-            teacher_parts=TEACHER_PARTS[self.definition.get("teacher_data", "all")],
         )
+        task = self._divided(task, dataset, seed, examples)
         return replace(task, big_teacher=self._big_teacher(task, dataset, seed, scale))
+
+    def _divided(self, task: Task, dataset: datasets.Dataset, seed: int, examples: int | None) -> Task:
+        """The task, its training examples shared among two teachers where the suite says so."""
+        from benchmarks.data.parents import with_parents
+
+        table = self.definition.get("parents")
+        if table is None:
+            is_whole = self.definition.get("teacher_data", "all") == "all"
+            return task if is_whole else with_parents(task, dataset, {"by": "halves"}, None, seed)
+        division = {"by": table["by"]} | ({"overlap": table.get("overlap", 0.0)} if table["by"] == "classes" else {})
+        few = table.get("few") if examples is None else self._few(examples)
+        try:
+            return with_parents(task, dataset, division, few, seed)
+        except ValueError as error:
+            raise SuiteError(f"suite {self.name}, [parents]: {error}") from error
+
+    def _few(self, examples: int) -> int | None:
+        """How many of each class so many examples are; None where they are all."""
+        table, classes = self.definition["parents"], datasets.IMAGES[self.dataset].classes
+        if examples == datasets.check_examples(self.dataset, table.get("examples"), self.folds):
+            return None
+        if examples % classes:
+            do = f"They are as many of each class: ask for {examples - examples % classes or classes}."
+            raise SuiteError(f"suite {self.name}: {refusal(f'examples in a multiple of {classes} classes', examples, do)}")
+        return examples // classes
+
+    def check_examples(self, examples: int | None) -> None:
+        """Refuse, before a run begins, a number of examples that `task` would.
+
+        Raises:
+            ValueError: if the data has fewer; `SuiteError` if they are not as many of each class where they have to be.
+        """
+        table = self.definition.get("parents", {})
+        whole = datasets.check_examples(self.dataset, table.get("examples"), self.folds)
+        if examples is None or not table:
+            datasets.check_examples(self.dataset, examples, self.folds)
+        elif examples > whole:
+            raise SuiteError(f"suite {self.name}: {refusal(f'at most {whole} training examples', examples)}")
+        else:
+            self._few(examples)
 
     def _big_teacher(self, task: Task, dataset: datasets.Dataset, seed: int, scale: float) -> BigTeacher | None:
         settings = self.definition.get("teacher")

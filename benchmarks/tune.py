@@ -43,6 +43,7 @@ from benchmarks.records.results import HIGHER_IS_BETTER, is_number
 from benchmarks.records.store import hash_of, json_text, write_atomically, write_csv
 from benchmarks.runs.planning import check_name, named_suite, planned_runs
 from benchmarks.strategies.registry import STRATEGIES
+from benchmarks.suites.checks import early_epochs
 from benchmarks.suites.suite import FOLDER, PAPER, SUITES, suite_content
 
 COSTS = ("epochs", "teacher_epoch_equivalents", "flops", "seconds")
@@ -109,6 +110,8 @@ def _space(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]
     if not space:
         expected = f"expected [tuning.{options.strategy}] in the suite's file, or --vary, received neither"
         raise UsageError(f"suite {suite.name}: {expected}. Say what to vary by --vary.")
+    if any(key.startswith("epochs.early.") for key in space) and "phases" in content:
+        content["epochs"]["early"] = early_epochs(content["epochs"])  # the file may leave it out
     for key, values in space.items():
         _check_values(content, key, values, options.method)
     return content, space

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 import keras
 
 import kmerge
+from baselines.protocol.early_merging import before_annealing
 from baselines.protocol.outcomes import make_outcome, validation_metric
 from baselines.protocol.phases import train_phase
 from baselines.protocol.strategy import Outcome, Stages
@@ -43,15 +44,19 @@ class MagnitudeMerge:
         hierarchical: whether they are merged two at a time, with fine-tuning after each cut, or all at once.
         importance: "magnitude", or another of those of `kmerge.unit_importance`.
         wide: whether the big network is trained for the gates' epochs before it is cut; of two networks only.
+        early: whether the networks are merged before they are annealed; see `before_annealing`.
     """
 
     networks: int = 2
     hierarchical: bool = False
     importance: str = "magnitude"
     wide: bool = False
+    early: bool = False
 
     def __call__(self, task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
         """See `Strategy`."""
+        if self.early:
+            task, budget = before_annealing(task, budget)
         own, epochs = self._divided(budget)
         check_importance(task.build(seed_of("target")), self.importance)
         trained = [train_teacher(task, own, seed, number, stages) for number in range(self.networks)]

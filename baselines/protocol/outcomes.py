@@ -83,11 +83,15 @@ def make_outcome(
 
 def _labelled(task: Task, records: Sequence[TrainingRecord]) -> dict[str, int]:
     """How many different labelled examples the teachers had between them, and how many whatever came after them."""
-    is_teacher = ["teacher" in record.rows[0]["phase"] for record in records]
-    after, whole = [len((task.parents or task).data.x_train)] * 2
-    if task.parents is not None:
-        after = task.parents.labelled
+    labels = [record.rows[0]["phase"] for record in records]
+    teachers, parents = [label for label in labels if "teacher" in label], task.parents
+    after = of_teachers = len(task.data.x_train)
+    if parents is not None:
+        after = parents.labelled
+        if not any(label.startswith("wide") for label in teachers):  # which have all
+            parts = [parents.part(int(label.rpartition("_")[2])) for label in teachers]
+            of_teachers = len(set().union(*parts))
     return {
-        "labelled_examples": 0 if all(is_teacher) else after,
-        "labelled_examples_of_teachers": whole if any(is_teacher) else 0,
+        "labelled_examples": 0 if teachers == labels else after,
+        "labelled_examples_of_teachers": of_teachers if teachers else 0,
     }

@@ -202,3 +202,12 @@ def is_better(value: float, other: float, task: Task) -> bool:
     if np.isnan(value) or np.isnan(other):
         return bool(np.isnan(other)) and not np.isnan(value)
     return value > other if task.higher_is_better else value < other
+
+
+def best_of(values: Sequence[float], task: Task) -> int:
+    """The index of the best of some values of the task's metric, of equals the first."""
+    best = 0
+    for index, value in enumerate(values):
+        if is_better(value, values[best], task):
+            best = index
+    return best

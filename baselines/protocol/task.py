@@ -120,6 +120,19 @@ class GateSettings:
 
 
 @dataclass(frozen=True)
+class EarlySettings:
+    """How little of a budget comes before the merge, where networks are merged before they are annealed.
+
+    Attributes:
+        teacher: share of each teacher in the epochs of merging.
+        gates: share of the gates.
+    """
+
+    teacher: float = 1 / 6
+    gates: float = 1 / 12
+
+
+@dataclass(frozen=True)
 class Task:
     """What is to be learnt, by what architecture, with what hyper-parameters.
 
@@ -140,6 +153,7 @@ class Task:
             names none, and twice the target's width is taken.
         parents: where teachers are trained on parts of the training data, which; None where all see all.
         sizing: how networks find their own size, or None where the suite does not say.
+        early: how the budget is split where networks are merged before they are annealed.
     """
 
     name: str
@@ -154,6 +168,7 @@ class Task:
     big_teacher: BigTeacher | None = None
     parents: Parents | None = None
     sizing: SizingSettings | None = None
+    early: EarlySettings = EarlySettings()
 
     @property
     def higher_is_better(self) -> bool:
@@ -185,6 +200,10 @@ class Parents:
     identity: Mapping[str, Any]
     division: Mapping[str, Any]
     labelled: int
+
+    def part(self, number: int) -> np.ndarray:
+        """The training examples of the teacher of that number, from 0."""
+        return self.rows[number % len(self.rows)]
 
 
 @dataclass(frozen=True)

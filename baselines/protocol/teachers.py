@@ -52,7 +52,7 @@ def train_teacher(
 def _of_part(task: Task, number: int, epochs: int) -> tuple[Task, int]:
     """The task with the training examples of that teacher alone, and its epochs, in which it sees as many as in all."""
     parents = task.parents
-    rows = parents.rows[number % len(parents.rows)]
+    rows = parents.part(number)
     part = replace(parents.data, x_train=parents.data.x_train[rows], y_train=parents.data.y_train[rows])
     identity = {**parents.identity, "part": parents.division}
     return replace(task, data=part, identity=identity), round(epochs * len(parents.data.x_train) / len(rows))

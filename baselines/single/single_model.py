@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from baselines.protocol.outcomes import make_outcome
-from baselines.protocol.phases import is_better, train_phase
+from baselines.protocol.phases import best_of, train_phase
 from baselines.protocol.strategy import Outcome, Stages
 from baselines.protocol.task import Budget, Task
 from baselines.protocol.teachers import train_teacher
@@ -68,10 +68,7 @@ def _best_of_three(task: Task, budget: Budget, seed: int, stages: Stages, widen:
     trained = [train_teacher(task, budget, seed, number, stages, widen) for number in range(3)]
     records = [record for _, record in trained]
     finals = [record.rows[-1]["val_metric"] for record in records]
-    winner = 0
-    for number in (1, 2):
-        if is_better(finals[number], finals[winner], task):
-            winner = number
+    winner = best_of(finals, task)
     extras = {"winner": winner, "validation_teachers": finals}
     return make_outcome(task, trained[winner][0], records[winner].best_weights, records, extras)
 

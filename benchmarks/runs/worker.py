@@ -266,7 +266,7 @@ def evaluate(model: "keras.Model", x: "np.ndarray", y: "np.ndarray", metric: str
 
 def _suite(run: RunFolder) -> Suite:
     suite = load_suite(run.launch["suite"])
-    planned = {key: run.configuration[key] for key in ("definition", "sizing") if key in run.configuration}
+    planned = {key: run.configuration[key] for key in ("definition", "sizing", "early") if key in run.configuration}
     now = {"definition": suite.definition, **suite.settings_of(run.configuration["strategy"])}
     if hash_of(now) != hash_of(planned):
         raise ValueError(f"The suite {run.launch['suite']} was changed after this run was planned. Launch again.")

@@ -9,6 +9,7 @@ import keras
 
 import kmerge
 from baselines.merging.aligned_merging import aligned_big_student
+from baselines.protocol.early_merging import before_annealing
 from baselines.protocol.outcomes import make_outcome, training_flops, validation_metric
 from baselines.protocol.phases import train_phase
 from baselines.protocol.strategy import Outcome, Stages
@@ -39,6 +40,7 @@ class L0Merge:
             it, "before_norm" for one before BatchNormalization.
         merged_above: align the teachers first, and merge pairs of units of at least this concordance; None for a merge as
             they come. See `baselines.merging.aligned_merging`.
+        early: whether the teachers are merged before they are annealed; see `before_annealing`.
     """
 
     control: str | None = None
@@ -49,9 +51,12 @@ class L0Merge:
     learned_beta: bool = False
     arrangement: str | None = None
     merged_above: float | None = None
+    early: bool = False
 
     def __call__(self, task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
         """See `Strategy`."""
+        if self.early:
+            task, budget = before_annealing(task, budget)
         control = self.control or task.gates.control
         if self.arrangement == "before_norm":
             check_normalized(trace(task.build(seed_of("target"))))

@@ -62,6 +62,14 @@ _SIZING = {
 }
 SIZING = frozenset(_SIZING)
 
+# Merging before annealing: only these depend on the suite's split of the budget.
+_EARLY = {
+    # Fade, as the paper's pressure was made for long phases.
+    "l0_merge_before_annealing": (*_L0_MERGE, {"control": "fade", "early": True}),
+    "magnitude_merge_before_annealing": (*_TRANSPLANTATION, {"early": True}),
+}
+EARLY = frozenset(_EARLY)
+
 STRATEGIES = _Strategies(
     {
         "l0_merge": (*_L0_MERGE, {}),
@@ -86,6 +94,7 @@ STRATEGIES = _Strategies(
         "magnitude_merge_wide": (*_TRANSPLANTATION, {"wide": True}),
         "magnitude_merge_four": (*_TRANSPLANTATION, {"networks": 4}),
         "magnitude_merge_four_hierarchical": (*_TRANSPLANTATION, {"networks": 4, "hierarchical": True}),
+        **_EARLY,
         "random_merge": (*_TRANSPLANTATION, {"importance": "random"}),
         "taylor_merge": (*_TRANSPLANTATION, {"importance": "taylor"}),
         "fusion_average": (*_FUSION, {"matching": None}),
@@ -97,6 +106,8 @@ STRATEGIES = _Strategies(
         "one_model": ("baselines.single.single_model", "one_model", {}),
         "one_model_all_data": ("baselines.single.single_model", "one_model_all_data", {}),
         "one_model_equal_compute": ("benchmarks.strategies.l0_merging", "one_model_equal_compute", {}),
+        "restart": ("baselines.single.restarts", "restart", {}),
+        "restart_whole": ("baselines.single.restarts", "restart_whole", {}),
         "best_of_three": ("baselines.single.single_model", "best_of_three", {}),
         "one_big_model": ("baselines.single.single_model", "one_big_model", {}),
         "best_of_three_big": ("baselines.single.single_model", "best_of_three_big", {}),

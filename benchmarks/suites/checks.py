@@ -7,10 +7,10 @@ A suite is for merging and what is held against it, with the phases of `Budget`;
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
-from baselines.protocol.task import Budget, GateSettings, Phase, SizingSettings
+from baselines.protocol.task import Budget, EarlySettings, GateSettings, Phase, SizingSettings
 from benchmarks.command_line import nearest, one_of, refusal
 from benchmarks.data import datasets
 from benchmarks.strategies.registry import STRATEGIES
@@ -20,6 +20,7 @@ AUGMENTATIONS = ("none", "shift_and_flip")
 # Of the augmentation of photographs; see `benchmarks.data.augmentation.RandomResizedCrop`.
 _CROP_KEYS = ("area", "ratio", "jitter")
 PHASES = tuple(field.name for field in fields(Budget))
+EARLY_PHASES = tuple(field.name for field in fields(EarlySettings))
 KEYS = (
     "description",
     "dataset",
@@ -163,14 +164,41 @@ def check_content(where: str, content: dict[str, Any]) -> None:
         check_keys(f"{where}, [epochs]", content["epochs"], ("single",))
         _check_whole(f"{where}, epochs.single", content["epochs"]["single"], 1, "a number of epochs")
         return
-    check_keys(f"{where}, [epochs]", content["epochs"], PHASES)
+    check_keys(f"{where}, [epochs]", content["epochs"], (*PHASES, "early"), PHASES)
     check_keys(f"{where}, [phases]", content["phases"], PHASES)
     for phase in PHASES:
         epochs = content["epochs"][phase]
         _check_whole(f"{where}, epochs.{phase}", epochs, 1, "a number of epochs")
         _check_phase(f"{where}, [phases.{phase}]", epochs, content["phases"][phase])
+    _check_early(f"{where}, [epochs.early]", content["epochs"])
     check_keys(f"{where}, [gates]", content["gates"], [field.name for field in fields(GateSettings)])
     _check_in(f"{where}, gates.control", content["gates"]["control"], content["gates"]["controls"])
+
+
+def _check_early(where: str, epochs: Mapping[str, Any]) -> None:
+    early = epochs.get("early", {})
+    check_keys(where, early, EARLY_PHASES, required=())
+    for phase, value in early.items():
+        _check_whole(f"{where}, {phase}", value, 1, "a number of epochs")
+    merging, early = merging_epochs(epochs), early_epochs(epochs)
+    if 2 * early["teacher"] + early["gates"] >= merging:
+        do = "They are two teachers' and the gates'; the rest is annealed."
+        raise SuiteError(f"{where}: {refusal(f'fewer than the {merging} epochs of merging', early, do)}")
+
+
+def early_epochs(epochs: Mapping[str, Any]) -> dict[str, int]:
+    """The epochs before the merge, where it comes before annealing: of a teacher and of the gates.
+
+    Args:
+        epochs: the table of a suite; where its table `early` says nothing, the shares of `EarlySettings` count.
+    """
+    shares = asdict(EarlySettings()).items()
+    return {phase: max(1, round(share * merging_epochs(epochs))) for phase, share in shares} | epochs.get("early", {})
+
+
+def merging_epochs(epochs: Mapping[str, Any]) -> int:
+    """The epochs of merging in the table of a suite."""
+    return Budget(**{phase: epochs[phase] for phase in PHASES}).merging
 
 
 def _check_augmentation(where: str, content: Mapping[str, Any]) -> None:
@@ -213,8 +241,8 @@ def _check_parents(where: str, content: Mapping[str, Any]) -> None:
     _check_in(f"{where}, by", table["by"], _DIVISIONS)
     if source is None or source.crop is not None:
         raise SuiteError(f"{where}: {refusal('a data set of images that fit into memory', content['dataset'])}")
-    if "teacher_data" in content:
-        raise SuiteError(f"{where}: {refusal('no teacher_data beside it', content['teacher_data'], 'Leave one out.')}")
+    if found := [key for key in ("teacher_data", "teacher") if key in content]:
+        raise SuiteError(f"{where}: {refusal(f'no {found[0]} beside it', content[found[0]], 'Leave one out.')}")
     for key in ("few", "examples"):
         _check_whole(f"{where}, {key}", table.get(key, 1), 1)
     if table["by"] == "domains":

@@ -8,6 +8,9 @@ epochs become fewer, so that it sums up to the same.
 A table [parents] gives two teachers a part of the training data each, as all examples of half of the classes, and all that
 comes after them `few` examples of each class. Their choices are still made on the whole validation part, of all classes.
 
+A table [epochs.early] says how long teachers and gates are trained where networks are merged before they are annealed. What
+it leaves out is a sixth of the epochs of merging for a teacher, and a twelfth for the gates.
+
 A table [teacher] gives distillation a big teacher of another architecture, with epochs and a schedule of its own. It may be
 left out: then the big teacher has the target's architecture at twice the width.
 
@@ -26,11 +29,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from baselines.protocol.task import BigTeacher, Budget, GateSettings, Phase, SizingSettings, Task
+from baselines.protocol.task import BigTeacher, Budget, EarlySettings, GateSettings, Phase, SizingSettings, Task
 from benchmarks.checkout import SIZING_CODE, TRAINING_CODE, digest_of
 from benchmarks.command_line import one_of, refusal
 from benchmarks.data import datasets
-from benchmarks.strategies.registry import SIZING
+from benchmarks.strategies.registry import EARLY, SIZING
 from benchmarks.suites.checks import (
     KEYS,
     LAUNCH_KEYS,
@@ -39,6 +42,8 @@ from benchmarks.suites.checks import (
     check_architecture,
     check_content,
     check_keys,
+    early_epochs,
+    merging_epochs,
 )
 
 FOLDER = Path(__file__).parent
@@ -68,6 +73,8 @@ class Suite:
         definition: the rest of the file's content: what a run depends on, but for `sizing` beside other strategies.
         sizing: settings of the strategies of auto-sizing, or None. Beside strategies of another kind they are no part of
             the definition: what those runs are does not depend on them.
+        early: epochs of a teacher and of the gates for the strategies that merge before annealing, or None in a suite for
+            auto-sizing alone. No part of the definition either.
         folds: of the paper's cross-validation, which the runs are under; None for the protocol of `benchmarks.data.datasets`.
     """
 
@@ -82,6 +89,7 @@ class Suite:
     tuning: Mapping[str, Mapping[str, Any]]
     definition: Mapping[str, Any]
     sizing: Mapping[str, Any] | None = None
+    early: Mapping[str, int] | None = None
     folds: int | None = None
 
     @property
@@ -129,7 +137,7 @@ class Suite:
                 f"suite {self.name}: expected the tables [phases] and [gates], which {strategy} needs, received neither. "
                 f"It is for {', '.join(sorted(SIZING))}."
             )
-        return {}
+        return {"early": self.early} if strategy in EARLY else {}
 
     def prepare(self, data_dir: str | Path | None, cache_dir: str | Path) -> None:
         """Decode the data into the cache, once per machine; see `benchmarks.data.datasets.prepare`."""
@@ -193,6 +201,7 @@ class Suite:
             gates=self._gates(self.budget(scale)) if merges else None,
             identity=self._identity(dataset),
             sizing=self._sizing(dataset, seed),
+            early=self._early() if merges else EarlySettings(),
         )
         task = self._divided(task, dataset, seed, examples)
         return replace(task, big_teacher=self._big_teacher(task, dataset, seed, scale))
@@ -282,6 +291,10 @@ class Suite:
         HardConcreteGate(1, sampling=settings.sampling)
         return settings
 
+    def _early(self) -> EarlySettings:
+        merging = merging_epochs(self.definition["epochs"])
+        return EarlySettings(**{phase: epochs / merging for phase, epochs in self.early.items()})
+
     def _augmentation(self, dataset: datasets.Dataset) -> Callable | None:
         how = self.definition["augmentation"]
         if how == "none":
@@ -362,7 +375,11 @@ def load_suite(name_or_path: str | Path) -> Suite:
     if is_paper and folds is None:
         raise SuiteError(f"{path}: expected the key folds, for cross-validation, received none. Leave out {PAPER}.")
     definition = {key: content[key] for key in KEYS if key in content and key not in (*LAUNCH_KEYS, "sizing", "folds")}
-    definition |= {} if "phases" in content else {"sizing": content["sizing"]}
+    merges, early = "phases" in content, None
+    definition |= {} if merges else {"sizing": content["sizing"]}
+    if merges:
+        early = early_epochs(content["epochs"])
+        definition["epochs"] = {phase: epochs for phase, epochs in content["epochs"].items() if phase != "early"}
     definition |= {"folds": folds} if folds else {}
     first, last = content["seeds"]
     return Suite(
@@ -377,5 +394,6 @@ def load_suite(name_or_path: str | Path) -> Suite:
         tuning=content.get("tuning", {}),
         definition=definition,
         sizing=content.get("sizing"),
+        early=early,
         folds=folds,
     )

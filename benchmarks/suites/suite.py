@@ -45,6 +45,7 @@ from benchmarks.suites.checks import (
     early_epochs,
     merging_epochs,
 )
+from benchmarks.suites.parents import divided
 
 FOLDER = Path(__file__).parent
 # Ends the name of a suite under the cross-validation of the auto-sizing paper: das_mnist:paper.
@@ -203,48 +204,8 @@ class Suite:
             sizing=self._sizing(dataset, seed),
             early=self._early() if merges else EarlySettings(),
         )
-        task = self._divided(task, dataset, seed, examples)
+        task = divided(self, task, dataset, seed, examples)
         return replace(task, big_teacher=self._big_teacher(task, dataset, seed, scale))
-
-    def _divided(self, task: Task, dataset: datasets.Dataset, seed: int, examples: int | None) -> Task:
-        """The task, its training examples shared among two teachers where the suite says so."""
-        from benchmarks.data.parents import with_parents
-
-        table = self.definition.get("parents")
-        if table is None:
-            is_whole = self.definition.get("teacher_data", "all") == "all"
-            return task if is_whole else with_parents(task, dataset, {"by": "halves"}, None, seed)
-        division = {"by": table["by"]} | ({"overlap": table.get("overlap", 0.0)} if table["by"] == "classes" else {})
-        few = table.get("few") if examples is None else self._few(examples)
-        try:
-            return with_parents(task, dataset, division, few, seed)
-        except ValueError as error:
-            raise SuiteError(f"suite {self.name}, [parents]: {error}") from error
-
-    def _few(self, examples: int) -> int | None:
-        """How many of each class so many examples are; None where they are all."""
-        table, classes = self.definition["parents"], datasets.IMAGES[self.dataset].classes
-        if examples == datasets.check_examples(self.dataset, table.get("examples"), self.folds):
-            return None
-        if examples % classes:
-            do = f"They are as many of each class: ask for {examples - examples % classes or classes}."
-            raise SuiteError(f"suite {self.name}: {refusal(f'examples in a multiple of {classes} classes', examples, do)}")
-        return examples // classes
-
-    def check_examples(self, examples: int | None) -> None:
-        """Refuse, before a run begins, a number of examples that `task` would.
-
-        Raises:
-            ValueError: if the data has fewer; `SuiteError` if they are not as many of each class where they have to be.
-        """
-        table = self.definition.get("parents", {})
-        whole = datasets.check_examples(self.dataset, table.get("examples"), self.folds)
-        if examples is None or not table:
-            datasets.check_examples(self.dataset, examples, self.folds)
-        elif examples > whole:
-            raise SuiteError(f"suite {self.name}: {refusal(f'at most {whole} training examples', examples)}")
-        else:
-            self._few(examples)
 
     def _big_teacher(self, task: Task, dataset: datasets.Dataset, seed: int, scale: float) -> BigTeacher | None:
         settings = self.definition.get("teacher")

@@ -132,8 +132,7 @@ def prepare_images(name: str, data_dir: str | Path | None, cache_dir: str | Path
     if source.crop is not None:
         _in_draft(folder, functools.partial(_prepare_photographs, name, data_dir))
         return
-    arrays = read_digits() if source.builder is None else _read_tfds(name, data_dir)
-    arrays = _half_rotated(arrays, source.classes) if source.domains > 1 else arrays
+    arrays = read_digits(name) if source.builder is None else _read_tfds(name, data_dir)
     expected = [(source.train, *source.shape), (source.train,), (source.test, *source.shape), (source.test,)]
     found = [arrays[part].shape for part in PARTS]
     if found != expected:
@@ -141,8 +140,8 @@ def prepare_images(name: str, data_dir: str | Path | None, cache_dir: str | Path
     write_cache(folder, arrays)
 
 
-def read_digits() -> dict[str, np.ndarray]:
-    """The arrays of scikit-learn's digits, by `PARTS`."""
+def read_digits(name: str = "digits") -> dict[str, np.ndarray]:
+    """The arrays of scikit-learn's digits, by `PARTS`; of "digits_rotated", half of the images rotated."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -151,23 +150,22 @@ def read_digits() -> dict[str, np.ndarray]:
             " (or copy the folder of another machine's cache here)."
         ) from error
     digits = load_digits()
-    images = digits.images.astype("uint8")[..., None]
+    images, labels = digits.images.astype("uint8")[..., None], digits.target.astype("int32")
+    source = IMAGES[name]
+    if source.domains > 1:
+        images, labels = _half_rotated(images, labels, source.classes)
     order = hash_order(images)
-    test, train = np.sort(order[: IMAGES["digits"].test]), np.sort(order[IMAGES["digits"].test :])
-    labels = digits.target.astype("int32")
+    test, train = np.sort(order[: source.test]), np.sort(order[source.test :])
     return dict(zip(PARTS, (images[train], labels[train], images[test], labels[test]), strict=True))
 
 
-def _half_rotated(arrays: dict[str, np.ndarray], classes: int) -> dict[str, np.ndarray]:
-    """The arrays with half of the images rotated by 90 degrees: domain 1, as labels then tell. The hash of pixels decides."""
-    result = {}
-    for part in ("train", "test"):
-        images, labels = arrays[f"{part}_images"].copy(), arrays[f"{part}_labels"].copy()
-        rotated = hash_order(images)[1::2]
-        images[rotated] = np.rot90(images[rotated], axes=(1, 2))
-        labels[rotated] += classes
-        result |= {f"{part}_images": images, f"{part}_labels": labels}
-    return result
+def _half_rotated(images: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The images, half of them rotated by 90 degrees: domain 1, as their labels then tell. The hash of pixels says which."""
+    rotated = hash_order(images)[1::2]
+    images, labels = images.copy(), labels.copy()
+    images[rotated] = np.rot90(images[rotated], axes=(1, 2))
+    labels[rotated] += classes
+    return images, labels
 
 
 def _get(name: str, data_dir: str | Path | None = None) -> str:

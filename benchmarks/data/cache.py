@@ -48,6 +48,7 @@ class ImageSource:
         crop: for photographs, the side in pixels of what a network has of an image; None for other images.
         manual: what has to be put where before, if the data cannot be downloaded.
         domains: of how many kinds images are. Where there are several, the cache's labels tell them: class + classes x domain.
+        pooled: how many pixels of the original, a side, one pixel is the mean of.
     """
 
     builder: str | None
@@ -61,9 +62,11 @@ class ImageSource:
     crop: int | None = None
     manual: str | None = None
     domains: int = 1
+    pooled: int = 1
 
 
 _DIGITS = ImageSource(None, (8, 8, 1), 10, 1_197, 600, validation=297)
+_FASHION_MNIST = ImageSource("fashion_mnist:3.0.1", (28, 28, 1), 10, 60_000, 10_000, validation=5_000)
 _IMAGEWOOF = ImageSource(
     "imagewoof/28px:2.0.0",
     (28, 28, 3),
@@ -79,7 +82,8 @@ IMAGES = {
     "cifar100": ImageSource("cifar100:3.0.2", (32, 32, 3), 100, 50_000, 10_000, validation=5_000),
     "digits": _DIGITS,
     "digits_rotated": replace(_DIGITS, domains=2),
-    "fashion_mnist": ImageSource("fashion_mnist:3.0.1", (28, 28, 1), 10, 60_000, 10_000, validation=5_000),
+    "fashion_mnist": _FASHION_MNIST,
+    "fashion_mnist_14": replace(_FASHION_MNIST, shape=(14, 14, 1), pooled=2),
     "imagewoof_28": _IMAGEWOOF,
     "imagewoof_256": replace(_IMAGEWOOF, builder="imagewoof/256px:2.0.0", shape=(256, 256, 3), crop=224),
     "imagenet_256": ImageSource(
@@ -238,7 +242,17 @@ def _read_tfds(name: str, data_dir: str | Path | None) -> dict[str, np.ndarray]:
 
     (train_images, train_labels), (test_images, test_labels) = tfds.as_numpy(splits)
     labels = (np.asarray(train_labels, "int32"), np.asarray(test_labels, "int32"))
-    return dict(zip(PARTS, (train_images, labels[0], test_images, labels[1]), strict=True))
+    images = [_pooled(images, IMAGES[name].pooled) for images in (train_images, test_images)]
+    return dict(zip(PARTS, (images[0], labels[0], images[1], labels[1]), strict=True))
+
+
+def _pooled(images: np.ndarray, side: int) -> np.ndarray:
+    """Images with the rounded mean of each square of pixels as one pixel; (n, height, width, channels), of uint8."""
+    if side == 1:
+        return images
+    n, height, width, channels = images.shape
+    squares = images.reshape(n, height // side, side, width // side, side, channels)
+    return np.rint(squares.mean((2, 4), dtype="float32")).astype("uint8")
 
 
 def write_cache(folder: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -118,6 +118,10 @@ def mlp(
     return keras.Model(inputs, torch.output(x, outputs, "output"), name="mlp")
 
 
+# Of both convolutions of LeNet, by the size of images.
+_LENET_PADDING = {(32, 32): ("valid", "valid"), (28, 28): ("same", "valid"), (14, 14): ("same", "same")}
+
+
 def lenet(
     input_shape: tuple[int, ...],
     outputs: int,
@@ -131,10 +135,10 @@ def lenet(
 ) -> keras.Model:
     """LeNet-5: two 5x5 convolutions (6, 16) with average pooling, Dense 120 and 84. For 32x32 images.
 
-    Images of 28x28 are padded to 32x32 by the first convolution.
+    Images of 28x28 are padded to 32x32 by the first convolution; those of 14x14 are padded by both, to end with 3x3 places.
 
     Args:
-        input_shape: `(32, 32, channels)` or `(28, 28, channels)`.
+        input_shape: `(32, 32, channels)`, `(28, 28, channels)` or `(14, 14, channels)`.
         outputs: logits.
         seed: every weight draws from a seed derived from it.
         weight_decay: coupled, as in PyTorch's SGD.
@@ -152,16 +156,17 @@ def lenet(
     Reference:
         LeCun et al., "Gradient-based learning applied to document recognition", Proc. IEEE 1998.
     """
-    if tuple(input_shape[:2]) not in ((28, 28), (32, 32)):
-        raise ValueError(f"lenet expects 28x28 or 32x32 images, which it brings to 5x5 places; received {input_shape}.")
+    if tuple(input_shape[:2]) not in _LENET_PADDING:
+        raise ValueError(f"lenet expects images of 32x32, 28x28 or 14x14; received {input_shape}.")
     if len(filters) != 2 or len(units) != 2:
         raise ValueError(f"lenet expects two filters and two units; received {filters} and {units}.")
     torch = _TorchLayers(seed, weight_decay)
     inputs = keras.Input(input_shape, name="input")
-    x = torch.conv(inputs, widen * filters[0], 5, "conv_1", padding="same" if input_shape[0] == 28 else "valid")
+    paddings = _LENET_PADDING[tuple(input_shape[:2])]
+    x = torch.conv(inputs, widen * filters[0], 5, "conv_1", padding=paddings[0])
     x = layers.Activation(activation, name="act_1")(x)
     x = layers.AveragePooling2D(2, name="pool_1")(x)
-    x = torch.conv(x, widen * filters[1], 5, "conv_2", padding="valid")
+    x = torch.conv(x, widen * filters[1], 5, "conv_2", padding=paddings[1])
     x = layers.Activation(activation, name="act_2")(x)
     x = layers.AveragePooling2D(2, name="pool_2")(x)
     x = layers.Flatten(name="flatten")(x)

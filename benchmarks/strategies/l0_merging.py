@@ -16,7 +16,15 @@ from baselines.protocol.strategy import Outcome, Stages
 from baselines.protocol.task import Budget, Task
 from baselines.protocol.teachers import shared_among, train_teacher
 from baselines.single.single_model import train_one
-from benchmarks.strategies.gate_ablations import ARRANGEMENTS, check_normalized, constant_pressure, with_learned_beta
+from benchmarks.strategies.gate_ablations import (
+    ARRANGEMENTS,
+    GateDecay,
+    check_normalized,
+    constant_pressure,
+    weight_decay_of,
+    with_decay,
+    with_learned_beta,
+)
 from kmerge.merging import read_merge
 from kmerge.seeds import seed_of
 from kmerge.spaces import trace
@@ -36,6 +44,7 @@ class L0Merge:
         patience: of `kmerge.GatePressure`. Epochs that it saves are added to fine-tuning.
         constant: whether the pressure of the control "paper" is constant, at the mean of its rise.
         learned_beta: whether each gate layer learns its beta.
+        decayed: whether gates decay as the weights do; see `GateDecay`. Refused for a network without weight decay.
         arrangement: where gates stand, if not one for a space where it is read: "unlinked" for one at each place that reads
             it, "before_norm" for one before BatchNormalization.
         merged_above: align the teachers first, and merge pairs of units of at least this concordance; None for a merge as
@@ -49,6 +58,7 @@ class L0Merge:
     patience: int | None = None
     constant: bool = False
     learned_beta: bool = False
+    decayed: bool = False
     arrangement: str | None = None
     merged_above: float | None = None
     early: bool = False
@@ -62,14 +72,19 @@ class L0Merge:
             check_normalized(trace(task.build(seed_of("target"))))
         if self.constant:
             task = replace(task, gates=constant_pressure(task.gates, budget.gates))
+        how = {"control": control, "patience": self.patience}
+        if self.decayed:
+            how["callbacks"] = [GateDecay(weight_decay_of(task.build(seed_of("target"))), task.gates.learning_rate)]
         trained = [train_teacher(task, budget, seed, number, stages) for number in range(2)]
         teachers, records = [model for model, _ in trained], [record for _, record in trained]
         big, aligned = self._big(task, teachers, seed)
         if self.learned_beta:
             big = with_learned_beta(big)
+        if self.decayed:
+            big = with_decay(big)
         arrange, restore = ARRANGEMENTS.get(self.arrangement, (None, None))
         gated = arrange(big) if arrange else big
-        gating = train_phase(gated, task, "gates", budget.gates, seed, stages, control=control, patience=self.patience)
+        gating = train_phase(gated, task, "gates", budget.gates, seed, stages, **how)
         big = restore(gated, big) if restore else big
         sample = task.data.inputs[:_EXAMPLES] if self.compensate else None
         student = kmerge.compress(big, data=sample)

@@ -85,6 +85,7 @@ STRATEGIES = _Strategies(
         "l0_merge_compensated": (*_L0_MERGE, {"compensate": True}),
         "l0_merge_paper_constant": (*_L0_MERGE, {"control": "paper", "constant": True}),
         "l0_merge_paper_beta": (*_L0_MERGE, {"control": "paper", "learned_beta": True}),
+        "l0_merge_decayed_gates": (*_L0_MERGE, {"control": "paper", "decayed": True}),
         "l0_merge_paper_unlinked": (*_L0_MERGE, {"control": "paper", "sampling": "example", "arrangement": "unlinked"}),
         "l0_merge_paper_before_norm": (*_L0_MERGE, {"control": "paper", "arrangement": "before_norm"}),
         "aligned_merge": (*_L0_MERGE, {"merged_above": 0.5}),

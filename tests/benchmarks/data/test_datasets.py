@@ -189,6 +189,18 @@ def test_real_images(data_dir, image_cache, name, sizes):
     np.testing.assert_allclose(dataset.data.x_train.min(axis=(0, 1, 2)), dataset.black, rtol=1e-5)
 
 
+def test_an_image_of_half_the_side_has_means_of_squares(data_dir, image_cache):
+    whole, half = (datasets.load(name, data_dir, image_cache, seed=0) for name in ("fashion_mnist", "fashion_mnist_14"))
+    assert half.data.x_test.shape == (10_000, 14, 14, 1)
+    np.testing.assert_array_equal(half.data.y_test, whole.data.y_test)
+    images = []
+    for name in ("fashion_mnist", "fashion_mnist_14"):
+        arrays, _ = data_cache.open_cache(name, image_cache / name)
+        images.append(np.asarray(arrays["test_images"][:50, ..., 0], "float64"))
+    means = (images[0][:, ::2, ::2] + images[0][:, 1::2, ::2] + images[0][:, ::2, 1::2] + images[0][:, 1::2, 1::2]) / 4
+    np.testing.assert_array_equal(images[1], np.rint(means))
+
+
 def test_a_cache_serves_a_machine_without_tensorflow_and_scikit_learn(data_dir, image_cache, cache):
     datasets.prepare("fashion_mnist", data_dir, image_cache)
     script = (

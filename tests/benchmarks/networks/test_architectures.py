@@ -49,6 +49,12 @@ def test_trainable_parameters(name, expected):
     assert trainable(build(name)) == expected
 
 
+def test_a_lenet_for_images_of_half_the_side_ends_with_3x3_places():
+    model = ARCHITECTURES["lenet"]((14, 14, 1), 10, 1, filters=(3, 8), units=(40, 28))
+    assert model.get_layer("pool_2").output.shape == (None, 3, 3, 8)
+    assert trainable(model) == 78 + 8 * (3 * 25 + 1) + 40 * (72 + 1) + 28 * 41 + 10 * 29
+
+
 @pytest.mark.parametrize(
     "depth, stem, shape, classes, expected",
     [
@@ -158,7 +164,7 @@ def test_weight_decay_moves_weights_as_pytorch_sgd_does():
 
 
 def test_wrong_sizes_are_refused():
-    with pytest.raises(ValueError, match=r"28x28 or 32x32 images.*\(30, 30, 3\)"):
+    with pytest.raises(ValueError, match=r"32x32, 28x28 or 14x14.*\(30, 30, 3\)"):
         ARCHITECTURES["lenet"]((30, 30, 3), 10, 1)
     with pytest.raises(ValueError, match=r"two filters and two units; received \(6,\) and \(120, 84\)"):
         ARCHITECTURES["lenet"]((32, 32, 3), 10, 1, filters=(6,))

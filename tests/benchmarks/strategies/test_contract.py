@@ -81,8 +81,11 @@ REPEATED = (
     "greedy_merge",
     "no_gate_phase",
     "random_merge",
+    "restart",
+    "restart_whole",
     "fusion_weight_matching",
     "one_model",
+    "one_model_all_data",
     "one_model_equal_compute",
     "best_of_three",
     "one_big_model",
@@ -108,8 +111,9 @@ COMPILED = {
 }
 FUSING = [name for name in RUNNABLE if name.startswith("fusion_")]
 # Strategies that train networks of the target architecture alone, and whose other work is not charged.
-OF_THE_TARGET = [*FUSING, "one_model", "best_of_three", "magnitude_merge", "random_merge", "no_gate_phase"]
-GATED = ["l0_merge", "l0_merge_compensated", "l0_merge_batch", "l0_merge_early"]
+OF_THE_TARGET = [*FUSING, "one_model", "best_of_three", "restart", "restart_whole", "magnitude_merge", "random_merge"]
+OF_THE_TARGET += ["one_model_all_data", "magnitude_merge_before_annealing", "no_gate_phase"]
+GATED = ["l0_merge", "l0_merge_compensated", "l0_merge_batch", "l0_merge_early", "l0_merge_decayed_gates"]
 every_strategy = pytest.mark.parametrize("name", RUNNABLE)
 
 
@@ -192,14 +196,14 @@ def test_rows_tell_every_epoch(done, name):
 def test_best_model_is_that_of_the_best_validation_epoch(done, task, name):
     outcome, _ = done(name)
     last = outcome.history[-1]["phase"]
-    if "winner" in outcome.extras:
+    if last.startswith(("teacher", "wide_teacher")):
         last = last[:-1] + str(outcome.extras["winner"])
     values = [row["val_metric"] for row in outcome.history if row["phase"] == last]
     assert validation_metric(task, outcome.best_model) == pytest.approx(max(values), rel=1e-3)
     assert validation_metric(task, outcome.model) == pytest.approx(values[-1], rel=1e-3)
 
 
-@pytest.mark.parametrize("name", ["magnitude_merge", "distil_two", "ensemble", "best_of_three", *GATED, *FUSING])
+@pytest.mark.parametrize("name", ["magnitude_merge", "restart", "distil_two", "ensemble", "best_of_three", *GATED, *FUSING])
 def test_teachers_are_trained_once_and_charged_to_each(done, kept, name):
     outcome, _ = done(name)
     rows = [row for row in outcome.history if row["phase"] == "teacher_0"]

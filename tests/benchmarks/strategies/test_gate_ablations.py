@@ -1,17 +1,26 @@
 """The ablations of gates: each undoes one thing and leaves the rest as it is."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 
 import kmerge
+from baselines.protocol.phases import train_phase
+from baselines.protocol.strategy import Stages
+from baselines.protocol.task import Phase
+from benchmarks.networks.architectures import ARCHITECTURES
 from benchmarks.strategies.gate_ablations import (
+    GateDecay,
     LearnedBetaGate,
     after_norm,
     before_norm,
     constant_pressure,
     relinked,
     unlinked,
+    weight_decay_of,
+    with_decay,
     with_learned_beta,
 )
 from benchmarks.strategies.registry import STRATEGIES
@@ -78,6 +87,62 @@ def test_beta_is_trained_by_the_gates_optimizer_and_compress_takes_the_result(si
     np.testing.assert_array_equal(kernel, big.trainable_variables[0])  # the other optimizer's rate is 0
     student = kmerge.compress(big)
     assert student.count_params() == sine.build(1).count_params()
+
+
+def test_gates_decay_at_the_rate_of_the_weights_optimizer(sine):
+    """As the authors' weights' optimizer, whose rate drops after one of two epochs, does it to a `loc` that no loss holds."""
+    decay, steps = 0.005, 200
+    data = dataclasses.replace(sine.data, x_train=np.zeros((32 * steps, 1)), y_train=np.zeros((32 * steps, 1)))
+    phase = Phase(0.1, 0.9, 32, drops=(0.5,))
+    task = dataclasses.replace(sine, data=data, phases={"gates": phase}, loss=lambda: lambda y, outputs: 0.0 * outputs)
+    big = with_decay(kmerge.merge(sine.build(1), sine.build(2), seed=3))
+    (gate,) = kmerge.gates_of(big)
+    start = np.asarray(gate.loc).copy()
+    control = {"start": 0.0, "step": 0.0}
+    task = dataclasses.replace(task, gates=dataclasses.replace(sine.gates, learning_rate=0.2, controls={"paper": control}))
+    ends = []
+
+    class Looking(Stages):
+        def on_epoch(self, row, state):
+            ends.append(np.asarray(gate.loc).copy())
+
+    train_phase(big, task, "gates", 2, 1, Looking(), control="paper", callbacks=[GateDecay(decay, 0.2)])
+    loc, velocity = 1.0, 0.0
+    for rate, end in zip((0.1, 0.01), ends, strict=True):
+        for _ in range(steps):
+            velocity = 0.9 * velocity - rate * decay * loc
+            loc += velocity
+        np.testing.assert_allclose(end, loc * start, rtol=1e-4)
+    assert loc == pytest.approx(np.exp(-(0.1 + 0.01) * decay * steps / (1 - 0.9)), rel=0.05)  # a third of it
+
+
+def test_a_decayed_gate_without_decay_is_a_gate(sine):
+    big = kmerge.merge(sine.build(1), sine.build(2), seed=3)
+    twin = with_decay(big)
+    np.testing.assert_array_equal(twin(sine.data.x_val), big(sine.data.x_val))
+    (gate,), (plain,) = kmerge.gates_of(twin), kmerge.gates_of(big)
+    for each in (gate, plain):
+        each.pressure.assign(2.0)
+        each(sine.data.x_val, training=True)
+    assert float(sum(gate.losses)) == float(sum(plain.losses))
+    gate.decay.assign(0.5)
+    gate(sine.data.x_val, training=True)
+    more = 0.25 * np.sum(np.square(gate.loc))
+    assert float(sum(gate.losses)) - float(sum(plain.losses)) == pytest.approx(more, rel=1e-4)
+
+
+def test_the_weight_decay_is_that_of_the_architecture(sine):
+    digits = load_suite("digits")
+    settings = dict(digits.definition["architecture"])
+    net = ARCHITECTURES[settings.pop("name")]((8, 8, 1), 10, 1, **settings)
+    assert weight_decay_of(net) == pytest.approx(1e-4)
+    shelf = Shelf()
+    with pytest.raises(kmerge.InvalidArgumentError, match="Received: model .* with none. Give the suite's .architecture."):
+        STRATEGIES["l0_merge_decayed_gates"](sine, BUDGET, 1, shelf)
+    assert not shelf.steps
+    net.layers[1].kernel.regularizer = keras.regularizers.L2(1e-3)
+    with pytest.raises(kmerge.InvalidArgumentError, match=r"with \[0.0001, 0.002\]"):
+        weight_decay_of(net)
 
 
 def residual(seed):

@@ -95,7 +95,7 @@ def test_a_wrong_table_is_refused_by_key(tmp_path, old, new, message):
         ('"deep_resnet"', '"deep"', "name: expected one of das_cnn, das_dense, .*, received 'deep'. Did you mean deep_"),
         ("width = 2", "hidden = 2", r"\[teacher.architecture\]: .*depth, width, stem.*, received unknown keys \['hidden'\]"),
         ("depth = 18", "depth = 19", "18, 34, 50, 101, 152.*received 19"),
-        ('"deep_resnet"\ndepth = 18\nwidth = 2', '"lenet"', r"28x28 or 32x32 images.*received \(8, 8, 1\)"),
+        ('"deep_resnet"\ndepth = 18\nwidth = 2', '"lenet"', r"32x32, 28x28 or 14x14.*received \(8, 8, 1\)"),
     ],
 )
 def test_a_teacher_that_cannot_be_built_is_refused_before_training(tmp_path, cache, old, new, message):

@@ -1,0 +1,229 @@
+"""When to merge: what merging gains over one network, against what three short trainings gain over a long one.
+
+    python -m benchmarks.studies.law results/published/* --out results/published/law
+
+Each protocol of the folders in which one network, the best of three and merging have results is a *cell*, and so is each
+paper's table that a suite's file quotes for all three. For each cell, in points of accuracy:
+
+    x    best of three - one network: how much less than nothing three times the epochs are worth
+    y    merging - one network
+
+It writes cells.csv, law.csv (the line y = intercept + slope x by least squares, with t-intervals) and law.png and law.pdf.
+Both differences have the same network in them, so its noise alone would give a slope. `slope_disjoint` is fitted with x from
+every other seed and y from the rest, over the cells with at least four seeds: it has no noise in common.
+
+Merging is `l0_merge_fade`, or `l0_merge` where that did not run. `rival` is the best of one network at equal compute, the
+best of three and a restarted teacher, by validation.
+"""
+
+import io
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.command_line import DONE, command_parser, ended
+from benchmarks.records.results import HIGHER_IS_BETTER, ResultsError, Row, read_results
+from benchmarks.records.store import write_atomically, write_csv
+from benchmarks.reports.figures import COLOURS
+from benchmarks.reports.summaries import done, grouped
+from benchmarks.suites.suite import SUITES, load_suite
+
+MERGING = ("l0_merge_fade", "l0_merge")
+ONE, THREE = "one_model", "best_of_three"
+RIVALS = ("one_model_equal_compute", THREE, "restart")
+_FEWEST_FOR_HALVES = 4
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A protocol in which merging, one network and the best of three have results; all differences are in points.
+
+    Attributes:
+        name: of the suite, or of the paper.
+        source: the folder, or the paper's table.
+        epochs: of one network.
+        examples: training examples where not all were used.
+        n: seeds in common.
+        merging: the strategy that merges.
+        x: mean of best of three - one network.
+        x_error: its standard error.
+        y: mean of merging - one network.
+        y_error: its standard error.
+        rival: the best of `RIVALS` by validation, where there is one.
+        ahead: mean of merging - rival.
+        ahead_error: its standard error.
+    """
+
+    name: str
+    source: str
+    epochs: float | None
+    examples: int | None
+    n: int | None
+    merging: str
+    x: float
+    x_error: float | None
+    y: float
+    y_error: float | None
+    rival: str | None = None
+    ahead: float | None = None
+    ahead_error: float | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line y = intercept + slope x through `cells` points, with 95 % t-intervals, and Pearson's r."""
+
+    cells: int
+    intercept: float
+    intercept_low: float
+    intercept_high: float
+    slope: float
+    slope_low: float
+    slope_high: float
+    residual: float
+    r: float
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = command_parser(__file__, __doc__, "--out", required=["--out"], out=None)
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="results of a suite")
+    options = parser.parse_args(arguments)
+    try:
+        measured = [cell for folder in options.folders for cell in cells_of(folder)]
+    except (ResultsError, OSError) as error:
+        return ended(parser, error)
+    cells = [cell for cell, _ in measured] + list(published_cells())
+    pairs = [half for _, half in measured if half is not None]
+    if len(cells) < 3:
+        return ended(parser, ResultsError(f"expected at least 3 cells for a line, received {len(cells)}."))
+    lines = {"all": line_through([(cell.x, cell.y) for cell in cells])}
+    if len(pairs) > 2:
+        lines["disjoint"] = line_through(pairs)
+    options.out.mkdir(parents=True, exist_ok=True)
+    columns = tuple(field.name for field in fields(Cell))
+    write_csv(options.out / "cells.csv", columns, [dict(zip(columns, astuple(cell), strict=True)) for cell in cells])
+    names = tuple(field.name for field in fields(Line))
+    rows = [{"fitted": name, **dict(zip(names, astuple(line), strict=True))} for name, line in lines.items()]
+    write_csv(options.out / "law.csv", ("fitted", *names), rows)
+    _draw(options.out, cells, lines["all"])
+    print(*(f"{name}: {line}" for name, line in lines.items()), sep="\n")
+    return DONE
+
+
+def cells_of(folder: Path) -> Iterator[tuple[Cell, tuple[float, float] | None]]:
+    """The cells of a folder of results, each with (x, y) from disjoint seeds where there are enough."""
+    for rows in grouped(done(read_results(folder).rows), "protocol").values():
+        groups = grouped(rows, "strategy")
+        merging = next((name for name in MERGING if name in groups), None)
+        if merging is None or not {ONE, THREE} <= groups.keys() or rows[0]["metric"] != "accuracy":
+            continue
+        yield _cell(folder, groups, merging), _from_disjoint_seeds(groups, merging)
+
+
+def _cell(folder: Path, groups: Mapping[str, Sequence[Row]], merging: str) -> Cell:
+    x, y = (_differences(groups, name, ONE) for name in (THREE, merging))
+    one = groups[ONE][0]
+    rivals = [name for name in RIVALS if name in groups]
+    rival = max(rivals, key=lambda name: np.mean([row["validation_last"] for row in groups[name]]))
+    ahead = _differences(groups, merging, rival)
+    number = len(y)
+    cell = (one["suite"], folder.name, one["epochs"], one["examples"], number, merging)
+    return Cell(*cell, x.mean(), _error(x), y.mean(), _error(y), rival, ahead.mean(), _error(ahead))
+
+
+def _differences(groups: Mapping[str, Sequence[Row]], first: str, second: str, parity: int | None = None) -> np.ndarray:
+    """Differences of test results in points over the common seeds, sorted; of every other one where a parity is given."""
+    values = [{row["seed"]: row["test_last"] for row in groups[name]} for name in (first, second)]
+    seeds = sorted(values[0].keys() & values[1].keys())
+    chosen = seeds if parity is None else seeds[parity::2]
+    return np.array([100 * (values[0][seed] - values[1][seed]) for seed in chosen])
+
+
+def _from_disjoint_seeds(groups: Mapping[str, Sequence[Row]], merging: str) -> tuple[float, float] | None:
+    x, y = (_differences(groups, name, ONE, parity) for parity, name in enumerate((THREE, merging)))
+    enough = len(x) + len(y) >= _FEWEST_FOR_HALVES
+    return (float(x.mean()), float(y.mean())) if enough else None
+
+
+def _error(values: np.ndarray) -> float | None:
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+
+
+def published_cells() -> Iterator[Cell]:
+    """The papers' tables that suites quote, where they have all three means of an accuracy."""
+    for name in SUITES:
+        suite = load_suite(name)
+        if not HIGHER_IS_BETTER[suite.metric]:
+            continue
+        found = {table["strategy"]: table for table in suite.published if "mean" in table}
+        if {"l0_merge", ONE, THREE} <= found.keys():
+            merging, one, three = (found[key] for key in ("l0_merge", ONE, THREE))
+            x, y = (100 * (table["mean"] - one["mean"]) for table in (three, merging))
+            epochs, n = suite.definition["epochs"]["single"], merging.get("n")
+            yield Cell(name, merging["source"], epochs, None, n, "l0_merge", x, None, y, None)
+
+
+def line_through(points: Sequence[tuple[float, float]]) -> Line:
+    """The line of least squares.
+
+    Args:
+        points: at least three pairs of x and y.
+    """
+    from scipy.stats import linregress, t
+
+    x, y = np.array(points, "float64").T
+    fit = linregress(x, y)
+    width = t.ppf(0.975, len(x) - 2)
+    ends = [
+        (float(value), float(value - width * error), float(value + width * error))
+        for value, error in ((fit.intercept, fit.intercept_stderr), (fit.slope, fit.stderr))
+    ]
+    residual = math.sqrt(((y - fit.intercept - fit.slope * x) ** 2).sum() / (len(x) - 2))
+    return Line(len(x), *ends[0], *ends[1], residual, float(fit.rvalue))
+
+
+def _draw(folder: Path, cells: Sequence[Cell], line: Line) -> None:
+    """The cells with their standard errors, and the line."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for index, (name, group) in enumerate(_by_name(cells).items()):
+        x, y, x_error, y_error = (
+            [getattr(cell, key) or 0.0 for cell in group] for key in ("x", "y", "x_error", "y_error")
+        )
+        style = {"color": COLOURS[index % len(COLOURS)], "marker": "osD^vP"[index // len(COLOURS) % 6]}
+        hollow = {} if group[0].x_error is not None else {"markerfacecolor": "none"}
+        axes.errorbar(x, y, y_error, x_error, label=name, linestyle="none", capsize=2, **style, **hollow)
+    ends = np.array([min(cell.x for cell in cells), max(cell.x for cell in cells)])
+    axes.plot(ends, line.intercept + line.slope * ends, color="#7f7f7f", zorder=0)
+    axes.axhline(0, color="black", linewidth=0.6)
+    axes.axvline(0, color="black", linewidth=0.6)
+    axes.set_xlabel("best of three - one network, three times as long (points of test accuracy)")
+    axes.set_ylabel("merging - one network (points)")
+    slope = f"slope {line.slope:.2f} (95 % interval {line.slope_low:.2f} to {line.slope_high:.2f})"
+    axes.set_title(f"{line.cells} cells: {slope}, r = {line.r:.2f}", fontsize="medium", loc="left")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize="small")
+    for kind in ("png", "pdf"):
+        content = io.BytesIO()
+        figure.savefig(content, format=kind, dpi=150, metadata={"CreationDate": None} if kind == "pdf" else None)
+        write_atomically(folder / f"law.{kind}", content.getvalue())
+
+
+def _by_name(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.name, []).append(cell)
+    return groups
+
+
+if __name__ == "__main__":
+    sys.exit(main())

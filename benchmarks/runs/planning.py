@@ -63,7 +63,7 @@ def planned_runs(suite: Suite, options: argparse.Namespace) -> list[RunFolder]:
     except ValueError as error:
         raise UsageError(str(error)) from error
     try:
-        check_examples(suite, options.examples)
+        check_examples(suite.definition, options.examples, suite.folds)
     except ValueError as error:
         raise UsageError(f"--examples: {error}") from error
     backend = options.backend or os.environ.get("KERAS_BACKEND", "tensorflow")

@@ -204,7 +204,7 @@ class Suite:
             sizing=self._sizing(dataset, seed),
             early=self._early() if merges else EarlySettings(),
         )
-        task = divided(self, task, dataset, seed, examples)
+        task = divided(task, dataset, self.definition, seed, examples, self.folds)
         return replace(task, big_teacher=self._big_teacher(task, dataset, seed, scale))
 
     def _big_teacher(self, task: Task, dataset: datasets.Dataset, seed: int, scale: float) -> BigTeacher | None:

@@ -7,13 +7,20 @@ within ten on a machine that is several times slower. The launch is that of `ben
 strategies that need no paper to understand. Exit status: that of the launch.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks import run
 from benchmarks.command_line import DONE, command_parser
 from benchmarks.runs.executors import default_jobs
+
+if TYPE_CHECKING:
+    import keras
+
+    from baselines.protocol.strategy import TrainingRecord
+    from baselines.protocol.task import Task
 
 SUITE = "halves_digits"
 STRATEGIES = ("l0_merge_fade", "magnitude_merge", "restart", "one_model", "ensemble", "one_model_all_data")
@@ -38,19 +45,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = command_parser(__file__, __doc__, "--out", "--cache-dir", "--jobs").parse_args(arguments)
     print("Training a network on all digits, to see how fast this machine is ...", flush=True)
-    trained = _Trained(options)
+    task, model, record = trained_network(options.cache_dir)
+    epoch = sum(row["seconds"] for row in record.rows[1:]) / (len(record.rows) - 1)
     jobs = options.jobs or default_jobs()
-    seeds = seeds_within(trained.epoch_seconds, trained.compile_seconds, jobs)
+    seeds = seeds_within(epoch, record.program["compile_seconds"], jobs)
     print(
-        f"An epoch takes {trained.epoch_seconds:.2g} s. Now {seeds} times, each with other digits: two networks know five "
-        f"digits each, and five labelled images of each of the ten are left to make one network that knows all ten.",
+        f"An epoch takes {epoch:.2g} s. Now {seeds} times, each with other digits: two networks know five digits each, and "
+        "five labelled images of each of the ten are left to make one network that knows all ten.",
         flush=True,
     )
     command = ["--suite", SUITE, "--seeds", f"{FIRST_SEED}-{FIRST_SEED + seeds - 1}", "--jobs", str(jobs)]
     command += ["--out", str(options.out), "--cache-dir", str(options.cache_dir), "--strategy", *STRATEGIES]
     status = run.main(command)
     if status == DONE:
-        print(f"\n{trained.halved()}", flush=True)
+        print(f"\n{halved(task, model)}", flush=True)
     return status
 
 
@@ -67,40 +75,40 @@ def seeds_within(epoch_seconds: float, compile_seconds: float, jobs: int) -> int
     return max(fitting, default=LEAST_SEEDS)
 
 
-class _Trained:
-    """The network of the suite, trained on all digits for as long as one of the parents."""
+def trained_network(cache_dir: Path) -> "tuple[Task, keras.Model, TrainingRecord]":
+    """The network of the suite, trained on all digits for as long as a parent; with its task and the record of it."""
+    from baselines.protocol.phases import train_phase
+    from baselines.protocol.strategy import Stages
+    from benchmarks.suites.suite import load_suite
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        from baselines.protocol.phases import train_phase
-        from baselines.protocol.strategy import Stages
-        from benchmarks.suites.suite import load_suite
+    suite = load_suite(SUITE)
+    suite.prepare(None, cache_dir)
+    task = suite.task(_SEED, None, cache_dir).on_all_data
+    model = task.build(_SEED)
+    return task, model, train_phase(model, task, "teacher", suite.budget().teacher, _SEED, Stages())
 
-        suite = load_suite(SUITE)
-        suite.prepare(None, options.cache_dir)
-        self.task = suite.task(_SEED, None, options.cache_dir).on_all_data
-        self.model = self.task.build(_SEED)
-        record = train_phase(self.model, self.task, "teacher", suite.budget().teacher, _SEED, Stages())
-        self.epoch_seconds = sum(row["seconds"] for row in record.rows[1:]) / (len(record.rows) - 1)
-        self.compile_seconds = record.program["compile_seconds"]
-        self.accuracy = record.rows[-1]["val_metric"]
 
-    def halved(self) -> str:
-        """Cut the network to half of its operations, train it briefly, and tell what became of it."""
-        import kmerge
-        from baselines.protocol.outcomes import validation_metric
-        from baselines.protocol.phases import train_phase
-        from baselines.protocol.strategy import Stages
-        from kmerge.costs import multiply_accumulates
+def halved(task: "Task", model: "keras.Model") -> str:
+    """Cut a trained network to half of its operations, train it briefly, and tell what became of it.
 
-        small = kmerge.prune(self.model, budget=0.5)
-        cut = validation_metric(self.task, small)
-        record = train_phase(small, self.task, "finetune", _EPOCHS_AFTER_CUT, _SEED, Stages())
-        before, after = multiply_accumulates(self.model), multiply_accumulates(small)
-        return (
-            f"Pruning: a network that was trained on all digits has {self.accuracy:.1%} with {before:,} multiply-accumulates "
-            f"an image. kmerge.prune(model, budget=0.5) leaves {after:,}, and after {_EPOCHS_AFTER_CUT} epochs of fine-tuning "
-            f"it has {record.rows[-1]['val_metric']:.1%} ({cut:.1%} before them; validation data)."
-        )
+    Args:
+        task: what it was trained on.
+        model: the network; not changed.
+    """
+    import kmerge
+    from baselines.protocol.outcomes import validation_metric
+    from baselines.protocol.phases import train_phase
+    from baselines.protocol.strategy import Stages
+
+    small = kmerge.prune(model, budget=0.5)
+    before, cut = validation_metric(task, model), validation_metric(task, small)
+    record = train_phase(small, task, "finetune", _EPOCHS_AFTER_CUT, _SEED, Stages())
+    operations, left = kmerge.multiply_accumulates(model), kmerge.multiply_accumulates(small)
+    return (
+        f"Pruning: a network that was trained on all digits has {before:.1%} with {operations:,} multiply-accumulates an "
+        f"image. kmerge.prune(model, budget=0.5) leaves {left:,} of them; after {_EPOCHS_AFTER_CUT} epochs of fine-tuning it "
+        f"has {record.rows[-1]['val_metric']:.1%} ({cut:.1%} before; on validation data)."
+    )
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ from benchmarks.data.datasets import IMAGES
 from benchmarks.records.results import ResultsError, read_results, write_tables
 from benchmarks.records.store import RunFolder, is_disk_full
 from benchmarks.report import Report, write_report
+from benchmarks.runs.estimating import Estimate
 from benchmarks.runs.executors import Executor, LocalProcesses, default_jobs, worker_environment
 from benchmarks.runs.planning import (
     PRECISIONS,
@@ -225,7 +226,8 @@ def _launch(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace
     print(f"{len(runs)} runs in {folder}, {len(runs) - len(waiting)} done before, {executor}")
     _tell_of_other_code(runs, launch["commit"])
     shared = batches(waiting, suite.runs_per_process, executor.jobs, options.together)
-    status = _execute(shared, executor, options.max_failures)
+    estimate = Estimate(waiting, suite.budget(options.scale), executor.jobs)
+    status = _execute(shared, executor, estimate, options.max_failures)
     with _uninterrupted():  # the tables are written in a moment, and wanted
         report = _write_results(folder, suite, [*suite.strategies, *(options.strategy or ())], runs[0].protocol)
     status = _conclude(runs, folder, status)
@@ -290,12 +292,14 @@ def _executor(options: argparse.Namespace, backend: str) -> Executor:
     return LocalProcesses(jobs, worker_environment(backend), **settings)
 
 
-def _execute(shared: Sequence[Sequence[RunFolder]], executor: Executor, most_failures: int | None) -> int:
+def _execute(
+    shared: Sequence[Sequence[RunFolder]], executor: Executor, estimate: Estimate, most_failures: int | None
+) -> int:
     """Work through the batches; DONE unless that was cut short."""
     total = sum(len(batch) for batch in shared)
     failures = 0
     try:
-        with executor as workers, progress(total) as display:
+        with executor as workers, progress(total, estimate) as display:
             for event in workers.run(shared):
                 display.show(event)
                 if event.detail.get("disk_full"):

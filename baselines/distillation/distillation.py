@@ -47,8 +47,8 @@ def big_teacher(task: Task, budget: Budget) -> tuple[Task, Budget, int]:
         The teacher's task and budget, and the factor on its width. It sees all data, also where two teachers share them.
     """
     if task.big_teacher is None:
-        return replace(task, teacher_parts=1), replace(budget, teacher=2 * budget.teacher), 2
-    return replace(task.big_teacher.task, teacher_parts=1), replace(budget, teacher=task.big_teacher.epochs), 1
+        return task.on_all_data, replace(budget, teacher=2 * budget.teacher), 2
+    return task.big_teacher.task.on_all_data, replace(budget, teacher=task.big_teacher.epochs), 1
 
 
 @dataclass(frozen=True)

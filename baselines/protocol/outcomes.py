@@ -76,6 +76,22 @@ def make_outcome(
         flops=flops,
         seconds=sum(record.seconds for record in records),
         teacher_epoch_equivalents=flops / training_flops(target, task, epochs=1),
-        extras=dict(extras or {}),
+        extras={**_labelled(task, records), **(extras or {})},
         programs={record.rows[0]["phase"]: record.program for record in records},
     )
+
+
+def _labelled(task: Task, records: Sequence[TrainingRecord]) -> dict[str, int]:
+    """How many different labelled examples the teachers had between them, and how many whatever came after them."""
+    labels = [record.rows[0]["phase"] for record in records]
+    teachers, parents = [label for label in labels if "teacher" in label], task.parents
+    after = of_teachers = len(task.data.x_train)
+    if parents is not None:
+        after = parents.labelled
+        if not any(label.startswith("wide") for label in teachers):  # which have all
+            parts = [parents.part(int(label.rpartition("_")[2])) for label in teachers]
+            of_teachers = len(set().union(*parts))
+    return {
+        "labelled_examples": 0 if teachers == labels else after,
+        "labelled_examples_of_teachers": of_teachers if teachers else 0,
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -151,7 +151,7 @@ class Task:
             the stage cache.
         big_teacher: the teacher of another architecture that the suite names for distillation; None where the suite
             names none, and twice the target's width is taken.
-        teacher_parts: into how many disjoint parts the training data are cut for teachers, one part for each in turn.
+        parents: where teachers are trained on parts of the training data, which; None where all see all.
         sizing: how networks find their own size, or None where the suite does not say.
         early: how the budget is split where networks are merged before they are annealed.
     """
@@ -166,7 +166,7 @@ class Task:
     gates: GateSettings | None
     identity: Mapping[str, Any]
     big_teacher: BigTeacher | None = None
-    teacher_parts: int = 1
+    parents: Parents | None = None
     sizing: SizingSettings | None = None
     early: EarlySettings = EarlySettings()
 
@@ -174,6 +174,36 @@ class Task:
     def higher_is_better(self) -> bool:
         """Whether a higher value of the metric is better."""
         return self.metric == "accuracy"
+
+    @property
+    def on_all_data(self) -> Task:
+        """The same task with all training examples, of which here teachers alone may have them all between them."""
+        if self.parents is None:
+            return self
+        return replace(self, data=self.parents.data, identity=self.parents.identity, parents=None)
+
+
+@dataclass(frozen=True)
+class Parents:
+    """Teachers that are trained on different parts of the training data, and so may know different things.
+
+    Attributes:
+        data: with all training examples. Those of `Task.data` are all or a few of these, repeated to the same number.
+        rows: of `data`, the training examples of each teacher in turn.
+        identity: what a network that is trained on `data` depends on, as `Task.identity`.
+        division: how the parts are drawn, as JSON can hold it.
+        labelled: how many different training examples `Task.data` has.
+    """
+
+    data: Data
+    rows: Sequence[np.ndarray]
+    identity: Mapping[str, Any]
+    division: Mapping[str, Any]
+    labelled: int
+
+    def part(self, number: int) -> np.ndarray:
+        """The training examples of the teacher of that number, from 0."""
+        return self.rows[number % len(self.rows)]
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import keras
 import kmerge
 from baselines.protocol.phases import train_phase
 from baselines.protocol.strategy import Stages, TrainingRecord
-from baselines.protocol.task import Budget, Data, Task
-from kmerge.seeds import rng_of, seed_of
+from baselines.protocol.task import Budget, Task
+from kmerge.seeds import seed_of
 
 
 def train_teacher(
@@ -30,7 +30,9 @@ def train_teacher(
         The network, with the weights of the last epoch, and the record of its training.
     """
     label = f"teacher_{number}" if widen == 1 else f"wide_teacher_{number}"
-    epochs = budget.teacher * task.teacher_parts
+    epochs = budget.teacher
+    if task.parents is not None:
+        task, epochs = _of_part(task, number, epochs)
     key = {
         **task.identity,
         "stage": "teacher",
@@ -40,9 +42,6 @@ def train_teacher(
         "epochs": epochs,
         "phase": asdict(task.phases["teacher"]),
     }
-    if task.teacher_parts > 1:
-        key["parts"] = task.teacher_parts
-        task = replace(task, data=_part(task.data, task.teacher_parts, number, seed))
     return stages.run(
         key,
         lambda: task.build(seed_of(label, seed), widen=widen),
@@ -50,10 +49,13 @@ def train_teacher(
     )
 
 
-def _part(data: Data, parts: int, number: int, seed: int) -> Data:
-    """The same data with a part of the training examples: of so many disjoint ones, drawn by the seed, the number-th."""
-    rows = rng_of("teacher data", seed).permutation(len(data.x_train))[number % parts :: parts]
-    return replace(data, x_train=data.x_train[rows], y_train=data.y_train[rows])
+def _of_part(task: Task, number: int, epochs: int) -> tuple[Task, int]:
+    """The task with the training examples of that teacher alone, and its epochs, in which it sees as many as in all."""
+    parents = task.parents
+    rows = parents.part(number)
+    part = replace(parents.data, x_train=parents.data.x_train[rows], y_train=parents.data.y_train[rows])
+    identity = {**parents.identity, "part": parents.division}
+    return replace(task, data=part, identity=identity), round(epochs * len(parents.data.x_train) / len(rows))
 
 
 def shared_among(name: str, budget: Budget, networks: int, cuts: int) -> tuple[Budget, list[int], list[int]]:

@@ -26,6 +26,11 @@ def one_model(task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
     return train_one(task, budget.single, seed, stages)
 
 
+def one_model_all_data(task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
+    """`one_model` on all labelled data, where strategies have a few of them after the teachers; see `Strategy`."""
+    return train_one(task.on_all_data, budget.single, seed, stages)
+
+
 def one_big_model(task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
     """One network of twice the width, trained for `budget.single` epochs; see `Strategy`."""
     return train_one(task, budget.single, seed, stages, widen=2)

@@ -47,6 +47,7 @@ class ImageSource:
         module: of ours that adds the builder to tensorflow-datasets when it is imported, where it has none of its own.
         crop: for photographs, the side in pixels of what a network has of an image; None for other images.
         manual: what has to be put where before, if the data cannot be downloaded.
+        domains: of how many kinds images are. Where there are several, the cache's labels tell them: class + classes x domain.
         pooled: how many pixels of the original, a side, one pixel is the mean of.
     """
 
@@ -60,9 +61,11 @@ class ImageSource:
     module: str | None = None
     crop: int | None = None
     manual: str | None = None
+    domains: int = 1
     pooled: int = 1
 
 
+_DIGITS = ImageSource(None, (8, 8, 1), 10, 1_197, 600, validation=297)
 _FASHION_MNIST = ImageSource("fashion_mnist:3.0.1", (28, 28, 1), 10, 60_000, 10_000, validation=5_000)
 _IMAGEWOOF = ImageSource(
     "imagewoof/28px:2.0.0",
@@ -77,7 +80,8 @@ _IMAGEWOOF = ImageSource(
 IMAGES = {
     "cifar10": ImageSource("cifar10:3.0.2", (32, 32, 3), 10, 50_000, 10_000, validation=5_000),
     "cifar100": ImageSource("cifar100:3.0.2", (32, 32, 3), 100, 50_000, 10_000, validation=5_000),
-    "digits": ImageSource(None, (8, 8, 1), 10, 1_197, 600, validation=297),
+    "digits": _DIGITS,
+    "digits_rotated": replace(_DIGITS, domains=2),
     "fashion_mnist": _FASHION_MNIST,
     "fashion_mnist_14": replace(_FASHION_MNIST, shape=(14, 14, 1), pooled=2),
     "imagewoof_28": _IMAGEWOOF,
@@ -132,7 +136,7 @@ def prepare_images(name: str, data_dir: str | Path | None, cache_dir: str | Path
     if source.crop is not None:
         _in_draft(folder, functools.partial(_prepare_photographs, name, data_dir))
         return
-    arrays = read_digits() if name == "digits" else _read_tfds(name, data_dir)
+    arrays = read_digits(name) if source.builder is None else _read_tfds(name, data_dir)
     expected = [(source.train, *source.shape), (source.train,), (source.test, *source.shape), (source.test,)]
     found = [arrays[part].shape for part in PARTS]
     if found != expected:
@@ -140,21 +144,32 @@ def prepare_images(name: str, data_dir: str | Path | None, cache_dir: str | Path
     write_cache(folder, arrays)
 
 
-def read_digits() -> dict[str, np.ndarray]:
-    """The arrays of scikit-learn's digits, by `PARTS`."""
+def read_digits(name: str = "digits") -> dict[str, np.ndarray]:
+    """The arrays of scikit-learn's digits, by `PARTS`; of "digits_rotated", half of the images rotated."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise DataMissingError(
-            "digits comes with scikit-learn, which is not installed. Run: pip install scikit-learn"
-            " (or copy the folder digits of another machine's cache here)."
+            "digits come with scikit-learn, which is not installed. Run: pip install scikit-learn"
+            " (or copy the folder of another machine's cache here)."
         ) from error
     digits = load_digits()
-    images = digits.images.astype("uint8")[..., None]
+    images, labels = digits.images.astype("uint8")[..., None], digits.target.astype("int32")
+    source = IMAGES[name]
+    if source.domains > 1:
+        images, labels = _half_rotated(images, labels, source.classes)
     order = hash_order(images)
-    test, train = np.sort(order[: IMAGES["digits"].test]), np.sort(order[IMAGES["digits"].test :])
-    labels = digits.target.astype("int32")
+    test, train = np.sort(order[: source.test]), np.sort(order[source.test :])
     return dict(zip(PARTS, (images[train], labels[train], images[test], labels[test]), strict=True))
+
+
+def _half_rotated(images: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The images, half of them rotated by 90 degrees: domain 1, as their labels then tell. The hash of pixels says which."""
+    rotated = hash_order(images)[1::2]
+    images, labels = images.copy(), labels.copy()
+    images[rotated] = np.rot90(images[rotated], axes=(1, 2))
+    labels[rotated] += classes
+    return images, labels
 
 
 def _get(name: str, data_dir: str | Path | None = None) -> str:

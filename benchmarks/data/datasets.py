@@ -16,7 +16,7 @@ are made on test data, as the paper's were. It is there for comparison with the 
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,7 @@ class Dataset:
         black: the standardized value of a black pixel per channel; empty where inputs are no images.
         identity: what tells this data set from another, as JSON can hold it.
         standardize: of photographs, mean and deviation of each channel, which networks standardize by; else None.
+        domains: of each training example, its kind, where images are of several; else None.
     """
 
     data: Data
@@ -54,6 +55,7 @@ class Dataset:
     black: tuple[float, ...]
     identity: dict
     standardize: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    domains: np.ndarray | None = None
 
 
 def load(
@@ -114,7 +116,11 @@ def load(
                 identity["standardize_by"] = standardize_by
             if fold is not None:
                 identity["fold"] = list(fold)
-            return Dataset(data, IMAGES[name].classes, black, identity)
+            classes = IMAGES[name].classes
+            if IMAGES[name].domains == 1:
+                return Dataset(data, classes, black, identity)
+            labels = {part: getattr(data, part) % classes for part in ("y_train", "y_val", "y_test")}
+            return Dataset(replace(data, **labels), classes, black, identity, domains=data.y_train // classes)
 
     if key not in _loaded:
         _loaded.clear()

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.command_line import BACKENDS, UsageError, one_of, refusal, seeds_of
-from benchmarks.data.datasets import check_examples
 from benchmarks.records.results import Row, is_number
 from benchmarks.records.store import RunFolder, read_runs
 from benchmarks.reports.summaries import mean
 from benchmarks.strategies.registry import STRATEGIES
+from benchmarks.suites.parents import check_examples
 from benchmarks.suites.suite import PAPER, SUITES, Suite, load_suite
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -63,7 +63,7 @@ def planned_runs(suite: Suite, options: argparse.Namespace) -> list[RunFolder]:
     except ValueError as error:
         raise UsageError(str(error)) from error
     try:
-        check_examples(suite.dataset, options.examples, suite.folds)
+        check_examples(suite.definition, options.examples, suite.folds)
     except ValueError as error:
         raise UsageError(f"--examples: {error}") from error
     backend = options.backend or os.environ.get("KERAS_BACKEND", "tensorflow")

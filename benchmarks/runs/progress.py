@@ -2,10 +2,10 @@
 
 import contextlib
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from benchmarks.runs.estimating import Estimate
 from benchmarks.runs.executors import Event
 
 
@@ -19,10 +19,10 @@ class Progress(Protocol):
 class _Lines:
     """One line per finished run."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, estimate: Estimate) -> None:
         self.total = total
         self.finished = 0
-        self.began = time.monotonic()
+        self.estimate = estimate
 
     def show(self, event: Event) -> None:
         if event.kind in ("retry", "done", "failed"):
@@ -33,21 +33,22 @@ class _Lines:
         if event.kind == "retry":
             return f"again {event.run.name}: {event.detail['error']}"
         self.finished += 1
+        self.estimate.end(event.run, event.detail if event.kind == "done" else None)
         width = len(str(self.total))
         left = self.total - self.finished
-        ending = f", {duration(self.seconds_left())} left" if left else ""
+        ending = f", {self.time_left()}" if left else ""
         return f"[{self.finished:{width}}/{self.total}] {_ending(event)}{ending}"
 
-    def seconds_left(self) -> float:
-        """Expected from the finished runs' share of the time so far."""
-        return (time.monotonic() - self.began) / self.finished * (self.total - self.finished)
+    def time_left(self) -> str:
+        """For people."""
+        return f"{duration(self.estimate.seconds_left())} left"
 
 
 class _Live(_Lines):
     """A bar over all runs and a line per running one, kept at the foot of the terminal."""
 
-    def __init__(self, total: int, view: Any) -> None:
-        super().__init__(total)
+    def __init__(self, total: int, estimate: Estimate, view: Any) -> None:
+        super().__init__(total, estimate)
         self.view = view
         self.bar = view.add_task("runs", total=total, note="")
         self.tasks: dict[Any, Any] = {}
@@ -66,22 +67,22 @@ class _Live(_Lines):
             self.view.console.print(self.line(event), highlight=False, markup=False)
             if event.kind == "retry":
                 return
-            left = f"{duration(self.seconds_left())} left" if self.finished < self.total else ""
+            left = self.time_left() if self.finished < self.total else ""
             self.view.update(self.bar, completed=self.finished, note=left)
 
 
 @contextlib.contextmanager
-def progress(total: int) -> Iterator[Progress]:
+def progress(total: int, estimate: Estimate) -> Iterator[Progress]:
     """The display for a launch of `total` runs: live if the output is a terminal."""
     if not sys.stdout.isatty():
-        yield _Lines(total)
+        yield _Lines(total, estimate)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as View
 
     note = TextColumn("{task.fields[note]}")
     with View(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), note) as view:
-        yield _Live(total, view)
+        yield _Live(total, estimate, view)
 
 
 def duration(seconds: float) -> str:

@@ -105,6 +105,7 @@ STRATEGIES = _Strategies(
         "fusion_ot_sinkhorn": (*_FUSION, {"matching": "sinkhorn"}),
         "fusion_gamf": (*_FUSION, {"matching": "graphs"}),
         "one_model": ("baselines.single.single_model", "one_model", {}),
+        "one_model_all_data": ("baselines.single.single_model", "one_model_all_data", {}),
         "one_model_equal_compute": ("benchmarks.strategies.l0_merging", "one_model_equal_compute", {}),
         "restart": ("baselines.single.restarts", "restart", {}),
         "restart_whole": ("baselines.single.restarts", "restart_whole", {}),

@@ -26,7 +26,7 @@ ORDER: dict[str, tuple[str, ...]] = {
     ),
     "benchmarks": (
         "__init__", "checkout", "command_line", "data", "networks", "strategies", "suites", "records", "reports", "runs",
-        "report", "run", "tune", "pack", "studies",
+        "report", "run", "demo", "tune", "pack", "studies",
     ),
 }  # fmt: skip
 

@@ -38,6 +38,7 @@ KEYS = (
     "sizing",
     "teacher",
     "teacher_data",
+    "parents",
     "comparisons",
     "published",
     "tuning",
@@ -45,10 +46,12 @@ KEYS = (
 # What no run depends on.
 LAUNCH_KEYS = ("description", "seeds", "strategies", "runs_per_process", "comparisons", "published", "tuning")
 _FOR_IMAGES = ("standardize_by", "folds")
-_OPTIONAL = (*_FOR_IMAGES, "sizing", "teacher", "teacher_data", "comparisons", "published", "tuning")
+_OPTIONAL = (*_FOR_IMAGES, "sizing", "teacher", "teacher_data", "parents", "comparisons", "published", "tuning")
 _TEACHER_KEYS = ("architecture", "epochs", "phase")
-# Into how many parts training data are cut for teachers.
-TEACHER_PARTS = {"all": 1, "halves": 2}
+# What teachers have of the training data: each all of them, or two disjoint halves. A table [parents] says more.
+TEACHER_DATA = ("all", "halves")
+_PARENTS_KEYS = ("by", "overlap", "few", "examples")
+_DIVISIONS = ("classes", "domains")
 # The suite says the target; strategies ask for wider networks, and data for how inputs are standardized.
 _NOT_OPTIONS = ("widen", "standardize")
 # How strategies are compared: by Wilcoxon's signed-rank test, or by the paired t-test.
@@ -148,7 +151,7 @@ def check_content(where: str, content: dict[str, Any]) -> None:
     _check_comparisons(f"{where}, [comparisons]", content)
     _check_published(f"{where}, [[published]]", content.get("published", []))
     _check_in(f"{where}, standardize_by", content.get("standardize_by", "channel"), datasets.STANDARDIZATIONS)
-    _check_in(f"{where}, teacher_data", content.get("teacher_data", "all"), TEACHER_PARTS)
+    _check_in(f"{where}, teacher_data", content.get("teacher_data", "all"), TEACHER_DATA)
     _check_folds(where, content)
     _check_named(f"{where}, [architecture]", content["architecture"])
     if "teacher" in content:
@@ -157,6 +160,8 @@ def check_content(where: str, content: dict[str, Any]) -> None:
         _check_named(f"{where}, [teacher.architecture]", teacher["architecture"])
         _check_whole(f"{where}, teacher.epochs", teacher["epochs"], 1, "a number of epochs")
         _check_phase(f"{where}, [teacher.phase]", teacher["epochs"], teacher["phase"])
+    if "parents" in content:
+        _check_parents(f"{where}, [parents]", content)
     if "sizing" in content:
         _check_sizing(f"{where}, [sizing]", content["sizing"])
     if not merges:
@@ -232,6 +237,33 @@ def _check_folds(where: str, content: Mapping[str, Any]) -> None:
     if content["augmentation"] == "shift_and_flip" and content.get("standardize_by", "channel") != "channel":
         do = "Augmentation shifts in black pixels, which have no one value if standardized by pixel."
         raise SuiteError(f"{where}, standardize_by: {refusal('channel beside shift_and_flip', 'pixel', do)}")
+
+
+def _check_parents(where: str, content: Mapping[str, Any]) -> None:
+    table, source = content["parents"], datasets.IMAGES.get(content["dataset"])
+    check_keys(where, table, _PARENTS_KEYS, required=("by",))
+    _check_in(f"{where}, by", table["by"], _DIVISIONS)
+    if source is None or source.crop is not None:
+        raise SuiteError(f"{where}: {refusal('a data set of images that fit into memory', content['dataset'])}")
+    if found := [key for key in ("teacher_data", "teacher") if key in content]:
+        raise SuiteError(f"{where}: {refusal(f'no {found[0]} beside it', content[found[0]], 'Leave one out.')}")
+    for key in ("few", "examples"):
+        _check_whole(f"{where}, {key}", table.get(key, 1), 1)
+    if table["by"] == "domains":
+        known = [name for name, images in datasets.IMAGES.items() if images.domains > 1]
+        if source.domains == 1:
+            do = f"Such are {', '.join(known)}."
+            raise SuiteError(f"{where}, by domains: {refusal('a data set of several domains', content['dataset'], do)}")
+        if "overlap" in table:
+            raise SuiteError(f"{where}, overlap: {refusal('none where parents differ by domains', table['overlap'])}")
+        return
+    overlap, classes = table.get("overlap", 0.0), source.classes
+    expected = f"a share of the {classes} classes that is a whole number of them, two of them at least not shared"
+
+    def holds(value: float) -> bool:
+        return 0 <= value * classes <= classes - 2 and math.isclose(value * classes, round(value * classes))
+
+    _check_number(f"{where}, overlap", overlap, expected, holds)
 
 
 def _check_sizing(where: str, table: object) -> None:

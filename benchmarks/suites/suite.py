@@ -8,6 +8,9 @@ ends lower in few epochs, as interest that is added less often does: CIFAR-100's
 
 A table [comparisons] declares, before the runs, which rivals the claims are about, and by which test; no run depends on it.
 
+A table [parents] gives two teachers a part of the training data each, as all examples of half of the classes, and all that
+comes after them `few` examples of each class. Their choices are still made on the whole validation part, of all classes.
+
 A table [epochs.early] says how long teachers and gates are trained where networks are merged before they are annealed. What
 it leaves out is a sixth of the epochs of merging for a teacher, and a twelfth for the gates.
 
@@ -38,7 +41,6 @@ from benchmarks.suites.checks import (
     KEYS,
     LAUNCH_KEYS,
     PHASES,
-    TEACHER_PARTS,
     SuiteError,
     check_architecture,
     check_content,
@@ -46,6 +48,7 @@ from benchmarks.suites.checks import (
     early_epochs,
     merging_epochs,
 )
+from benchmarks.suites.parents import divided
 
 FOLDER = Path(__file__).parent
 # Ends the name of a suite under the cross-validation of the auto-sizing paper: das_mnist:paper.
@@ -162,7 +165,8 @@ class Suite:
             data_dir: folder of tensorflow-datasets; None for its default.
             cache_dir: folder of the decoded arrays.
             scale: as for `budget`.
-            examples: use this many training examples, and no more than that for validation; None for all.
+            examples: use this many training examples, and no more than that for validation; None for all. With a table
+                [parents], so many labelled ones after the teachers, which have all; None for the few that the suite names.
 
         Returns:
             The task.
@@ -173,13 +177,14 @@ class Suite:
         """
         import keras  # Here, as command lines that only list suites do without.
 
+        parents = self.definition.get("parents")
         try:
             dataset = datasets.load(
                 self.dataset,
                 data_dir,
                 cache_dir,
                 seed,
-                examples,
+                parents.get("examples") if parents else examples,
                 standardize_by=self.definition.get("standardize_by", "channel"),
                 folds=self.folds,
             )
@@ -203,9 +208,9 @@ class Suite:
             gates=self._gates(self.budget(scale)) if merges else None,
             identity=self._identity(dataset),
             sizing=self._sizing(dataset, seed),
-            teacher_parts=TEACHER_PARTS[self.definition.get("teacher_data", "all")],
             early=self._early() if merges else EarlySettings(),
         )
+        task = divided(task, dataset, self.definition, seed, examples, self.folds)
         return replace(task, big_teacher=self._big_teacher(task, dataset, seed, scale))
 
     def _big_teacher(self, task: Task, dataset: datasets.Dataset, seed: int, scale: float) -> BigTeacher | None:

@@ -173,9 +173,11 @@ import sys, time
 from pathlib import Path
 from benchmarks.runs.executors import Event
 from benchmarks.runs.progress import progress
+from benchmarks.runs.estimating import Estimate
+from baselines.protocol.task import Budget
 from benchmarks.records.store import RunFolder
 runs = [RunFolder.of(Path(sys.argv[1]), {"strategy": "one_model", "seed": seed}) for seed in (1, 2)]
-with progress(2) as display:
+with progress(2, Estimate(runs, Budget(20, 10, 10, 60), 1)) as display:
     display.show(Event("start", runs[0]))
     display.show(Event("epoch", runs[0], {"phase": "single", "epoch": 7, "loss": 0.123456}))
     time.sleep(0.3)  # the live view is drawn ten times a second

@@ -85,6 +85,7 @@ REPEATED = (
     "restart_whole",
     "fusion_weight_matching",
     "one_model",
+    "one_model_all_data",
     "one_model_equal_compute",
     "best_of_three",
     "one_big_model",
@@ -111,7 +112,7 @@ COMPILED = {
 FUSING = [name for name in RUNNABLE if name.startswith("fusion_")]
 # Strategies that train networks of the target architecture alone, and whose other work is not charged.
 OF_THE_TARGET = [*FUSING, "one_model", "best_of_three", "restart", "restart_whole", "magnitude_merge", "random_merge"]
-OF_THE_TARGET += ["magnitude_merge_before_annealing", "no_gate_phase"]
+OF_THE_TARGET += ["one_model_all_data", "magnitude_merge_before_annealing", "no_gate_phase"]
 GATED = ["l0_merge", "l0_merge_compensated", "l0_merge_batch", "l0_merge_early", "l0_merge_decayed_gates"]
 every_strategy = pytest.mark.parametrize("name", RUNNABLE)
 

@@ -281,7 +281,7 @@ def test_teachers_of_halves_have_all_examples_between_them_and_as_many_steps(tmp
     path = tmp_path / "halves.toml"
     path.write_text('based_on = "digits"\nteacher_data = "halves"')
     task = load_suite(path).task(100, None, cache, examples=101)
-    assert task.teacher_parts == 2
+    assert task.parents.labelled == 101
     seen, steps = [], []
 
     class Looking(Shelf):

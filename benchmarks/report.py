@@ -6,6 +6,8 @@
 Into each folder go summary.csv, comparisons.csv, summary.md, tables.tex, figures/*.pdf and *.png, and report.html, one
 file that needs nothing else. What failed, is missing or cannot be trusted is said first, and never averaged.
 
+The suite's file says what is compared; `--suite FILE` names it where it is none that comes with the benchmark.
+
 Exit status: 0, or 2 for a folder without results or a reference that has none.
 """
 
@@ -13,33 +15,37 @@ import csv
 import itertools
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from benchmarks.command_line import DONE, command_parser, ended, one_of
 from benchmarks.records.results import Results, ResultsError, Row, read_results
 from benchmarks.records.store import write_atomically, write_csv
+from benchmarks.reports.claims import (
+    COMPARISON_COLUMNS,
+    Claims,
+    claims,
+    comparison_parts,
+    comparison_rows,
+    missing_control,
+)
 from benchmarks.reports.event_files import write_event_files
 from benchmarks.reports.figures import write_figures
 from benchmarks.reports.latex import can_write, document, table
 from benchmarks.reports.page import page
-from benchmarks.reports.statistics import Comparison
 from benchmarks.reports.summaries import (
-    COMPARISON_COLUMNS,
     SUMMARY_COLUMNS,
     by_protocol,
-    comparison_rows,
-    comparisons,
     done,
     extras_cells,
     protocol_text,
     published_cells,
     result_cells,
-    sentence,
     summary_rows,
     writer,
 )
-from benchmarks.suites.suite import SUITES, load_suite
+from benchmarks.suites.suite import SUITES, Suite, SuiteError, load_suite
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,20 +57,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status; see the module.
     """
-    parser = command_parser(__file__, __doc__)
+    parser = command_parser(__file__, __doc__, "--suite")
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="results of a suite, as results/digits")
     parser.add_argument(
-        "--reference", metavar="S", help="the one that is compared with the others (default: the suite's first with a result)"
+        "--reference", metavar="S", help="compare this one with the others, all as exploration (default: the suite's own)"
     )
     parser.add_argument("--tensorboard", action="store_true", help="write learning curves for TensorBoard, too")
     options = parser.parse_args(arguments)
     for folder in options.folders:
         try:
+            suite = None if options.suite is None else load_suite(options.suite)
             results = read_results(folder)
             _check_reference(results, options.reference)
-            write_report(results, suite_order(results.rows), options.reference)
+            order = suite_order(results.rows) if suite is None else suite.strategies
+            write_report(results, order, options.reference, suite)
             curves = [f"curves: {write_event_files(results)}"] if options.tensorboard else []
-        except (ResultsError, OSError) as error:
+        except (ResultsError, SuiteError, OSError) as error:
             return ended(parser, error)
         print(*results.problems, f"{len(results.rows)} runs: {folder / 'report.html'}", *curves, sep="\n")
     return DONE
@@ -76,28 +84,41 @@ def suite_order(rows: Sequence[Row]) -> list[str]:
     return [strategy for name in suites if name in SUITES for strategy in load_suite(name).strategies]
 
 
-def write_report(results: Results, order: Sequence[str], reference: str | None = None) -> dict[str, str]:
+class Report(NamedTuple):
+    """By protocol, what a report says: its section of summary.md, and its verdict, "" where nothing is compared."""
+
+    sections: dict[str, str]
+    verdicts: dict[str, str]
+
+
+def write_report(
+    results: Results, order: Sequence[str], reference: str | None = None, suite: Suite | None = None
+) -> Report:
     """Write all tables, figures and the page into the results' folder.
 
     Args:
         results: of a suite.
-        order: of the strategies in tables; the first is the one that is compared with the others.
-        reference: the strategy to compare instead; protocols in which it has no run have no comparisons.
+        order: of the strategies in tables.
+        reference: the strategy to compare instead of the declared one; protocols in which it has no run have no
+            comparisons.
+        suite: whose file declares the comparisons; None for the one of the rows' name, where it is one of ours.
 
     Returns:
-        Per protocol, its section of summary.md.
+        What it says of each protocol.
     """
     folder = results.folder
     protocols = by_protocol(results.rows, order)
-    compared = {name: comparisons(rows, reference) for name, rows in protocols.items()}
+    found = {name: claims(rows, _declared(rows[0]["suite"], suite), reference) for name, rows in protocols.items()}
     summaries = [row for rows in protocols.values() for row in summary_rows(rows)]
-    pairs = [row for name, rows in protocols.items() for row in comparison_rows(rows[0]["suite"], name, compared[name])]
+    pairs = [
+        row for name, rows in protocols.items() for row in comparison_rows(rows[0]["suite"], name, found[name].comparisons)
+    ]
     write_csv(folder / "summary.csv", SUMMARY_COLUMNS, summaries)
     write_csv(folder / "comparisons.csv", COMPARISON_COLUMNS, pairs)
     sections, tables = {}, []
     for name, rows in protocols.items():
         figures = write_figures(folder, name, rows, results.history)
-        sections[name] = "\n\n".join(_section(rows, compared[name], figures))
+        sections[name] = "\n\n".join(_section(rows, found[name], figures))
         tables += _latex(rows) if can_write() else []
     head = [f"# Results of {folder.name}", *(f"**{_text(problem)}**" for problem in results.problems)]
     parts = [*head, *sections.values(), *_tuning(folder)]
@@ -107,13 +128,20 @@ def write_report(results: Results, order: Sequence[str], reference: str | None =
         (folder / "tables.tex").unlink(missing_ok=True)  # of other rows
         parts.append("No tables.tex: pandas and jinja2 are not installed.")
     write_atomically(folder / "summary.md", "\n\n".join(parts) + "\n")
-    write_atomically(folder / "report.html", page(results, protocols, compared))
-    return sections
+    write_atomically(folder / "report.html", page(results, protocols, found))
+    return Report(sections, {name: of_it.verdict for name, of_it in found.items()})
 
 
 def published(suite: str) -> tuple:
     """What papers report on a suite of ours; see `benchmarks.suites.suite`."""
     return load_suite(suite).published if suite in SUITES else ()
+
+
+def _declared(name: str, suite: Suite | None) -> Mapping[str, Any]:
+    """What the rows' suite declares to be compared; nothing where its file is not known."""
+    if suite is None and name in SUITES:
+        suite = load_suite(name)
+    return {} if suite is None else suite.comparisons
 
 
 def _check_reference(results: Results, reference: str | None) -> None:
@@ -122,7 +150,7 @@ def _check_reference(results: Results, reference: str | None) -> None:
         raise ResultsError(f"--reference: {results.folder} has no finished run of it: {one_of(known, reference)}")
 
 
-def _section(rows: Sequence[Row], compared: Sequence[Comparison], figures: dict[str, str]) -> list[str]:
+def _section(rows: Sequence[Row], found: Claims, figures: dict[str, str]) -> list[str]:
     parts = [f"## {_text(protocol_text(rows[0]))}"]
     failed = [row for row in rows if row["status"] == "failed"]
     parts += [f"**{_text(row['strategy'])} seed {row['seed']} failed:** {_text(row['error'])}" for row in failed]
@@ -132,7 +160,9 @@ def _section(rows: Sequence[Row], compared: Sequence[Comparison], figures: dict[
     finished = done(rows)
     if not finished:
         return [*parts, "No run is done."]
+    parts += [f"**{_text(found.verdict)}**"] * bool(found.verdict)
     parts.append(_markdown(result_cells(rows)))
+    parts += [text for text in [missing_control(rows)] if text]
     together = max(row.get("together") or 1 for row in finished)
     if together > 1:
         parts.append(f"Up to {together} networks trained in one program; seconds are the program's over their number.")
@@ -145,9 +175,8 @@ def _section(rows: Sequence[Row], compared: Sequence[Comparison], figures: dict[
             "Beside what papers report, test results of the last epoch:",
             _markdown(published_cells(rows, tables)),
         ]
-    if compared:
-        write = writer(finished[0]["metric"])
-        parts += ["Paired by seed, last epoch:", "\n".join(f"- {_text(sentence(c, write))}" for c in compared)]
+    for head, how, sentences in comparison_parts(found, writer(finished[0]["metric"])):
+        parts += [f"### {head}", how, "\n".join(f"- {_text(text)}" for text in sentences)]
     sources = sorted({_source(row) for row in finished})
     images = [f"![{caption}]({path})" for path, caption in figures.items()]
     return [

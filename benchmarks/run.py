@@ -41,7 +41,7 @@ from benchmarks.command_line import (
 from benchmarks.data.datasets import IMAGES
 from benchmarks.records.results import ResultsError, read_results, write_tables
 from benchmarks.records.store import RunFolder, is_disk_full
-from benchmarks.report import write_report
+from benchmarks.report import Report, write_report
 from benchmarks.runs.estimating import Estimate
 from benchmarks.runs.executors import Executor, LocalProcesses, default_jobs, worker_environment
 from benchmarks.runs.planning import (
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.dry_run:
             _check_tables(options.out / suite.name)
         if options.tables:
-            return _write_results(options.out / suite.name, suite.strategies)
+            return FAILED if _write_results(options.out / suite.name, suite, suite.strategies) is None else DONE
         runs = planned_runs(suite, options)
         if options.dry_run:
             print(plan_text(suite, runs, options))
@@ -229,8 +229,11 @@ def _launch(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace
     estimate = Estimate(waiting, suite.budget(options.scale), executor.jobs)
     status = _execute(shared, executor, estimate, options.max_failures)
     with _uninterrupted():  # the tables are written in a moment, and wanted
-        _write_results(folder, [*suite.strategies, *(options.strategy or ())], runs[0].protocol)
-    return _conclude(runs, folder, status)
+        report = _write_results(folder, suite, [*suite.strategies, *(options.strategy or ())], runs[0].protocol)
+    status = _conclude(runs, folder, status)
+    if report is not None and (verdict := report.verdicts[runs[0].protocol]):
+        print(f"\n{verdict}")
+    return status
 
 
 @contextlib.contextmanager
@@ -314,18 +317,18 @@ def _execute(
     return DONE
 
 
-def _write_results(folder: Path, order: Sequence[str], protocol: str | None = None) -> int:
-    """Rebuild tables and figures from the folders; print what concerns a protocol, or all of it."""
+def _write_results(folder: Path, suite: Suite, order: Sequence[str], protocol: str | None = None) -> Report | None:
+    """Rebuild tables and figures from the folders; print what concerns a protocol, or all of it; None if that failed."""
     try:
         results = read_results(folder)
         write_tables(results)
-        sections = write_report(results, list(dict.fromkeys(order)))
+        report = write_report(results, list(dict.fromkeys(order)), suite=suite)
     except (OSError, ResultsError) as error:
         print(f"The tables of {folder} are not up to date: {error}. The runs' folders are.", file=sys.stderr)
-        return FAILED
-    shown = sections.values() if protocol is None else [sections[protocol]]
+        return None
+    shown = report.sections.values() if protocol is None else [report.sections[protocol]]
     print("", *results.problems, *shown, sep="\n", end="\n\n")
-    return DONE
+    return report
 
 
 def _conclude(runs: Sequence[RunFolder], folder: Path, status: int) -> int:

@@ -113,6 +113,8 @@ def mlp(
     """
     torch = _TorchLayers(seed, weight_decay)
     x = inputs = keras.Input(input_shape, name="input")
+    if len(input_shape) > 1:
+        x = layers.Flatten(name="flatten")(x)
     for number, units in enumerate(hidden, 1):
         x = torch.dense(x, widen * units, f"dense_{number}", "relu")
     return keras.Model(inputs, torch.output(x, outputs, "output"), name="mlp")

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.records.results import Results, Row, is_number
-from benchmarks.reports.statistics import Comparison
+from benchmarks.reports.claims import Claims
+from benchmarks.reports.comparisons import Comparison
 from benchmarks.reports.summaries import done, grouped, protocol_text, summary_rows, unit
 from benchmarks.suites.suite import SUITES, load_suite
 
@@ -26,13 +27,13 @@ _PROVENANCE = (
 )  # fmt: skip
 
 
-def page(results: Results, protocols: Mapping[str, Sequence[Row]], compared: Mapping[str, Sequence[Comparison]]) -> str:
+def page(results: Results, protocols: Mapping[str, Sequence[Row]], found: Mapping[str, Claims]) -> str:
     """The page.
 
     Args:
         results: of a suite.
         protocols: its rows, in the order of tables.
-        compared: per protocol, its comparisons.
+        found: per protocol, what may be claimed of it.
 
     Returns:
         An HTML document.
@@ -41,7 +42,7 @@ def page(results: Results, protocols: Mapping[str, Sequence[Row]], compared: Map
     content = {
         "title": f"Results of {results.folder.name}",
         "problems": results.problems,
-        "protocols": [_protocol(name, rows, compared[name], results, most) for name, rows in protocols.items()],
+        "protocols": [_protocol(name, rows, found[name], results, most) for name, rows in protocols.items()],
     }
     text = json.dumps(content, separators=(",", ":"), default=str, allow_nan=False)
     # In a script element only these can end or open anything.
@@ -51,7 +52,7 @@ def page(results: Results, protocols: Mapping[str, Sequence[Row]], compared: Map
     return template.replace("{{DATA}}", text)
 
 
-def _protocol(name: str, rows: Sequence[Row], compared: Sequence[Comparison], results: Results, most: int) -> dict:
+def _protocol(name: str, rows: Sequence[Row], found: Claims, results: Results, most: int) -> dict:
     finished = done(rows)
     metric = finished[0]["metric"] if finished else "accuracy"
     configurations = [results.configurations.get(row["run"], {}) for row in rows]
@@ -63,7 +64,8 @@ def _protocol(name: str, rows: Sequence[Row], compared: Sequence[Comparison], re
         "missing": _missing(rows),
         "definition": next((_without_nan(c["definition"]) for c in configurations if "definition" in c), None),
         "summary": [_finite(row) for row in summary_rows(rows) if row["n"]],
-        "comparisons": [_finite(_comparison(c)) for c in compared],
+        "verdict": found.verdict,
+        "comparisons": [_finite(_comparison(c)) for c in found.comparisons],
         "runs": [{k: _plain(row[k]) for k in _PROVENANCE if row.get(k) is not None} for row in rows],
         "curves": {row["run"]: _curve(epochs, most) for row in finished if (epochs := results.history.get(row["run"]))},
     }
@@ -72,7 +74,7 @@ def _protocol(name: str, rows: Sequence[Row], compared: Sequence[Comparison], re
 def _comparison(c: Comparison) -> dict[str, Any]:
     low, high = c.mean_interval
     shown = {"first": c.first, "second": c.second, "n": c.n, "mean": c.mean_difference, "low": low, "high": high}
-    return shown | {"effect": c.effect_size, "p": c.p, "holm": c.p_holm, "claim": c.claim}
+    return shown | {"effect": c.effect_size, "p": c.p, "holm": c.p_holm, "family": c.family, "claim": c.claim}
 
 
 def _missing(rows: Sequence[Row]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the rows of a suite add up to: spreads, costs and comparisons, strategy by strategy.
+"""What the rows of a suite add up to: spreads and costs, strategy by strategy.
 
 Runs are compared only within one *protocol*: the same suite definition, scale, kind of budget, number of examples and
 backend.
@@ -8,8 +8,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.records.results import HIGHER_IS_BETTER, Row, is_number
-from benchmarks.reports.statistics import Comparison, compare_all, summarize
+from benchmarks.records.results import Row, is_number
+from benchmarks.reports.statistics import summarize
 
 SUMMARY_COLUMNS = (
     "suite",
@@ -28,36 +28,16 @@ SUMMARY_COLUMNS = (
     "median",
     "mean",
     "std",
+    "validation",
+    "validation_teachers",
     "epochs",
     "teacher_epoch_equivalents",
     "seconds",
     "parameters",
     "macs",
 )
-COMPARISON_COLUMNS = (
-    "suite",
-    "protocol",
-    "first",
-    "second",
-    "n",
-    "median_difference",
-    "median_low",
-    "median_high",
-    "mean_difference",
-    "mean_low",
-    "mean_high",
-    "effect_size",
-    "p",
-    "p_holm",
-    "margin",
-    "p_non_inferior",
-    "seeds_for_power",
-    "claim",
-)
 SPREAD = ("min", "max", "median", "mean", "std")
 COSTS = ("epochs", "teacher_epoch_equivalents", "seconds", "parameters", "macs")
-_MANY_SEEDS = 1000
-NON_INFERIORITY_MARGINS = {"accuracy": 0.01}
 
 
 def by_protocol(rows: Iterable[Row], order: Sequence[str]) -> dict[str, list[Row]]:
@@ -92,35 +72,18 @@ def summary_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
         head |= {"metric": finished[0]["metric"] if finished else None, "n": len(finished)}
         head |= {status: sum(row["status"] == status for row in group) for status in ("failed", "unfinished")}
         costs = {name: mean(row[name] for row in finished) for name in COSTS}
+        teachers = mean(map(_teachers, finished))
         for model in ("last", "best"):
             numbers = spread([row[f"test_{model}"] for row in finished]) if finished else {}
-            result.append(dict.fromkeys(SUMMARY_COLUMNS) | head | {"model": model} | numbers | costs)
+            validation = {"validation": mean(row[f"validation_{model}"] for row in finished), "validation_teachers": teachers}
+            result.append(dict.fromkeys(SUMMARY_COLUMNS) | head | {"model": model} | numbers | validation | costs)
     return result
 
 
-def comparisons(rows: Sequence[Row], reference: str | None = None) -> list[Comparison]:
-    """Of one protocol: a strategy, by default the first one that has a result, with each other one, last epochs."""
-    finished = done(rows)
-    if not finished:
-        return []
-    groups = grouped(finished, "strategy")
-    values = {name: {row["seed"]: row["test_last"] for row in group} for name, group in groups.items()}
-    metric = finished[0]["metric"]
-    first = next(iter(values)) if reference is None else reference
-    if first not in values:
-        return []
-    return compare_all(first, values, HIGHER_IS_BETTER[metric], NON_INFERIORITY_MARGINS.get(metric))
-
-
-def comparison_rows(suite: str, protocol: str, compared: Iterable[Comparison]) -> list[dict[str, Any]]:
-    """Rows of comparisons.csv."""
-    rows = []
-    for c in compared:
-        row = {column: getattr(c, column) for column in COMPARISON_COLUMNS if hasattr(c, column)}
-        row |= dict(zip(("median_low", "median_high"), c.median_interval, strict=True))
-        row |= dict(zip(("mean_low", "mean_high"), c.mean_interval, strict=True))
-        rows.append(row | {"suite": suite, "protocol": protocol})
-    return rows
+def _teachers(row: Row) -> float | None:
+    """The mean of the validation metrics of the networks that a run began with, each after its own training."""
+    found = (row["extras"] or {}).get("validation_teachers")
+    return mean(found) if isinstance(found, list) else None
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:
@@ -159,10 +122,12 @@ def result_cells(rows: Sequence[Row]) -> list[list[str]]:
     """The table of a protocol as texts, the head first; one with finished runs only."""
     metric = done(rows)[0]["metric"]
     write = writer(metric)
-    cells = [["strategy", f"test {metric}{unit(metric)} of", "n", *SPREAD, "epochs", "teacher-epoch equivalents"]]
-    cells[0] += ["seconds", "parameters", "MACs"]  # at inference: some strategies end with larger networks than others
+    cells = [["strategy", f"test {metric}{unit(metric)} of", "n", *SPREAD, "validation", "teachers (validation)"]]
+    cells[0] += ["epochs", "teacher-epoch equivalents", "seconds"]
+    cells[0] += ["parameters", "MACs"]  # at inference: some strategies end with larger networks than others
     for row in summary_rows(rows):
-        values = ["" if row[name] is None else write(row[name]) for name in SPREAD]
+        shown = (*SPREAD, "validation", "validation_teachers")
+        values = ["" if row[name] is None else write(row[name]) for name in shown]
         costs = ["" if row[name] is None else f"{row[name]:.0f}" for name in COSTS]
         cells.append([row["strategy"], f"{row['model']} epoch", str(row["n"]), *values, *costs])
     return cells
@@ -179,27 +144,6 @@ def extras_cells(rows: Sequence[Row]) -> list[list[str]]:
         if any(value is not None for value in values):
             cells.append([strategy, *("" if value is None else f"{value:.4g}" for value in values)])
     return cells
-
-
-def sentence(c: Comparison, write: Callable[[float], str]) -> str:
-    """A comparison in words."""
-    text = f"{c.first} - {c.second}: median {write(c.median_difference)}, mean {write(c.mean_difference)}"
-    if c.p is None:
-        return f"{text}, n = {c.n}: **{c.claim}**."
-    low, high = c.mean_interval
-    text += f" (95 % interval {write(low)} to {write(high)}), n = {c.n}, rank-biserial r = {c.effect_size:.2f}, "
-    text += f"p = {c.p:.2g}, by Holm {c.p_holm:.2g}"
-    if c.p_non_inferior is not None:
-        text += f", p of inferiority by {write(c.margin)} or more = {c.p_non_inferior:.2g}"
-    text += f": **{c.claim}**."
-    if c.p_holm >= 0.05 and c.seeds_for_power is not None and c.seeds_for_power > c.n:
-        text += f" If the difference is as large as it looks here, {_number_of_seeds(c.seeds_for_power)} would show it."
-    return text
-
-
-def _number_of_seeds(number: int) -> str:
-    """An estimate of one digit or two, and none of a number that nobody can run."""
-    return f"about {number} seeds" if number <= _MANY_SEEDS else f"more than {_MANY_SEEDS} seeds"
 
 
 def published_cells(rows: Sequence[Row], published: Sequence[Mapping[str, Any]]) -> list[list[str]]:

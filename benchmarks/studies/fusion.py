@@ -21,7 +21,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from benchmarks.command_line import DONE, UsageError, command_parser, ended, positive_whole_number, seeds_of
-from benchmarks.reports.statistics import compare_all, summarize
+from benchmarks.reports.comparisons import compare_all
+from benchmarks.reports.statistics import summarize
 
 STATES = {"fused": "as fused", "recalibrated": "and recalibrated", "tuned": "and fine-tuned"}
 NAMES = {

@@ -39,13 +39,14 @@ KEYS = (
     "teacher",
     "teacher_data",
     "parents",
+    "comparisons",
     "published",
     "tuning",
 )
 # What no run depends on.
-LAUNCH_KEYS = ("description", "seeds", "strategies", "runs_per_process", "published", "tuning")
+LAUNCH_KEYS = ("description", "seeds", "strategies", "runs_per_process", "comparisons", "published", "tuning")
 _FOR_IMAGES = ("standardize_by", "folds")
-_OPTIONAL = (*_FOR_IMAGES, "sizing", "teacher", "teacher_data", "parents", "published", "tuning")
+_OPTIONAL = (*_FOR_IMAGES, "sizing", "teacher", "teacher_data", "parents", "comparisons", "published", "tuning")
 _TEACHER_KEYS = ("architecture", "epochs", "phase")
 # What teachers have of the training data: each all of them, or two disjoint halves. A table [parents] says more.
 TEACHER_DATA = ("all", "halves")
@@ -53,6 +54,8 @@ _PARENTS_KEYS = ("by", "overlap", "few", "examples")
 _DIVISIONS = ("classes", "domains")
 # The suite says the target; strategies ask for wider networks, and data for how inputs are standardized.
 _NOT_OPTIONS = ("widen", "standardize")
+# How strategies are compared: by Wilcoxon's signed-rank test, or by the paired t-test.
+TESTS = ("signed_rank", "t")
 _PENALTIES = ("weighted_l1", "l21", "linf1", "l1")
 
 
@@ -145,6 +148,7 @@ def check_content(where: str, content: dict[str, Any]) -> None:
         _check_in(f"{where}, strategies", strategy, STRATEGIES)
     check_keys(f"{where}, [tuning]", content.get("tuning", {}), list(STRATEGIES), required=())
     _check_launch(where, content["seeds"], content["runs_per_process"])
+    _check_comparisons(f"{where}, [comparisons]", content)
     _check_published(f"{where}, [[published]]", content.get("published", []))
     _check_in(f"{where}, standardize_by", content.get("standardize_by", "channel"), datasets.STANDARDIZATIONS)
     _check_in(f"{where}, teacher_data", content.get("teacher_data", "all"), TEACHER_DATA)
@@ -276,6 +280,24 @@ def _check_sizing(where: str, table: object) -> None:
         _check_number(f"{where}, {name}", value, "a number above 0", lambda value: value > 0)
     share = "a share of the epochs between 0 and 1"
     _check_number(f"{where}, dynamic", table["dynamic"], share, lambda value: 0 < value < 1)
+
+
+def _check_comparisons(where: str, content: Mapping[str, Any]) -> None:
+    table = content.get("comparisons", {})
+    check_keys(where, table, ("reference", "primary", "test", "margin"), required=())
+    reference, primary = table.get("reference", *content["strategies"][:1]), table.get("primary", [])
+    _check_list(f"{where}, primary", primary)
+    _check_in(f"{where}, reference", table.get("reference", "l0_merge"), STRATEGIES)
+    for name in primary:
+        _check_in(f"{where}, primary", name, STRATEGIES)
+    if found := [name for name in primary if primary.count(name) > 1 or name == reference]:
+        raise SuiteError(f"{where}, primary: {refusal(f'rivals of {reference}, each once', found[0])}")
+    _check_in(f"{where}, test", table.get("test", "signed_rank"), TESTS)
+    if "margin" in table:
+        # A margin of .3 would be 30 points of accuracy, and everything within it.
+        most = 0.1 if content["metric"] == "accuracy" else math.inf
+        share = "a share above 0 and below 0.1, as 0.003 for .3 points" if most < 1 else "a number above 0"
+        _check_number(f"{where}, margin", table["margin"], share, lambda value: 0 < value < most)
 
 
 def _check_published(where: str, tables: object) -> None:

@@ -208,6 +208,7 @@ def test_a_second_launch_runs_nothing_and_writes_the_same_table(finished):
     stamps = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/done")}
     status, out, _ = launches.call(*arguments)
     assert status == run.DONE and "3 done before" in out
+    assert out.rstrip().splitlines()[-1].startswith("Test mse: l0_merge ")  # the verdict is the last word
     assert (folder / "runs.csv").read_text() == before
     assert {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/done")} == stamps
     status, out, _ = launches.call(*arguments, "--dry-run")

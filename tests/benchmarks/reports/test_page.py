@@ -55,6 +55,8 @@ def test_the_page_holds_all_runs_and_needs_nothing_else(page):
     assert protocol["definition"] == {"epochs": {"single": 6}}
     assert protocol["missing"][0] == "l0_merge: seeds 9"
     assert [c["second"] for c in protocol["comparisons"]] == ["one_model", "zz" + EVIL]
+    assert [c["family"] for c in protocol["comparisons"]] == ["exploration"] * 2
+    assert protocol["verdict"].startswith("Test accuracy: l0_merge 93.00 %")
     text = page.read_text()
     code = re.sub(r'(?s)id="data">.*?</script>', "", text)
     assert not re.search(r'(src|href)\s*=|https?://(?!www\.w3\.org/2000/svg")|innerHTML|eval\(', code)
@@ -84,6 +86,7 @@ def test_the_page_in_a_browser(page):
         assert "l0_merge seed 8 failed: ValueError" in problems and "foreign is not a run folder" in problems
         assert "1 runs are unfinished" in problems and "<img" in problems
         assert tab.run("document.querySelectorAll('img').length") == 0
+        assert tab.run("document.getElementById('verdict').textContent").startswith("Test accuracy: l0_merge 93.00 %")
         assert tab.run("document.querySelectorAll('#summary tbody tr').length") == 6
         assert tab.errors == []
 

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import report
 from benchmarks.records import results, store
-from benchmarks.reports import figures, latex, summaries
+from benchmarks.reports import claims, figures, latex, summaries
 
 LAST = {
     "l0_merge": [0.90, 0.92, 0.91, 0.93, 0.94, 0.95, 0.96],
@@ -36,10 +36,10 @@ def _fill(folder, **changes):
             _finish(folder, strategy, seed, value, **changes)
 
 
-def _report(folder):
+def _report(folder, **how):
     found = results.read_results(folder)
     results.write_tables(found)
-    sections = report.write_report(found, ORDER)
+    sections = report.write_report(found, ORDER, **how).sections
     text = (folder / "summary.md").read_text()
     assert sections.keys() == {row["protocol"] for row in found.rows} and all(
         part in text for part in sections.values()
@@ -71,28 +71,64 @@ def test_summary_holds_the_spread_of_each_strategy(tmp_path):
             assert float(row[name]) == pytest.approx(function(values))
         assert float(row["teacher_epoch_equivalents"]) == 7.5 and float(row["seconds"]) == 5.0
     assert "| one_model     | last epoch           | 7 | 80.00 | 86.00 | 83.00  | 83.00 | 2.16 |" in text
+    assert all(row["validation"] == row["validation_teachers"] == "" for row in table)  # these runs do not say theirs
 
 
 def test_the_first_strategy_is_compared_with_each_other_one(tmp_path):
     _fill(tmp_path)
     text = _report(tmp_path)
     first, second = _table(tmp_path / "comparisons.csv")
-    assert list(first) == list(summaries.COMPARISON_COLUMNS)
+    assert list(first) == list(claims.COMPARISON_COLUMNS)
     assert (first["first"], first["second"], first["n"]) == ("l0_merge", "one_model", "7")
-    assert float(first["p"]) == pytest.approx(2 / 2**7) and float(first["p_holm"]) == pytest.approx(4 / 2**7)
-    assert first["claim"] == "l0_merge is significantly better than one_model"
-    assert "**l0_merge is significantly better than one_model**" in text
+    assert float(first["p"]) == pytest.approx(2 / 2**7) and first["p_holm"] == "" and first["family"] == "exploration"
+    assert first["claim"] == "exploration: l0_merge is ahead of one_model, before correction"
+    assert f"p = 0.016, p of inferiority by 1.00 or more = 0.0078: **{first['claim']}**" in text
     assert second["second"] == "best_of_three" and second["claim"].startswith("no significant difference")
+    assert second["family"] == "primary" and second["p_holm"] == second["p"]  # alone in its family
+    heads = ("### Primary comparisons, by default", "- l0_merge - best", "### Exploration", "- l0_merge - one_model")
+    assert sorted(heads, key=text.index) == list(heads)
     assert float(second["margin"]) == 0.01
     for row in (first, second):
         for name in ("median", "mean"):
             assert float(row[f"{name}_low"]) <= float(row[f"{name}_difference"]) <= float(row[f"{name}_high"])
 
 
+def test_a_file_declares_the_comparisons(tmp_path, capsys):
+    _fill(tmp_path / "s")
+    (tmp_path / "s.toml").write_text(
+        'based_on = "digits"\n[comparisons]\nreference = "best_of_three"\nprimary = ["one_model"]\ntest = "t"\nmargin = 0.003'
+    )
+    assert report.main([str(tmp_path / "s"), "--suite", str(tmp_path / "s.toml")]) == 0
+    rows = {row["second"]: row for row in _table(tmp_path / "s" / "comparisons.csv")}
+    assert {name: row["family"] for name, row in rows.items()} == {"one_model": "primary", "l0_merge": "exploration"}
+    assert {(row["first"], row["test"], row["margin"]) for row in rows.values()} == {("best_of_three", "t", "0.003")}
+    text = (tmp_path / "s" / "summary.md").read_text()
+    head = "### Primary comparisons, declared in the suite's file"
+    assert f"{head}\n\nPaired by seed, last epoch; p by the paired t-test" in text
+    assert report.main([str(tmp_path / "s"), "--suite", "digit"]) == 2
+    assert "received 'digit'" in capsys.readouterr().err
+
+
+def test_rows_show_what_their_teachers_reached(tmp_path):
+    for seed in range(3):
+        extras = {"validation_teachers": [0.70 + 0.01 * seed, 0.74 + 0.01 * seed]}
+        for strategy, more in (("l0_merge", extras), ("one_model", {})):
+            run = _finish(tmp_path, strategy, seed, 0.9, extras=more)
+            run_result = run.result | {"validation_last": 0.8 + 0.01 * seed, "validation_best": 0.85}
+            (run.path / "result.json").write_text(json.dumps(run_result))
+    text = _report(tmp_path)
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    at = lines[0].index("teachers (validation)")
+    shown = [line[at - 1 : at + 1] for line in lines[1:5]]
+    assert shown == [["81.00", "73.00"], ["85.00", "73.00"], ["81.00", ""], ["85.00", ""]]
+    assert "No row of `one_model_equal_compute` here" in text
+    assert float(_table(tmp_path / "summary.csv")[0]["validation_teachers"]) == pytest.approx(0.73)
+
+
 def test_a_lower_error_is_better(tmp_path):
     _fill(tmp_path, metric="mse")
     text = _report(tmp_path)
-    assert "l0_merge is significantly worse than one_model" in text
+    assert "l0_merge is behind one_model, before correction" in text
     assert "0.8300" in text and "test mse of" in text
 
 
@@ -129,7 +165,7 @@ def test_means_of_what_strategies_report_besides(tmp_path):
         _finish(tmp_path, "one_model", seed, 0.8)
     text = _report(tmp_path)
     assert "| l0_merge | 0.81                 |" in text
-    assert "teachers" not in text and "winner" not in text
+    assert "| strategy | validation_after_cut |\n" in text and "winner" not in text
     assert json.loads(_table(tmp_path / "runs.csv")[0]["extras"])["control"] == "paper"
 
 
@@ -250,6 +286,7 @@ def test_another_strategy_may_be_the_reference(tmp_path, capsys):
         ("best_of_three", "l0_merge"),
         ("best_of_three", "one_model"),
     ]
+    assert {row["family"] for row in table} == {"exploration"}
     assert report.main([str(tmp_path), "--reference", "nobody"]) == 2
     assert "expected one of best_of_three, l0_merge, one_model, received 'nobody'" in capsys.readouterr().err
 

@@ -3,7 +3,7 @@
     python -m benchmarks.demo
 
 It measures an epoch first, and takes as many seeds as the machine bears: it ends within three minutes on two idle cores, and
-within ten on a machine that is several times slower. The launch is that of `benchmarks.run --suite halves_digits`, with
+within ten on a machine that is several times slower. The launch is that of `benchmarks.run --suite halves_digits_wide`, with
 strategies that need no paper to understand. Exit status: that of the launch.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from baselines.protocol.strategy import TrainingRecord
     from baselines.protocol.task import Task
 
-SUITE = "halves_digits"
+SUITE = "halves_digits_wide"
 STRATEGIES = ("l0_merge_fade", "magnitude_merge", "restart", "one_model", "ensemble", "one_model_all_data")
 FIRST_SEED, MOST_SEEDS, LEAST_SEEDS = 100, 5, 2
 # What a seed of these strategies costs: epochs of one network, with the operations of the big one, and compiled programs.

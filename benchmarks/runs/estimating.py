@@ -77,7 +77,6 @@ class Estimate:
         return set(first.values())
 
 
-
 def has_teachers(strategy: str) -> bool:
     """Whether a strategy begins with networks that others of its seed share, as all do that are not of one network alone."""
     return strategy not in SIZING and not strategy.startswith("one_")

@@ -32,6 +32,9 @@ import pytest  # noqa: E402
 import tests.odd_models  # noqa: E402, F401  (its models join the zoo, whichever file is collected first)
 from kmerge.seeds import seed_of  # noqa: E402
 from tests.scheduling import LONGEST, by_unit, place_of  # noqa: E402
+from tests.shortcuts import take_shortcuts  # noqa: E402
+
+take_shortcuts()
 
 # Same examples in every run: a failure found once can be found again. Building a model takes longer than any deadline.
 hypothesis.settings.register_profile("kmerge", derandomize=True, deadline=None, database=None)

@@ -372,14 +372,8 @@ def replaced_methods(operation: keras.Operation, ancestor: type) -> list[str]:
     if ancestor is not kind:
         names -= _HARMLESS
     names = {name for name in names if not name.startswith("__") or name in ("__call__", "__getattribute__")}
-    own = _methods(kind).intersection(vars(operation))
+    own = {name for name in vars(operation) if callable(getattr(kind, name, None))} - _WRAPPED
     return sorted(name for name in names | own if hasattr(ancestor, name))
-
-
-@functools.lru_cache(maxsize=256)
-def _methods(kind: type) -> frozenset[str]:
-    """The names of the methods of a class, but for those that Keras replaces in every layer."""
-    return frozenset(name for name in dir(kind) if callable(getattr(kind, name, None))) - _WRAPPED
 
 
 def is_quantized(operation: keras.Operation) -> bool:

@@ -281,10 +281,10 @@ def dense_around(kernel: keras.Variable, **options: Any) -> keras.layers.Dense:
     return layer
 
 
-def input_like(tensor: keras.KerasTensor, name: str | None = None, batch: int | None = None) -> keras.KerasTensor:
-    """A new input of the shape and type of a symbolic tensor, with a size of the batch where that has none."""
-    shape = tuple(tensor.shape)
-    return keras.Input(shape=shape[1:], batch_size=shape[0] or batch, dtype=tensor.dtype, sparse=tensor.sparse, name=name)
+def input_like(tensor: keras.KerasTensor, name: str | None = None, shape: tuple | None = None) -> keras.KerasTensor:
+    """A new input of the type of a symbolic tensor, and of its shape or another one."""
+    batch, *shape = tensor.shape if shape is None else shape
+    return keras.Input(shape=tuple(shape), batch_size=batch, dtype=tensor.dtype, sparse=tensor.sparse, name=name)
 
 
 def frozen_alone(model: keras.Model) -> keras.Model:

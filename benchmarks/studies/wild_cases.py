@@ -242,7 +242,8 @@ def prepared(entry: Entry, folder: Path) -> tuple[Case, dict]:
         keras.utils.set_random_seed(1000 + seed)
         made = entry.build()
         opened = isinstance(made, Subclassed)
-        model, structure = (made.model, made.inputs) if opened else (made, _structure(made))
+        model, structure = (made.model, made.inputs) if opened else (made, None)
+        structure = _structure(model) if structure is None else structure
         randomize(model, seed)
         inputs = _packed(structure, examples(model, keras.tree.flatten(structure)))
         adapt(model, inputs, seed)
@@ -266,7 +267,7 @@ def prepared(entry: Entry, folder: Path) -> tuple[Case, dict]:
 
 
 def _opened(model: keras.Model, structure: Any, inputs: Any) -> keras.Model:
-    found = kmerge.functional(model, structure)
+    found = kmerge.functional(model, None if model.inputs else structure)
     both = [keras.tree.flatten(each(inputs, training=False)) for each in (found, model)]
     error = error_of(*([keras.ops.convert_to_numpy(value) for value in values] for values in both))
     if error > LARGEST_ERROR:

@@ -11,6 +11,7 @@ What is left of the number elsewhere shows when the result is compared on inputs
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -151,7 +152,7 @@ def freed_rows(call: Call, x: keras.KerasTensor, sizes: dict, name: str) -> list
     return [FirstRows(axis, name=name)(x, like)]
 
 
-def has_length(value, sizes: dict) -> bool:
+def has_length(value: Any, sizes: dict) -> bool:
     """Whether it is an array, and one of its sizes stands for an open one."""
     return not isinstance(value, keras.KerasTensor) and any(n in sizes for n in getattr(value, "shape", ()) or ())
 

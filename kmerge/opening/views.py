@@ -235,7 +235,8 @@ class _Opener(Copier):
     def call(self, call, tensors, prefix, names, sizes):
         if any(has_length(x, sizes) for x in keras.tree.flatten((call.args, call.kwargs))):
             call, tensors = freed_masks(call, tensors, sizes, _name_of(call.operation, names))
-        if may_open(call.operation):
+        # A function in a layer that is opened may use that layer, which no copy of the function may share.
+        if may_open(call.operation) or names is not None and isinstance(call.operation, keras.layers.Lambda):
             path = prefix + call.name
             try:
                 return self._opened(call, tensors, path)

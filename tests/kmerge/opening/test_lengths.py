@@ -190,6 +190,33 @@ def test_two_lengths_are_never_taken_for_one():
     assert "cross" in opened(model).closed
 
 
+class Last(layers.Layer):
+    """A function that uses the layer in which it stands."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = layers.Dense(WIDTH)
+        self.take = layers.Lambda(lambda x: x[:, self.place, :], name="take")
+        self.place = -1
+
+    def build(self, shape):
+        self.dense.build(shape)
+        self.built = True
+
+    def call(self, x):
+        return self.take(self.dense(x))
+
+
+def test_a_function_that_uses_its_layer_is_opened_with_it():
+    x = keras.Input((5, 4))
+    model = keras.Model(x, ends(Last(name="last")(x)))
+    randomize(model, 1)
+    assert {"last", "last/take"} <= opened(model).opened.keys()
+    small = kmerge.select(model, {space.name: space.size for space in kmerge.channel_spaces(model).selectable})
+    values = np.random.default_rng(0).normal(size=(3, 5, 4)).astype("float32")
+    assert_close([np.array(small(values))], [np.array(model(values))], 1e-5)
+
+
 def test_a_number_that_depends_on_a_length_keeps_a_layer_closed():
     x = keras.Input((None, 4))
     model = keras.Model(x, layers.Dense(2)(OverLength(name="over")(x)))

@@ -8,7 +8,6 @@ A layer that is opened becomes a nested model of its name. A layer that cannot b
 
 import contextlib
 import math
-import re
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -16,15 +15,13 @@ from dataclasses import dataclass, field, replace
 import keras
 
 from kmerge.cloning import clone_operation
+from kmerge.copying import Copier, free_name, name_of
 from kmerge.graph import (
     Call,
     Graph,
     calls_forgotten,
-    frozen_alone,
     has_mask,
     has_own_graph,
-    input_layer,
-    input_like,
     operations_of,
     parts_of,
     twin_of,
@@ -125,88 +122,6 @@ def _has_closed(model: keras.Model) -> bool:
     return any(_has_closed(x) if has_own_graph(x) else may_open(x) for x in operations_of(model))
 
 
-class Copier:
-    """Builds the model of a graph anew, nested models included, from a copy of each layer.
-
-    Args:
-        copy: makes the copy of a layer or operation, with a name.
-    """
-
-    def __init__(self, copy: Callable[[keras.Operation, str], keras.Operation]):
-        self._copy = copy
-        self.copies: dict[int, tuple[keras.Operation, keras.Operation]] = {}
-        self.renamed: dict[int, str] = {}  # by the id of a layer, if another one has its name
-        self._nested: dict[int, keras.Model] = {}
-
-    def model(
-        self, graph: Graph, name: str, prefix: str, names: set | None = None, shapes: list[tuple] | None = None
-    ) -> keras.Model:
-        """The model of a graph.
-
-        Args:
-            graph: the graph.
-            name: of the model.
-            prefix: the names of the models that it lies in, and its own, each with a slash behind.
-            names: those that are taken where operations get new names; otherwise they keep theirs.
-            shapes: of the inputs, where the graph was recorded with numbers in the place of sizes that are open there.
-        """
-        shapes = [tuple(x.shape) for x in graph.inputs] if shapes is None else shapes
-        pairs = zip(graph.inputs, shapes, strict=True)
-        inputs = [input_like(x, input_layer(x).name, shape) for x, shape in pairs]
-        values = {id(x): y for x, y in zip(graph.inputs, inputs, strict=True)}
-        sizes = _open_sizes(graph.inputs, inputs)
-        for call in graph.calls:
-            outputs = self.call(call, [values[id(x)] for x in call.inputs], prefix, names, sizes)
-            values.update({id(x): y for x, y in zip(call.outputs, outputs, strict=True)})
-        place = lambda structure: keras.tree.map_structure(lambda x: values[id(x)], structure)  # noqa: E731
-        model = keras.Model(place(graph.input_structure), place(graph.output_structure), name=name)
-        return model if graph.model.trainable else frozen_alone(model)
-
-    def call(self, call: Call, tensors: list, prefix: str, names: set | None, sizes: dict) -> list:
-        """One call of the new model on new tensors, with these open sizes; returns its outputs."""
-        if not has_own_graph(call.operation):
-            return call.replay(self.copy(call.operation, names), tensors)
-        key = id(call.operation)
-        if key not in self._nested:
-            self._nested[key] = self.model(Graph(call.operation), call.name, f"{prefix}{call.name}/")
-        return call.replay(self._nested[key], tensors)
-
-    def copy(self, operation: keras.Operation, names: set | None) -> keras.Operation:
-        """The copy of a layer or operation."""
-        if id(operation) not in self.copies:
-            renamed = names is not None and not isinstance(operation, keras.Layer)
-            name = _name_of(operation, names) if renamed else self.renamed.get(id(operation), operation.name)
-            self.copies[id(operation)] = (operation, self._copy(operation, name))
-        return self.copies[id(operation)][1]
-
-
-def _open_sizes(recorded: list, inputs: list) -> dict[int, tuple[keras.KerasTensor, int]]:
-    """The numbers that stand for open sizes: for each an input that has it, of the fewest axes, and its axis."""
-    found: dict[int, tuple[keras.KerasTensor, int]] = {}
-    for x, y in sorted(zip(recorded, inputs, strict=True), key=lambda pair: len(pair[0].shape)):
-        for axis, (number, size) in enumerate(zip(x.shape, y.shape, strict=True)):
-            if size is None and number is not None:
-                found.setdefault(number, (y, axis))
-    return found
-
-
-def _name_of(operation: keras.Operation, names: set) -> str:
-    """A name for an operation after its class, such as "add_1" where there is an "add"; joins the names.
-
-    The name that Keras gives it counts the operations of the whole process.
-    """
-    return _free_name(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(operation).__name__).lower(), names)
-
-
-def _free_name(name: str, names: set) -> str:
-    free, count = name, 0
-    while free in names:
-        count += 1
-        free = f"{name}_{count}"
-    names.add(free)
-    return free
-
-
 # The outlines of what each layer left behind that was found to be what it does: a verb opens a model several times.
 _COMPARED: weakref.WeakKeyDictionary[keras.Layer, set[str]] = weakref.WeakKeyDictionary()
 
@@ -234,7 +149,7 @@ class _Opener(Copier):
 
     def call(self, call, tensors, prefix, names, sizes):
         if any(has_length(x, sizes) for x in keras.tree.flatten((call.args, call.kwargs))):
-            call, tensors = freed_masks(call, tensors, sizes, _name_of(call.operation, names))
+            call, tensors = freed_masks(call, tensors, sizes, name_of(call.operation, names))
         # A function in a layer that is opened may use that layer, which no copy of the function may share.
         if may_open(call.operation) or names is not None and isinstance(call.operation, keras.layers.Lambda):
             path = prefix + call.name
@@ -245,7 +160,7 @@ class _Opener(Copier):
         if _is_same_tensor(call):
             return tensors
         if sizes and (find := freed if repeats_batch(call) else freed_rows if takes_rows(call) else None):
-            outputs = find(call, tensors[0], sizes, _name_of(call.operation, names))
+            outputs = find(call, tensors[0], sizes, name_of(call.operation, names))
             if outputs is not None:
                 return outputs
         first = (*getattr(call.operation, "newshape", ()), 1)[0]
@@ -299,7 +214,7 @@ class _Opener(Copier):
         names: set[str] = set()
         for part in {id(call.operation): call.operation for call in graph.calls}.values():
             if isinstance(part, keras.Layer):
-                self.renamed[id(part)] = _free_name(part.name, names)
+                self.renamed[id(part)] = free_name(part.name, names)
         tensors = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
         try:
             model = self.model(graph, name, prefix, names, [tuple(x.shape) for x in tensors])

@@ -23,7 +23,6 @@ import numpy as np
 
 from kmerge.errors import UnsupportedLayerError, told
 from kmerge.graph import inner_layers, parts_of, twin_of, without_entries
-from kmerge.plain_layers import bookkeeping, copy_of_values, holds_plain_values
 from kmerge.sameness import OWN_ENTRIES, PLAIN, is_same
 
 _PREFIX = "kmerge_object_"
@@ -102,14 +101,9 @@ def clone_operation(operation: keras.Operation, changes: dict, name: str, kind: 
     if "call" in vars(operation):
         _refuse(operation, "its call was replaced on the layer itself, which no configuration tells",
                 do="Write a subclass with that call.")  # fmt: skip
-    try:
-        config, handed = describe(operation)
-        known = _custom_classes(operation) | handed
-        clone = _build(operation, kind or type(operation), {**config, **changes, "name": name}, known)
-    except UnsupportedLayerError:
-        if changes or kind or is_of_keras(type(operation)) or not holds_plain_values(operation):
-            raise
-        return copy_of_values(operation, name)
+    config, handed = describe(operation)
+    known = _custom_classes(operation) | handed
+    clone = _build(operation, kind or type(operation), {**config, **changes, "name": name}, known)
     if not is_of_keras(type(operation)):
         _check_twin(operation, _build(operation, type(operation), {**config, "name": operation.name}, known))
     carry_assets(operation, clone)
@@ -215,7 +209,7 @@ def _stand_in(value: Any, handed: dict, memo: dict) -> Any:
         return _mapped(value, lambda leaf: _stand_in(leaf, handed, memo))
     if isinstance(value, keras.Layer) and not isinstance(value, keras.Model):
         memo[id(value)] = value  # what it holds may lead back to it
-        found = {key: _stand_in(x, handed, memo) for key, x in vars(value).items() if key not in bookkeeping()}
+        found = {key: _stand_in(x, handed, memo) for key, x in vars(value).items() if key not in _bookkeeping()}
         changed = {key: x for key, x in found.items() if x is not vars(value)[key]}
         if changed:
             memo[id(value)] = object.__new__(type(value))
@@ -243,6 +237,12 @@ def _mapped(value: Any, change: Callable) -> Any:
         same = all(x is y for x, y in zip(items, value, strict=True))
         return value if same else tuple(items) if isinstance(value, tuple) else items
     return change(value)
+
+
+@functools.cache
+def _bookkeeping() -> frozenset[str]:
+    """The attributes that every layer has, but for the one that a user gives it."""
+    return frozenset(vars(keras.Layer())) - {"activity_regularizer"}
 
 
 def _is_nameless(value: Any) -> bool:
@@ -365,7 +365,7 @@ def _check_own(operation: keras.Layer, old: keras.Layer, new: keras.Layer) -> No
             new.build_from_config(old.get_build_config())
         except Exception as error:
             _refuse(operation, "a layer of its configuration cannot be built for the shapes that it reads", error)
-    common = vars(old).keys() & vars(new).keys() - bookkeeping()
+    common = vars(old).keys() & vars(new).keys() - _bookkeeping()
     for name in sorted(name for name in common if not name.startswith("_self_")):  # as TensorFlow notes its own
         if not is_same(vars(old)[name], vars(new)[name]):
             _refuse(operation, f"its configuration does not tell its attribute {name!r}")

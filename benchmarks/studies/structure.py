@@ -18,8 +18,8 @@ from benchmarks.command_line import DONE, command_parser
 # The order of the house: a package imports only packages before it, and a room only rooms of its package before it.
 ORDER: dict[str, tuple[str, ...]] = {
     "kmerge": (
-        "errors", "checks", "seeds", "regularizers", "graph", "sameness", "plain_layers", "cloning", "copying", "pairing",
-        "gates", "training", "rules", "opening", "spaces", "surgery", "costs", "merging", "sizing", "pruning", "drawing",
+        "errors", "checks", "seeds", "regularizers", "graph", "sameness", "cloning", "copying", "pairing", "gates",
+        "training", "rules", "opening", "spaces", "surgery", "costs", "merging", "sizing", "pruning", "drawing",
         "version", "__init__",
     ),
     "baselines": (

@@ -108,6 +108,8 @@ def prune(case: Case) -> tuple[float, str]:
 def _half_of_what_is_free(case: Case) -> float:
     """Prunes a model of which half cannot go to halfway between itself and the least that its free spaces allow."""
     least = kmerge.select(case.model, dict.fromkeys(case.spaces(), 1)).count_params()
+    if least == case.model.count_params():
+        raise NothingFree("each space of the model that can be changed has one unit, which must stay")
     most = (least + case.model.count_params()) // 2
     small = kmerge.prune(case.model, "magnitude", budget=kmerge.Budget(parameters=most))
     if small.count_params() > most:

@@ -150,40 +150,6 @@ def test_a_layer_that_is_not_what_it_says_is_refused_by_name(name):
     assert caught.value.__suppress_context__
 
 
-class WithoutConfiguration(layers.Layer):
-    """Its configuration cannot be told, but it is what its numbers say."""
-
-    def __init__(self, factors, **options):
-        super().__init__(**options)
-        self.factors = list(factors)
-
-    def call(self, x):
-        return x * self.factors[0] + self.factors[1]
-
-    def get_config(self):
-        return {**super().get_config(), "factors": self.lost}
-
-
-def test_a_layer_of_plain_values_needs_no_configuration():
-    layer = WithoutConfiguration([2.0, 1.0], dtype="float16", name="plain")
-    x = np.random.default_rng(0).normal(size=(5, 4)).astype("float16")
-    expected = layer(x)
-    clone = clone_operation(layer, {}, "clone")
-    np.testing.assert_array_equal(clone(x), expected)
-    layer.factors[0] = 5.0
-    np.testing.assert_array_equal(clone(x), expected)
-    assert (clone.name, clone.compute_dtype, layer.name) == ("clone", "float16", "plain")
-
-    class Weighted(WithoutConfiguration):
-        def build(self, shape):
-            self.weight = self.add_weight(shape=(1,))
-
-    layer = Weighted([2.0, 1.0])
-    layer(x)
-    with pytest.raises(kmerge.UnsupportedLayerError, match="no configuration to build it again from"):
-        clone_operation(layer, {}, "clone")
-
-
 def test_what_tensorflow_notes_on_a_layer_is_no_attribute_of_it():
     layer = Forgetful()
     layer._self_unconditional_checkpoint_dependencies = ["noted"]

@@ -240,8 +240,5 @@ def test_refusals_name_the_model_and_what_to_do():
         def __init__(self, why, **options):
             super().__init__(**options)
 
-        def build(self, shape):
-            self.weight = self.add_weight(shape=(1,))
-
     with pytest.raises(UnsupportedLayerError, match="Layer 'odd' .Anonymous.: it cannot be built again"):
         kmerge.functional(around(Anonymous(object(), name="odd")))

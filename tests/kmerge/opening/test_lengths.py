@@ -22,7 +22,7 @@ class Places(layers.Layer):
 
     def call(self, x):
         _, length, width = ops.shape(x)
-        return ops.broadcast_to(ops.slice(self.table, (0, 0), (length, width)), ops.shape(x))
+        return ops.broadcast_to(ops.slice(ops.convert_to_tensor(self.table), (0, 0), (length, width)), ops.shape(x))
 
     def compute_output_shape(self, shape):
         return shape

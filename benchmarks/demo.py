@@ -4,7 +4,7 @@
 
 It measures an epoch first, and takes as many seeds as end within three minutes, as four should on two idle cores; on a
 machine that is several times slower it takes two, and up to ten minutes. The launch is that of
-`benchmarks.run --suite halves_digits_wide`, with strategies that need no paper to understand. Exit status: that of the launch.
+`benchmarks.run --suite halves_digits`, with strategies that need no paper to understand. Exit status: that of the launch.
 """
 
 import sys
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from baselines.protocol.strategy import TrainingRecord
     from baselines.protocol.task import Task
 
-SUITE = "halves_digits_wide"
+SUITE = "halves_digits"
 STRATEGIES = ("l0_merge_fade", "magnitude_merge", "restart", "one_model", "ensemble", "one_model_all_data")
 FIRST_SEED, MOST_SEEDS, LEAST_SEEDS = 100, 5, 2
 # What a seed of these strategies costs: epochs of one network, with the operations of the big one, and compiled programs.

@@ -11,6 +11,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # One thread for each process: pytest runs as many processes as there are cores, and the sums of a reduction have one order.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+# XLA takes longer to optimize the code of a small program than the program to run.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 
 class _Hidden(importlib.abc.MetaPathFinder):
@@ -32,6 +34,9 @@ import pytest  # noqa: E402
 import tests.odd_models  # noqa: E402, F401  (its models join the zoo, whichever file is collected first)
 from kmerge.seeds import seed_of  # noqa: E402
 from tests.scheduling import LONGEST, by_unit, place_of  # noqa: E402
+from tests.shortcuts import take_shortcuts  # noqa: E402
+
+take_shortcuts()
 
 # Same examples in every run: a failure found once can be found again. Building a model takes longer than any deadline.
 hypothesis.settings.register_profile("kmerge", derandomize=True, deadline=None, database=None)

@@ -12,8 +12,12 @@ It writes cells.csv, law.csv (the line y = intercept + slope x by least squares,
 Both differences have the same network in them, so its noise alone would give a slope. `slope_disjoint` is fitted with x from
 every other seed and y from the rest, over the cells with at least four seeds: it has no noise in common.
 
-Merging is `l0_merge_fade`, or `l0_merge` where that did not run. `rival` is the best of one network at equal compute, the
-best of three and a restarted teacher, by validation.
+Merging is `l0_merge_fade`, or `l0_merge` where that did not run. `rival` is the better of one network at equal compute and a
+restarted teacher, by validation.
+
+Where a folder has the epochs of its runs, a cell also has what is known before anything is merged: `rise`, what doubling the
+epochs still gave the teachers; `gain_of_mean`, what the mean of their outputs is ahead of them by. The lines `restart_rise` and
+`restart_mean` are merging - restart against these: what to do with two networks that are trained already.
 """
 
 import io
@@ -26,15 +30,17 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.command_line import DONE, command_parser, ended
-from benchmarks.records.results import HIGHER_IS_BETTER, ResultsError, Row, read_results
+from benchmarks.records.results import HIGHER_IS_BETTER, Results, ResultsError, Row, read_results
 from benchmarks.records.store import write_atomically, write_csv
 from benchmarks.reports.figures import COLOURS
 from benchmarks.reports.summaries import done, grouped
 from benchmarks.suites.suite import SUITES, load_suite
+from kmerge.merging.outlook import FEWEST_EPOCHS, rise_per_doubling
 
 MERGING = ("l0_merge_fade", "l0_merge")
 ONE, THREE = "one_model", "best_of_three"
-RIVALS = ("one_model_equal_compute", THREE, "restart")
+RESTART = "restart"
+RIVALS = ("one_model_equal_compute", RESTART)
 _FEWEST_FOR_HALVES = 4
 
 
@@ -56,6 +62,10 @@ class Cell:
         rival: the best of `RIVALS` by validation, where there is one.
         ahead: mean of merging - rival.
         ahead_error: its standard error.
+        restarted: mean of merging - restart.
+        restarted_error: its standard error.
+        rise: mean over teachers of `rise_per_doubling`.
+        gain_of_mean: validation metric of the mean of two teachers' outputs, less the mean of theirs.
     """
 
     name: str
@@ -71,6 +81,10 @@ class Cell:
     rival: str | None = None
     ahead: float | None = None
     ahead_error: float | None = None
+    restarted: float | None = None
+    restarted_error: float | None = None
+    rise: float | None = None
+    gain_of_mean: float | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +118,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lines = {"all": line_through([(cell.x, cell.y) for cell in cells])}
     if len(pairs) > 2:
         lines["disjoint"] = line_through(pairs)
+    for name, known in (("restart_rise", "rise"), ("restart_mean", "gain_of_mean")):
+        points = [(getattr(cell, known), cell.restarted) for cell in cells]
+        points = [(x, y) for x, y in points if x is not None and y is not None]
+        if len(points) > 2:
+            lines[name] = line_through(points)
     options.out.mkdir(parents=True, exist_ok=True)
     columns = tuple(field.name for field in fields(Cell))
     write_csv(options.out / "cells.csv", columns, [dict(zip(columns, astuple(cell), strict=True)) for cell in cells])
@@ -117,23 +136,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def cells_of(folder: Path) -> Iterator[tuple[Cell, tuple[float, float] | None]]:
     """The cells of a folder of results, each with (x, y) from disjoint seeds where there are enough."""
-    for rows in grouped(done(read_results(folder).rows), "protocol").values():
+    results = read_results(folder)
+    for rows in grouped(done(results.rows), "protocol").values():
         groups = grouped(rows, "strategy")
         merging = next((name for name in MERGING if name in groups), None)
         if merging is None or not {ONE, THREE} <= groups.keys() or rows[0]["metric"] != "accuracy":
             continue
-        yield _cell(folder, groups, merging), _from_disjoint_seeds(groups, merging)
+        yield _cell(results, groups, merging), _from_disjoint_seeds(groups, merging)
 
 
-def _cell(folder: Path, groups: Mapping[str, Sequence[Row]], merging: str) -> Cell:
+def _cell(results: Results, groups: Mapping[str, Sequence[Row]], merging: str) -> Cell:
     x, y = (_differences(groups, name, ONE) for name in (THREE, merging))
     one = groups[ONE][0]
-    rivals = [name for name in RIVALS if name in groups]
-    rival = max(rivals, key=lambda name: np.mean([row["validation_last"] for row in groups[name]]))
-    ahead = _differences(groups, merging, rival)
-    number = len(y)
-    cell = (one["suite"], folder.name, one["epochs"], one["examples"], number, merging)
-    return Cell(*cell, x.mean(), _error(x), y.mean(), _error(y), rival, ahead.mean(), _error(ahead))
+    before = {"rise": _rise(results, groups[merging]), "gain_of_mean": _gain_of_mean(groups[merging])}
+    if rivals := [name for name in RIVALS if name in groups]:
+        rival = max(rivals, key=lambda name: np.mean([row["validation_last"] for row in groups[name]]))
+        ahead = _differences(groups, merging, rival)
+        before |= {"rival": rival, "ahead": ahead.mean(), "ahead_error": _error(ahead)}
+    if RESTART in groups:
+        restarted = _differences(groups, merging, RESTART)
+        before |= {"restarted": restarted.mean(), "restarted_error": _error(restarted)}
+    cell = (one["suite"], results.folder.name, one["epochs"], one["examples"], len(y), merging)
+    return Cell(*cell, x.mean(), _error(x), y.mean(), _error(y), **before)
+
+
+def _rise(results: Results, rows: Sequence[Row]) -> float | None:
+    """Over all teachers of these runs; None where their epochs were not kept."""
+    rises = []
+    for row in rows:
+        epochs = [epoch for epoch in results.history.get(row["run"], ()) if str(epoch["phase"]).startswith("teacher")]
+        curves = [[epoch["val_metric"] for epoch in phase] for phase in grouped(epochs, "phase").values()]
+        rises += [100 * rise_per_doubling(curve) for curve in curves if len(curve) >= FEWEST_EPOCHS]
+    return float(np.mean(rises)) if rises else None
+
+
+def _gain_of_mean(rows: Sequence[Row]) -> float | None:
+    known = [row["extras"] for row in rows if "validation_ensemble" in (row["extras"] or {})]
+    gains = [100 * (extras["validation_ensemble"] - np.mean(extras["validation_teachers"])) for extras in known]
+    return float(np.mean(gains)) if gains else None
 
 
 def _differences(groups: Mapping[str, Sequence[Row]], first: str, second: str, parity: int | None = None) -> np.ndarray:

@@ -1,11 +1,17 @@
 """The report on a merge: which units the gates of a big student keep, and of which parent."""
 
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 
+from kmerge.errors import InvalidArgumentError
 from kmerge.merging.records import read_merge
+
+_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -27,33 +33,108 @@ class SpaceReport:
 
 
 class MergeReport(dict):
-    """`SpaceReport` by name of the space. Prints as a table."""
+    """`SpaceReport` by name of the space. Prints as a table.
+
+    Attributes:
+        metrics: what the metric is on the data, by "parent 1", ..., "mean of the parents" and "big student"; empty if no data
+            was given.
+    """
+
+    def __init__(self, metrics: dict[str, float]):
+        super().__init__()
+        self.metrics = metrics
 
     def __str__(self) -> str:
         lines = [f"{'space':40} {'units':>6} {'kept':>6}  {'from parents':16} {'open':>6} {'undecided':>9}"]
         for name, r in self.items():
             parents = " + ".join(map(str, r.from_parents))
             lines.append(f"{name:40} {r.units:6} {r.kept:6}  {parents:16} {r.open_share:6.2f} {r.undecided:9.2f}")
+        lines += [f"{name:40} {value:.4f}" for name, value in self.metrics.items()]
         return "\n".join(lines)
 
 
-def merge_report(big: keras.Model) -> MergeReport:
+def merge_report(
+    big: keras.Model,
+    *,
+    parents: Sequence[keras.Model] = (),
+    data: tuple[Any, Any] | None = None,
+    metric: keras.metrics.Metric | str | None = None,
+) -> MergeReport:
     """Tells, per space, how many units `compress` would keep of which parent, and how decided the gates are.
+
+    With data it also tells how good the big student is, and beside it each parent and the mean of the parents' outputs: a big
+    student that is not ahead of its better parent has nothing to hand on.
 
     Args:
         big: a big student made by `merge`.
+        parents: the models that were merged.
+        data: inputs and targets, as `model.evaluate` takes arrays of them; best of data that no model was trained on.
+        metric: what is measured on the data, a Keras metric or its name, such as "sparse_categorical_accuracy".
 
     Returns:
-        A mapping from space names to `SpaceReport`; `print` shows it as a table.
+        A mapping from space names to `SpaceReport`, with `metrics`; `print` shows it as a table.
 
     Raises:
-        InvalidArgumentError: if `big` was not made by `merge`.
+        InvalidArgumentError: if `big` was not made by `merge`; or if there are data without a metric, or a metric or parents
+            without data.
+
+    Example:
+        >>> report = kmerge.merge_report(
+        ...     big, parents=[a, b], data=(x_val, y_val), metric="sparse_categorical_accuracy"
+        ... )
+        >>> print(report)
+        >>> report.metrics["mean of the parents"]
     """
     merged = read_merge(big)
-    report = MergeReport()
+    if (data is None) != (metric is None) or (parents and data is None):
+        raise InvalidArgumentError(
+            "merge_report: expected data and a metric together, and parents only beside them, received "
+            f"data {'of some kind' if data is not None else None}, metric {metric!r} and {len(parents)} parents. "
+            'Write data=(x_val, y_val), metric="sparse_categorical_accuracy".'
+        )
+    report = MergeReport({} if data is None else _metrics(big, parents, data, metric))
     for name, gate in merged.gates.items():
         kept = gate.kept()
         counts = np.bincount([gate.origins[i][0] for i in kept], minlength=merged.plan.sources)
         share = float(np.mean(gate.open_probabilities()))
         report[name] = SpaceReport(gate.units, len(kept), tuple(counts.tolist()), share, gate.undecided())
     return report
+
+
+def _metrics(big: keras.Model, parents: Sequence[keras.Model], data: tuple, metric) -> dict[str, float]:
+    """What the metric is of each parent, of the mean of their outputs and of the big student."""
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise InvalidArgumentError(f"merge_report, data: expected (inputs, targets), received {type(data).__name__}.")
+    if len(big.outputs) != 1:
+        raise InvalidArgumentError(
+            f"merge_report, data: expected models of one output, received one of {len(big.outputs)}. Leave data out, and "
+            "measure each output by `model.evaluate`."
+        )
+    of = {f"parent {number}": [parent] for number, parent in enumerate(parents, 1)}
+    of |= {"mean of the parents": list(parents)} if len(parents) > 1 else {}
+    measure = _measure(metric)
+    return {name: _mean_metric(models, *data, measure()) for name, models in {**of, "big student": [big]}.items()}
+
+
+def _measure(metric: keras.metrics.Metric | str) -> Callable[[], keras.metrics.Metric]:
+    """Makes a fresh metric each time."""
+    if isinstance(metric, keras.metrics.Metric):
+        return lambda: type(metric).from_config(metric.get_config())
+    try:
+        found = keras.metrics.get(metric)
+    except ValueError as error:
+        raise InvalidArgumentError(
+            f'merge_report, metric: expected a Keras metric or its name, as "mean_squared_error", received {metric!r}.'
+        ) from error
+    return lambda: found if isinstance(found, keras.metrics.Metric) else keras.metrics.MeanMetricWrapper(found)
+
+
+def _mean_metric(models: Sequence[keras.Model], x: Any, y: Any, metric: keras.metrics.Metric) -> float:
+    """The metric of the mean of the models' outputs."""
+    metric.reset_state()
+    for start in range(0, len(keras.tree.flatten(x)[0]), _BATCH):
+        batch = slice(start, start + _BATCH)
+        inputs, targets = keras.tree.map_structure(operator.itemgetter(batch), (x, y))
+        outputs = [keras.ops.convert_to_numpy(model(inputs, training=False)) for model in models]
+        metric.update_state(targets, np.mean(outputs, axis=0))
+    return float(metric.result())

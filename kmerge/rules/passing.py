@@ -88,8 +88,9 @@ class ElementwiseRule(Rule):
     is_activation = is_elementwise = takes_any_tensor = True
 
     def walk(self, site, x):
+        taken = inspect.signature(type(site.layer).__init__).parameters
         for name, value in vars(site.layer).items():
-            if np.ndim(value) > 0 and name in inspect.signature(type(site.layer).__init__).parameters:
+            if name in taken and np.ndim(value) > 0:
                 site.refuse(f"its {name!r} is an array of shape {np.shape(value)}.", "Pass one number.")
         if not (site.final and site.call.alone and is_behind_logits(site.layer)):
             site.curve(x)

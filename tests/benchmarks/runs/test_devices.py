@@ -14,7 +14,7 @@ from benchmarks.runs import worker
 from benchmarks.runs.stages import StageCache
 from tests import launches
 
-FOUR = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+FOUR = {"KERAS_BACKEND": "jax", "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"}
 CODE = """
 import contextlib, json, sys
 import keras, numpy as np

@@ -65,7 +65,6 @@ def test_suites_with_parents_say_all_of_it(tmp_path):
     named = {name: load_suite(name).definition["parents"] for name in SUITES if "parents" in load_suite(name).definition}
     assert named == {
         "halves_digits": {"by": "classes", "few": 5},
-        "halves_digits_wide": {"by": "classes", "few": 5},
         "halves_fashion_mnist": {"by": "classes", "few": 10, "examples": 6000},
         "halves_cifar100": {"by": "classes", "few": 20},
         "overlapping_digits": {"by": "classes", "few": 5, "overlap": 0.3},

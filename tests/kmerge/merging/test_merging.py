@@ -267,6 +267,33 @@ def test_the_report_tells_where_units_came_from():
     assert len(report.splitlines()) >= 1 + len(kmerge.gates_of(big))
 
 
+def test_the_report_tells_how_good_parents_and_their_mean_are():
+    parents = family(ZOO["lenet"], 2)
+    big = kmerge.merge(*parents)
+    x = example_inputs(big, batch=300)[0]  # more than a batch
+    outputs = [checks.outputs(parent, [x])[0] for parent in parents]
+    y = outputs[0].argmax(-1)  # the first parent is always right
+    outputs += [(outputs[0] + outputs[1]) / 2, checks.outputs(big, [x])[0]]
+    shares = [np.mean(out.argmax(-1) == y) for out in outputs]
+    report = kmerge.merge_report(big, parents=parents, data=(x, y), metric="sparse_categorical_accuracy")
+    expected = dict(zip(("parent 1", "parent 2", "mean of the parents", "big student"), shares, strict=True))
+    assert report.metrics == pytest.approx(expected, abs=1e-6) and 0 < shares[1] < 1
+    assert f"mean of the parents {shares[2]:.4f}" in " ".join(str(report).split())
+    loss = keras.metrics.SparseCategoricalCrossentropy(from_logits=True)
+    found = kmerge.merge_report(big, data=(x, y), metric=loss).metrics["big student"]
+    logits = outputs[3]
+    entropy = np.log(np.exp(logits).sum(-1)) - logits[np.arange(300), y]
+    assert found == pytest.approx(entropy.mean(), rel=1e-4)
+    for wrong in ({"parents": parents}, {"data": (x, y)}, {"metric": "mae"}, {"data": (x, y), "metric": "none such"}):
+        with pytest.raises(kmerge.InvalidArgumentError, match="merge_report"):
+            kmerge.merge_report(big, **wrong)
+    with pytest.raises(kmerge.InvalidArgumentError, match=r"expected \(inputs, targets\)"):
+        kmerge.merge_report(big, data=x, metric="mae")
+    two = kmerge.merge(*family(ZOO["dictionary_outputs"], 2))
+    with pytest.raises(kmerge.InvalidArgumentError, match="models of one output, received one of"):
+        kmerge.merge_report(two, data=(x, y), metric="mae")
+
+
 def test_compensation_never_hurts_on_its_own_data():
     """Least squares on the inputs it is measured on: a random half of the units, head refitted layer by layer."""
     entry = ZOO["vgg11"]

@@ -1,0 +1,41 @@
+"""What takes a fifth of the time of tests on TensorFlow, and changes no result: for tests' own processes."""
+
+import gc
+import inspect
+
+import keras
+
+
+def take_shortcuts() -> None:
+    """Makes variables, questions about types and the collection of garbage cheaper."""
+    gc.set_threshold(20_000, 20, 100)
+    if keras.backend.backend() == "tensorflow":
+        _share_variable_kernels()
+        _ask_for_one_attribute()
+
+
+def _share_variable_kernels() -> None:
+    """TensorFlow compiles a kernel for each name of a variable, which takes longer than all else that makes a variable."""
+    from tensorflow.python.ops import gen_resource_variable_ops as operations
+
+    make = operations.var_handle_op
+    assert "debug_name" in inspect.signature(make).parameters
+
+    def without_debug_name(*args, debug_name="", **kwargs):
+        return make(*args, **kwargs)
+
+    operations.var_handle_op = without_debug_name
+
+
+def _ask_for_one_attribute() -> None:
+    """`tf.is_tensor` asks a protocol, which before Python 3.12 reads the protocol anew at each call."""
+    from tensorflow.python.framework import tensor_util
+
+    *others, like = tensor_util.tf_type_classes
+    assert like is tensor_util.IsTensorLike
+
+    class OfClass(type):
+        def __instancecheck__(cls, value):
+            return hasattr(type(value), "is_tensor_like")
+
+    tensor_util.tf_type_classes = (*others, OfClass("IsTensorLike", (), {}))

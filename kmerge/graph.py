@@ -9,7 +9,6 @@ a layer, an operation or a nested model. A layer that is used twice makes two ca
 import contextlib
 import functools
 import inspect
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,6 +31,7 @@ class Call:
         outputs: its output tensors.
         args, kwargs: its positional and keyword arguments, with tensors in their places.
         alone: whether nothing else reads its inputs, and they are no outputs of the graph.
+        readers: what reads its outputs; None stands for an output of the graph.
     """
 
     number: int
@@ -41,6 +41,7 @@ class Call:
     args: tuple
     kwargs: dict
     alone: bool
+    readers: tuple = ()
 
     @property
     def name(self) -> str:
@@ -195,12 +196,15 @@ def _calls(function) -> Iterator[Call]:
         for node in function._nodes_by_depth[depth]
         if not node.is_input
     ]
-    readers = Counter(id(x) for node in nodes for x in node.arguments.keras_tensors)
-    readers.update(id(x) for x in function.outputs)
+    readers: dict[int, list] = {id(x): [None] for x in function.outputs}
+    for node in nodes:
+        for x in node.arguments.keras_tensors:
+            readers.setdefault(id(x), []).append(node.operation)
     for number, node in enumerate(nodes):
         inputs, arguments = tuple(node.arguments.keras_tensors), node.arguments
-        alone = all(readers[id(x)] == 1 for x in inputs)
-        yield Call(number, node.operation, inputs, tuple(node.outputs), arguments.args, arguments.kwargs, alone)
+        alone = all(len(readers[id(x)]) == 1 for x in inputs)
+        read_by = tuple(reader for x in node.outputs for reader in readers.get(id(x), ()))
+        yield Call(number, node.operation, inputs, tuple(node.outputs), arguments.args, arguments.kwargs, alone, read_by)
 
 
 def has_own_graph(operation: keras.Operation) -> bool:
@@ -281,10 +285,10 @@ def dense_around(kernel: keras.Variable, **options: Any) -> keras.layers.Dense:
     return layer
 
 
-def input_like(tensor: keras.KerasTensor, name: str | None = None, batch: int | None = None) -> keras.KerasTensor:
-    """A new input of the shape and type of a symbolic tensor, with a size of the batch where that has none."""
-    shape = tuple(tensor.shape)
-    return keras.Input(shape=shape[1:], batch_size=shape[0] or batch, dtype=tensor.dtype, sparse=tensor.sparse, name=name)
+def input_like(tensor: keras.KerasTensor, name: str | None = None, shape: tuple | None = None) -> keras.KerasTensor:
+    """A new input of the type of a symbolic tensor, and of its shape or another one."""
+    batch, *shape = tensor.shape if shape is None else shape
+    return keras.Input(shape=tuple(shape), batch_size=batch, dtype=tensor.dtype, sparse=tensor.sparse, name=name)
 
 
 def frozen_alone(model: keras.Model) -> keras.Model:

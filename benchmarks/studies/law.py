@@ -16,8 +16,8 @@ Merging is `l0_merge_fade`, or `l0_merge` where that did not run. `rival` is the
 restarted teacher, by validation.
 
 Where a folder has the epochs of its runs, a cell also has what is known before anything is merged: `rise`, what doubling the
-epochs still gave the teachers; `gain_of_mean`, what the mean of their outputs is ahead of them by. The lines `restart_rise` and
-`restart_mean` are merging - restart against these: what to do with two networks that are trained already.
+epochs still gave the teachers; `gain_of_mean`, what the mean of their outputs is ahead of them by. The lines `restart_rise`
+and `restart_mean` are merging - restart against these: what to do with two networks that are trained already.
 """
 
 import io

@@ -48,7 +48,8 @@ class Processes:
 
     def __init__(self, limit: float) -> None:
         self.limit, self.commit = limit, commit()
-        self._environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
+        # Of a convolution of size 1 with strides, TensorFlow 2.21 with oneDNN writes beside the gradient, and aborts.
+        self._environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", **os.environ}
         self._preloaded: Preloaded | None = None
         self._lock = threading.Lock()
 

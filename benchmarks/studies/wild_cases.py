@@ -21,6 +21,18 @@ class Broken(Exception):
     """A promise that does not hold, and by how much."""
 
 
+class InPart(Exception):
+    """A promise that is out of reach of a model, but holds as far as its free spaces allow.
+
+    Args:
+        value: what came of that.
+        says: why it is out of reach.
+    """
+
+    def __init__(self, value: float, says: str):
+        self.value, self.says = value, says
+
+
 class NothingFree(Exception):
     """No channel space of the model can be changed."""
 
@@ -242,11 +254,12 @@ def prepared(entry: Entry, folder: Path) -> tuple[Case, dict]:
         keras.utils.set_random_seed(1000 + seed)
         made = entry.build()
         opened = isinstance(made, Subclassed)
-        model, structure = (made.model, made.inputs) if opened else (made, _structure(made))
+        model, given = (made.model, made.inputs) if opened else (made, None)
+        structure = _structure(model) if given is None else given
         randomize(model, seed)
         inputs = _packed(structure, examples(model, keras.tree.flatten(structure)))
         adapt(model, inputs, seed)
-        return model, _opened(model, structure, inputs) if opened else model
+        return model, _opened(model, given, inputs) if opened else model
 
     (given, first), (_, second) = build(0), build(1)
     parts = [given, *parts_of(given)]

@@ -19,6 +19,7 @@ VERBS = {
 EXACT = ("permute", "select", "grow", "concatenate")
 OUTCOMES = {
     "works": "the promise holds",
+    "in part": "half of the weights cannot go, as too many hang on outputs or are fixed; half of what is free was pruned",
     "fixed": "no space of the model is free, so there is nothing to do",
     "refused": "an error of kmerge that says why",
     "foreign": "an exception of something else",
@@ -85,9 +86,11 @@ def page(rows: Table) -> str:
 def _cell(row: Mapping | None, verb: str) -> str:
     if row is None:
         return ""
-    if row["outcome"] != "works" or row.get("value") in (None, ""):
+    if row["outcome"] not in ("works", "in part") or row.get("value") in (None, ""):
         return row["outcome"]
     value = float(row["value"])
+    if row["outcome"] == "in part":
+        return f"in part: {value:.0%}"
     return f"{value:.0e}" if verb in EXACT else f"{value:.0%}" if verb in ("spaces", "prune") else "works"
 
 
@@ -98,7 +101,8 @@ def _about(rows: Table) -> str:
     return (
         f"{len(rows)} models, measured by `python -m benchmarks.studies.wild --out docs`; page written on {date.today()}, "
         f"commit {', '.join(name for name, _ in commits.most_common())}; {', '.join([*ours, *packages])}. Each model is as "
-        "small as its example or package allows, with random weights and statistics. Numbers are errors, max|difference| "
+        "small as its example or package allows, with random weights and statistics; backbones, whose stream of channels "
+        "is an output, have two blocks or more, in the proportions of the published ones. Numbers are errors, max|difference| "
         "/ max|reference|; of spaces, the share of units that are free; of prune, the share of weights that is left."
     )
 
@@ -117,13 +121,16 @@ def summary(rows: Table) -> str:
     outcomes = [(verb, row["outcome"]) for verbs in built.values() for verb, row in verbs.items()]
     counts = Counter(outcome for _, outcome in outcomes)
     pruned = sum(verbs.get("prune", {}).get("outcome") == "works" for verbs in built.values())
+    in_part = pruned + sum(verbs.get("prune", {}).get("outcome") == "in part" for verbs in built.values())
+    free = sum(float(verbs.get("spaces", {}).get("value") or 0) > 0 for verbs in built.values())
     followed = [outcome for verb, outcome in outcomes if verb in EXACT and outcome in ("works", "wrong")]
     whole = sum(
         all(row["outcome"] == "works" for row in verbs.values()) and len(verbs) == len(VERBS) for verbs in built.values()
     )
-    others = ", ".join(f"{counts[name]} {name}" for name in ("foreign", "wrong", "refused", "fixed", "killed"))
+    others = ", ".join(f"{counts[name]} {name}" for name in ("foreign", "wrong", "refused", "in part", "fixed", "killed"))
     return (
         f"**{_share(pruned, len(built))} pruned to half, trained, saved and loaded; "
+        f"{_share(in_part, free)} of those with a free space pruned to half of what is free; "
         f"{_share(followed.count('works'), len(followed))} of the results that must be equal are; "
         f"{_share(whole, len(built))} keep every promise.** Of {len(outcomes)} outcomes: {others}."
     )

@@ -24,6 +24,7 @@ from benchmarks.command_line import DONE
 from benchmarks.studies.wild_cases import (
     Broken,
     Case,
+    InPart,
     NothingFree,
     error_of,
     mean_by_inverse,
@@ -93,12 +94,28 @@ def grow(case: Case) -> tuple[float, str]:
 
 def prune(case: Case) -> tuple[float, str]:
     """Half of the weights go; what is left has outputs of the right shape, trains, and loads as it was saved."""
-    small = kmerge.prune(case.model, "magnitude", budget=0.5)
+    try:
+        small = kmerge.prune(case.model, "magnitude", budget=0.5)
+    except kmerge.InvalidArgumentError as problem:
+        raise InPart(_half_of_what_is_free(case), first_line(problem)) from problem
     share = small.count_params() / case.model.count_params()
     if share > 0.5:
         raise Broken(f"{share:.2f} of the weights are left")
     usable(small, case)
     return share, ""
+
+
+def _half_of_what_is_free(case: Case) -> float:
+    """Prunes a model of which half cannot go to halfway between itself and the least that its free spaces allow."""
+    least = kmerge.select(case.model, dict.fromkeys(case.spaces(), 1)).count_params()
+    if least == case.model.count_params():
+        raise NothingFree("each space of the model that can be changed has one unit, which must stay")
+    most = (least + case.model.count_params()) // 2
+    small = kmerge.prune(case.model, "magnitude", budget=kmerge.Budget(parameters=most))
+    if small.count_params() > most:
+        raise Broken(f"{small.count_params()} weights are left, of {most} allowed")
+    usable(small, case)
+    return small.count_params() / case.model.count_params()
 
 
 def concatenate(case: Case) -> tuple[float, str]:
@@ -206,6 +223,8 @@ def outcome_of(verb: Callable[[Case], tuple[float, str]], case: Case) -> dict:
         outcome, says = "wrong", str(problem)
     except NothingFree as problem:
         outcome, says = "fixed", str(problem)
+    except InPart as problem:
+        outcome, value, says = "in part", problem.value, problem.says
     except kmerge.KmergeError as problem:
         outcome, says = "refused", first_line(problem)
     except Exception as problem:

@@ -22,20 +22,30 @@ _REPEATS = {"BroadcastTo": "shape", "Tile": "repeats", "Repeat": "repeats"}
 
 @keras.saving.register_keras_serializable("kmerge")
 class ForEachOfBatch(keras.Layer):
-    """Repeats its first input, which has a first axis of 1, as often as its second one has rows."""
+    """Repeats its first input as often as its second one has rows.
 
-    def __init__(self, **kwargs):
+    Args:
+        new_axis: whether the first input has no axis for the batch; otherwise its first axis is of size 1.
+        **kwargs: those of `keras.Layer`.
+    """
+
+    def __init__(self, new_axis: bool = False, **kwargs):
         super().__init__(**kwargs)
+        self.new_axis = new_axis
         self.supports_masking = True  # it lets masks be, and gives none
 
     def call(self, inputs, like):
-        return ops.broadcast_to(inputs, (ops.shape(like)[0], *inputs.shape[1:]))
+        rest = ops.shape(inputs)[0 if self.new_axis else 1 :]
+        return ops.broadcast_to(inputs, (ops.shape(like)[0], *rest))
 
     def compute_mask(self, inputs, previous_mask):
         return None
 
     def compute_output_spec(self, inputs, like):
-        return keras.KerasTensor((like.shape[0], *inputs.shape[1:]), inputs.dtype)
+        return keras.KerasTensor((like.shape[0], *inputs.shape[0 if self.new_axis else 1 :]), inputs.dtype)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "new_axis": self.new_axis}
 
 
 class ForEachOfBatchRule(Rule):
@@ -44,9 +54,9 @@ class ForEachOfBatchRule(Rule):
     takes_any_tensor = True
 
     def walk(self, site, x, like):
-        if x.axis == 0:
+        if x.axis == 0 and not site.layer.new_axis:
             site.refuse("it repeats its channels.", "Give what it repeats an axis for the batch.")
-        return site.output(x.units, x.axis)
+        return site.output(x.units, x.axis + site.layer.new_axis)
 
 
 register_rule(ForEachOfBatch, ForEachOfBatchRule())
@@ -63,37 +73,32 @@ def repeats_batch(call: Call) -> bool:
     return BATCH in (found if isinstance(found, list | tuple) else (found,))
 
 
-def freed(call: Call, x: keras.KerasTensor, inputs: list, name: str) -> list | None:
+def freed(call: Call, x: keras.KerasTensor, sizes: dict, name: str) -> list | None:
     """The outputs of an operation that repeats a tensor for each of the batch; None if it does something else.
 
     Args:
         call: the call, recorded with a batch of `BATCH`.
         x: what it reads in the new model.
-        inputs: those of the new model.
+        sizes: for each number that stands for an open size, a tensor of the new model that has it, and its axis.
         name: for what stands in its place.
     """
     operation, shape = call.operation, tuple(x.shape)
-    like = next((y for y in inputs if y.shape and y.shape[0] is None), None)
+    like, _ = sizes.get(BATCH, (None, 0))
     kind, row = type(operation).__name__, None
     if like is None:
         return None
     if kind == "BroadcastTo" and operation.shape[0] == BATCH:
-        rest = tuple(operation.shape[1:])
+        rest = tuple(None if size in sizes else size for size in operation.shape[1:])
         if shape == (None, *rest):
             return [x]
-        row = x if shape == (1, *rest) else rename_operation(_one_row(x, rest), f"{name}_row")
+        if shape == rest:
+            return [ForEachOfBatch(new_axis=True, name=name)(x, like)]
+        if shape != (1, *rest) and None in rest:
+            return None
+        row = x if shape == (1, *rest) else rename_operation(ops.broadcast_to(x, (1, *rest)), f"{name}_row")
     elif kind == "Tile" and shape[:1] == (1,) and tuple(operation.repeats) == (BATCH, *[1] * (len(shape) - 1)):
         row = x
     elif kind == "Repeat" and shape[:1] == (1,) and operation.axis == 0 and operation.repeats in (BATCH, [BATCH]):
         row = x
     return None if row is None else [ForEachOfBatch(name=name)(row, like)]
 
-
-def _one_row(x: keras.KerasTensor, rest: tuple) -> keras.KerasTensor:
-    return ops.expand_dims(x, 0) if tuple(x.shape) == rest else ops.broadcast_to(x, (1, *rest))
-
-
-def with_open_batch(tensor: keras.KerasTensor) -> keras.KerasTensor:
-    """A symbolic tensor, or one like it without a batch of `BATCH`."""
-    shape = tuple(tensor.shape)
-    return keras.KerasTensor((None, *shape[1:]), tensor.dtype, tensor.sparse) if shape[:1] == (BATCH,) else tensor

@@ -1,5 +1,6 @@
 """Comparing a layer with what was recorded of it, on random inputs."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,8 +10,12 @@ import numpy as np
 from kmerge.graph import array_of, inner_layers
 from kmerge.opening.recording import StaysClosed, meaning_of
 
-# Sizes that a shape leaves open.
-_OPEN = 8
+# Sizes for what a shape leaves open: of the batch, and of each other axis.
+_DRAWS = ((2, (8,)), (3, (8,)))
+# Where it was recorded with a number for the batch; and where with one for a length, of which a layer may take few, or
+# where inputs may differ in it, which it may not bear.
+_OF_RECORDED_BATCH = ((2, (8,)), (3, (8,)), (1, (8,)))
+_OF_RECORDED_LENGTHS = ((2, (8,)), (3, (5,)), (1, (3,)), (2, (2,)), (2, (5, 4, 7, 3)))
 
 
 def differ(
@@ -18,7 +23,7 @@ def differ(
     tensors: Sequence[keras.KerasTensor],
     expected: Callable[[list], Any],
     received: Callable[[list], Any],
-    batches: Sequence[int] = (2, 3),
+    recorded: Sequence[tuple] | None = None,
 ) -> str:
     """How two functions of tensors differ on several draws of their inputs; empty if they do not.
 
@@ -26,28 +31,60 @@ def differ(
         layer: the layer that the first function calls; tokens are drawn so that all of its embeddings have them.
         tensors: symbolic tensors of the shapes and types of the inputs.
         expected, received: the functions, of a list of inputs.
-        batches: the sizes of the batches, which differ so that nothing rests on one.
+        recorded: the shapes with which the second function was recorded. Where these know a size that is open, several are
+            drawn, so that nothing rests on one; those on which the layer itself does not run count for nothing.
 
     Raises:
         StaysClosed: if one of them cannot be run on what is drawn, whatever the reason.
     """
     limit = min((x.input_dim for x in inner_layers(layer) if isinstance(x, keras.layers.Embedding)), default=4)
-    for seed, batch in enumerate(batches):
+    draws, may_fail = _draws(tensors, recorded)
+    failed, lengths_compared = None, set()
+    for seed, (batch, lengths) in enumerate(draws):
         rng = np.random.default_rng([seed, 19])
-        arrays = [keras.ops.convert_to_tensor(_draw(x, batch, limit, rng)) for x in tensors]
+        shapes = _shapes(tensors, batch, lengths)
+        arrays = [keras.ops.convert_to_tensor(_draw(x, s, limit, rng)) for x, s in zip(tensors, shapes, strict=True)]
+        found: list = []
         try:
             with keras.StatelessScope():  # in which nothing changes a weight or a state
-                found = [keras.tree.flatten(function(arrays)) for function in (expected, received)]
+                found.append(keras.tree.flatten(expected(arrays)))
+                found.append(keras.tree.flatten(received(arrays)))
             problems = [_apart(array_of(a), array_of(b)) for a, b in zip(*found, strict=True)]
         except Exception as error:
-            raise StaysClosed(meaning_of(error, "it does not run on random inputs, to be compared")) from error
+            failed = error
+            if may_fail and not found:
+                continue
+            raise StaysClosed(meaning_of(error, _DOES_NOT_RUN)) from error
+        lengths_compared.add(lengths)
         if any(problems):
             return next(filter(None, problems))
+    if may_fail and len(lengths_compared) < 2:
+        raise StaysClosed(meaning_of(failed, _DOES_NOT_RUN)) from failed
     return ""
 
 
-def _draw(tensor: keras.KerasTensor, batch: int, limit: int, rng: np.random.Generator) -> np.ndarray:
-    shape = tuple(size or (_OPEN if i else batch) for i, size in enumerate(tensor.shape))
+_DOES_NOT_RUN = "it does not run on random inputs, to be compared"
+
+
+def _draws(tensors: Sequence[keras.KerasTensor], recorded: Sequence[tuple] | None) -> tuple[Sequence, bool]:
+    """What to draw for open sizes, and whether the layer itself need not run on all of them."""
+    shapes = [tuple(x.shape) for x in tensors]
+    if recorded is None or list(recorded) == shapes:
+        return _DRAWS, False
+    with_lengths = any(known[1:] != shape[1:] for known, shape in zip(recorded, shapes, strict=True))
+    return (_OF_RECORDED_LENGTHS, True) if with_lengths else (_OF_RECORDED_BATCH, False)
+
+
+def _shapes(tensors: Sequence[keras.KerasTensor], batch: int, lengths: tuple) -> list[tuple]:
+    """The shapes of the inputs with all sizes known; lengths go round those inputs that have open ones."""
+    found, at = [], itertools.cycle(lengths)
+    for x in tensors:
+        length = next(at) if None in x.shape[1:] else None
+        found.append(tuple(size or (length if axis else batch) for axis, size in enumerate(x.shape)))
+    return found
+
+
+def _draw(tensor: keras.KerasTensor, shape: tuple, limit: int, rng: np.random.Generator) -> np.ndarray:
     if "float" in tensor.dtype:
         return rng.normal(size=shape).astype(tensor.dtype if tensor.dtype != "bfloat16" else "float32")
     if tensor.dtype == "bool":

@@ -8,6 +8,7 @@ import keras
 
 from kmerge.checks import refuse, sentence, warn
 from kmerge.cloning import clone_operation
+from kmerge.copying import Copier
 from kmerge.errors import InvalidArgumentError, KmergeError, OpenedLayerWarning, UnsupportedLayerError
 from kmerge.graph import (
     Graph,
@@ -20,7 +21,7 @@ from kmerge.graph import (
 )
 from kmerge.opening.comparing import differ
 from kmerge.opening.recording import StaysClosed, unbuilt_part
-from kmerge.opening.views import Copier, View, opened, opened_call
+from kmerge.opening.views import View, opened, opened_call
 
 _told: weakref.WeakSet = weakref.WeakSet()
 

@@ -9,19 +9,39 @@ something else than a recorded layer makes the layer one that stays closed.
 import contextlib
 import inspect
 import re
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import keras
 import numpy as np
 
-from kmerge.graph import Call, Graph, array_of, called_in_mode, frozen_alone, inner_layers, input_like, parts_of
+from kmerge.graph import (
+    Call,
+    Graph,
+    array_of,
+    called_in_mode,
+    frozen_alone,
+    has_own_graph,
+    inner_layers,
+    input_like,
+    parts_of,
+)
 from kmerge.opening.batches import BATCH, computes_with_none
 from kmerge.opening.holding import HeldWeight
+from kmerge.opening.lengths import known_shapes
+from kmerge.rules import has_rule
 
 
 class StaysClosed(Exception):
-    """Why a layer cannot be opened, in words that go on from "Layer ... stays as it is: "."""
+    """Why a layer cannot be opened, in words that go on from "Layer ... stays as it is: ".
+
+    Attributes:
+        read: the variables that were read as numbers until then, by their ids.
+    """
+
+    read: Mapping[int, keras.Variable] = MappingProxyType({})
 
 
 class _Trap(keras.StatelessScope):
@@ -65,22 +85,36 @@ def record(layer: keras.Layer, args: tuple, kwargs: dict, held: dict, training: 
         )
     if layer.activity_regularizer is not None:
         raise StaysClosed("it has an activity_regularizer, which would be lost")
+    shapes = [tuple(x.shape) for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
     try:
-        return _recorded(layer, args, kwargs, held, training, None)
+        return _recorded(layer, args, kwargs, held, training, shapes)
     except StaysClosed as error:
         if str(error) != _UNKNOWN_SIZE:
             raise
-    return _recorded(layer, args, kwargs, held, training, BATCH)
+    try:
+        return _recorded(layer, args, kwargs, held, training, [(x[0] or BATCH, *x[1:]) if x else x for x in shapes])
+    except StaysClosed as error:
+        why = error
+    taken = {size for shape in [*shapes, *(x.shape for x in layer.weights)] for size in shape}
+    for known in known_shapes(shapes, taken, BATCH):
+        with contextlib.suppress(StaysClosed):
+            return _recorded(layer, args, kwargs, held, training, known)
+    raise why
 
 
-def _recorded(layer, args, kwargs, held, training, batch: int | None) -> Graph:
-    """The graph of one call, recorded with this size of the batch."""
-    graph, stray = _attempt(layer, [], args, kwargs, held, training, batch)
-    if stray:  # weights of parts: by what is called on constants, an Embedding of places first of all
+def _recorded(layer, args, kwargs, held, training, shapes: list[tuple]) -> Graph:
+    """The graph of one call, recorded with inputs of these shapes."""
+    try:
+        graph, stray = _attempt(layer, [], args, kwargs, held, training, shapes)
         bare = StaysClosed(f"its call reads {_names(stray.values())} in the middle of computing")
+    except StaysClosed as error:
+        if not error.read:
+            raise
+        stray, bare = error.read, error
+    if stray:  # weights of parts: by what is called on constants, an Embedding of places first of all
         parts = [x for x in parts_of(layer) if any(id(v) in stray for _, found in _own(x) for v in found)]
         try:
-            graph, stray = _attempt(layer, parts, args, kwargs, held, training, batch)
+            graph, stray = _attempt(layer, parts, args, kwargs, held, training, shapes)
         except StaysClosed as error:
             raise bare from error
         if stray:
@@ -91,7 +125,7 @@ def _recorded(layer, args, kwargs, held, training, batch: int | None) -> Graph:
     return graph
 
 
-def _attempt(layer, parts: list, args, kwargs, held: dict, training, batch) -> tuple[Graph, dict[int, keras.Variable]]:
+def _attempt(layer, parts: list, args, kwargs, held: dict, training, shapes) -> tuple[Graph, dict[int, keras.Variable]]:
     """One recording, in which the weights of the layer itself and of these parts are symbolic.
 
     Returns:
@@ -102,7 +136,7 @@ def _attempt(layer, parts: list, args, kwargs, held: dict, training, batch) -> t
     def place(value):
         if not isinstance(value, keras.KerasTensor):
             return value
-        inputs.append(input_like(value, f"{layer.name}_input_{len(inputs)}", batch))
+        inputs.append(input_like(value, f"{layer.name}_input_{len(inputs)}", shapes[len(inputs)]))
         casts = layer.autocast and "float" in value.dtype and value.dtype != layer.input_dtype
         return keras.ops.cast(inputs[-1], layer.input_dtype) if casts else inputs[-1]
 
@@ -112,19 +146,23 @@ def _attempt(layer, parts: list, args, kwargs, held: dict, training, batch) -> t
     with contextlib.ExitStack() as stack:
         for holder in (layer, *parts):
             stack.enter_context(_symbolic_weights(holder, held, inputs[0]))
+        stack.enter_context(_spelled_out(layer, training))
         stack.enter_context(called_in_mode(layer, training))
         trap = stack.enter_context(_Trap())
         try:
             outputs = layer.call(*args, **kwargs)
         except Exception as error:
-            raise StaysClosed(meaning_of(error)) from error
+            closed = StaysClosed(meaning_of(error))
+            closed.read = trap.read
+            raise closed from error
     if trap.written:
         raise StaysClosed(f"its call changes {_names(trap.written.values())}")
     flat = keras.tree.flatten(outputs)
     if not flat or not all(isinstance(x, keras.KerasTensor) for x in flat):
         raise StaysClosed("its call gives something else than tensors that depend on its inputs")
     try:
-        model = keras.Model(inputs, outputs, name=layer.name)
+        with _names_apart(layer):
+            model = keras.Model(inputs, outputs, name=layer.name)
     except ValueError as error:
         raise StaysClosed(meaning_of(error)) from error
     graph = Graph(model if layer.trainable else frozen_alone(model))
@@ -190,10 +228,52 @@ def _symbolic_weights(layer: keras.Layer, held: dict, anchor: keras.KerasTensor)
             vars(layer).pop("call", None)
 
 
+@contextlib.contextmanager
+def _spelled_out(layer: keras.Layer, training: bool | None) -> Iterator[None]:
+    """Lets parts that cannot be a call of a graph, as those that give None beside tensors, be what their `call` does."""
+
+    def of(kind):
+        def call(self, *args, **kwargs):
+            try:
+                return kind.__call__(self, *args, **kwargs)
+            except Exception:
+                mode = {"training": training} if takes_training(self) and kwargs.get("training") is None else {}
+                return self.call(*args, **{**kwargs, **mode})
+
+        return type(kind.__name__, (kind,), {"__call__": call})
+
+    parts = [(x, type(x)) for x in parts_of(layer) if not has_own_graph(x) and not has_rule(x)]
+    kinds = {kind: of(kind) for _, kind in parts}
+    try:
+        for part, kind in parts:
+            object.__setattr__(part, "__class__", kinds[kind])
+        yield
+    finally:
+        for part, kind in parts:
+            object.__setattr__(part, "__class__", kind)
+
+
+@contextlib.contextmanager
+def _names_apart(layer: keras.Layer) -> Iterator[None]:
+    """Gives the layers inside a layer names of which no two are the same, as those of one model must be."""
+    kept = [(x, x.name) for x in parts_of(layer)]
+    twice = {name for name, count in Counter(name for _, name in kept).items() if count > 1}
+    for number, (part, name) in enumerate(kept):
+        if name in twice:
+            vars(part)["name"] = f"{name}_kmerge_{number}"
+    try:
+        yield
+    finally:
+        for part, name in kept:
+            vars(part)["name"] = name
+
+
 def _rows(table: keras.KerasTensor, indices: Any) -> keras.KerasTensor:
     """What an `Embedding` gives for constant indices: rows of its table, as a slice where that will do."""
     indices = array_of(indices).astype("int32")
     rows = np.ravel(indices)
+    if indices.ndim == 1 and rows.size > table.shape[0] and np.array_equal(rows, np.arange(rows.size)):  # as many as places
+        return keras.ops.slice(table, (0, 0), (rows.size, table.shape[1]))
     if rows.size and indices.shape[-1] == rows.size and np.array_equal(rows, np.arange(rows[0], rows[0] + rows.size)):
         return table[(*[None] * (indices.ndim - 1), slice(int(rows[0]), int(rows[-1]) + 1))]
     return keras.ops.take(table, indices, axis=0)

@@ -8,7 +8,6 @@ A layer that is opened becomes a nested model of its name. A layer that cannot b
 
 import contextlib
 import math
-import re
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -16,26 +15,23 @@ from dataclasses import dataclass, field, replace
 import keras
 
 from kmerge.cloning import clone_operation
+from kmerge.copying import Copier, free_name, name_of
 from kmerge.graph import (
     Call,
     Graph,
-    array_of,
     calls_forgotten,
-    frozen_alone,
     has_mask,
     has_own_graph,
-    input_layer,
-    input_like,
     operations_of,
     parts_of,
     twin_of,
 )
-from kmerge.opening.batches import BATCH, freed, repeats_batch, with_open_batch
+from kmerge.opening.batches import BATCH, freed, repeats_batch
 from kmerge.opening.comparing import differ
-from kmerge.opening.dropping import as_dropout
-from kmerge.opening.holding import HeldWeight
 from kmerge.opening.kernels import with_dense_layers
-from kmerge.opening.recording import StaysClosed, meaning_of, record, takes_training
+from kmerge.opening.lengths import freed_masks, freed_rows, has_length, takes_rows
+from kmerge.opening.modes import OnlyInference, graph_of_both_modes, outline_of
+from kmerge.opening.recording import StaysClosed, meaning_of, takes_training
 from kmerge.rules import has_rule
 
 # What a class of one's own is made from, and what does nothing itself.
@@ -98,8 +94,8 @@ def opened_call(model: keras.Model, args: tuple, kwargs: dict) -> View:
     with calls_forgotten(model):
         try:
             held: dict = {}
-            graph, why = _in_both_modes(model, args, kwargs, held), ""
-        except _OnlyInference as error:
+            graph, why = graph_of_both_modes(model, args, kwargs, held), ""
+        except OnlyInference as error:
             graph, why = error.graph, str(error)
         if type(model).__call__ is not keras.Layer.__call__:
             why = why or "it has a __call__ of its own, which was only compared in inference"
@@ -124,68 +120,6 @@ def _changes_a_known_layer(kind: type) -> bool:
 
 def _has_closed(model: keras.Model) -> bool:
     return any(_has_closed(x) if has_own_graph(x) else may_open(x) for x in operations_of(model))
-
-
-class Copier:
-    """Builds the model of a graph anew, nested models included, from a copy of each layer.
-
-    Args:
-        copy: makes the copy of a layer or operation, with a name.
-    """
-
-    def __init__(self, copy: Callable[[keras.Operation, str], keras.Operation]):
-        self._copy = copy
-        self.copies: dict[int, tuple[keras.Operation, keras.Operation]] = {}
-        self._nested: dict[int, keras.Model] = {}
-
-    def model(self, graph: Graph, name: str, prefix: str, names: set | None = None) -> keras.Model:
-        """The model of a graph.
-
-        Args:
-            graph: the graph.
-            name: of the model.
-            prefix: the names of the models that it lies in, and its own, each with a slash behind.
-            names: those that are taken where operations get new names; otherwise they keep theirs.
-        """
-        inputs = [input_like(with_open_batch(x), input_layer(x).name) for x in graph.inputs]
-        values = {id(x): y for x, y in zip(graph.inputs, inputs, strict=True)}
-        for call in graph.calls:
-            outputs = self.call(call, [values[id(x)] for x in call.inputs], prefix, names, inputs)
-            values.update({id(x): y for x, y in zip(call.outputs, outputs, strict=True)})
-        place = lambda structure: keras.tree.map_structure(lambda x: values[id(x)], structure)  # noqa: E731
-        model = keras.Model(place(graph.input_structure), place(graph.output_structure), name=name)
-        return model if graph.model.trainable else frozen_alone(model)
-
-    def call(self, call: Call, tensors: list, prefix: str, names: set | None, inputs: list) -> list:
-        """One call of the new model, which has these inputs, on new tensors; returns its outputs."""
-        if not has_own_graph(call.operation):
-            return call.replay(self.copy(call.operation, names), tensors)
-        key = id(call.operation)
-        if key not in self._nested:
-            self._nested[key] = self.model(Graph(call.operation), call.name, f"{prefix}{call.name}/")
-        return call.replay(self._nested[key], tensors)
-
-    def copy(self, operation: keras.Operation, names: set | None) -> keras.Operation:
-        """The copy of a layer or operation."""
-        if id(operation) not in self.copies:
-            renamed = names is not None and not isinstance(operation, keras.Layer)
-            name = _name_of(operation, names) if renamed else operation.name
-            self.copies[id(operation)] = (operation, self._copy(operation, name))
-        return self.copies[id(operation)][1]
-
-
-def _name_of(operation: keras.Operation, names: set) -> str:
-    """A name for an operation after its class, such as "add_1" where there is an "add"; joins the names.
-
-    The name that Keras gives it counts the operations of the whole process.
-    """
-    name = free = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(operation).__name__).lower()
-    count = 0
-    while free in names:
-        count += 1
-        free = f"{name}_{count}"
-    names.add(free)
-    return free
 
 
 # The outlines of what each layer left behind that was found to be what it does: a verb opens a model several times.
@@ -213,8 +147,11 @@ class _Opener(Copier):
         self._models: dict[tuple, keras.Model] = {}
         self._kernels: dict[int, keras.layers.Dense | None] = {}  # see `with_dense_layers`
 
-    def call(self, call, tensors, prefix, names, inputs):
-        if may_open(call.operation):
+    def call(self, call, tensors, prefix, names, sizes):
+        if any(has_length(x, sizes) for x in keras.tree.flatten((call.args, call.kwargs))):
+            call, tensors = freed_masks(call, tensors, sizes, name_of(call.operation, names))
+        # A function in a layer that is opened may use that layer, which no copy of the function may share.
+        if may_open(call.operation) or names is not None and isinstance(call.operation, keras.layers.Lambda):
             path = prefix + call.name
             try:
                 return self._opened(call, tensors, path)
@@ -222,14 +159,14 @@ class _Opener(Copier):
                 self._stays(call.operation, path, str(error))
         if _is_same_tensor(call):
             return tensors
-        if names is not None and repeats_batch(call):
-            outputs = freed(call, tensors[0], inputs, _name_of(call.operation, names))
+        if sizes and (find := freed if repeats_batch(call) else freed_rows if takes_rows(call) else None):
+            outputs = find(call, tensors[0], sizes, name_of(call.operation, names))
             if outputs is not None:
                 return outputs
         first = (*getattr(call.operation, "newshape", ()), 1)[0]
         if first is None or first and first % BATCH == 0:
             call = replace(call, operation=_with_known_sizes(call.operation, tensors[0].shape))
-        return super().call(call, tensors, prefix, names, inputs)
+        return super().call(call, tensors, prefix, names, sizes)
 
     def _opened(self, call: Call, tensors: list, path: str) -> list:
         """The outputs of the model that a layer is. Calls of a layer that are alike share one."""
@@ -248,7 +185,7 @@ class _Opener(Copier):
         )
         key = (id(layer), repr(alike))
         if key not in self._models:
-            graph = _in_both_modes(layer, call.args, kwargs, self._held)
+            graph = graph_of_both_modes(layer, call.args, kwargs, self._held)
             self.opened[path] = type(layer).__name__
             before = sum(number == id(layer) for number, _ in self._models)
             name = f"{layer.name}_call_{before}" if before else layer.name
@@ -272,17 +209,20 @@ class _Opener(Copier):
         self, graph: Graph, layer: keras.Layer, args: tuple, kwargs: dict, prefix: str, name: str
     ) -> keras.Model:
         """The model of what a call of a layer left behind, opened in turn and compared with the layer."""
-        outline, compared = _outline(graph), _COMPARED.setdefault(layer, set())
+        outline, compared = outline_of(graph), _COMPARED.setdefault(layer, set())
         graph = with_dense_layers(graph, self._kernels)
-        names = {call.name for call in graph.calls if isinstance(call.operation, keras.Layer)}
+        names: set[str] = set()
+        for part in {id(call.operation): call.operation for call in graph.calls}.values():
+            if isinstance(part, keras.Layer):
+                self.renamed[id(part)] = free_name(part.name, names)
         tensors = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
         try:
-            model = self.model(graph, name, prefix, names)
+            model = self.model(graph, name, prefix, names, [tuple(x.shape) for x in tensors])
             if outline not in compared:
                 of_layer = lambda arrays: _call(layer, args, kwargs, arrays)  # noqa: E731
                 of_model = lambda arrays: model(arrays if len(arrays) > 1 else arrays[0], training=False)  # noqa: E731
-                by_size = any(x.shape[:1] == (BATCH,) for x in graph.inputs)
-                if problem := differ(layer, tensors, of_layer, of_model, (2, 3, 1) if by_size else (2, 3)):
+                known = [tuple(x.shape) for x in graph.inputs]
+                if problem := differ(layer, tensors, of_layer, of_model, known):
                     raise StaysClosed(f"what its call leaves behind is not what it does: {problem}")
         except (StaysClosed, _Again):
             raise
@@ -317,72 +257,3 @@ def _call(layer: keras.Layer, args: tuple, kwargs: dict, arrays: list):
         lambda x: waiting.pop(0) if isinstance(x, keras.KerasTensor) else x, (args, kwargs)
     )
     return layer(*args, **kwargs, **({"training": False} if takes_training(layer) else {}))
-
-
-# Training and inference -----------------------------------------------------------------------------------------------
-
-
-class _OnlyInference(StaysClosed):
-    """A layer whose call in training cannot be recorded; `graph` is that of its call in inference."""
-
-    def __init__(self, why: str, graph: Graph):
-        super().__init__(why)
-        self.graph = graph
-
-
-def _in_both_modes(layer: keras.Layer, args: tuple, kwargs: dict, held: dict) -> Graph:
-    """The graph of a layer's call that holds in training and in inference.
-
-    A branch on `training` around layers that do nothing in inference, such as Dropout, is taken as in training: whoever
-    compares the graph with the layer in inference finds out whether it may be.
-    """
-    if not takes_training(layer):
-        return _without_training(record(layer, args, kwargs, held, training=True))
-    graph = _without_training(record(layer, args, kwargs, held), fixed=())
-    try:
-        other = record(layer, args, kwargs, held, training=True)
-    except StaysClosed as error:
-        if (dropout := as_dropout(layer, graph)) is not None:
-            return dropout
-        raise _OnlyInference(f"in training it does something else that cannot be recorded: {error}", graph) from error
-    other = _without_training(other)
-    return graph if _outline(graph) == _outline(other) else other
-
-
-def _without_training(graph: Graph, fixed: tuple = (False, None)) -> Graph:
-    """The graph with calls that are not told in which mode they run: their model is.
-
-    Args:
-        graph: the graph of a call in training.
-        fixed: values of `training` that were not taken from there. In inference it is the default of many layers.
-    """
-    if any(call.kwargs.get("training", True) in fixed for call in graph.calls):
-        raise StaysClosed("its call fixes `training` of a layer, which a Functional model does not keep")
-    graph.calls = tuple(
-        replace(call, kwargs={name: value for name, value in call.kwargs.items() if name != "training"})
-        for call in graph.calls
-    )
-    return graph
-
-
-def _outline(graph: Graph) -> str:
-    """What makes two graphs of one layer the same, as text."""
-    numbers = {id(x): i for i, x in enumerate(graph.inputs)}
-
-    def shown(value):
-        if isinstance(value, keras.KerasTensor):
-            return f"tensor {numbers[id(value)]}" if id(value) in numbers else ""
-        if hasattr(value, "shape") and hasattr(value, "dtype"):
-            return array_of(value).tobytes()
-        return repr(value)
-
-    result = [[(tuple(x.shape), x.dtype) for x in graph.inputs]]
-    for call in graph.calls:
-        operation = call.operation
-        is_layer = isinstance(operation, keras.Layer)
-        options = {} if is_layer else {k: v for k, v in vars(operation).items() if k != "name" and k[0] != "_"}
-        weight = operation.weight if isinstance(operation, HeldWeight) else operation
-        kind = id(weight) if is_layer else type(operation)
-        result.append((kind, keras.tree.map_structure(shown, (call.args, call.kwargs, options))))
-        numbers.update({id(x): len(numbers) + i for i, x in enumerate(call.outputs)})
-    return repr((result, [numbers[id(x)] for x in graph.outputs]))

@@ -30,7 +30,6 @@ LAYERS = _by_name(
             "TextVectorization"
         ),
         "It turns a signal into frequencies, which take the place of channels.": "MelSpectrogram STFTSpectrogram",
-        "It divides its whole kernel by one number, its largest singular value, which a cut changes.": "SpectralNormalization",
         "What it does stands in another layer, or in another framework.": (
             "FlaxLayer JaxLayer Lambda Pipeline TFSMLayer TimeDistributed TorchModuleWrapper"
         ),

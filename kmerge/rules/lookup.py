@@ -18,6 +18,7 @@ from kmerge.rules import (  # noqa: F401  (they register rules)
     recurrent,
     reductions,
     shapes,
+    wrappers,
 )
 from kmerge.rules.operations import APPLICATION_RULES
 from kmerge.rules.rule import RULES, Rule, class_of, operation_rule

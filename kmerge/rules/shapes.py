@@ -7,7 +7,8 @@ from keras import KerasTensor, layers, ops, tree
 
 from kmerge.graph import Call, rename_operation
 from kmerge.rules.labels import Labels
-from kmerge.rules.rule import Rule, channel, refuse_odd_bias, rules_for
+from kmerge.rules.reductions import ReduceRule
+from kmerge.rules.rule import Rule, channel, operation_rule, refuse_odd_bias, rules_for
 from kmerge.rules.site import Site
 
 
@@ -150,13 +151,17 @@ class TakeRule(Rule):
 def reshape(site: Site, x: Labels) -> Labels:
     """The labels of a reshaped tensor: the same numpy operation on the label array.
 
-    Where the feature axis is cut into several, units are tied so that they vary along the last of these only.
+    Where the feature axis is cut into several, units are tied so that they vary along the last of these only; but where it
+    is cut into two of which the last is reduced, as for maxout, each row of what is reduced is one unit.
     """
     before, after = (tuple(t.shape) for t in (site.call.inputs[0], site.call.outputs[0]))
     (start, stop), (first, last) = _block(site, before, after, x.axis)
     sizes = before[start:stop] + after[first:last]
     if None in sizes or math.prod(before[start:stop]) != math.prod(after[first:last]):
         site.refuse(f"it reshapes {before} to {after}, with sizes that are not known.", "Give the model fixed sizes.")
+    if (stop - start, last - first) == (1, 2) and after[first] > 1 and _is_reduced(site, last - 1, len(after)):
+        x = site.couple(x, after[last - 1])
+        return site.output(x.units[:: after[last - 1]], first)
     rows = math.prod(after[first : last - 1])
     # `before` and `after` are the template's; in a new model x has another length. All axes of its run but its own repeat it.
     local = np.reshape(x.units, [-1 if i == x.axis else 1 for i in range(start, stop)])
@@ -165,6 +170,16 @@ def reshape(site: Site, x: Labels) -> Labels:
     if rows > 1:
         grid = site.tile(x, grid, movable=(start, stop) == (x.axis, x.axis + 1))
     return site.output(grid[0], last - 1)
+
+
+def _is_reduced(site: Site, axis: int, rank: int) -> bool:
+    """Whether all that reads the output reduces this axis of it, and no other."""
+    rules = [reader is not None and operation_rule(type(reader)) for reader in site.call.readers]
+    axes = [getattr(reader, "axis", None) for reader in site.call.readers]
+    return bool(rules) and all(
+        isinstance(rule, ReduceRule) and np.size(over) == 1 and over is not None and int(np.ravel(over)[0]) % rank == axis
+        for rule, over in zip(rules, axes, strict=True)
+    )
 
 
 def moves_batch(call: Call) -> bool:

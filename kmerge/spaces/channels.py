@@ -325,9 +325,10 @@ def _follow(result: Trace, notes: Notes, path: str, call: Call, inputs: list[Lab
 
     def walk(rule):
         site = TraceSite(call, path, end is not None, rule, inputs, notes)
-        if any(x.is_virtual for x in inputs) and not rule.takes_any_tensor:
+        followed = without_masks(site, inputs)
+        if any(x.is_virtual for x in followed) and not rule.takes_any_tensor:
             site.refuse("it reads a tensor without a channel axis of known size.", REGISTER)
-        outputs = rule.walk(site, *without_masks(site, inputs))
+        outputs = rule.walk(site, *followed)
         site.check_weights(result.axes.get(path))
         outputs = outputs if isinstance(outputs, list) else [outputs]
         return rule, site, [replace(x, from_inputs=site.from_inputs) for x in outputs]

@@ -20,9 +20,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from kmerge.checks import sentence, whole_number
-from kmerge.cloning import carry_assets, custom_objects
+from kmerge.checks import sentence, warn, whole_number
+from kmerge.cloning import clone_operation
+from kmerge.copying import Copier
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
+from kmerge.graph import Graph, inner_layers
 
 # The largest change of a pass, in standard deviations and as a share of the variance, that counts as none.
 _TOLERANCE = 1e-5
@@ -119,13 +121,14 @@ def recalibrate(model: keras.Model, data: Any, *, batch_size: int = 128) -> kera
     """
     _check_model(model)
     batches = _batches(model, data, batch_size)
-    copy = _copy(model)
-    probe = keras.models.clone_model(copy, clone_function=_measuring_layer, recursive=True)
+    probe, pairs = _copied(model, _measuring_layer)
     if layers := _layers_to_measure(probe):
-        _assign(_own_weights(probe), model.weights)
         _settle(probe, layers, batches)
-        _assign(copy.weights, _own_weights(probe))
-    return copy
+    copy, copies = _copied(model, lambda operation, name: clone_operation(operation, {}, name))
+    measured = {id(old): new for old, new in pairs}
+    for old, new in copies:
+        _assign(new.weights, _own_weights(measured[id(old)]))
+    return _of_class(model, copy)
 
 
 def _assign(targets: list[keras.Variable], sources: list[keras.Variable]) -> None:
@@ -170,20 +173,34 @@ def _check_model(model: keras.Model) -> None:
         )
 
 
-def _copy(model: keras.Model) -> keras.Model:
-    # Not clone_model: it compiles the copy and renames the inputs.
-    with keras.saving.custom_object_scope(custom_objects(model)):
-        copy = type(model).from_config(model.get_config())
-    carry_assets(model, copy)
-    _assign(copy.weights, model.weights)
-    return copy
+def _copied(model: keras.Model, clone: Callable) -> tuple[keras.Model, list[tuple[keras.Layer, keras.Layer]]]:
+    """A model of copies with equal weights, each layer once wherever it is called, and all layers with their copies."""
+    copier = Copier(clone)
+    copy = copier.model(Graph(model, as_built=True), model.name, "")
+    pairs = [pair for pair in copier.copies.values() if isinstance(pair[0], keras.Layer)]
+    for old, new in pairs:
+        _assign(_own_weights(new), old.weights)
+        for part, other in zip(inner_layers(old), inner_layers(new), strict=True):
+            other.trainable = part.trainable
+    return copy, pairs
 
 
-def _measuring_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
-    measured = type(layer) is keras.layers.BatchNormalization
-    twin = (_Measuring if measured else type(layer)).from_config(layer.get_config())
-    carry_assets(layer, twin)
-    return twin
+def _of_class(model: keras.Model, copy: keras.Model) -> keras.Model:
+    """The copy as a model of the class of another one, where that takes inputs and outputs."""
+    if isinstance(model, keras.Sequential):
+        return keras.Sequential(copy.layers, name=copy.name)
+    if type(model).__module__.startswith("keras."):
+        return copy
+    try:
+        return type(model)(copy.input, copy.output, name=copy.name)
+    except Exception:
+        warn(f"The copy of {model.name!r} is a plain keras.Model: {type(model).__name__} is not built of inputs and outputs.")
+        return copy
+
+
+def _measuring_layer(operation: keras.Operation, name: str) -> keras.Operation:
+    measured = type(operation) is keras.layers.BatchNormalization
+    return clone_operation(operation, {}, name, _Measuring if measured else None)
 
 
 def _layers_to_measure(probe: keras.Model) -> list[_Measuring]:
@@ -208,7 +225,7 @@ def _leaves(model: keras.Model) -> list[keras.layers.Layer]:
     return list(found.values())
 
 
-def _own_weights(probe: keras.Model) -> list[keras.Variable]:
+def _own_weights(probe: keras.Layer) -> list[keras.Variable]:
     """The probe's weights that the model has too, in the same order."""
     return [weight for weight in probe.weights if not weight.name.startswith(_PREFIX)]
 

@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from benchmarks.studies.wild_models.registry import constructor, of_package, subclassed
+from benchmarks.studies.wild_models.registry import Subclassed, constructor, of_package, subclassed
 
 of_package(
     "kimm",
@@ -35,7 +35,7 @@ of_package(
             "k3im.focalnet", "FocalNetModel", 32, num_classes=4, embed_dim=8, depths=[1, 1], focal_levels=[1, 1],
             focal_windows=[3, 3],
         ),
-        "SwinT": constructor("k3im.swint", "SwinTModel", (16, 16), (2, 2), 8, 2, 2, 16, True, 0.03, 1, 4),
+        "SwinT": constructor("k3im.swint", "SwinTModel", (16, 16), (2, 2), 8, 2, 2, 32, True, 0.03, 1, 4),
     },
 )  # fmt: skip
 
@@ -58,13 +58,15 @@ of_package(
     },
 )  # fmt: skip
 
-_TEXT = {"vocabulary_size": 20, "num_layers": 1, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 12}
-_IMAGE = {"image_shape": (16, 16, 3), "patch_size": 8, "num_layers": 1, "num_heads": 2, "hidden_dim": 8}
+# A backbone's outputs are its stream of channels, which nobody may cut. So as in the published models, most weights stand in
+# several blocks, whose feed-forward layers are four times as wide as the stream, and not in tables and patches.
+_TEXT = {"vocabulary_size": 20, "num_layers": 2, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 32}
+_IMAGE = {"image_shape": (16, 16, 3), "patch_size": 4, "num_layers": 2, "num_heads": 2, "hidden_dim": 8}
 
 
 def _hub_classifier(keras_hub):
     backbone = keras_hub.models.BertBackbone(**_TEXT, max_sequence_length=8)
-    return keras_hub.models.BertTextClassifier(backbone, num_classes=3)
+    return Subclassed(keras_hub.models.BertTextClassifier(backbone, num_classes=3))
 
 
 def _hub_resnet(keras_hub, **options):
@@ -74,7 +76,7 @@ def _hub_resnet(keras_hub, **options):
 
 
 def _hub_image_classifier(keras_hub):
-    return keras_hub.models.ResNetImageClassifier(_hub_resnet(keras_hub), num_classes=3, preprocessor=None)
+    return Subclassed(keras_hub.models.ResNetImageClassifier(_hub_resnet(keras_hub), num_classes=3, preprocessor=None))
 
 
 def _hub_mit(keras_hub, **options):
@@ -91,11 +93,11 @@ of_package(
         "BertTextClassifier": _hub_classifier,
         "AlbertBackbone": lambda hub: hub.models.AlbertBackbone(**_TEXT, embedding_dim=6, max_sequence_length=8),
         "GPT2Backbone": lambda hub: hub.models.GPT2Backbone(**_TEXT, max_sequence_length=8),
-        "FNetBackbone": lambda hub: hub.models.FNetBackbone(20, 1, 8, 12, max_sequence_length=8),
-        "LlamaBackbone": lambda hub: hub.models.LlamaBackbone(20, 1, 2, 8, 12, 1),
+        "FNetBackbone": lambda hub: hub.models.FNetBackbone(20, 2, 8, 32, max_sequence_length=8),
+        "LlamaBackbone": lambda hub: hub.models.LlamaBackbone(20, 2, 2, 8, 32, 1),
         "T5Backbone": lambda hub: hub.models.T5Backbone(**_TEXT),
-        "ViTBackbone": lambda hub: hub.models.ViTBackbone(**{**_IMAGE, "patch_size": (8, 8)}, mlp_dim=12),
-        "DeiTBackbone": lambda hub: hub.models.DeiTBackbone(**_IMAGE, intermediate_dim=12),
+        "ViTBackbone": lambda hub: hub.models.ViTBackbone(**{**_IMAGE, "patch_size": (4, 4)}, mlp_dim=32),
+        "DeiTBackbone": lambda hub: hub.models.DeiTBackbone(**_IMAGE, intermediate_dim=32),
         "ResNetBackbone": _hub_resnet,
         "ResNetV2Backbone": lambda hub: _hub_resnet(hub, block_type="bottleneck_block", use_pre_activation=True),
         "ResNetImageClassifier": _hub_image_classifier,

@@ -37,15 +37,15 @@ BESIDE = ("regex", "tokenizers", "kagglehub", "kagglesdk", "tqdm")
 
 @dataclass(frozen=True)
 class Subclassed:
-    """A subclassed model, and the inputs that it takes.
+    """A model that `kmerge.functional` makes a plain one: a subclass of `keras.Model`, and the inputs that it takes.
 
     Attributes:
         model: a built `keras.Model`.
-        inputs: `keras.Input` tensors, one or a list.
+        inputs: `keras.Input` tensors, one or a list; None for a Functional one, which has some, with a call of its own.
     """
 
     model: keras.Model
-    inputs: Any
+    inputs: Any = None
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,19 @@ def test_what_is_wrong_is_found(tmp_path, monkeypatch):
     assert found["unchanged"] == ("wrong", "changed by prune")
 
 
+def test_where_half_is_out_of_reach_half_of_what_is_free_goes_and_counts_apart(tmp_path):
+    verbs = {verb: VERBS[verb] for verb in ("spaces", "prune")}
+    rows = {row["verb"]: row for row in rows_of("tsmixer", ENTRIES["tsmixer"], tmp_path, verbs)}
+    row = rows["prune"]
+    assert row["outcome"] == "in part" and 0.5 < row["value"] < 1 and "Expected a budget of at least" in row["says"]
+    rows = {verb: {**row, "commit": "abc"} for verb, row in rows.items()}
+    said = wild_page.summary({"tsmixer": rows})
+    assert "0 of 1 (0.0%) pruned to half, " in said and "1 of 1 (100.0%) of those with a free space" in said
+    assert "in part: " in wild_page.page({"tsmixer": rows})
+    nothing = outcomes("dlinear", tmp_path / "other", "prune")["prune"]
+    assert nothing[0] == "fixed"
+
+
 def test_a_result_that_does_not_train_is_wrong(tmp_path, monkeypatch):
     def frozen(model, *_, **__):
         small = kmerge.select(model, {space.name: 0.4 for space in kmerge.channel_spaces(model).selectable})

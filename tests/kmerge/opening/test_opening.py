@@ -30,7 +30,6 @@ CLOSED = {
     "Drawn": "changes the weights .*seed",
     "Hidden": "no weights of its own",
     "Learned": "on weights alone",
-    "SameNames": "used 2 times",
     "InAnOption": "reads the weights .*bias' in the middle|functions of the backend",
     "VariableOfTheBackend": "variable of the backend",
 }
@@ -349,6 +348,18 @@ def test_what_cannot_be_opened_stays_closed_with_the_reason(name):
     view = opened(model)
     assert view.model is model
     assert list(view.closed) == ["odd"] and re.search(CLOSED[name], view.closed["odd"]), view.closed
+    assert state_of(model) == before
+
+
+def test_parts_of_one_name_get_names_of_their_own():
+    model = around(SameNames(name="odd"))
+    randomize(model, 2)
+    before = state_of(model)
+    view = opened(model)
+    assert list(view.opened) == ["odd"]
+    assert [layer.name for layer in view.model.get_layer("odd").layers[1:]] == ["part", "part_1"]
+    x = example_inputs(model)
+    assert_close(outputs(view.model, x), outputs(model, x), 1e-5)
     assert state_of(model) == before
 
 

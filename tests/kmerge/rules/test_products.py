@@ -9,7 +9,7 @@ import kmerge
 from tests import checks
 from tests.checks import assert_close, outputs, selectable
 from tests.kmerge.rules import operation_checks
-from tests.models import Entry, every, example_inputs
+from tests.models import Entry, every, example_inputs, randomize
 
 MODELS: dict[str, Entry] = {}
 
@@ -62,6 +62,21 @@ def at_the_end():
     scores = scores_of(layers.Dense(4)(x), layers.Dense(4)(x))
     ends = [ops.matmul(ops.sigmoid(scores), x), ops.matmul(ops.softmax(scores + scores), layers.Dense(3)(x))]
     return keras.Model(x, [scores, *ends])
+
+
+@model()
+def graph_convolution():
+    nodes, edges = keras.Input((5, 4)), keras.Input((5, 5))
+    shares = edges / ops.maximum(ops.sum(ops.absolute(edges), axis=1, keepdims=True), 1e-3)
+    h = ops.relu(ops.matmul(edges, layers.Dense(6, use_bias=False)(nodes)))
+    h = ops.tanh(ops.matmul(shares, layers.Dense(5)(h)))
+    return keras.Model([nodes, edges], layers.Dense(2)(layers.GlobalAveragePooling1D()(h)))
+
+
+@model()
+def graph_convolution_at_the_end():
+    nodes, edges = keras.Input((5, 4)), keras.Input((3, 5))
+    return keras.Model([nodes, edges], ops.matmul(edges, layers.Dense(2)(layers.Dense(6, activation="relu")(nodes))))
 
 
 @every(MODELS)
@@ -168,3 +183,23 @@ def test_what_opaque_layers_make_of_scores_weighs_as_it_is():
 def test_joined_models_load_without_kmerge(tmp_path):
     big = kmerge.concatenate(*operation_checks.family(MODELS["heads_of_a_residual_stream"], 2))
     checks.check_saves({"heads": big}, tmp_path)
+
+
+def test_edges_that_each_model_reads_in_its_own_way_are_never_mixed():
+    def build(seed):
+        nodes, edges = keras.Input((5, 4)), keras.Input((5, 5))
+        h = ops.relu(ops.matmul(edges, layers.Dense(6, name="h")(nodes)))
+        other = layers.Dense(6)(layers.BatchNormalization()(edges))
+        result = keras.Model([nodes, edges], layers.Dense(2)(layers.Dense(4, activation="relu")(h + other)))
+        randomize(result, seed)
+        return result
+
+    parents = [build(0), build(1)]
+    values = example_inputs(parents[0])
+    try:
+        big = kmerge.concatenate(*parents)
+    except kmerge.UnsupportedLayerError as error:
+        assert "mixes places by them" in str(error)
+    else:
+        mean = np.mean([outputs(parent, values) for parent in parents], axis=0)
+        assert_close(outputs(big, values), list(mean), 1e-5)

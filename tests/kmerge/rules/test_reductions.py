@@ -45,6 +45,14 @@ def softmaxes_of_layers():
 
 
 @model(PASS)
+def maxout():
+    x = keras.Input((4,))
+    h = ops.max(layers.Reshape((6, 3))(layers.Dense(18)(x)), axis=-1) * layers.Dense(6, activation="sigmoid")(x)
+    pieces = ops.reshape(layers.Dense(10)(h), (-1, 5, 2))
+    return keras.Model(x, layers.Dense(2)(ops.max(pieces, axis=2) - ops.var(pieces, axis=(2,))))
+
+
+@model(PASS)
 def along_places():
     x = keras.Input((5, 4))
     h = hidden(x)

@@ -257,6 +257,32 @@ def test_other_bad_input_is_refused():
         recalibrate(two_inputs, [np.zeros((4, 3)), np.zeros((5, 3))])
 
 
+def test_lambdas_and_a_layer_that_is_shared_with_a_nested_model_are_copied():
+    shared = layers.Dense(4, activation=lambda x: ops.maximum(x, -0.5), name="shared")
+    x = keras.Input((4,))
+    block = keras.Model(x, layers.BatchNormalization(name="inner")(shared(x)), name="block")
+    inputs = keras.Input((4,))
+    h = layers.Lambda(lambda t: t * 2)(shared(block(inputs)))
+    model = random_statistics(keras.Model(inputs, layers.Dense(2)(layers.BatchNormalization(name="outer")(h))))
+    data = RNG.normal(size=(40, 4)).astype("float32")
+    fitted = recalibrate(model, data)
+    assert fitted.get_layer("shared") is fitted.get_layer("block").get_layer("shared")
+    assert [w.path for w in fitted.weights] == [w.path for w in model.weights]
+    inside, outer = fitted.get_layer("block"), fitted.get_layer("outer")
+    for norm, of in ((inside.get_layer("inner"), inside), (outer, fitted)):
+        seen = keras.Model(of.inputs, norm.input).predict(data, verbose=0)
+        np.testing.assert_allclose(np.asarray(norm.moving_mean), seen.mean(0), atol=1e-3)
+
+
+def test_a_class_with_a_training_step_of_its_own_is_kept():
+    class Own(keras.Model):
+        def train_step(self, data):
+            return {}
+
+    x = keras.Input((3,))
+    assert type(recalibrate(Own(x, layers.BatchNormalization()(x)), np.ones((4, 3), "float32"))) is Own
+
+
 def test_vocabularies_are_carried_over():
     words = layers.StringLookup()
     words.adapt(["a", "b"])

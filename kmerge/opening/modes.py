@@ -1,0 +1,76 @@
+"""Training and inference: the graph of a call that holds in both modes."""
+
+from dataclasses import replace
+
+import keras
+
+from kmerge.graph import Graph, array_of
+from kmerge.opening.dropping import as_dropout
+from kmerge.opening.holding import HeldWeight
+from kmerge.opening.recording import StaysClosed, record, takes_training
+
+
+class OnlyInference(StaysClosed):
+    """A layer whose call in training cannot be recorded; `graph` is that of its call in inference."""
+
+    def __init__(self, why: str, graph: Graph):
+        super().__init__(why)
+        self.graph = graph
+
+
+def graph_of_both_modes(layer: keras.Layer, args: tuple, kwargs: dict, held: dict) -> Graph:
+    """The graph of a layer's call that holds in training and in inference.
+
+    A branch on `training` around layers that do nothing in inference, such as Dropout, is taken as in training: whoever
+    compares the graph with the layer in inference finds out whether it may be.
+    """
+    if not takes_training(layer):
+        return _without_training(record(layer, args, kwargs, held, training=True))
+    graph = _without_training(record(layer, args, kwargs, held), fixed=())
+    try:
+        other = record(layer, args, kwargs, held, training=True)
+    except StaysClosed as error:
+        if (dropout := as_dropout(layer, graph)) is not None:
+            return dropout
+        raise OnlyInference(f"in training it does something else that cannot be recorded: {error}", graph) from error
+    other = _without_training(other)
+    return graph if outline_of(graph) == outline_of(other) else other
+
+
+def _without_training(graph: Graph, fixed: tuple = (False, None)) -> Graph:
+    """The graph with calls that are not told in which mode they run: their model is.
+
+    Args:
+        graph: the graph of a call in training.
+        fixed: values of `training` that were not taken from there. In inference it is the default of many layers.
+    """
+    if any(call.kwargs.get("training", True) in fixed for call in graph.calls):
+        raise StaysClosed("its call fixes `training` of a layer, which a Functional model does not keep")
+    graph.calls = tuple(
+        replace(call, kwargs={name: value for name, value in call.kwargs.items() if name != "training"})
+        for call in graph.calls
+    )
+    return graph
+
+
+def outline_of(graph: Graph) -> str:
+    """What makes two graphs of one layer the same, as text."""
+    numbers = {id(x): i for i, x in enumerate(graph.inputs)}
+
+    def shown(value):
+        if isinstance(value, keras.KerasTensor):
+            return f"tensor {numbers[id(value)]}" if id(value) in numbers else ""
+        if hasattr(value, "shape") and hasattr(value, "dtype"):
+            return array_of(value).tobytes()
+        return repr(value)
+
+    result = [[(tuple(x.shape), x.dtype) for x in graph.inputs]]
+    for call in graph.calls:
+        operation = call.operation
+        is_layer = isinstance(operation, keras.Layer)
+        options = {} if is_layer else {k: v for k, v in vars(operation).items() if k != "name" and k[0] != "_"}
+        weight = operation.weight if isinstance(operation, HeldWeight) else operation
+        kind = id(weight) if is_layer else type(operation)
+        result.append((kind, keras.tree.map_structure(shown, (call.args, call.kwargs, options))))
+        numbers.update({id(x): len(numbers) + i for i, x in enumerate(call.outputs)})
+    return repr((result, [numbers[id(x)] for x in graph.outputs]))

@@ -2,9 +2,9 @@
 
     python -m benchmarks.demo
 
-It measures an epoch first, and takes as many seeds as the machine bears: it ends within three minutes on two idle cores, and
-within ten on a machine that is several times slower. The launch is that of `benchmarks.run --suite halves_digits`, with
-strategies that need no paper to understand. Exit status: that of the launch.
+It measures an epoch first, and takes as many seeds as end within three minutes, as four should on two idle cores; on a
+machine that is several times slower it takes two, and up to ten minutes. The launch is that of
+`benchmarks.run --suite halves_digits`, with strategies that need no paper to understand. Exit status: that of the launch.
 """
 
 import sys
@@ -27,9 +27,9 @@ STRATEGIES = ("l0_merge_fade", "magnitude_merge", "restart", "one_model", "ensem
 FIRST_SEED, MOST_SEEDS, LEAST_SEEDS = 100, 5, 2
 # What a seed of these strategies costs: epochs of one network, with the operations of the big one, and compiled programs.
 EPOCHS, PROGRAMS = 250, 8
-# Seconds that the launch may take by the estimate: ten minutes, less what comes before and after it.
-_LONGEST = 480.0
-# How much slower an epoch is where workers share the machine.
+# Seconds that the launch may take by the estimate: three minutes, less what comes before and after it.
+_LONGEST = 150.0
+# How much slower an epoch is in one of the workers, which share the machine.
 _SHARED = 1.5
 _SEED, _EPOCHS_AFTER_CUT = 0, 5
 

@@ -181,7 +181,9 @@ with progress(2, Estimate(runs, Budget(20, 10, 10, 60), 1)) as display:
     display.show(Event("start", runs[0]))
     display.show(Event("epoch", runs[0], {"phase": "single", "epoch": 7, "loss": 0.123456}))
     time.sleep(0.3)  # the live view is drawn ten times a second
-    display.show(Event("done", runs[0], {"metric": "mse", "test_last": 0.25, "wall_seconds": 150.0}))
+    spent = {"wall_seconds": 150.0, "seconds": 140.0, "teacher_epoch_equivalents": 60.0}
+    spent |= {"compile_seconds": 5.0, "programs": {}}
+    display.show(Event("done", runs[0], {"metric": "mse", "test_last": 0.25, **spent}))
     display.show(Event("failed", runs[1], {"error": "[bold]bad[/bold]"}))
 """
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from benchmarks import run
 from benchmarks.command_line import DONE, command_parser
+from benchmarks.records.results import Row, read_results
+from benchmarks.reports.summaries import done, grouped
 from benchmarks.runs.executors import default_jobs
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 SUITE = "halves_digits"
 STRATEGIES = ("l0_merge_fade", "magnitude_merge", "restart", "one_model", "ensemble", "one_model_all_data")
+MERGED = {"l0_merge_fade": "by kmerge's gates", "magnitude_merge": "by cutting the smallest weights"}
+NOT_MERGED = {"restart": "a parent that is trained on with the same labels", "one_model": "a new network, trained with them"}
 FIRST_SEED, MOST_SEEDS, LEAST_SEEDS = 100, 5, 2
 # What a seed of these strategies costs: epochs of one network, with the operations of the big one, and compiled programs.
 EPOCHS, PROGRAMS = 250, 8
@@ -58,8 +62,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command += ["--out", str(options.out), "--cache-dir", str(options.cache_dir), "--strategy", *STRATEGIES]
     status = run.main(command)
     if status == DONE:
-        print(f"\n{halved(task, model)}", flush=True)
+        print(f"\n{merged(read_results(options.out / SUITE).rows)}\n\n{halved(task, model)}", flush=True)
     return status
+
+
+def merged(rows: Sequence[Row]) -> str:
+    """What merging came to, in words.
+
+    Args:
+        rows: of the launch.
+    """
+    own = [row for row in done(rows) if row["examples"] is None and row["scale"] == 1]
+    values = {name: {row["seed"]: row["test_last"] for row in group} for name, group in grouped(own, "strategy").items()}
+    means = {name: sum(found.values()) / len(found) for name, found in values.items()}
+    other = max(NOT_MERGED, key=means.get)
+    parents = [parent for row in own for parent in (row["extras"] or {}).get("validation_teachers", ())]
+    told = []
+    for name, words in MERGED.items():
+        ahead = sum(values[name][seed] > value for seed, value in values[other].items())
+        told.append(f"{words} {means[name]:.1%}, ahead in {ahead} of {len(values[other])} seeds")
+    return (
+        f"In words: a parent knows half of the digits, and has {sum(parents) / len(parents):.1%} on all ten. One network of "
+        f"the same size, merged from two: {'; '.join(told)}. The best that is not merged, {NOT_MERGED[other]}: "
+        f"{means[other]:.1%}. With all labels instead of five a digit: {means['one_model_all_data']:.1%}."
+    )
 
 
 def seeds_within(epoch_seconds: float, compile_seconds: float, jobs: int) -> int:

@@ -35,7 +35,7 @@ from benchmarks.records.store import write_atomically, write_csv
 from benchmarks.reports.figures import COLOURS
 from benchmarks.reports.summaries import done, grouped
 from benchmarks.suites.suite import SUITES, load_suite
-from kmerge.merging.outlook import FEWEST_EPOCHS, rise_per_doubling
+from kmerge.merging import FEWEST_EPOCHS, rise_per_doubling
 
 MERGING = ("l0_merge_fade", "l0_merge")
 ONE, THREE = "one_model", "best_of_three"

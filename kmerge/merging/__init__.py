@@ -3,11 +3,13 @@
 from kmerge.merging.compressing import compress
 from kmerge.merging.gate_placement import GatePlacement
 from kmerge.merging.joining import gate, merge
+from kmerge.merging.outlook import FEWEST_EPOCHS, rise_per_doubling
 from kmerge.merging.pairwise import merge_pairwise
 from kmerge.merging.records import Merged, holds_merge, read_merge
 from kmerge.merging.report import MergeReport, merge_report
 
 __all__ = [
+    "FEWEST_EPOCHS",
     "GatePlacement",
     "MergeReport",
     "Merged",
@@ -18,4 +20,5 @@ __all__ = [
     "merge_pairwise",
     "merge_report",
     "read_merge",
+    "rise_per_doubling",
 ]

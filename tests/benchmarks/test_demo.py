@@ -21,6 +21,29 @@ def test_a_slow_machine_takes_fewer_seeds_and_never_less_than_two():
     assert demo.seeds_within(0.12, 2, jobs=1) == 2 and demo.seeds_within(0.12, 2, jobs=4) == 5
 
 
+def test_it_says_in_words_what_merging_came_to():
+    found = {
+        "l0_merge_fade": (0.94, 0.9),
+        "magnitude_merge": (0.95, 0.95),
+        "restart": (0.9, 0.92),
+        "one_model": (0.8, 0.9),
+        "ensemble": (0.99, 0.99),
+        "one_model_all_data": (0.97, 0.98),
+    }
+    rows = [
+        {"status": "done", "strategy": name, "seed": seed, "test_last": value, "scale": 1.0, "examples": None, "extras": {}}
+        for name, values in found.items()
+        for seed, value in enumerate(values, 100)
+    ]
+    rows[0]["extras"] = {"validation_teachers": [0.5, 0.52]}
+    other = rows[0] | {"examples": 20, "test_last": 0.0}
+    told = demo.merged([*rows, other])
+    assert "has 51.0% on all ten" in told
+    assert "by kmerge's gates 92.0%, ahead in 1 of 2 seeds; by cutting the smallest weights 95.0%, ahead in 2 of 2" in told
+    assert "trained on with the same labels: 91.0%. With all labels instead of five a digit: 97.5%." in told
+    assert set(demo.MERGED) | set(demo.NOT_MERGED) < set(demo.STRATEGIES)
+
+
 def test_the_pruned_network_has_half_the_operations_and_the_first_stays_as_it_is(tmp_path):
     task = tiny_digits(tmp_path, examples=96)
     model = task.build(1)

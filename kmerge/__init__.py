@@ -24,7 +24,16 @@ from kmerge.gates import (
     gate_optimizer,
     gates_of,
 )
-from kmerge.merging import MergeReport, compress, gate, merge, merge_pairwise, merge_report
+from kmerge.merging import (
+    MergeReport,
+    MergingOutlook,
+    compress,
+    gate,
+    merge,
+    merge_pairwise,
+    merge_report,
+    merging_outlook,
+)
 from kmerge.opening import functional
 from kmerge.pruning import UnitChoice, choose_units, prune, unit_importance
 from kmerge.rules import OpaqueRule, Rule, Site, channel, consumes, produces, register_rule
@@ -56,6 +65,7 @@ __all__ = [
     "LagrangianControl",
     "LayerShare",
     "MergeReport",
+    "MergingOutlook",
     "ModelFitWarning",
     "NEW",
     "OpaqueRule",
@@ -88,6 +98,7 @@ __all__ = [
     "merge",
     "merge_pairwise",
     "merge_report",
+    "merging_outlook",
     "multiply_accumulates",
     "parameters",
     "permute",

@@ -89,7 +89,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A line y = intercept + slope x through `cells` points, with 95 % t-intervals, and Pearson's r."""
+    """A line y = intercept + slope x through `cells` points.
+
+    Attributes:
+        intercept, slope: with the ends of their 95 % t-intervals.
+        residual: standard deviation about the line.
+        r: Pearson's.
+        mean: of x.
+        squares: sum of squared deviations of x from its mean.
+        quantile: of Student's t for these intervals.
+    """
 
     cells: int
     intercept: float
@@ -100,6 +109,9 @@ class Line:
     slope_high: float
     residual: float
     r: float
+    mean: float
+    squares: float
+    quantile: float
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -224,7 +236,8 @@ def line_through(points: Sequence[tuple[float, float]]) -> Line:
         for value, error in ((fit.intercept, fit.intercept_stderr), (fit.slope, fit.stderr))
     ]
     residual = math.sqrt(((y - fit.intercept - fit.slope * x) ** 2).sum() / (len(x) - 2))
-    return Line(len(x), *ends[0], *ends[1], residual, float(fit.rvalue))
+    of_x = (float(x.mean()), float(((x - x.mean()) ** 2).sum()))
+    return Line(len(x), *ends[0], *ends[1], residual, float(fit.rvalue), *of_x, float(width))
 
 
 def _draw(folder: Path, cells: Sequence[Cell], line: Line) -> None:

@@ -128,7 +128,9 @@ def merging_outlook(
     """
     curves = [_curve(history, monitor) for history in histories]
     if len(curves) < 2:
-        raise InvalidArgumentError(f"merging_outlook: expected histories of at least two parents, received a list of {len(curves)}.")
+        raise InvalidArgumentError(
+            f"merging_outlook: expected histories of at least two parents, received a list of {len(curves)}."
+        )
     if mean is not None and not (is_number(mean) and 0 <= mean <= 1):
         refuse("mean", "an accuracy from 0 to 1 or None", mean, of="merging_outlook")
     rise = 100 * float(np.mean([rise_per_doubling(curve) for curve in curves]))

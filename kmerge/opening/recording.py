@@ -276,7 +276,7 @@ def _rows(table: keras.KerasTensor, indices: Any) -> keras.KerasTensor:
     """What an `Embedding` gives for constant indices: rows of its table, as a slice where that will do."""
     indices = array_of(indices).astype("int32")
     rows = np.ravel(indices)
-    if indices.ndim == 1 and rows.size > table.shape[0] and np.array_equal(rows, np.arange(rows.size)):  # as many as places
+    if indices.ndim == 1 and np.array_equal(rows, np.arange(rows.size)):  # perhaps as many as there are places
         return keras.ops.slice(table, (0, 0), (rows.size, table.shape[1]))
     if rows.size and indices.shape[-1] == rows.size and np.array_equal(rows, np.arange(rows[0], rows[0] + rows.size)):
         return table[(*[None] * (indices.ndim - 1), slice(int(rows[0]), int(rows[-1]) + 1))]

@@ -29,9 +29,9 @@ class Places(layers.Layer):
 
 
 class TokensAndPlaces(layers.Layer):
-    def __init__(self, **options):
+    def __init__(self, longest=LONGEST, **options):
         super().__init__(**options)
-        self.tokens, self.places = layers.Embedding(11, WIDTH), layers.Embedding(LONGEST, WIDTH)
+        self.tokens, self.places = layers.Embedding(11, WIDTH), layers.Embedding(longest, WIDTH)
 
     def build(self, shape):
         self.tokens.build(shape)
@@ -221,6 +221,15 @@ def test_a_number_that_depends_on_a_length_keeps_a_layer_closed():
     x = keras.Input((None, 4))
     model = keras.Model(x, layers.Dense(2)(OverLength(name="over")(x)))
     assert "over" in opened(model).closed
+
+
+def test_a_long_table_of_places_is_opened_too():
+    ids = keras.Input((None,), dtype="int32")
+    model = keras.Model(ids, ends(TokensAndPlaces(512, name="opened")(ids)))
+    view = opened(model)
+    assert "opened" in view.opened
+    for length in (1, 130):
+        assert_close(values(view.model, length), values(model, length), 1e-6)
 
 
 class Looks(layers.Layer):

@@ -1,5 +1,6 @@
 """The report on a merge: which units the gates of a big student keep, and of which parent."""
 
+import functools
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kmerge.checks import refuse, sentence
 from kmerge.errors import InvalidArgumentError
 from kmerge.merging.records import read_merge
 
@@ -86,6 +88,8 @@ def merge_report(
         >>> report.metrics["mean of the parents"]
     """
     merged = read_merge(big)
+    if not isinstance(parents, list | tuple) or len(parents) not in (0, merged.plan.sources):
+        refuse("parents", f"a list of the {merged.plan.sources} models that were merged", parents, of="merge_report")
     if (data is None) != (metric is None) or (parents and data is None):
         raise InvalidArgumentError(
             "merge_report: expected data and a metric together, and parents only beside them, received "
@@ -110,16 +114,29 @@ def _metrics(big: keras.Model, parents: Sequence[keras.Model], data: tuple, metr
             f"merge_report, data: expected models of one output, received one of {len(big.outputs)}. Leave data out, and "
             "measure each output by `model.evaluate`."
         )
+    x, y = _arrays(data[0], "inputs"), _arrays(data[1], "targets")
+    if len(counts := {len(array) for array in keras.tree.flatten((x, y))}) != 1:
+        raise InvalidArgumentError(sentence("equally many inputs and targets", sorted(counts), of="merge_report, data"))
     of = {f"parent {number}": [parent] for number, parent in enumerate(parents, 1)}
     of |= {"mean of the parents": list(parents)} if len(parents) > 1 else {}
     measure = _measure(metric)
-    return {name: _mean_metric(models, *data, measure()) for name, models in {**of, "big student": [big]}.items()}
+    return {name: _mean_metric(models, x, y, measure()) for name, models in {**of, "big student": [big]}.items()}
+
+
+def _arrays(value: Any, what: str) -> Any:
+    if not all(np.ndim(array) for array in keras.tree.flatten(value)):
+        do = "Make an array of it by numpy.asarray."
+        raise InvalidArgumentError(sentence(f"{what} that are arrays", type(value), do, "merge_report, data"))
+    return value
 
 
 def _measure(metric: keras.metrics.Metric | str) -> Callable[[], keras.metrics.Metric]:
     """Makes a fresh metric each time."""
     if isinstance(metric, keras.metrics.Metric):
-        return lambda: type(metric).from_config(metric.get_config())
+        return functools.partial(_built_again, metric)
+    if isinstance(metric, str) and metric.lower() == "accuracy":
+        do = 'Write "sparse_categorical_accuracy", "categorical_accuracy" or "binary_accuracy".'
+        refuse("metric", "more than a name that asks whether outputs equal targets", metric, do, "merge_report")
     try:
         found = keras.metrics.get(metric)
     except ValueError as error:
@@ -127,6 +144,15 @@ def _measure(metric: keras.metrics.Metric | str) -> Callable[[], keras.metrics.M
             f'merge_report, metric: expected a Keras metric or its name, as "mean_squared_error", received {metric!r}.'
         ) from error
     return lambda: found if isinstance(found, keras.metrics.Metric) else keras.metrics.MeanMetricWrapper(found)
+
+
+def _built_again(metric: keras.metrics.Metric) -> keras.metrics.Metric:
+    try:
+        return type(metric).from_config(metric.get_config())
+    except Exception as error:
+        do = "Pass the function in it instead."
+        why = sentence("a metric that its configuration builds again", metric, do, "merge_report, metric")
+        raise InvalidArgumentError(why) from error
 
 
 def _mean_metric(models: Sequence[keras.Model], x: Any, y: Any, metric: keras.metrics.Metric) -> float:

@@ -12,10 +12,12 @@ from kmerge.opening.recording import StaysClosed, meaning_of
 
 # Sizes for what a shape leaves open: of the batch, and of each other axis.
 _DRAWS = ((2, (8,)), (3, (8,)))
+# One of each, which a layer may treat in a way of its own, or may not bear.
+_SINGLE = (1, (1,))
 # Where it was recorded with a number for the batch; and where with one for a length, of which a layer may take few, or
 # where inputs may differ in it, which it may not bear.
 _OF_RECORDED_BATCH = ((2, (8,)), (3, (8,)), (1, (8,)))
-_OF_RECORDED_LENGTHS = ((2, (8,)), (3, (5,)), (1, (3,)), (2, (2,)), (2, (5, 4, 7, 3)))
+_OF_RECORDED_LENGTHS = ((2, (8,)), (3, (5,)), (1, (3,)), (2, (2,)), (2, (1,)), (2, (5, 4, 7, 3)))
 
 
 def differ(
@@ -52,7 +54,7 @@ def differ(
             problems = [_apart(array_of(a), array_of(b)) for a, b in zip(*found, strict=True)]
         except Exception as error:
             failed = error
-            if may_fail and not found:
+            if (may_fail or (batch, lengths) == _SINGLE) and not found:
                 continue
             raise StaysClosed(meaning_of(error, _DOES_NOT_RUN)) from error
         lengths_compared.add(lengths)
@@ -70,7 +72,7 @@ def _draws(tensors: Sequence[keras.KerasTensor], recorded: Sequence[tuple] | Non
     """What to draw for open sizes, and whether the layer itself need not run on all of them."""
     shapes = [tuple(x.shape) for x in tensors]
     if recorded is None or list(recorded) == shapes:
-        return _DRAWS, False
+        return (*_DRAWS, _SINGLE), False
     with_lengths = any(known[1:] != shape[1:] for known, shape in zip(recorded, shapes, strict=True))
     return (_OF_RECORDED_LENGTHS, True) if with_lengths else (_OF_RECORDED_BATCH, False)
 

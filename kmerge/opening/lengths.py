@@ -6,7 +6,8 @@ place, and what has come of that number is made to depend on the input again:
     slice(weight, (0, 0), (101, 8))              ->  FirstRows()(weight, x)
     an array that is 1 on and below its diagonal ->  CausalMask()(x)                   (1, length, length)
 
-What is left of the number elsewhere shows when the result is compared on inputs of other lengths.
+What is left of the number elsewhere shows when the result is compared on inputs of other lengths. That a layer does something
+else with longer ones, as attention in a window does, shows when it is recorded once more with a length far beyond.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kmerge.graph import Call, array_of
+from kmerge.graph import Call, Graph, array_of
 from kmerge.rules import OpaqueRule, Rule, register_rule
 
 # Primes that are no usual sizes, and small enough for masks of that many rows and columns.
@@ -130,6 +131,59 @@ def _partitions(count: int) -> list[tuple[int, ...]]:
     return found
 
 
+def known_lengths(graph: Graph, shapes: Sequence[tuple]) -> set[int]:
+    """The numbers with which a graph was recorded in the place of open lengths of its inputs."""
+    pairs = [pair for x, shape in zip(graph.inputs, shapes, strict=True) for pair in zip(x.shape[1:], shape[1:], strict=True)]
+    return {number for number, size in pairs if size is None and number is not None}
+
+
+def is_same_when_longer(graph: Graph, longer: Graph, sizes: dict[int, int]) -> bool:
+    """Whether two recordings of a call differ in nothing but the sizes with which they were made.
+
+    Args:
+        graph, longer: the recordings.
+        sizes: for each number that stands for an open size in the first one, that in the second one.
+    """
+    if len(graph.calls) != len(longer.calls):
+        return False
+    numbers: dict[int, int] = {}
+    made = [(a.outputs, b.outputs) for a, b in zip(graph.calls, longer.calls, strict=True)]
+    for pairs in [(graph.inputs, longer.inputs), *made]:
+        for pair in zip(*pairs, strict=False):  # where there are more of one, what reads it tells
+            numbers |= dict.fromkeys(map(id, pair), len(numbers))
+
+    def same(a, b):
+        if isinstance(a, keras.KerasTensor):
+            return id(b) in numbers and numbers.get(id(a)) == numbers[id(b)]
+        if hasattr(a, "shape") and hasattr(a, "dtype") and hasattr(b, "shape"):
+            a, b = array_of(a), array_of(b)
+            return np.array_equal(a, b) or any(_is_causal(a, n) and _is_causal(b, m) for n, m in sizes.items())
+        if isinstance(a, slice) and isinstance(b, slice):
+            return all(map(same, (a.start, a.stop, a.step), (b.start, b.stop, b.step)))
+        return b in _moved(a, sizes) if type(a) is int else repr(a) == repr(b)
+
+    def parts(call):
+        operation = call.operation
+        options = {} if isinstance(operation, keras.Layer) else {k: v for k, v in vars(operation).items() if k != "name"}
+        return keras.tree.flatten((call.args, call.kwargs, {k: v for k, v in options.items() if k[0] != "_"}))
+
+    for one, other in zip(graph.calls, longer.calls, strict=True):
+        a, b = one.operation, other.operation
+        if not (a is b if isinstance(a, keras.Layer) else type(a) is type(b)):
+            return False
+        if len(parts(one)) != len(parts(other)) or not all(map(same, parts(one), parts(other))):
+            return False
+    return len(graph.outputs) == len(longer.outputs) and all(map(same, graph.outputs, longer.outputs))
+
+
+def _moved(number: int, sizes: dict[int, int]) -> set[int]:
+    """What a number computed of sizes may be with others: itself, or a multiple of others."""
+    found = {number}
+    for old, new in sizes.items():
+        found |= {n // old * new for n in found if n and n % old == 0}
+    return found
+
+
 def takes_rows(call: Call) -> bool:
     """Whether it is a slice whose size stands in its arguments."""
     return type(call.operation).__name__ == "Slice"
@@ -183,11 +237,15 @@ def freed_masks(call: Call, tensors: list, sizes: dict, name: str) -> tuple[Call
 def _causal_mask(value, sizes: dict, name: str) -> keras.KerasTensor | None:
     found = array_of(value)
     length = found.shape[-1]
-    if found.ndim < 2 or found.shape[-2] != length or length not in sizes:
-        return None
-    rows = found.reshape(-1, length, length)
-    mask = np.tril(np.ones((length, length))).astype(found.dtype)
-    if any(not np.array_equal(row, mask) for row in rows):
+    if length not in sizes or not _is_causal(found, length):
         return None
     like, axis = sizes[length]
     return CausalMask(axis, str(found.dtype), found.ndim, name=name)(like)
+
+
+def _is_causal(found: np.ndarray, length: int) -> bool:
+    """Whether it is a mask of so many places, or several, that is 1 on and below the diagonal."""
+    if found.ndim < 2 or found.shape[-2:] != (length, length):
+        return False
+    mask = np.tri(length, dtype=found.dtype)
+    return all(np.array_equal(row, mask) for row in found.reshape(-1, length, length))

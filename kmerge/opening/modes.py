@@ -1,13 +1,23 @@
 """Training and inference: the graph of a call that holds in both modes."""
 
+import hashlib
+import weakref
 from dataclasses import replace
+from typing import Any
 
 import keras
 
 from kmerge.graph import Graph, array_of
+from kmerge.opening.batches import BATCH
 from kmerge.opening.dropping import as_dropout
 from kmerge.opening.holding import HeldWeight
-from kmerge.opening.recording import StaysClosed, record, takes_training
+from kmerge.opening.lengths import is_same_when_longer, known_lengths
+from kmerge.opening.recording import StaysClosed, record, record_with, takes_training
+
+# How much longer a sequence is when a call is recorded once more: beyond most windows, if the layer takes so many places.
+_LONGER = (4400, 1200, 500, 200)
+# Outlines of the graphs of each layer that were found to hold for longer sequences.
+_HOLD: weakref.WeakKeyDictionary[keras.Layer, set[str]] = weakref.WeakKeyDictionary()
 
 
 class OnlyInference(StaysClosed):
@@ -25,8 +35,10 @@ def graph_of_both_modes(layer: keras.Layer, args: tuple, kwargs: dict, held: dic
     compares the graph with the layer in inference finds out whether it may be.
     """
     if not takes_training(layer):
-        return _without_training(record(layer, args, kwargs, held, training=True))
+        graph = _without_training(record(layer, args, kwargs, held, training=True))
+        return _for_longer_ones_too(graph, layer, args, kwargs, held, True)
     graph = _without_training(record(layer, args, kwargs, held), fixed=())
+    graph = _for_longer_ones_too(graph, layer, args, kwargs, held, None)
     try:
         other = record(layer, args, kwargs, held, training=True)
     except StaysClosed as error:
@@ -34,7 +46,31 @@ def graph_of_both_modes(layer: keras.Layer, args: tuple, kwargs: dict, held: dic
             return dropout
         raise OnlyInference(f"in training it does something else that cannot be recorded: {error}", graph) from error
     other = _without_training(other)
-    return graph if outline_of(graph) == outline_of(other) else other
+    if outline_of(graph) == outline_of(other):
+        return graph
+    return _for_longer_ones_too(other, layer, args, kwargs, held, True)
+
+
+def _for_longer_ones_too(
+    graph: Graph, layer: keras.Layer, args: tuple, kwargs: dict, held: dict, training: bool | None
+) -> Graph:
+    """The graph, if the call does the same with sequences that are much longer than those with which it was recorded."""
+    shapes = [tuple(x.shape) for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
+    lengths, hold = known_lengths(graph, shapes), _HOLD.setdefault(layer, set())
+    if not lengths or (outline := outline_of(graph)) in hold:
+        return graph
+    for more in _LONGER:
+        sizes = {length: length + more for length in lengths} | {BATCH: 2}
+        longer = [tuple(sizes.get(n, n) for n in x.shape) for x in graph.inputs]
+        try:
+            other = record_with(layer, args, kwargs, held, training, longer)
+        except StaysClosed:  # it does not take so many
+            continue
+        if not is_same_when_longer(graph, _without_training(other, fixed=()), sizes):
+            raise StaysClosed("its call does something else with long sequences, such as to look at a part of them only")
+        break
+    hold.add(outline)
+    return graph
 
 
 def _without_training(graph: Graph, fixed: tuple = (False, None)) -> Graph:
@@ -53,6 +89,12 @@ def _without_training(graph: Graph, fixed: tuple = (False, None)) -> Graph:
     return graph
 
 
+def content_of(array: Any) -> tuple:
+    """What two arrays have in common that are the same; a text of a large one would leave its middle out."""
+    array = array_of(array)
+    return array.shape, str(array.dtype), hashlib.sha256(array.tobytes()).hexdigest()
+
+
 def outline_of(graph: Graph) -> str:
     """What makes two graphs of one layer the same, as text."""
     numbers = {id(x): i for i, x in enumerate(graph.inputs)}
@@ -61,7 +103,7 @@ def outline_of(graph: Graph) -> str:
         if isinstance(value, keras.KerasTensor):
             return f"tensor {numbers[id(value)]}" if id(value) in numbers else ""
         if hasattr(value, "shape") and hasattr(value, "dtype"):
-            return array_of(value).tobytes()
+            return content_of(value)
         return repr(value)
 
     result = [[(tuple(x.shape), x.dtype) for x in graph.inputs]]

@@ -87,23 +87,25 @@ def record(layer: keras.Layer, args: tuple, kwargs: dict, held: dict, training: 
         raise StaysClosed("it has an activity_regularizer, which would be lost")
     shapes = [tuple(x.shape) for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
     try:
-        return _recorded(layer, args, kwargs, held, training, shapes)
+        return record_with(layer, args, kwargs, held, training, shapes)
     except StaysClosed as error:
         if str(error) != _UNKNOWN_SIZE:
             raise
     try:
-        return _recorded(layer, args, kwargs, held, training, [(x[0] or BATCH, *x[1:]) if x else x for x in shapes])
+        return record_with(layer, args, kwargs, held, training, [(x[0] or BATCH, *x[1:]) if x else x for x in shapes])
     except StaysClosed as error:
         why = error
     taken = {size for shape in [*shapes, *(x.shape for x in layer.weights)] for size in shape}
     for known in known_shapes(shapes, taken, BATCH):
         with contextlib.suppress(StaysClosed):
-            return _recorded(layer, args, kwargs, held, training, known)
+            return record_with(layer, args, kwargs, held, training, known)
     raise why
 
 
-def _recorded(layer, args, kwargs, held, training, shapes: list[tuple]) -> Graph:
-    """The graph of one call, recorded with inputs of these shapes."""
+def record_with(
+    layer: keras.Layer, args: tuple, kwargs: dict, held: dict, training: bool | None, shapes: list[tuple]
+) -> Graph:
+    """The graph of one call, as `record` makes it, recorded with inputs of these shapes."""
     try:
         graph, stray = _attempt(layer, [], args, kwargs, held, training, shapes)
         bare = StaysClosed(f"its call reads {_names(stray.values())} in the middle of computing")
@@ -237,6 +239,8 @@ def _spelled_out(layer: keras.Layer, training: bool | None) -> Iterator[None]:
             try:
                 return kind.__call__(self, *args, **kwargs)
             except Exception:
+                if self.activity_regularizer is not None:
+                    raise
                 mode = {"training": training} if takes_training(self) and kwargs.get("training") is None else {}
                 return self.call(*args, **{**kwargs, **mode})
 
@@ -272,7 +276,7 @@ def _rows(table: keras.KerasTensor, indices: Any) -> keras.KerasTensor:
     """What an `Embedding` gives for constant indices: rows of its table, as a slice where that will do."""
     indices = array_of(indices).astype("int32")
     rows = np.ravel(indices)
-    if indices.ndim == 1 and rows.size > table.shape[0] and np.array_equal(rows, np.arange(rows.size)):  # as many as places
+    if indices.ndim == 1 and np.array_equal(rows, np.arange(rows.size)):  # perhaps as many as there are places
         return keras.ops.slice(table, (0, 0), (rows.size, table.shape[1]))
     if rows.size and indices.shape[-1] == rows.size and np.array_equal(rows, np.arange(rows[0], rows[0] + rows.size)):
         return table[(*[None] * (indices.ndim - 1), slice(int(rows[0]), int(rows[-1]) + 1))]

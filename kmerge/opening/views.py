@@ -30,7 +30,7 @@ from kmerge.opening.batches import BATCH, freed, repeats_batch
 from kmerge.opening.comparing import differ
 from kmerge.opening.kernels import with_dense_layers
 from kmerge.opening.lengths import freed_masks, freed_rows, has_length, takes_rows
-from kmerge.opening.modes import OnlyInference, graph_of_both_modes, outline_of
+from kmerge.opening.modes import OnlyInference, content_of, graph_of_both_modes, outline_of
 from kmerge.opening.recording import StaysClosed, meaning_of, takes_training
 from kmerge.rules import has_rule
 
@@ -180,10 +180,7 @@ class _Opener(Copier):
         call = call.on(tensors)
         training = {name: value for name, value in call.kwargs.items() if name == "training"}
         kwargs = {name: value for name, value in call.kwargs.items() if name != "training"}
-        alike = keras.tree.map_structure(
-            lambda x: (tuple(x.shape), x.dtype) if isinstance(x, keras.KerasTensor) else repr(x), (call.args, kwargs)
-        )
-        key = (id(layer), repr(alike))
+        key = (id(layer), repr(keras.tree.map_structure(_what_is_alike, (call.args, kwargs))))
         if key not in self._models:
             graph = graph_of_both_modes(layer, call.args, kwargs, self._held)
             self.opened[path] = type(layer).__name__
@@ -230,6 +227,15 @@ class _Opener(Copier):
             raise StaysClosed(meaning_of(error)) from error
         compared.add(outline)
         return model
+
+
+def _what_is_alike(value) -> object:
+    """What an argument has in common with those of calls of a layer that may share one model."""
+    if isinstance(value, keras.KerasTensor):
+        return tuple(value.shape), value.dtype
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return content_of(value)
+    return repr(value)
 
 
 def _is_same_tensor(call: Call) -> bool:

@@ -4,6 +4,7 @@ from typing import Any
 
 from keras import layers
 
+from kmerge.cloning import describe
 from kmerge.graph import without_entries
 from kmerge.rules.kernels import ConvRule, DenseRule
 from kmerge.rules.labels import Axis
@@ -43,6 +44,6 @@ class SpectralNormalizationRule(Rule):
 
     def changes(self, site, inputs, outputs):
         layer = site.layer.layer
-        saved = without_entries(site.layer.get_config()["layer"], ("build_config",))
+        saved = without_entries(describe(site.layer)[0]["layer"], ("build_config",))
         changes = _INNER[type(layer)]().changes(_Inside(site), inputs, outputs)
         return {"layer": saved | {"config": saved["config"] | changes}}

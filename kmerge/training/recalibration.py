@@ -128,6 +128,8 @@ def recalibrate(model: keras.Model, data: Any, *, batch_size: int = 128) -> kera
     measured = {id(old): new for old, new in pairs}
     for old, new in copies:
         _assign(new.weights, _own_weights(measured[id(old)]))
+        for weight, same in zip(old.weights, new.weights, strict=True):
+            same.trainable = weight.trainable  # one alone may be frozen
     return _of_class(model, copy)
 
 

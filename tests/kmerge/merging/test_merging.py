@@ -287,6 +287,12 @@ def test_the_report_tells_how_good_parents_and_their_mean_are():
     for wrong in ({"parents": parents}, {"data": (x, y)}, {"metric": "mae"}, {"data": (x, y), "metric": "none such"}):
         with pytest.raises(kmerge.InvalidArgumentError, match="merge_report"):
             kmerge.merge_report(big, **wrong)
+    lambda_metric = keras.metrics.MeanMetricWrapper(lambda a, b: a, name="own")
+    for data, metric in (((x, y[:-1]), loss), ((x, y.tolist()), loss), ((x, y), "accuracy"), ((x, y), lambda_metric)):
+        with pytest.raises(kmerge.InvalidArgumentError, match="merge_report"):
+            kmerge.merge_report(big, data=data, metric=metric)
+    with pytest.raises(kmerge.InvalidArgumentError, match="a list of the 2 models"):
+        kmerge.merge_report(big, parents=parents[:1], data=(x, y), metric=loss)
     with pytest.raises(kmerge.InvalidArgumentError, match=r"expected \(inputs, targets\)"):
         kmerge.merge_report(big, data=x, metric="mae")
     two = kmerge.merge(*family(ZOO["dictionary_outputs"], 2))

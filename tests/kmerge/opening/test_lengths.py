@@ -29,9 +29,9 @@ class Places(layers.Layer):
 
 
 class TokensAndPlaces(layers.Layer):
-    def __init__(self, **options):
+    def __init__(self, longest=LONGEST, **options):
         super().__init__(**options)
-        self.tokens, self.places = layers.Embedding(11, WIDTH), layers.Embedding(LONGEST, WIDTH)
+        self.tokens, self.places = layers.Embedding(11, WIDTH), layers.Embedding(longest, WIDTH)
 
     def build(self, shape):
         self.tokens.build(shape)
@@ -221,3 +221,112 @@ def test_a_number_that_depends_on_a_length_keeps_a_layer_closed():
     x = keras.Input((None, 4))
     model = keras.Model(x, layers.Dense(2)(OverLength(name="over")(x)))
     assert "over" in opened(model).closed
+
+
+def test_a_long_table_of_places_is_opened_too():
+    ids = keras.Input((None,), dtype="int32")
+    model = keras.Model(ids, ends(TokensAndPlaces(512, name="opened")(ids)))
+    view = opened(model)
+    assert "opened" in view.opened
+    for length in (1, 130):
+        assert_close(values(view.model, length), values(model, length), 1e-6)
+
+
+class Looks(layers.Layer):
+    """Does something else with some sequences, or some batches."""
+
+    def __init__(self, look, **options):
+        super().__init__(**options)
+        self.look, self.dense = look, layers.Dense(WIDTH)
+
+    def build(self, shape):
+        self.dense.build(shape)
+        self.built = True
+
+    def call(self, x):
+        return self.dense(x) + x if self.look(x) else self.dense(x) - x
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [lambda x: x.shape[1] == 1, lambda x: ops.shape(x)[1] < 2, lambda x: x.shape[0] == 1, lambda x: ops.shape(x)[1] > 512],
+    ids=["static_single", "single", "batch_of_one", "long"],
+)
+def test_a_layer_that_looks_at_the_size_of_its_input_stays_closed(look):
+    x = keras.Input((None, WIDTH))
+    assert "looks" in opened(keras.Model(x, ends(Looks(look, name="looks")(x)))).closed
+
+
+class Window(layers.Layer):
+    """Attention to the last places alone, which is causal attention in short sequences."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), name="scale")
+        self.built = True
+
+    def call(self, x):
+        back = ops.expand_dims(ops.arange(ops.shape(x)[1]), 1) - ops.arange(ops.shape(x)[1])
+        mask = ops.cast(ops.logical_and(back >= 0, back < 1024), "float32")
+        return self.scale * ops.matmul(ops.expand_dims(mask, 0), x)
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+
+def test_a_window_beyond_the_recorded_length_is_no_causal_mask():
+    x = keras.Input((None, WIDTH))
+    assert "long sequences" in opened(keras.Model(x, ends(Window(name="window")(x)))).closed["window"]
+
+
+class RegularizedScores(Scores):
+    def __init__(self, **options):
+        super().__init__(activity_regularizer="l2", **options)
+
+
+class WithScores(layers.Layer):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.scores = RegularizedScores()
+
+    def build(self, shape):
+        self.scores.build(shape)
+        self.built = True
+
+    def call(self, x):
+        return self.scores(x)[0]
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor((*x.shape[:-1], WIDTH), x.dtype)
+
+
+def test_a_part_that_no_graph_can_call_keeps_its_activity_regularizer():
+    x = keras.Input((5, WIDTH))
+    assert "with" in opened(keras.Model(x, ends(WithScores(name="with")(x)))).closed
+
+
+class Shift(layers.Layer):
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), name="scale")
+        self.built = True
+
+    def call(self, x, by=None):
+        return x * self.scale + by
+
+    def compute_output_spec(self, x, by=None):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+
+def test_calls_with_large_arrays_that_differ_in_the_middle_share_nothing():
+    one = np.ones((40, 30), "float32")
+    other = one.copy()
+    other[20, 15] = 5
+    x, shift = keras.Input((40, 30)), Shift(name="shift")
+    model = keras.Model(x, shift(ops.tanh(shift(x, by=one)), by=other))
+    randomize(model, 2)
+    values = np.random.default_rng(0).normal(size=(2, 40, 30)).astype("float32")
+    view = opened(model)
+    assert view.opened
+    assert_close([np.array(view.model(values))], [np.array(model(values))], 1e-6)

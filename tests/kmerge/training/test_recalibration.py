@@ -182,6 +182,13 @@ def test_a_model_without_batch_normalization_is_copied():
     np.testing.assert_array_equal(copy.predict(x, verbose=0), model.predict(x, verbose=0))
 
 
+def test_a_weight_that_is_frozen_alone_stays_so():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2), layers.BatchNormalization()])
+    model.layers[0].bias.trainable = False
+    copy = recalibrate(model, np.ones((2, 3), "float32"))
+    assert [w.trainable for w in copy.weights] == [w.trainable for w in model.weights]
+
+
 def test_operations_that_are_named_like_layers_of_the_model_stay_operations():
     x = keras.Input((6,))
     h = layers.Multiply()([layers.Reshape((2, 3))(x), layers.Reshape((2, 3))(x)])

@@ -3,19 +3,17 @@
 from kmerge.merging.compressing import compress
 from kmerge.merging.gate_placement import GatePlacement
 from kmerge.merging.joining import gate, merge
-from kmerge.merging.outlook import FEWEST_EPOCHS, LAW, MergingLaw, MergingOutlook, merging_outlook, rise_per_doubling
+from kmerge.merging.outlook import FEWEST_EPOCHS, MergingOutlook, merging_outlook, rise_per_doubling
 from kmerge.merging.pairwise import merge_pairwise
 from kmerge.merging.records import Merged, holds_merge, read_merge
 from kmerge.merging.report import MergeReport, merge_report
 
 __all__ = [
     "FEWEST_EPOCHS",
-    "LAW",
     "GatePlacement",
     "MergeReport",
-    "MergingLaw",
-    "MergingOutlook",
     "Merged",
+    "MergingOutlook",
     "compress",
     "gate",
     "holds_merge",

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.checkout import ROOT
 from benchmarks.studies import law
-from kmerge.merging import LAW
+from kmerge.merging.outlook import LAW
 
 RUNS = ROOT / "results" / "published" / "fashion_mnist"
 

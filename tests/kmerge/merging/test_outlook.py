@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import kmerge
-from kmerge.merging import MergingLaw, outlook, rise_per_doubling
+from kmerge.merging import outlook, rise_per_doubling
+from kmerge.merging.outlook import MergingLaw
 
 FLAT, RISING = [0.2, 0.8, 0.8, 0.8, 0.8, 0.8, 0.9, 0.9], [0.1, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8]
 

@@ -55,14 +55,14 @@ class Estimate:
         program = _mean(row["compile_seconds"] / max(1, len(row["programs"])) for row in rows)
         # A row is charged with teachers that another run trained.
         alone = [row for run, row in self._ended if self._trains(run) or not has_teachers(_name(run))]
-        start = _mean(max(0.0, row["wall_seconds"] - row["seconds"] - row["compile_seconds"]) for row in alone)
+        start = _mean(max(0.0, _wall_seconds(row) - row["seconds"] - row["compile_seconds"]) for row in alone)
         seconds = [self._seconds(run, start, epoch, program) for run in self._left.values()]
         return max(sum(seconds) / self._jobs, max(seconds, default=0.0))
 
     def _seconds(self, run: RunFolder, start: float, epoch: float, program: float) -> float:
         teachers = 2 * self._budget.teacher * epoch + 2 * program
         known = [
-            max(0.0, row["wall_seconds"] + teachers * (self._trains(run) - self._trains(ended)))
+            max(0.0, _wall_seconds(row) + teachers * (self._trains(run) - self._trains(ended)))
             for ended, row in self._ended
             if _name(ended) == _name(run)
         ]
@@ -89,6 +89,11 @@ class Estimate:
 def has_teachers(strategy: str) -> bool:
     """Whether a strategy begins with networks that others of its seed share, as all do that are not of one network alone."""
     return strategy not in SIZING and not strategy.startswith("one_")
+
+
+def _wall_seconds(row: dict[str, Any]) -> float:
+    """The share of a run in the time of all that were trained together: that time stands in each of their rows."""
+    return row["wall_seconds"] / (row.get("together") or 1)
 
 
 def _name(run: RunFolder) -> str:

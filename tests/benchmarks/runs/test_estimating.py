@@ -69,3 +69,13 @@ def test_no_estimate_is_below_the_longest_run(tmp_path):
     estimate = Estimate([run for run, _ in launch], BUDGET, 8)
     estimate.end(*launch[1])
     assert estimate.seconds_left() > launch[1][1]["wall_seconds"]
+
+
+def test_networks_that_are_trained_together_take_their_time_once(tmp_path):
+    launch = [(RunFolder.of(tmp_path, {"strategy": "one_model", "seed": seed}), row) for seed in range(10)
+              for row in [{"wall_seconds": 100.0, "seconds": 16.0, "compile_seconds": 4.0, "together": 5,
+                           "teacher_epoch_equivalents": 60, "programs": {"single": {}}}]]  # fmt: skip
+    estimate = Estimate([run for run, _ in launch], BUDGET, 1)
+    for run, row in launch[:5]:
+        estimate.end(run, row)
+    assert estimate.seconds_left() == pytest.approx(100)

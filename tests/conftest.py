@@ -11,7 +11,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # One thread for each process: pytest runs as many processes as there are cores, and the sums of a reduction have one order.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
-# XLA takes longer to optimize a small program than the program to run. At level 0 float16 rounds otherwise in a scan than in steps.
+# XLA takes longer to optimize a small program than the program to run. At level 0 a scan rounds float16 otherwise than a step.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 

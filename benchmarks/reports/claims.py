@@ -154,7 +154,11 @@ def _of_the_family(compared: Sequence[Comparison], write: Callable[[float], str]
         ],
     }
     words = [f"{text} {listed(c.second for c in found)}" for text, found in parts.items() if found]
-    return ", ".join(words + [f"{c.claim} ({c.second})" for c in family if c.p is None])
+    untested: dict[str, list[str]] = {}
+    for c in family:
+        if c.p is None:
+            untested.setdefault(c.claim, []).append(c.second)
+    return ", ".join(words + [f"{claim} ({listed(names)})" for claim, names in untested.items()])
 
 
 def listed(names: Iterable[str]) -> str:

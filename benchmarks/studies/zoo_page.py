@@ -111,7 +111,8 @@ def _about(count: int, of: int) -> str:
         "Two parents each, at the smallest input that the member takes, with random weights and statistics. "
         "An error is max|difference| / max|reference| of the logits; *rounding* is that of the member itself when its "
         "inputs change in their last bit, so that other errors cannot be expected below it. "
-        "Memory is the most that the whole process held, TensorFlow included."
+        "Memory is the most that the whole process held, TensorFlow included. Rows that were there before stay: their seconds "
+        "may be another machine's."
     )
 
 

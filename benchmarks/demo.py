@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from benchmarks import run
 from benchmarks.command_line import DONE, command_parser
 from benchmarks.records.results import Row, read_results
-from benchmarks.reports.summaries import done, grouped
+from benchmarks.reports.summaries import done, grouped, mean
 from benchmarks.runs.executors import default_jobs
 
 if TYPE_CHECKING:
@@ -74,15 +74,15 @@ def merged(rows: Sequence[Row]) -> str:
     """
     own = [row for row in done(rows) if row["examples"] is None and row["scale"] == 1]
     values = {name: {row["seed"]: row["test_last"] for row in group} for name, group in grouped(own, "strategy").items()}
-    means = {name: sum(found.values()) / len(found) for name, found in values.items()}
+    means = {name: mean(found.values()) for name, found in values.items()}
     other = max(NOT_MERGED, key=means.get)
-    parents = [parent for row in own for parent in (row["extras"] or {}).get("validation_teachers", ())]
+    parents = mean(parent for row in own for parent in (row["extras"] or {}).get("validation_teachers", ()))
     told = []
     for name, words in MERGED.items():
         ahead = sum(values[name][seed] > value for seed, value in values[other].items())
         told.append(f"{words} {means[name]:.1%}, ahead in {ahead} of {len(values[other])} seeds")
     return (
-        f"In words: a parent knows half of the digits, and has {sum(parents) / len(parents):.1%} on all ten. One network of "
+        f"In words: a parent knows half of the digits, and has {parents:.1%} on all ten. One network of "
         f"the same size, merged from two: {'; '.join(told)}. The best that is not merged, {NOT_MERGED[other]}: "
         f"{means[other]:.1%}. With all labels instead of five a digit: {means['one_model_all_data']:.1%}."
     )

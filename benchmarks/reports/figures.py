@@ -8,7 +8,7 @@ import io
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from benchmarks.reports.summaries import done, grouped, protocol_text, unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 History = Mapping[str, Sequence[Row]]
 
@@ -103,27 +104,50 @@ def _filters(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
     return (kernel, parents) if is_right and np.isfinite(kernel).all() else None
 
 
-def _draw(path: Path, draw, rows: Sequence[Row]) -> bool:
-    """Have one figure drawn and written; False if it has nothing to show."""
+def new_figure(**options: Any) -> "Figure":
+    """An empty figure that needs no display; options are those of Matplotlib's `Figure`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(layout="constrained")
+    figure = Figure(layout="constrained", **options)
     FigureCanvasAgg(figure)
+    return figure
+
+
+def files_of(figure: "Figure", dpi: int = 150) -> dict[str, bytes]:
+    """The contents of a figure's files by their endings, "png" and "pdf". The same drawing gives the same files.
+
+    Args:
+        figure: the figure.
+        dpi: dots an inch of the PNG.
+    """
+    files = {}
+    for kind in ("png", "pdf"):
+        content = io.BytesIO()
+        figure.savefig(content, format=kind, dpi=dpi, metadata={"CreationDate": None} if kind == "pdf" else None)
+        files[kind] = content.getvalue()
+    return files
+
+
+def _draw(path: Path, draw, rows: Sequence[Row]) -> bool:
+    """Have one figure drawn and written; False if it has nothing to show."""
+    figure = new_figure()
     if not draw(figure, rows):
         return False
     figure.suptitle(_plain(protocol_text(rows[0])), fontsize="medium", x=0.02, horizontalalignment="left")
-    for kind in ("png", "pdf"):
-        content = io.BytesIO()
-        # Without a date: the same results give the same file.
-        figure.savefig(content, format=kind, dpi=150, metadata={"CreationDate": None} if kind == "pdf" else None)
-        write_atomically(path.with_name(f"{path.name}.{kind}"), content.getvalue())
+    for kind, content in files_of(figure).items():
+        write_atomically(path.with_name(f"{path.name}.{kind}"), content)
     return True
 
 
 def _plain(name: str) -> str:
     """A name as figures show it: dollar signs would begin a formula."""
     return name.replace("$", r"\$")
+
+
+def point_style(index: int) -> dict[str, str]:
+    """Colour and marker of the points of a strategy or suite, by its number."""
+    return {"color": COLOURS[index % len(COLOURS)], "marker": "osD^vP"[index // len(COLOURS) % 6]}
 
 
 def _style(index: int) -> dict[str, str]:
@@ -268,8 +292,7 @@ def _against(cost: str, figure, rows: Sequence[Row]) -> bool:
         values = scale * np.array([row["test_last"] for row in group])
         costs = np.array([row[cost] for row in group])
         below, above = values.mean() - values.min(), values.max() - values.mean()
-        style = {"color": COLOURS[index % len(COLOURS)], "marker": "osD^vP"[index // len(COLOURS) % 6]}
-        axes.errorbar(costs.mean(), values.mean(), [[below], [above]], label=_plain(name), capsize=2, **style)
+        axes.errorbar(costs.mean(), values.mean(), [[below], [above]], label=_plain(name), capsize=2, **point_style(index))
     axes.set_xlabel(cost.replace("_", " "))
     axes.set_ylabel(f"test {rows[0]['metric']}{unit(rows[0]['metric'])}")
     axes.grid(alpha=0.3)

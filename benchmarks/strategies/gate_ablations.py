@@ -72,20 +72,17 @@ class LearnedBetaGate(HardConcreteGate):
         return ops.clip(s * (ZETA - GAMMA) + GAMMA, 0.0, 1.0)
 
 
-def with_learned_beta(big: keras.Model) -> keras.Model:
-    """A copy of a fresh big student whose gates learn their beta.
+def with_gates_of(kind: type[HardConcreteGate], big: keras.Model) -> keras.Model:
+    """A copy of a fresh big student whose gates are of another class: learn their beta, or can be decayed.
 
     Args:
+        kind: `LearnedBetaGate` or `DecayedGate`.
         big: made by `kmerge.merge`. Not changed.
 
     Returns:
         An uncompiled model that `kmerge.compress` takes.
     """
 
-    return _with_gates_of(LearnedBetaGate, big)
-
-
-def _with_gates_of(kind: type[HardConcreteGate], big: keras.Model) -> keras.Model:
     def clone(layer):
         return (kind if isinstance(layer, HardConcreteGate) else type(layer)).from_config(layer.get_config())
 
@@ -106,18 +103,6 @@ class DecayedGate(HardConcreteGate):
 
     def _penalty(self):
         return super()._penalty() + self.decay / 2 * ops.sum(ops.square(self.loc))
-
-
-def with_decay(big: keras.Model) -> keras.Model:
-    """A copy of a fresh big student whose gates `GateDecay` can decay.
-
-    Args:
-        big: made by `kmerge.merge`. Not changed.
-
-    Returns:
-        An uncompiled model that `kmerge.compress` takes.
-    """
-    return _with_gates_of(DecayedGate, big)
 
 
 class GateDecay(keras.callbacks.Callback):

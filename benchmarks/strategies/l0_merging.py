@@ -18,12 +18,13 @@ from baselines.protocol.teachers import shared_among, train_teacher
 from baselines.single.single_model import train_one
 from benchmarks.strategies.gate_ablations import (
     ARRANGEMENTS,
+    DecayedGate,
     GateDecay,
+    LearnedBetaGate,
     check_normalized,
     constant_pressure,
     weight_decay_of,
-    with_decay,
-    with_learned_beta,
+    with_gates_of,
 )
 from kmerge.merging import read_merge
 from kmerge.seeds import seed_of
@@ -79,9 +80,9 @@ class L0Merge:
         teachers, records = [model for model, _ in trained], [record for _, record in trained]
         big, aligned = self._big(task, teachers, seed)
         if self.learned_beta:
-            big = with_learned_beta(big)
+            big = with_gates_of(LearnedBetaGate, big)
         if self.decayed:
-            big = with_decay(big)
+            big = with_gates_of(DecayedGate, big)
         arrange, restore = ARRANGEMENTS.get(self.arrangement, (None, None))
         gated = arrange(big) if arrange else big
         gating = train_phase(gated, task, "gates", budget.gates, seed, stages, **how)

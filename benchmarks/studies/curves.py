@@ -16,7 +16,6 @@ Accuracies are those of the validation data. Exit status as of `benchmarks.run`:
 """
 
 import argparse
-import io
 import itertools
 import sys
 import time
@@ -28,6 +27,7 @@ from benchmarks.checkout import code_digest, commit
 from benchmarks.command_line import DATA_MISSING, DONE, UsageError, command_parser, ended, seeds_of, whole_number
 from benchmarks.data.cache import DataMissingError
 from benchmarks.records.store import hash_of, json_text, read_json, write_atomically, write_csv
+from benchmarks.reports.figures import files_of, new_figure
 from benchmarks.runs.stages import StageCache
 from benchmarks.suites.suite import Suite, SuiteError, load_suite
 
@@ -263,11 +263,7 @@ def draw(rows: Sequence[Row]) -> dict[str, bytes]:
     Returns:
         By the ending of a file, `png` and `pdf`, its content.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(14, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(figsize=(14, 4.2))
     accuracy, left, compressed = figure.subplots(1, 3)
     for number, (name, line) in enumerate(_groups(rows).items()):
         color = f"C{number}"
@@ -285,13 +281,7 @@ def draw(rows: Sequence[Row]) -> dict[str, bytes]:
     for axes in (accuracy, left, compressed):
         axes.grid(alpha=0.3)
     figure.suptitle(f"{rows[0]['suite']}, {rows[0]['network']}, n = {seeds}", fontsize="medium")
-    files = {}
-    # Without the time of day, equal rows give equal files.
-    for ending, metadata in (("png", None), ("pdf", {"CreationDate": None})):
-        content = io.BytesIO()
-        figure.savefig(content, format=ending, dpi=110, metadata=metadata)
-        files[ending] = content.getvalue()
-    return files
+    return files_of(figure, dpi=110)
 
 
 def _line(axes, line: Mapping[float, Sequence[Row]], x: str, y: str, color: str, style: str, label: str | None) -> None:

@@ -20,11 +20,10 @@ epochs still gave the teachers; `gain_of_mean`, what the mean of their outputs i
 and `restart_mean` are merging - restart against these: what to do with two networks that are trained already.
 """
 
-import io
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,7 @@ import numpy as np
 from benchmarks.command_line import DONE, command_parser, ended
 from benchmarks.records.results import HIGHER_IS_BETTER, Results, ResultsError, Row, read_results
 from benchmarks.records.store import write_atomically, write_csv
-from benchmarks.reports.figures import COLOURS
+from benchmarks.reports.figures import files_of, new_figure, point_style
 from benchmarks.reports.summaries import done, grouped
 from benchmarks.suites.suite import SUITES, load_suite
 from kmerge.merging import FEWEST_EPOCHS, rise_per_doubling
@@ -137,10 +136,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             lines[name] = line_through(points)
     options.out.mkdir(parents=True, exist_ok=True)
     columns = tuple(field.name for field in fields(Cell))
-    write_csv(options.out / "cells.csv", columns, [dict(zip(columns, astuple(cell), strict=True)) for cell in cells])
+    write_csv(options.out / "cells.csv", columns, list(map(asdict, cells)))
     names = tuple(field.name for field in fields(Line))
-    rows = [{"fitted": name, **dict(zip(names, astuple(line), strict=True))} for name, line in lines.items()]
-    write_csv(options.out / "law.csv", ("fitted", *names), rows)
+    write_csv(options.out / "law.csv", ("fitted", *names), [{"fitted": name, **asdict(line)} for name, line in lines.items()])
     _draw(options.out, cells, lines["all"])
     print(*(f"{name}: {line}" for name, line in lines.items()), sep="\n")
     return DONE
@@ -242,19 +240,12 @@ def line_through(points: Sequence[tuple[float, float]]) -> Line:
 
 def _draw(folder: Path, cells: Sequence[Cell], line: Line) -> None:
     """The cells with their standard errors, and the line."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(figsize=(7.5, 5))
     axes = figure.subplots()
-    for index, (name, group) in enumerate(_by_name(cells).items()):
-        x, y, x_error, y_error = (
-            [getattr(cell, key) or 0.0 for cell in group] for key in ("x", "y", "x_error", "y_error")
-        )
-        style = {"color": COLOURS[index % len(COLOURS)], "marker": "osD^vP"[index // len(COLOURS) % 6]}
-        hollow = {} if group[0].x_error is not None else {"markerfacecolor": "none"}
-        axes.errorbar(x, y, y_error, x_error, label=name, linestyle="none", capsize=2, **style, **hollow)
+    for index, (name, group) in enumerate(grouped(map(asdict, cells), "name").items()):
+        x, y, x_error, y_error = ([cell[key] or 0.0 for cell in group] for key in ("x", "y", "x_error", "y_error"))
+        hollow = {} if group[0]["x_error"] is not None else {"markerfacecolor": "none"}
+        axes.errorbar(x, y, y_error, x_error, label=name, linestyle="none", capsize=2, **point_style(index), **hollow)
     ends = np.array([min(cell.x for cell in cells), max(cell.x for cell in cells)])
     axes.plot(ends, line.intercept + line.slope * ends, color="#7f7f7f", zorder=0)
     axes.axhline(0, color="black", linewidth=0.6)
@@ -265,17 +256,8 @@ def _draw(folder: Path, cells: Sequence[Cell], line: Line) -> None:
     axes.set_title(f"{line.cells} cells: {slope}, r = {line.r:.2f}", fontsize="medium", loc="left")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize="small")
-    for kind in ("png", "pdf"):
-        content = io.BytesIO()
-        figure.savefig(content, format=kind, dpi=150, metadata={"CreationDate": None} if kind == "pdf" else None)
-        write_atomically(folder / f"law.{kind}", content.getvalue())
-
-
-def _by_name(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
-    groups: dict[str, list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(cell.name, []).append(cell)
-    return groups
+    for kind, content in files_of(figure).items():
+        write_atomically(folder / f"law.{kind}", content)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ Validation data is watched, test data is not touched.
 """
 
 import argparse
-import io
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +35,7 @@ from benchmarks.command_line import (
 )
 from benchmarks.data.cache import DataMissingError
 from benchmarks.records.store import write_atomically, write_csv
+from benchmarks.reports.figures import files_of, new_figure
 from benchmarks.runs.stages import StageCache
 from benchmarks.suites.suite import Suite, load_suite
 
@@ -189,24 +189,14 @@ def draw(figure: str, rows: Sequence[Row], epochs: int, metric: str) -> "dict[st
     Returns:
         The content of the file by its ending, "png" and "pdf".
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    drawing = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(drawing)
+    drawing = new_figure(figsize=(7, 4))
     seeds = sorted({row["seed"] for row in rows})
     axes = drawing.subplots()
     {"alpha": _draw_alpha, "starts": _draw_starts, "drift": _draw_drift}[figure](axes, rows, epochs, metric)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     axes.set_title(f"{rows[0]['suite']}, n = {len(seeds)}", fontsize="medium", pad=18)
     axes.grid(alpha=0.3)
-    files = {}
-    for kind in ("png", "pdf"):
-        buffer = io.BytesIO()
-        # No date in it: the same rows give the same file.
-        drawing.savefig(buffer, format=kind, dpi=150, metadata={"CreationDate": None} if kind == "pdf" else {})
-        files[kind] = buffer.getvalue()
-    return files
+    return files_of(drawing)
 
 
 def _draw_alpha(axes: "Axes", rows: Sequence[Row], epochs: int, metric: str) -> None:

@@ -1,8 +1,7 @@
 """The report on a merge: which units the gates of a big student keep, and of which parent."""
 
-import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,7 +119,7 @@ def _metrics(big: keras.Model, parents: Sequence[keras.Model], data: tuple, metr
     of = {f"parent {number}": [parent] for number, parent in enumerate(parents, 1)}
     of |= {"mean of the parents": list(parents)} if len(parents) > 1 else {}
     measure = _measure(metric)
-    return {name: _mean_metric(models, x, y, measure()) for name, models in {**of, "big student": [big]}.items()}
+    return {name: _mean_metric(models, x, y, measure) for name, models in {**of, "big student": [big]}.items()}
 
 
 def _arrays(value: Any, what: str) -> Any:
@@ -130,10 +129,10 @@ def _arrays(value: Any, what: str) -> Any:
     return value
 
 
-def _measure(metric: keras.metrics.Metric | str) -> Callable[[], keras.metrics.Metric]:
-    """Makes a fresh metric each time."""
+def _measure(metric: keras.metrics.Metric | str) -> keras.metrics.Metric:
+    """A metric of our own: one that was given keeps what it has counted."""
     if isinstance(metric, keras.metrics.Metric):
-        return functools.partial(_built_again, metric)
+        return _built_again(metric)
     if isinstance(metric, str) and metric.lower() == "accuracy":
         do = 'Write "sparse_categorical_accuracy", "categorical_accuracy" or "binary_accuracy".'
         refuse("metric", "more than a name that asks whether outputs equal targets", metric, do, "merge_report")
@@ -143,7 +142,7 @@ def _measure(metric: keras.metrics.Metric | str) -> Callable[[], keras.metrics.M
         raise InvalidArgumentError(
             f'merge_report, metric: expected a Keras metric or its name, as "mean_squared_error", received {metric!r}.'
         ) from error
-    return lambda: found if isinstance(found, keras.metrics.Metric) else keras.metrics.MeanMetricWrapper(found)
+    return found if isinstance(found, keras.metrics.Metric) else keras.metrics.MeanMetricWrapper(found)
 
 
 def _built_again(metric: keras.metrics.Metric) -> keras.metrics.Metric:

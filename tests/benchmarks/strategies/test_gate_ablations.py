@@ -12,6 +12,7 @@ from baselines.protocol.strategy import Stages
 from baselines.protocol.task import Phase
 from benchmarks.networks.architectures import ARCHITECTURES
 from benchmarks.strategies.gate_ablations import (
+    DecayedGate,
     GateDecay,
     LearnedBetaGate,
     after_norm,
@@ -20,8 +21,7 @@ from benchmarks.strategies.gate_ablations import (
     relinked,
     unlinked,
     weight_decay_of,
-    with_decay,
-    with_learned_beta,
+    with_gates_of,
 )
 from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites.suite import load_suite
@@ -53,7 +53,7 @@ def test_constant_pressure_is_the_mean_of_the_rise(sine):
 
 def test_a_fresh_gate_that_learns_beta_is_a_gate(sine):
     big = kmerge.merge(sine.build(1), sine.build(2), seed=3)
-    twin = with_learned_beta(big)
+    twin = with_gates_of(LearnedBetaGate, big)
     x = sine.data.x_val
     np.testing.assert_allclose(twin(x), big(x), rtol=1e-6)
     gate, plain = kmerge.gates_of(twin)[0], kmerge.gates_of(big)[0]
@@ -70,7 +70,7 @@ def test_a_fresh_gate_that_learns_beta_is_a_gate(sine):
 
 
 def test_beta_is_trained_by_the_gates_optimizer_and_compress_takes_the_result(sine):
-    big = with_learned_beta(kmerge.merge(sine.build(1), sine.build(2), seed=3))
+    big = with_gates_of(LearnedBetaGate, kmerge.merge(sine.build(1), sine.build(2), seed=3))
     optimizer = kmerge.gate_optimizer(keras.optimizers.SGD(0.0), gate_learning_rate=0.5)
     big.compile(optimizer, "mse")
     gate = kmerge.gates_of(big)[0]
@@ -95,7 +95,7 @@ def test_gates_decay_at_the_rate_of_the_weights_optimizer(sine):
     data = dataclasses.replace(sine.data, x_train=np.zeros((32 * steps, 1)), y_train=np.zeros((32 * steps, 1)))
     phase = Phase(0.1, 0.9, 32, drops=(0.5,))
     task = dataclasses.replace(sine, data=data, phases={"gates": phase}, loss=lambda: lambda y, outputs: 0.0 * outputs)
-    big = with_decay(kmerge.merge(sine.build(1), sine.build(2), seed=3))
+    big = with_gates_of(DecayedGate, kmerge.merge(sine.build(1), sine.build(2), seed=3))
     (gate,) = kmerge.gates_of(big)
     start = np.asarray(gate.loc).copy()
     control = {"start": 0.0, "step": 0.0}
@@ -118,7 +118,7 @@ def test_gates_decay_at_the_rate_of_the_weights_optimizer(sine):
 
 def test_a_decayed_gate_without_decay_is_a_gate(sine):
     big = kmerge.merge(sine.build(1), sine.build(2), seed=3)
-    twin = with_decay(big)
+    twin = with_gates_of(DecayedGate, big)
     np.testing.assert_array_equal(twin(sine.data.x_val), big(sine.data.x_val))
     (gate,), (plain,) = kmerge.gates_of(twin), kmerge.gates_of(big)
     for each in (gate, plain):

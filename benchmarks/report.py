@@ -64,9 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--tensorboard", action="store_true", help="write learning curves for TensorBoard, too")
     options = parser.parse_args(arguments)
+    try:
+        suite = None if options.suite is None else load_suite(options.suite)
+    except SuiteError as error:
+        return ended(parser, error)
     for folder in options.folders:
         try:
-            suite = None if options.suite is None else load_suite(options.suite)
             results = read_results(folder)
             _check_reference(results, options.reference)
             order = suite_order(results.rows) if suite is None else suite.strategies

@@ -78,7 +78,8 @@ def compress(
     axes |= {path: axes.get(part, {}) for path, part in kept.items()}
     of_calls = {key: placed.constants for key, placed in before.calls.items() if placed.constants}
     constants = _constants(merged, before, whole)
-    source = Source(lambda path, i: arrays[path][i], axes, constants.get, of_calls)
+    layers = {path: merged.layers[kept.get(path, path)] for path in arrays}
+    source = Source(lambda path, i: arrays[path][i], axes, constants.get, of_calls, layers)
     student, layers = build(after, constants=constants_of(after, [source]))
     fill(layers, after, [source])
     verify(student, after, layers)

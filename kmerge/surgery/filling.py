@@ -22,12 +22,14 @@ class Source:
         axes: for each layer path, the axes of its weights by index.
         constants: `constants(key)` gives the arrays among the arguments of a call, see `Call.constants`.
         constant_axes: by the key of a call, the axes of those that are cut like weights, by their numbers.
+        layers: the layers of these paths, which may hold single weights that are not trained.
     """
 
     read: Callable[[str, int], np.ndarray]
     axes: Mapping[str, Mapping[int, tuple]]
     constants: Callable[[tuple], Sequence]
     constant_axes: Mapping[tuple, Mapping[int, tuple]]
+    layers: Mapping[str, keras.Layer]
 
 
 # Weights --------------------------------------------------------------------------------------------------------------
@@ -47,15 +49,17 @@ def fill(
     for path, layer in layers.items():
         axes = weight_axes(layout.axes.get(path, {}), layer)
         origin, source = layout.origins.get(path, (path, None))
+        own = sources if source is None or len(sources) == 1 else [sources[source]]
         for index, variable in enumerate(layer.weights):
             try:
                 if index in axes:
                     pairs = [(s.read(origin, index), s.axes[origin][index]) for s in sources]
                     value = _value(axes[index], pairs, layout, fresh, origin, index)
                 else:
-                    one = source is not None and len(sources) > 1
-                    value = _unlabelled(origin, index, [sources[source]] if one else sources)
+                    value = _unlabelled(origin, index, own)
                 variable.assign(value)
+                if _frozen_alone(own[0].layers[origin], index):
+                    variable.trainable = False
             except KmergeError:
                 raise
             except Exception as error:
@@ -67,6 +71,11 @@ def fill(
         for inner in inner_layers(layer):
             if isinstance(inner, keras.layers.Normalization):
                 inner.finalize_state()
+
+
+def _frozen_alone(layer: keras.Layer, index: int) -> bool:
+    """Whether a layer that is trained has this weight fixed, which its configuration does not say."""
+    return layer.trainable and not layer.weights[index].trainable
 
 
 def _unlabelled(path: str, index: int, sources: Sequence[Source]) -> np.ndarray:

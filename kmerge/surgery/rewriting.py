@@ -126,7 +126,7 @@ def model_source(walked: Trace, plan: Plan, number: int, model: keras.Model) -> 
         if named
     }
     of_calls = {key: {i: coded(a) for i, a in r.constants.items()} for key, r in walked.records.items() if r.constants}
-    return Source(lambda path, i: array_of(layers[path].weights[i]), axes, constants.get, of_calls)
+    return Source(lambda path, i: array_of(layers[path].weights[i]), axes, constants.get, of_calls, layers)
 
 
 def verify(model: keras.Model, layout: Layout, layers: Mapping[str, keras.Layer]) -> None:

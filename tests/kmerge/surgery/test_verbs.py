@@ -163,6 +163,23 @@ def test_trainable_and_names_survive():
     assert big.name == model.name
 
 
+def test_a_weight_that_is_frozen_alone_stays_so_through_every_verb():
+    def build(seed):
+        model = ZOO["lenet"](seed)
+        model.layers[1].bias.trainable = False
+        return model
+
+    parents = [build(seed) for seed in range(2)]
+    fixed = {weight.path for weight in parents[0].non_trainable_weights}
+    big = kmerge.merge(*parents)
+    checks.decide(big)
+    name, *_ = checks.selectable(parents[0])
+    made = [kmerge.select(parents[0], {name: 0.5}), kmerge.grow(parents[0], {name: 1}), kmerge.concatenate(*parents)]
+    for model in (*made, kmerge.compress(big)):
+        assert {weight.path for weight in model.non_trainable_weights} == fixed
+    assert fixed and fixed < {weight.path for weight in big.non_trainable_weights}
+
+
 def test_mixed_precision_models_concatenate():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

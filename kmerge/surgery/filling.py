@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from kmerge.checks import warn
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError, KmergeError, UnsupportedLayerError, told
 from kmerge.graph import array_of, inner_layers
 from kmerge.rules import positions_of
@@ -45,7 +46,11 @@ def fill(
         layout: its layout.
         sources: where the values come from; where several have an element, it is their mean.
         fresh: draws the weights of new units, where the plan has any.
+
+    Warns:
+        UserWarning: if layers that share a weight in the sources have one each in the new model.
     """
+    made: dict[int, dict[int, str]] = {}
     for path, layer in layers.items():
         axes = weight_axes(layout.axes.get(path, {}), layer)
         origin, source = layout.origins.get(path, (path, None))
@@ -58,8 +63,10 @@ def fill(
                 else:
                     value = _unlabelled(origin, index, own)
                 variable.assign(value)
-                if _frozen_alone(own[0].layers[origin], index):
-                    variable.trainable = False
+                given = own[0].layers[origin].weights[index]
+                made.setdefault(id(given), {})[id(variable)] = f"{path}/{variable.name}"
+                if own[0].layers[origin].trainable and not given.trainable:
+                    variable.trainable = False  # it is fixed alone, which no configuration says
             except KmergeError:
                 raise
             except Exception as error:
@@ -71,11 +78,15 @@ def fill(
         for inner in inner_layers(layer):
             if isinstance(inner, keras.layers.Normalization):
                 inner.finalize_state()
+    _warn_of_untied([list(names.values()) for names in made.values() if len(names) > 1])
 
 
-def _frozen_alone(layer: keras.Layer, index: int) -> bool:
-    """Whether a layer that is trained has this weight fixed, which its configuration does not say."""
-    return layer.trainable and not layer.weights[index].trainable
+def _warn_of_untied(together: list[list[str]]) -> None:
+    if together:
+        warn(
+            f"Layers share weights in a way in which they cannot be built again: {'; '.join(map(', '.join, together))}. In "
+            "the new model each has its own, with equal outputs: training it moves them apart, and it has more weights."
+        )
 
 
 def _unlabelled(path: str, index: int, sources: Sequence[Source]) -> np.ndarray:

@@ -192,3 +192,12 @@ def test_mixed_precision_models_concatenate():
     each = [checks.logits(model, inputs, ("softmax",))[0] for model in models]
     checks.assert_close(checks.logits(big, inputs, ("softmax",)), [np.mean(each, axis=0)], 5e-2)
     assert {weight.dtype for weight in big.weights} == {weight.dtype for weight in models[0].weights}
+
+
+@pytest.mark.parametrize("wrapper", [keras.layers.TimeDistributed, keras.layers.SpectralNormalization])
+def test_weights_that_cannot_be_shared_any_more_are_told(wrapper):
+    inner = keras.layers.Dense(4, name="inner")
+    inputs = [keras.Input((5, 6)), keras.Input((6,))]
+    model = keras.Model(inputs, [wrapper(inner, name="wrapped")(inputs[0]), keras.layers.Dense(2)(inner(inputs[1]))])
+    with pytest.warns(UserWarning, match="share weights.*inner/kernel, wrapped/kernel"):
+        kmerge.select(model, {})

@@ -20,7 +20,7 @@ ORDER: dict[str, tuple[str, ...]] = {
     "kmerge": (
         "errors", "checks", "seeds", "regularizers", "graph", "sameness", "cloning", "copying", "pairing", "gates",
         "training", "rules", "opening", "spaces", "surgery", "costs", "merging", "sizing", "pruning", "drawing",
-        "version", "__init__",
+        "version", "commands", "__init__", "__main__",
     ),
     "baselines": (
         "__init__", "protocol", "single", "fusion", "pruning", "merging", "distillation", "sizing",

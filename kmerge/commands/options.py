@@ -1,0 +1,82 @@
+"""The options of the command line."""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from kmerge.costs import Budget
+
+
+def command_parser() -> argparse.ArgumentParser:
+    """The parser of `kmerge` with all of its commands."""
+    parser = argparse.ArgumentParser("kmerge", description="Prune, merge and explain Keras models that are files.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("explain", "say what each layer does to each channel space, and what a unit costs"),
+        ("prune", "remove the least important channels within a budget"),
+        ("merge", "lay models side by side with gates; with --epochs, train these and cut back to the size of one"),
+        ("compress", "cut a merged model whose gates were trained"),
+    ):
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        several = "+" if name == "merge" else 1
+        command.add_argument("models", nargs=several, type=Path, metavar="MODEL.keras", help="a model saved by Keras")
+        _ADDED[name](command)
+        imports = "a module to import first, which registers layers of your own"
+        command.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help=imports)
+        _add_switches(command)
+    again = commands.add_parser("run", help="make a model again from its recipe")
+    again.add_argument("recipe", type=Path, metavar="RECIPE.yaml", help="the file beside the model")
+    again.add_argument("--out", type=Path, help="the file to write; default: beside the recipe, by its name")
+    _add_switches(again)
+    return parser
+
+
+def defaults(command: str) -> dict[str, object]:
+    """The options of a command that makes a model, where only what must be given is."""
+    budget = ["--budget", ""] if command == "prune" else []
+    return vars(command_parser().parse_args([command, "model.keras", "--out", "new.keras", *budget]))
+
+
+def _add_switches(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--overwrite", action="store_true", help="write over files that are there")
+    parser.add_argument("--trust-code", action="store_true", help="let Python code in the files run (safe_mode off)")
+
+
+def _add_making(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="NEW.keras", help="the file to write")
+    reads = "what the command itself reads: arrays, targets 'y', all others inputs"
+    parser.add_argument("--data", type=Path, metavar="FILE.npz", help=reads)
+    parser.add_argument("--test", type=Path, metavar="FILE.npz", help="the same, on which models are measured for the card")
+    parser.add_argument("--batch-size", type=int, default=32, help="examples per batch (32)")
+
+
+def _add_pruning(parser: argparse.ArgumentParser) -> None:
+    _add_making(parser)
+    parser.add_argument("--budget", required=True, metavar="B", help="a share such as .5, or a number such as 100000")
+    kinds = [field.name for field in dataclasses.fields(Budget)]
+    parser.add_argument("--of", choices=kinds, default=kinds[0], help=f"what the budget limits ({kinds[0]})")
+    parser.add_argument("--importance", default="magnitude", help="by which units are chosen (magnitude)")
+    parser.add_argument("--selection", choices=("local", "global"), default="local", help="within or across spaces (local)")
+    parser.add_argument("--multiple", type=int, default=1, help="widths are multiples of this number (1)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of random choices (0)")
+
+
+def _add_merging(parser: argparse.ArgumentParser) -> None:
+    _add_making(parser)
+    parser.add_argument("--epochs", type=int, default=0, help="epochs of the gates; 0: write the model with its gates (0)")
+    parser.add_argument("--fine-tune", type=int, default=0, metavar="EPOCHS", help="epochs after the cut (0)")
+    parser.add_argument("--loss", help="name of a loss of Keras; default: that which the first model was compiled with")
+    parser.add_argument("--learning-rate", type=float, help="default: that of the first model's optimizer, or of Adam")
+    parser.add_argument("--width", type=float, default=1.0, help="share of the first model's widths (1)")
+    parser.add_argument("--sampling", choices=("example", "batch"), default="example", help="a mask per (example)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the gates' noise (0)")
+
+
+def _add_explaining(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the channel spaces, too")
+
+
+_ADDED: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "explain": _add_explaining, "prune": _add_pruning, "merge": _add_merging, "compress": _add_making,
+}  # fmt: skip

@@ -1,0 +1,119 @@
+"""The command line: what it writes is what the verbs return, a recipe repeats it, and wrong input loses nothing."""
+
+import keras
+import numpy as np
+import pytest
+import yaml
+
+import kmerge
+from kmerge.commands import main
+from tests.models import randomize
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two models of classes, one compiled, and examples to read and to measure on."""
+    folder = tmp_path_factory.mktemp("commands")
+    rng = np.random.default_rng(0)
+    for seed, name in enumerate("ab"):
+        keras.utils.set_random_seed(seed)
+        stack = [keras.layers.Dense(8, "relu", name="hidden"), keras.layers.BatchNormalization(name="norm")]
+        model = keras.Sequential([keras.Input((4,)), *stack, keras.layers.Dense(3, name="logits")], name="net")
+        randomize(model, seed)
+        if name == "a":
+            model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+        model.save(folder / f"{name}.keras")
+    lambdas = keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda x: 2 * x), keras.layers.Dense(3)])
+    lambdas.save(folder / "code.keras")
+    for name in ("data", "test"):
+        np.savez(folder / f"{name}.npz", x=rng.normal(size=(20, 4)).astype("float32"), y=rng.integers(0, 3, 20))
+    np.savez(folder / "pickled.npz", x=np.array([object()] * 4))
+    np.savez(folder / "uneven.npz", x=np.zeros((4, 4)), y=np.zeros(3))
+    (folder / "broken.keras").write_bytes(b"not a model")
+    return folder
+
+
+@pytest.fixture
+def run(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+
+    def run(line):
+        status = main(line.split())
+        return status, capsys.readouterr()
+
+    return run
+
+
+def weights(path):
+    return keras.models.load_model(path).get_weights()
+
+
+def test_what_prune_writes_is_what_the_verb_returns_and_its_recipe_makes_it_again(run, folder):
+    status, _ = run("prune a.keras --budget .6 --of units --importance random --seed 3 --test test.npz --out small.keras")
+    assert status == 0
+    expected = kmerge.prune(
+        keras.models.load_model(folder / "a.keras"), "random", budget=kmerge.Budget(units=0.6), seed=3
+    )
+    for value, other in zip(weights("small.keras"), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, other)
+    assert run("run small.recipe.yaml --out again.keras")[0] == 0
+    for value, other in zip(weights("again.keras"), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, other)
+    head, _, page = (folder / "small.card.md").read_text().removeprefix("---\n").partition("---\n")
+    assert yaml.safe_load(head) == {"library_name": "keras", "tags": ["keras", "kmerge", "prune"]}
+    table = [[cell.strip() for cell in line.split("|")] for line in page.splitlines() if line.startswith("|")]
+    rows = {name: values[:-1] for _, name, *values in table}
+    assert rows["`hidden`"] == ["8", "4"]
+    assert rows["parameters"] == ["99", f"{expected.count_params()}"]
+    assert 0 <= float(rows["accuracy"][1]) <= 1 and "--test test.npz --budget .6" in page
+
+
+def test_merge_writes_the_big_student_or_trains_it_and_cuts_back(run):
+    assert run("merge a.keras b.keras --sampling batch --out big.keras")[0] == 0
+    status, printed = run("compress big.keras --out cut.keras")
+    assert status == 0 and "note: The gates of this big student were never trained" in printed.err
+    assert run("merge a.keras b.keras --data data.npz --epochs 2 --fine-tune 1 --out student.keras")[0] == 0
+    shapes = [weight.shape for weight in weights("a.keras")]
+    assert [w.shape for w in weights("cut.keras")] == [w.shape for w in weights("student.keras")] == shapes
+    assert not np.array_equal(weights("student.keras")[0], weights("cut.keras")[0])
+
+
+def test_explain_prints_and_draws(run, folder):
+    status, printed = run("explain a.keras --plot spaces.svg")
+    assert status == 0 and "hidden" in printed.out and (folder / "spaces.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("prune nowhere.keras --budget .5 --out new.keras", "nowhere.keras"),
+        ("prune broken.keras --budget .5 --out new.keras", "cannot be loaded"),
+        ("prune code.keras --budget .5 --out new.keras", "--trust-code"),
+        ("prune a.keras --budget half --out new.keras", "--budget"),
+        ("prune a.keras --budget .5 --out new.h5", "ends in .keras"),
+        ("prune a.keras --budget .5 --out nowhere/new.keras", "in a folder that is there"),
+        ("prune a.keras --budget .5 --out a.keras", "--overwrite"),
+        ("prune a.keras --budget .5 --importance taylor --out new.keras", "data"),
+        ("prune a.keras --budget .5 --test pickled.npz --out new.keras", "cannot be read"),
+        ("prune a.keras --budget .5 --test uneven.npz --out new.keras", "equally many"),
+        ("prune a.keras --budget .5 --import no_such_module --out new.keras", "no_such_module"),
+        ("merge a.keras --out new.keras", "two models or more"),
+        ("merge a.keras b.keras --epochs 1 --out new.keras", "--data"),
+        ("merge b.keras a.keras --epochs 1 --data data.npz --out new.keras", "--loss"),
+        ("compress a.keras --out new.keras", "big student"),
+        ("run nothing.yaml", "cannot be read"),
+    ],
+)
+def test_wrong_input_is_told_and_nothing_is_written(run, folder, line, said):
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    status, printed = run(line)
+    assert status == 2 and said in printed.err and not printed.out
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_recipe_refuses_another_model(run, folder):
+    assert run("prune a.keras --budget .5 --out mine.keras")[0] == 0
+    recipe = folder / "mine.recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("a.keras", "b.keras"))
+    status, printed = run("run mine.recipe.yaml --out new.keras")
+    assert status == 2 and "another one" in printed.err

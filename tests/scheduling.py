@@ -3,8 +3,9 @@
 # The tests of files of one name read what is built once in a process: the networks of `tests.models.ZOO` and what the verbs
 # make of them, those of `tests.kmerge.rules.attention_cases`, the cache of the real data sets.
 SHARED = {
-    "tests/baselines/fusion/test_alignment.py": "zoo",
+    "tests/kmerge/matching/test_alignment.py": "zoo",
     "tests/baselines/fusion/test_graph_matching.py": "zoo",
+    "tests/baselines/fusion/test_transport.py": "zoo",
     "tests/kmerge/surgery/test_verbs.py": "zoo",
     "tests/kmerge/merging/test_merging.py": "zoo",
     "tests/kmerge/merging/test_widths.py": "zoo",

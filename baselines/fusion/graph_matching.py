@@ -27,8 +27,8 @@ import importlib.util
 import keras
 import numpy as np
 
-from baselines.fusion.paired_weights import Pair
 from kmerge import InvalidArgumentError
+from kmerge.matching import Pair
 
 # Temperatures, as shares of what a unit's match with itself is worth: the mean norm of both networks' units, multiplied.
 _WARMEST, _COLDEST, _COOLING = 0.1, 0.002, 0.7
@@ -51,7 +51,7 @@ def match_graphs(model: keras.Model, other: keras.Model) -> dict[str, np.ndarray
         other: a model of the same architecture. Neither is changed.
 
     Returns:
-        For each selectable space of `model` a permutation, as `alignment.align` takes it. The score of the match is never
+        For each selectable space of `model` a permutation, as `matching.align` takes it. The score of the match is never
         below that of the units as they stand.
 
     Raises:

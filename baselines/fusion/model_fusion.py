@@ -31,20 +31,21 @@ import keras
 import numpy as np
 
 import kmerge
-from baselines.fusion import alignment
 from baselines.fusion.graph_matching import check_solver, match_graphs
+from baselines.fusion.transport import transport
 from baselines.protocol.outcomes import make_outcome, validation_metric
 from baselines.protocol.phases import train_phase
 from baselines.protocol.strategy import Outcome, Stages
 from baselines.protocol.task import Budget, Task
 from baselines.protocol.teachers import train_teacher
+from kmerge.matching import METHODS, align, average, match, match_score
 from kmerge.seeds import seed_of
 
 # Training examples on which units are correlated, and on which statistics are measured anew.
 _EXAMPLES = 2_000
 # Weight of the entropy in Sinkhorn's transport, as a share of the largest cost.
 _REGULARIZATION = 0.01
-MATCHINGS = (None, *alignment.METHODS, "sinkhorn", "graphs")
+MATCHINGS = (None, *METHODS, "sinkhorn", "graphs")
 
 
 def aligned_by(
@@ -65,13 +66,13 @@ def aligned_by(
     if matching is None:
         return other
     if matching == "sinkhorn":
-        return alignment.transport(model, other, _REGULARIZATION)
+        return transport(model, other, _REGULARIZATION)
     if matching == "graphs":
-        return alignment.align(model, other, match_graphs(model, other))
-    order = alignment.match(
+        return align(model, other, match_graphs(model, other))
+    order = match(
         model, other, matching, data if matching == "activations" else None, seed=seed_of("matching", seed)
     )
-    return alignment.align(model, other, order)
+    return align(model, other, order)
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,13 @@ class Fusion:
         trained = [train_teacher(task, budget, seed, number, stages) for number in range(2)]
         (model, other), records = [model for model, _ in trained], [record for _, record in trained]
         aligned = aligned_by(self.matching, model, other, task.data.inputs[:_EXAMPLES], seed)
-        fused = alignment.average(model, aligned)
+        fused = average(model, aligned)
         student = kmerge.recalibrate(fused, task.data.inputs[:_EXAMPLES])
         extras = {
             "validation_teachers": [record.rows[-1]["val_metric"] for record in records],
             "validation_fused": validation_metric(task, fused),
             "validation_recalibrated": validation_metric(task, student),
-            "match_score": alignment.match_score(model, aligned),
+            "match_score": match_score(model, aligned),
         }
         tuning = train_phase(student, task, "finetune", budget.gates + budget.finetune, seed, stages)
         return make_outcome(task, student, tuning.best_weights, [*records, tuning], extras)

@@ -23,8 +23,7 @@ import keras
 import numpy as np
 
 import kmerge
-from baselines.fusion import alignment
-from baselines.fusion.unit_correlation import concordances
+from kmerge.matching import align, concordances, match
 from kmerge.merging import read_merge
 from kmerge.spaces import trace
 from kmerge.surgery import COMMON
@@ -115,7 +114,7 @@ def aligned_big_student(
     Returns:
         The big student, and the share of the units of all spaces that were merged.
     """
-    aligned = alignment.align(model, other, alignment.match(model, other, "activations", data))
+    aligned = align(model, other, match(model, other, "activations", data))
     merged = nearly_equal(model, aligned, data, threshold)
     sizes = [space.size for space in kmerge.channel_spaces(model).selectable]
     share = sum(map(len, merged.values())) / sum(sizes)

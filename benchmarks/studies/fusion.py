@@ -180,11 +180,11 @@ def _measure(setting: Setting, seed: int, data_dir: str | None, matchings: list)
     from dataclasses import replace
 
     import kmerge
-    from baselines.fusion import alignment
     from baselines.fusion.model_fusion import aligned_by
     from baselines.protocol.outcomes import validation_metric
     from baselines.protocol.phases import train_phase
     from baselines.protocol.strategy import Stages
+    from kmerge.matching import average, match_score
     from kmerge.seeds import seed_of
 
     task = _task(setting, seed, data_dir)
@@ -198,10 +198,10 @@ def _measure(setting: Setting, seed: int, data_dir: str | None, matchings: list)
         start = time.perf_counter()
         aligned = aligned_by(matching, *parents, data.inputs[:_EXAMPLES], seed)
         seconds = time.perf_counter() - start
-        fused = alignment.average(parents[0], aligned)
+        fused = average(parents[0], aligned)
         student = kmerge.recalibrate(fused, data.inputs[:_EXAMPLES])
         row = asdict(setting) | {"seed": seed, "matching": NAMES[matching], "matching_seconds": round(seconds, 2)}
-        row |= {"parent_0": whole[0], "parent_1": whole[1], "score": alignment.match_score(parents[0], aligned)}
+        row |= {"parent_0": whole[0], "parent_1": whole[1], "score": match_score(parents[0], aligned)}
         row |= {"fused": 100 * validation_metric(tested, fused)}
         row |= {"recalibrated": 100 * validation_metric(tested, student) if setting.network == "vgg11_bn" else ""}
         train_phase(student, task, "finetune", setting.tuning, seed_of(seed, "tuning"), Stages())

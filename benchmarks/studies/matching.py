@@ -55,7 +55,7 @@ def measure(name: str, methods: list[str]) -> list[list[str]]:
     import numpy as np
 
     import kmerge
-    from baselines.fusion.alignment import match
+    from kmerge.matching import match
 
     model, other = _network(name, 1), _network(name, 2)
     spaces = kmerge.channel_spaces(model).selectable

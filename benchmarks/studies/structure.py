@@ -19,7 +19,7 @@ from benchmarks.command_line import DONE, command_parser
 ORDER: dict[str, tuple[str, ...]] = {
     "kmerge": (
         "errors", "checks", "seeds", "regularizers", "graph", "sameness", "cloning", "copying", "pairing", "gates",
-        "training", "rules", "opening", "spaces", "surgery", "costs", "merging", "sizing", "pruning", "drawing",
+        "training", "rules", "opening", "spaces", "surgery", "costs", "merging", "matching", "sizing", "pruning", "drawing",
         "version", "commands", "__init__", "__main__",
     ),
     "baselines": (

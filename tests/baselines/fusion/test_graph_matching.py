@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 import kmerge
-from baselines.fusion.alignment import align, match_score
 from baselines.fusion.graph_matching import match_graphs
 from baselines.fusion.model_fusion import Fusion
-from baselines.fusion.paired_weights import Pair
+from kmerge.matching import Pair, align, match_score
 from tests import checks
 from tests.models import ZOO
 from tests.tiny_tasks import HAS_SOLVER, Shelf, tiny_digits

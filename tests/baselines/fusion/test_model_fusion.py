@@ -6,7 +6,6 @@ import functools
 import numpy as np
 import pytest
 
-from baselines.fusion import alignment
 from baselines.fusion.model_fusion import Fusion
 from baselines.protocol.outcomes import validation_metric
 from baselines.protocol.task import Budget
@@ -16,6 +15,7 @@ from benchmarks.data import datasets
 from benchmarks.networks.architectures import vgg11
 from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites.suite import load_suite
+from kmerge.matching import average, match_score
 from tests.tiny_tasks import StepByStep, with_test_data
 
 # Ways of fusing whose match scores can be compared; test_contract.py trains them all.
@@ -106,8 +106,8 @@ def test_the_suite_of_vgg11_runs(small_cifar10, shelf):
 def test_extras_are_those_of_the_fused_network(digits, shelf, outcomes):
     (model, _), (other, _) = (train_teacher(digits, BUDGET, 1, number, shelf) for number in (0, 1))
     extras = outcomes["fusion_average"].extras
-    assert extras["match_score"] == pytest.approx(alignment.match_score(model, other))
-    fused = alignment.average(model, other)
+    assert extras["match_score"] == pytest.approx(match_score(model, other))
+    fused = average(model, other)
     assert extras["validation_fused"] == pytest.approx(validation_metric(digits, fused))
 
 

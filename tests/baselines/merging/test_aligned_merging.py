@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import kmerge
-from baselines.fusion import alignment
 from baselines.merging.aligned_merging import gate_the_rest, join, nearly_equal
+from kmerge.matching import align, match
 from tests import checks
 from tests.models import ZOO, example_inputs
 
@@ -36,7 +36,7 @@ def test_a_network_in_another_order_is_merged_whole(name):
     model = ZOO[name](0)
     data = example_inputs(model, batch=150)
     other = kmerge.permute(model, checks.random_orders(model, 5))
-    aligned = alignment.align(model, other, alignment.match(model, other))
+    aligned = align(model, other, match(model, other))
     merged = nearly_equal(model, aligned, data, 0.999)
     assert {space: len(units) for space, units in merged.items()} == checks.selectable(model)
     big = gate_the_rest(model, aligned, merged, "example", seed=3)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import keras
 import numpy as np
 
-from kmerge import InvalidArgumentError
+from kmerge.errors import InvalidArgumentError
 from kmerge.graph import Graph
 from kmerge.rules import occurrences
 from kmerge.spaces import Trace, walk_calls

@@ -9,9 +9,7 @@ import pytest
 from keras import layers
 
 import kmerge
-from baselines.fusion import alignment
-from baselines.fusion.alignment import align, average, match, match_score, sinkhorn, transport
-from baselines.fusion.paired_weights import Pair
+from kmerge.matching import METHODS, Pair, align, average, match, match_score
 from tests import checks
 from tests.models import ZOO, example_inputs
 
@@ -58,7 +56,7 @@ def test_activations_recover_a_planted_permutation(name):
 @pytest.mark.parametrize(
     ("name", "method"),
     [
-        *(("lenet", method) for method in alignment.METHODS),
+        *(("lenet", method) for method in METHODS),
         ("resnet20", "activations"),
         ("densenet", "transport"),
         ("siamese", "weights"),
@@ -125,8 +123,7 @@ def test_the_average_is_the_mean_of_every_weight(name):
 def test_a_fused_model_loads_without_kmerge(tmp_path):
     model, other = network("resnet20"), network("resnet20", 1)
     hard = average(model, align(model, other, match(model, other)))
-    model, other = network("nested_two_deep"), network("nested_two_deep", 1)
-    checks.check_saves({"hard": hard, "soft": average(model, transport(model, other, 0.05))}, tmp_path)
+    checks.check_saves({"hard": hard}, tmp_path)
 
 
 def test_one_space_is_matched_as_well_as_can_be():
@@ -186,44 +183,6 @@ def test_no_large_array_is_made():
     assert peak < 8 * 8 * pair.piece < 6_400 * 300 * 4
 
 
-# Soft transport
-
-
-def test_sinkhorn_moves_equal_masses():
-    rng = np.random.default_rng(1)
-    costs = np.square(rng.normal(size=(40, 1)) - rng.normal(size=40))
-    plan = sinkhorn(costs, 0.05)
-    np.testing.assert_allclose(plan.sum(axis=0), 1, atol=1e-3)
-    np.testing.assert_allclose(plan.sum(axis=1), 1, atol=1e-12)
-    softer, harder = (np.sum(sinkhorn(costs, weight) * costs) for weight in (0.5, 0.005))
-    assert harder < np.sum(plan * costs) < softer
-
-
-def test_sinkhorn_is_that_of_the_pot_library():
-    ot = pytest.importorskip("ot")
-    costs = np.random.default_rng(2).uniform(size=(30, 30))
-    masses = np.full(30, 1 / 30)
-    expected = ot.sinkhorn(masses, masses, costs, 0.05 * costs.max(), numItermax=5000, stopThr=1e-12)
-    np.testing.assert_allclose(sinkhorn(costs, 0.05) / 30, expected, atol=1e-6)
-    exact = ot.emd(masses, masses, costs)  # between equal masses, a permutation
-    assert np.count_nonzero(exact > 1e-9) == 30 and exact.max() == pytest.approx(1 / 30)
-
-
-@pytest.mark.parametrize("name", ["resnet20", "shared_dense", "nested_two_deep"])
-def test_transport_with_little_entropy_recovers_a_planted_permutation(name):
-    model, (_, moved) = network(name), shuffled(name)
-    checks.assert_close(transport(model, moved, 0.002).get_weights(), model.get_weights(), 0.05)
-
-
-@pytest.mark.parametrize("name", ["lenet", "inception", "normalization_on_the_input"])
-def test_transport_averages_units(name):
-    model, other = network(name), network(name, 1)
-    soft = checks.check_arguments_unchanged([model, other], transport, 0.2)
-    checks.assert_same_interface(soft, model)
-    for a, b in zip(soft.weights, other.weights, strict=True):
-        assert np.abs(a).max() <= np.abs(b).max() * (1 + 1e-5), a.path  # means lie between the least and the largest
-
-
 # Errors
 
 
@@ -253,12 +212,6 @@ def test_constants_that_move_with_their_units_are_refused():
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(kmerge.InvalidArgumentError, match=message):
         match(network("mlp"), network("mlp", 1), *arguments)
-
-
-@pytest.mark.parametrize("regularization", [0, -1, 0.001, float("nan")])
-def test_an_impossible_regularization_is_refused(regularization):
-    with pytest.raises(kmerge.InvalidArgumentError, match=f"received {regularization}"):
-        transport(network("mlp"), network("mlp", 1), regularization)
 
 
 def test_weights_that_are_not_finite_are_refused():

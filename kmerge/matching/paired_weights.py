@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
-from baselines.fusion.unit_correlation import unit_positions
+from kmerge.matching.assignment import assigned
+from kmerge.matching.unit_correlation import unit_positions
 from kmerge.pairing import paired_layers
 from kmerge.rules import Axis
 from kmerge.spaces import trace
@@ -191,7 +191,7 @@ class Pair:
     def improve(self, name: str, settled: set[str] | None = None) -> bool:
         """Assigns the units of a space anew, all others as they are; returns whether that was a gain."""
         similarity = self.similarity(name, settled)
-        _, best = linear_sum_assignment(similarity, maximize=True)
+        best = assigned(similarity)
         matched = similarity[np.arange(len(best)), best]
         if matched.sum() - np.trace(similarity) <= _TOLERANCE * np.abs(matched).sum():
             return False

@@ -9,23 +9,21 @@ have nothing to do with each other. With four channels,
 
 Everything is derived from the channel spaces: a space knows all axes of all weights along which its units lie, so biases,
 BatchNormalization, shared layers, nested models and residual streams need no code of their own.
-
-This file is no part of kmerge, which imports only NumPy and Keras: assignment is SciPy's.
 """
 
 from collections.abc import Sequence
 
 import keras
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
-import kmerge
-from baselines.fusion.paired_weights import Pair
-from baselines.fusion.unit_correlation import correlations
-from kmerge import InvalidArgumentError
-from kmerge.checks import number, one_of
-from kmerge.pairing import paired_layers
+from kmerge.checks import one_of
+from kmerge.errors import InvalidArgumentError
+from kmerge.matching.assignment import assigned
+from kmerge.matching.paired_weights import Pair
+from kmerge.matching.unit_correlation import correlations
 from kmerge.seeds import rng_of
+from kmerge.spaces import channel_spaces
+from kmerge.surgery import Plan, permute, rewrite
 
 METHODS = ("weights", "activations", "transport")
 
@@ -90,8 +88,8 @@ def align(model: keras.Model, other: keras.Model, order: dict[str, np.ndarray]) 
     Returns:
         A new model.
     """
-    names = dict(zip(kmerge.channel_spaces(model), kmerge.channel_spaces(other), strict=True))
-    return kmerge.permute(other, {names[space]: permutation for space, permutation in order.items()})
+    names = dict(zip(channel_spaces(model), channel_spaces(other), strict=True))
+    return permute(other, {names[space]: permutation for space, permutation in order.items()})
 
 
 def average(model: keras.Model, other: keras.Model) -> keras.Model:
@@ -109,7 +107,7 @@ def average(model: keras.Model, other: keras.Model) -> keras.Model:
             were reordered with the units: constants cannot be averaged.
         InvalidArgumentError: names a weight that no rule describes and in which the networks differ.
     """
-    return kmerge.rewrite(model, [model, other], kmerge.Plan(2, {}))
+    return rewrite(model, [model, other], Plan(2, {}))
 
 
 def match_score(model: keras.Model, other: keras.Model) -> float:
@@ -125,73 +123,10 @@ def match_score(model: keras.Model, other: keras.Model) -> float:
     return Pair(model, other).cosine()
 
 
-def transport(model: keras.Model, other: keras.Model, regularization: float) -> keras.Model:
-    """The other network, each of whose units is a weighted mean of its units: those that fit the place.
-
-    Spaces are taken in the order in which the network makes them. The cost between two units is the squared distance
-    of all weights that make or carry them and whose inputs are already transported; the plan between equal masses is
-    Sinkhorn's. Without regularization it would be a permutation: `match(..., "transport")`.
-
-    Args:
-        model: gives the places.
-        other: a model of the same architecture.
-        regularization: weight of the plan's entropy, as a share of the largest cost.
-
-    Returns:
-        A new model. Unlike `align`'s, it does not compute what `other` computes.
-
-    Reference:
-        Singh and Jaggi, Model Fusion via Optimal Transport, NeurIPS 2020, algorithm 1.
-    """
-    number("regularization", regularization, above=0)
-    pair = Pair(model, other)
-    settled: set[str] = set()
-    for name in pair.uses:
-        costs = pair.costs(name, settled)
-        if costs.any():  # Otherwise nothing tells its units apart, and they stay.
-            pair.move(name, sinkhorn(costs, regularization))
-        settled.add(name)
-    copy = kmerge.permute(other, {})
-    layers = paired_layers(model, copy)
-    for weight in pair.weights:
-        layers[weight.path].weights[weight.index].assign(weight.b)
-    for layer in layers.values():
-        if isinstance(layer, keras.layers.Normalization):
-            layer.finalize_state()
-    return copy
-
-
-def sinkhorn(costs: np.ndarray, regularization: float, iterations: int = 1000) -> np.ndarray:
-    """The entropic transport plan between equal masses, scaled so that every row sums to one.
-
-    Args:
-        costs: shape `(units, units)`, from 0.
-        regularization: weight of the plan's entropy, as a share of the largest cost; .002 at least, below which its
-            exponentials underflow.
-        iterations: at most.
-
-    Returns:
-        An array of the shape of `costs`: row i says how much of each unit comes to place i.
-
-    Reference:
-        Cuturi, Sinkhorn Distances, NeurIPS 2013.
-    """
-    number("regularization", regularization, least=0.002)
-    kernel = np.exp(-costs / (regularization * (costs.max() or 1.0)))
-    columns = np.ones(len(costs))
-    for _ in range(iterations):
-        rows = 1 / (kernel @ columns)
-        before, columns = columns, 1 / (rows @ kernel)
-        if np.max(np.abs(columns / before - 1)) < 1e-6:
-            break
-    plan = rows[:, None] * kernel * columns
-    return plan / plan.sum(axis=1, keepdims=True)
-
-
 def _match_activations(pair: Pair, found: dict[str, np.ndarray]) -> None:
     for name, correlation in found.items():
         # Units that never change are alike to all; the bonus leaves them where they are.
         bonus = 1e-9 * np.eye(len(correlation))
-        pair.move(name, linear_sum_assignment(correlation + bonus, maximize=True)[1])
+        pair.move(name, assigned(correlation + bonus))
     for name in [name for name in pair.uses if name not in found]:
         pair.improve(name)  # Heads, which no tensor shows: by their weights, once all others are in their places.

@@ -68,7 +68,7 @@ def compress(
     keep = _kept_units(merged, keep)
     before = Layout(merged.walked, merged.plan)
     unread = {name: range(width) for name, width in merged.ungated.items()}  # any will do
-    after = Layout(merged.walked, keep_plan(merged.walked, parents, keep | unread, whole))
+    after = Layout(merged.walked, keep_plan(merged.walked, merged.plan, keep | unread, whole))
     arrays = _folded(merged, before)
     if data is not None:
         compensate(big, merged.layers, before, after, arrays, data)

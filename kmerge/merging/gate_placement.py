@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
+from kmerge.checks import refuse
 from kmerge.errors import UnsupportedLayerError
 from kmerge.gates import ApplyGates, FoldGates, HardConcreteGate, LookUpGates
 from kmerge.merging.records import gate_places, kept_whole, record_of
@@ -25,8 +26,8 @@ class GatePlacement:
         }
         self.gates = {
             space.name: HardConcreteGate(
-                space.size * layout.plan.sources,
-                target=widths[space.name] / (space.size * layout.plan.sources),
+                len(layout.plan.entries[space.name]),
+                target=widths[space.name] / len(layout.plan.entries[space.name]),
                 origins=[list(origin) for origin in layout.plan.entries[space.name]],
                 sampling=sampling,
                 start=start,
@@ -74,6 +75,10 @@ class GatePlacement:
             if name in inside:
                 self.record.gate_names[space] = name
             else:
+                every = self.layout.trace.spaces[space].size * self.layout.plan.sources
+                if len(self.layout.plan.entries[space]) != every:
+                    do = "Nothing reads its units: `kmerge.select` brings it to one width in all models first."
+                    refuse(f"space {space!r}", "of one width in all models", "other widths", do)
                 self.record.ungated[space] = int(self.widths[space])
 
     def apply(self, placed: Placed, operation, tensors: list) -> tuple:

@@ -30,6 +30,7 @@ from kmerge.spaces import Trace, check_selectable, trace, warn_of_unfollowed
 from kmerge.surgery import (
     Gating,
     Layout,
+    at_common_widths,
     build,
     check_finite,
     check_models,
@@ -56,7 +57,8 @@ def merge(
     it gives the mean of the parents' logits. Nested models are flattened in it; `compress` brings them back.
 
     Args:
-        *models: two or more Functional or Sequential models of one architecture, or one list of them.
+        *models: two or more Functional or Sequential models of one architecture, or one list of them. Their widths may
+            differ: the student has the first one's, if `width` does not say otherwise.
         width: what `compress` will cut to, next to the first parent's widths: a share of every space (a float); for
             some spaces, by name, a share or a number of units; or a `Budget`, whose shares are of the parent's costs, and
             which is met by the largest equal share of every space, rounded up where that fits. At most as many times the
@@ -84,8 +86,11 @@ def merge(
         Pašen & Boža 2024, section 2.1 and 2.2.
     """
     models = for_surgery(listed(models))
-    check_models(models)
-    return _gated(models, width, gates, sampling, seed, f"{models[0].name}_big")
+    common = at_common_widths(models)
+    check_models(common.models)
+    if common.sizes:
+        width = target_widths(trace(models[0]), width, most=len(models))
+    return _gated(common.models, width, gates, sampling, seed, f"{models[0].name}_big", common.entries())
 
 
 def gate(
@@ -122,7 +127,10 @@ def gate(
     return _gated(for_surgery([model]), width, gates, sampling, seed, f"{model.name}_gated")
 
 
-def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int, name: str) -> keras.Model:
+def _gated(
+    models: Sequence[keras.Model], width, gates, sampling: str, seed: int, name: str, own: Mapping | None = None
+) -> keras.Model:
+    """A model with gates; `own` are the units to lay side by side, where those are not all."""
     if not is_number(gates) and not (isinstance(gates, str) and gates in ("paper", "open")):
         refuse("gates", "'paper', 'open' or a finite number", gates)
     start = 1.0 if isinstance(gates, str) and gates == "paper" else gates
@@ -143,10 +151,13 @@ def _gated(models: Sequence[keras.Model], width, gates, sampling: str, seed: int
         warn_of_joint_statistics(walked)
         warn_of_whole_layers(whole)
         warn_of_equal(models)
-    plan = merge_plan(walked, len(models))
+    plan = merge_plan(walked, len(models), own)
     # Refuses now, not after the training, widths that no student can have.
     first = {region.name: 0 for region in whole}
-    Layout(walked, keep_plan(walked, len(models), {name: range(size) for name, size in widths.items()}, first))
+    for space, size in widths.items():
+        if size > len(plan.entries[space]):
+            refuse(f"the width of space {space!r}", f"at most the {len(plan.entries[space])} units of all models", size)
+    Layout(walked, keep_plan(walked, plan, {name: range(size) for name, size in widths.items()}, first))
     layout = Layout(walked, plan)
     gating = GatePlacement(layout, widths, start, sampling, seed)
     warn_of_unsavable(gating.record)

@@ -157,29 +157,34 @@ def kept_whole(walked: Trace, parents: int) -> list[Region]:
     return regions(walked) if parents > 1 else []
 
 
-def merge_plan(walked: Trace, parents: int) -> Plan:
-    """All units of all parents side by side, in every selectable space and every region."""
+def merge_plan(walked: Trace, parents: int, own: Mapping[str, Sequence] | None = None) -> Plan:
+    """All units of all parents side by side, in every selectable space and every region.
+
+    Args:
+        walked: the walk of the first parent.
+        parents: their number.
+        own: for spaces in which parents have fewer units, those that they have, as `(parent, unit)`.
+    """
     names = [space.name for space in walked.spaces.selectable]
     names += [name for region in kept_whole(walked, parents) for name in region.spaces]
     entries = {name: [(s, i) for s in range(parents) for i in range(walked.spaces[name].size)] for name in names}
-    return Plan(parents, entries, apart=False)
+    return Plan(parents, entries | {name: list(map(tuple, units)) for name, units in (own or {}).items()}, apart=False)
 
 
-def keep_plan(walked: Trace, parents: int, keep: Mapping[str, Sequence[int]], whole: Mapping[str, int]) -> Plan:
+def keep_plan(walked: Trace, plan: Plan, keep: Mapping[str, Sequence[int]], whole: Mapping[str, int]) -> Plan:
     """What is left of `merge_plan`.
 
     Args:
         walked: the walk of the parent.
-        parents: their number.
+        plan: what `merge_plan` gave.
         keep: the units to keep of each selectable space, as indices into those of all parents.
         whole: the parent whose units of a region are kept, by the region's name.
     """
-    all_units = merge_plan(walked, parents).entries
-    entries = {name: [all_units[name][i] for i in units] for name, units in keep.items()}
-    for region in kept_whole(walked, parents):
+    entries = {name: [plan.entries[name][i] for i in units] for name, units in keep.items()}
+    for region in kept_whole(walked, plan.sources):
         for name in region.spaces:
-            entries[name] = [entry for entry in all_units[name] if entry[0] == whole[region.name]]
-    return Plan(parents, entries, apart=False)
+            entries[name] = [entry for entry in plan.entries[name] if entry[0] == whole[region.name]]
+    return Plan(plan.sources, entries, apart=False)
 
 
 def gate_places(layout: Layout, gated: Collection[str]) -> dict[int, tuple[str, int]]:
@@ -250,5 +255,5 @@ def read_merge(big: keras.Model) -> Merged:
     whole = {region: named[name] for region, name in record.region_names.items()}
     arrays = {call.name: call.constants for call in Graph(big).calls if call.constants}
     constants = {place: arrays[name] for place, name in record.constant_names.items() if name in arrays}
-    plan = merge_plan(walked, record.parents)
+    plan = merge_plan(walked, record.parents, {space: gate.origins for space, gate in gates.items() if gate.origins})
     return Merged(walked, plan, gates, whole, layers, dict(record.ungated), constants)

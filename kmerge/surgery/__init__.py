@@ -8,6 +8,7 @@ from kmerge.surgery.new_units import QuickFresh
 from kmerge.surgery.plan import COMMON, NEW, Plan
 from kmerge.surgery.rewriting import check_finite, for_surgery, model_source, rewrite, verify
 from kmerge.surgery.verbs import (
+    at_common_widths,
     by_space,
     check_models,
     concatenate,
@@ -28,6 +29,7 @@ __all__ = [
     "Plan",
     "QuickFresh",
     "Source",
+    "at_common_widths",
     "build",
     "by_space",
     "check_finite",

@@ -1,6 +1,7 @@
 """The four verbs: concatenate, select, permute, grow. Each only writes a plan for `rewrite`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -24,10 +25,10 @@ def concatenate(*models: keras.Model) -> keras.Model:
 
     Args:
         *models: two or more Functional or Sequential models of one architecture, or one list of them; the same model
-            twice is allowed.
+            twice is allowed. Their widths may differ.
 
     Returns:
-        A new `keras.Model` with the names of the first one. A space of n units has n from each model, in their order.
+        A new `keras.Model` with the names of the first one. A space has all units of each model, in their order.
 
     Raises:
         ArchitectureMismatchError: names the first layer that differs.
@@ -37,14 +38,15 @@ def concatenate(*models: keras.Model) -> keras.Model:
     Reference:
         Pašen & Boža, Merging of Neural Networks, 2024, section 2.1.
     """
-    models = for_surgery(listed(models))
+    common = at_common_widths(for_surgery(listed(models)))
+    models = common.models
     check_models(models)
     walked, copied, averaged = _separate_sources(models[0])
     entries = {}
     for space in walked.spaces.values():
         if space.is_interior:
             entries[space.name] = [(s, i) for s in range(len(models)) for i in range(space.size)]
-    return rewrite(models[0], models, Plan(len(models), entries, copied, averaged))
+    return rewrite(models[0], models, Plan(len(models), entries | common.entries(), copied, averaged))
 
 
 def listed(models: Sequence) -> tuple:
@@ -263,3 +265,47 @@ def _single_plan(spaces: ChannelSpaces, chosen: Mapping[str, np.ndarray]) -> Pla
         space.name: [(0, int(i)) for i in chosen.get(space.name, range(space.size))] for space in spaces.selectable
     }
     return Plan(1, entries)
+
+
+# Models of other widths ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CommonWidths:
+    """Models of the same widths, and which of their units are their own.
+
+    Attributes:
+        models: each as wide in every space as the widest; their outputs are what they were.
+        sizes: by the name of each selectable space in the first model, the number of units that each model had; those that
+            it got stand behind them. Empty if all models had the same widths.
+    """
+
+    models: tuple[keras.Model, ...]
+    sizes: dict[str, tuple[int, ...]]
+
+    def entries(self) -> dict[str, list[tuple[int, int]]]:
+        """The models' own units side by side, as `(model, unit)`, by the name of the space."""
+        return {name: [(s, i) for s, size in enumerate(sizes) for i in range(size)] for name, sizes in self.sizes.items()}
+
+
+def at_common_widths(models: Sequence[keras.Model]) -> CommonWidths:
+    """Widens models where another one of the same graph is wider.
+
+    Args:
+        models: Functional models whose layers are open. Where their spaces are not those of one graph, they stay as they
+            are, for the comparison of their layers to name what differs.
+    """
+    shapes = [[tuple(weight.shape) for weight in model.weights] for model in models if isinstance(model, keras.Model)]
+    if len(shapes) < len(models) or all(each == shapes[0] for each in shapes):
+        return CommonWidths(tuple(models), {})
+    spaces = [channel_spaces(model).selectable for model in models]
+    sizes = [[space.size for space in each] for each in spaces]
+    if any(len(each) != len(sizes[0]) for each in sizes):
+        return CommonWidths(tuple(models), {})
+    most = [max(column) for column in zip(*sizes, strict=True)]
+    wide = []
+    for model, each in zip(models, spaces, strict=True):
+        missing = {space.name: size - space.size for space, size in zip(each, most, strict=True) if size > space.size}
+        wide.append(grow(model, missing) if missing else model)
+    names = [space.name for space in spaces[0]]
+    return CommonWidths(tuple(wide), dict(zip(names, zip(*sizes, strict=True), strict=True)))

@@ -8,7 +8,7 @@ import kmerge
 from tests import checks
 from tests.checks import family
 from tests.kmerge.merging.test_merging import SEPARATE, assert_same_architecture, harden, merged
-from tests.models import ZOO, example_inputs
+from tests.models import ZOO, example_inputs, randomize
 
 some = pytest.mark.parametrize("name", ["mlp", "resnet20", "siamese", "nested_two_deep", "grouped_convolution"])
 BIG = "lenet"
@@ -163,3 +163,47 @@ def test_what_train_must_return():
         kmerge.merge_pairwise(*family(ZOO["mlp"], 2), train=lambda big: None)
     with pytest.raises(kmerge.InvalidArgumentError, match="at least two models"):
         kmerge.merge_pairwise(family(ZOO["mlp"], 2)[0], train=lambda big: big)
+
+
+# Parents of other widths
+
+
+def of_width(first, second, seed, prefix=""):
+    """A residual network whose two free spaces have these widths."""
+    image = keras.Input((6, 6, 2))
+    x = keras.layers.Conv2D(first, 3, padding="same", name=f"{prefix}stem")(image)
+    x = skip = keras.layers.BatchNormalization(name=f"{prefix}norm")(x)
+    x = keras.layers.Conv2D(first, 3, padding="same", activation="relu", name=f"{prefix}block")(x)
+    x = keras.layers.Flatten()(keras.layers.Add(name=f"{prefix}add")([skip, x]))
+    x = keras.layers.Dense(second, activation="relu", name=f"{prefix}hidden")(x)
+    model = keras.Model(image, keras.layers.Dense(3, name=f"{prefix}logits")(x))
+    randomize(model, seed)
+    return model
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_parents_of_other_widths_are_merged_to_the_first_ones(order, tmp_path):
+    both = of_width(6, 5, 1), of_width(4, 9, 2, "other_")
+    models = [both[i] for i in order]
+    inputs = example_inputs(models[0])
+    wide = checks.check_arguments_unchanged(models, kmerge.concatenate)
+    assert list(widths_of(wide).values()) == [10, 14]
+    checks.assert_mean(wide, models, inputs)
+    big = checks.check_arguments_unchanged(models, lambda *parents: kmerge.merge(*parents, gates="open"))
+    checks.assert_mean(big, models, inputs)
+    assert [gate.units for gate in kmerge.gates_of(big)] == [10, 14]
+    big.save(tmp_path / "big.keras")
+    student = assert_hard_gates_compress_exactly(
+        lambda _: models[0], keras.models.load_model(tmp_path / "big.keras"), widths_of(models[0])
+    )
+    assert [w.shape for w in student.weights] == [w.shape for w in models[0].weights]
+
+
+def test_parents_of_other_widths_give_a_student_of_the_width_that_was_asked_for():
+    models = of_width(6, 6, 1), of_width(3, 8, 2)
+    big = kmerge.merge(*models, width={"hidden": 12})
+    assert {gate.units: len(gate.kept()) for gate in kmerge.gates_of(big)} == {9: 6, 14: 12}
+    with pytest.raises(kmerge.InvalidArgumentError, match="'stem' to be at most the 9 units of all models, received 12"):
+        kmerge.merge(*models, width=2.0)
+    with pytest.raises(kmerge.ArchitectureMismatchError, match="The models differ"):
+        kmerge.merge(models[0], ZOO["lenet"](0))

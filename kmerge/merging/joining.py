@@ -24,6 +24,7 @@ from kmerge.merging.checks import (
     warn_of_whole_layers,
 )
 from kmerge.merging.gate_placement import GatePlacement
+from kmerge.merging.heads import HEADS, with_common_heads
 from kmerge.merging.records import keep_plan, kept_whole, merge_plan
 from kmerge.merging.regions import Region
 from kmerge.spaces import Trace, check_selectable, trace, warn_of_unfollowed
@@ -49,6 +50,7 @@ def merge(
     width: float | Mapping[str, int | float] | Budget = 1.0,
     gates: str | float = "paper",
     sampling: str = "example",
+    heads: str = "same",
     seed: int = 0,
 ) -> keras.Model:
     """Joins trained models of one architecture into a big student whose gates learn which channels to keep.
@@ -66,6 +68,9 @@ def merge(
         gates: start of the gates: "paper" (loc = 1: the gates let .777 through in inference), "open" (all gates 1) or
             a number, the mean of `loc`.
         sampling: "example" for gates drawn for each example (paper), "batch" for one draw per batch.
+        heads: "same" where all models have the same outputs, whose mean is taken. For models that share all but the layer that
+            makes the logits: "join" gives the student one head with the outputs of all, in their order, such as the
+            classes of both parents; "both" gives it a head for each parent.
         seed: seed of the gates' start and noise.
 
     Returns:
@@ -86,6 +91,8 @@ def merge(
         Pašen & Boža 2024, section 2.1 and 2.2.
     """
     models = for_surgery(listed(models))
+    if one_of("heads", heads, HEADS) != "same":
+        models = with_common_heads(models, heads)
     common = at_common_widths(models)
     check_models(common.models)
     if common.sizes:

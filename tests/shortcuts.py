@@ -2,6 +2,7 @@
 
 import gc
 import inspect
+import random
 
 import keras
 
@@ -11,6 +12,7 @@ def take_shortcuts() -> None:
     gc.set_threshold(20_000, 20, 100)
     if keras.backend.backend() == "tensorflow":
         _share_variable_kernels()
+        _keep_kernels()
         _ask_for_one_attribute()
 
 
@@ -25,6 +27,20 @@ def _share_variable_kernels() -> None:
         return make(*args, **kwargs)
 
     operations.var_handle_op = without_debug_name
+
+
+def _keep_kernels() -> None:
+    """A new seed, as each test has, makes TensorFlow throw away all kernels; Keras draws with stateless ones, which need none.
+
+    A first call of an operation with its types and attributes makes its kernel, which takes fifty times as long as the call.
+    """
+    from tensorflow.python.eager import context
+
+    def set_global_seed(self, seed):
+        self._seed, self._rng = seed, random.Random(int(seed))
+
+    assert hasattr(context.Context, "_set_global_seed")
+    context.Context._set_global_seed = set_global_seed
 
 
 def _ask_for_one_attribute() -> None:

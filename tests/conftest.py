@@ -1,9 +1,10 @@
 """Settings that must stand before Keras is imported, and the fixtures that every test file may use."""
 
 import gc
-import importlib.abc
+import importlib.machinery
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -13,19 +14,26 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 # XLA takes longer to optimize a small program than the program to run. At level 0 a scan rounds float16 otherwise than a step.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+# A program of JAX is compiled once in a session: many tests train the same small networks, and all processes share a folder.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _compiled = tempfile.TemporaryDirectory(prefix="kmerge-tests-", ignore_cleanup_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
-class _Hidden(importlib.abc.MetaPathFinder):
-    """Makes the packages named in KMERGE_TESTS_HIDE look as if they were not installed."""
-
-    packages = tuple(filter(None, os.environ.get("KMERGE_TESTS_HIDE", "").split(",")))
-
-    def find_spec(self, fullname, path=None, target=None):
-        if fullname.partition(".")[0] in self.packages:
-            raise ModuleNotFoundError(f"No module named {fullname!r} (hidden by KMERGE_TESTS_HIDE)", name=fullname)
+HIDDEN = tuple(filter(None, os.environ.get("KMERGE_TESTS_HIDE", "").split(",")))
 
 
-sys.meta_path.insert(0, _Hidden())
+class _FinderOfOthers(importlib.machinery.PathFinder):
+    """Finds no package named in KMERGE_TESTS_HIDE, as if it were not installed."""
+
+    @classmethod
+    def find_spec(cls, fullname, path=None, target=None):
+        return None if fullname.partition(".")[0] in HIDDEN else super().find_spec(fullname, path, target)
+
+
+sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = _FinderOfOthers
 
 import hypothesis  # noqa: E402
 import keras  # noqa: E402
@@ -44,7 +52,7 @@ hypothesis.settings.load_profile("kmerge")
 
 
 def pytest_report_header():
-    hidden = "".join(f", without {package}" for package in _Hidden.packages)
+    hidden = "".join(f", without {package}" for package in HIDDEN)
     return f"keras {keras.__version__} on {keras.backend.backend()}{hidden}"
 
 

@@ -39,6 +39,7 @@ from tests.kmerge.training.cases import (
     state_of,
     train,
     with_dropout,
+    without_xla,
 )
 
 pytestmark = pytest.mark.both_backends
@@ -197,6 +198,8 @@ def test_data_in_pieces_trains_to_the_same_bits(case, batches, tmp_path):
     size = sum(array.nbytes for array in keras.tree.flatten((x, y))) / RAGGED
     for in_pieces in (False, True):
         model, how = compiled(build, **options), {}
+        if "jit_compile" not in options:
+            without_xla(model)
         noise = layers.GaussianNoise(0.1, seed=3) if len(keras.tree.flatten(x)) == 1 else None
         if in_pieces:
             x, y = (
@@ -269,9 +272,10 @@ def test_a_model_stopped_between_epochs_keeps_the_last_finished_one():
 
 
 def test_the_choice_of_xla_is_recorded():
-    assert train()[1].params["xla"]
-    convolutions = train(convolutional, classification, loss=sparse)[1].params["xla"]
-    assert convolutions == (BACKEND == "jax" or not on_cpu())
+    model = compiled(dense, loss="mse", optimizer=decaying_sgd)
+    assert fit(model, *regression(), verbose=0).params["xla"]
+    model = compiled(convolutional, loss=sparse, optimizer=decaying_sgd)
+    assert fit(model, *classification(), verbose=0).params["xla"] == (BACKEND == "jax" or not on_cpu())
 
 
 def test_a_second_call_compiles_nothing():

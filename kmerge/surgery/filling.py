@@ -50,7 +50,7 @@ def fill(
     Warns:
         UserWarning: if layers that share a weight in the sources have one each in the new model.
     """
-    made: dict[int, dict[int, str]] = {}
+    made: dict[int, dict[int, tuple[str, str]]] = {}  # by a weight of a source: the layer it is of there, and its name here
     for path, layer in layers.items():
         axes = weight_axes(layout.axes.get(path, {}), layer)
         origin, source = layout.origins.get(path, (path, None))
@@ -64,7 +64,7 @@ def fill(
                     value = _unlabelled(origin, index, own)
                 variable.assign(value)
                 given = own[0].layers[origin].weights[index]
-                made.setdefault(id(given), {})[id(variable)] = f"{path}/{variable.name}"
+                made.setdefault(id(given), {}).setdefault(id(variable), (origin, f"{path}/{variable.name}"))
                 if own[0].layers[origin].trainable and not given.trainable:
                     variable.trainable = False  # it is fixed alone, which no configuration says
             except KmergeError:
@@ -78,14 +78,15 @@ def fill(
         for inner in inner_layers(layer):
             if isinstance(inner, keras.layers.Normalization):
                 inner.finalize_state()
-    _warn_of_untied([list(names.values()) for names in made.values() if len(names) > 1])
+    _warn_of_untied([names for names in map(list, map(dict.values, made.values())) if len(dict(names)) > 1])
 
 
-def _warn_of_untied(together: list[list[str]]) -> None:
+def _warn_of_untied(together: list[list[tuple[str, str]]]) -> None:
     if together:
+        names = "; ".join(", ".join(name for _, name in each) for each in together)
         warn(
-            f"Layers share weights in a way in which they cannot be built again: {'; '.join(map(', '.join, together))}. In "
-            "the new model each has its own, with equal outputs: training it moves them apart, and it has more weights."
+            f"Layers share weights in a way in which they cannot be built again: {names}. In the new model "
+            "each has its own, with equal outputs: training it moves them apart, and it has more weights."
         )
 
 

@@ -9,6 +9,7 @@ its own, it says so, and the help shows it. This module imports neither Keras no
 import argparse
 import difflib
 import math
+import reprlib
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from benchmarks.checkout import ROOT
 # The exit statuses; argparse itself ends with 2, too.
 DONE, FAILED, USAGE, DATA_MISSING, INTERRUPTED = 0, 1, 2, 3, 130
 BACKENDS = ("tensorflow", "jax")
+# The largest number that an option or a seed may be, and how many seeds may be asked for at once.
+MOST, MOST_SEEDS = 999_999_999, 10_000
 
 
 class UsageError(Exception):
@@ -27,12 +30,27 @@ class UsageError(Exception):
 
 def refusal(expected: str, received: object, do: str = "") -> str:
     """The sentence of a refusal; that of `kmerge.checks`, without importing Keras."""
-    return f"expected {expected}, received {received!r}." + (f" {do}" if do else "")
+    return f"expected {expected}, received {shown(received)}." + (f" {do}" if do else "")
+
+
+class _Short(reprlib.Repr):
+    """A `repr` of a line at most, however long, deep or large what comes is."""
+
+    def __init__(self):
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxtuple, self.maxdict = 4, 12, 12, 12
+        self.maxstring = self.maxother = 200
+
+    def repr_int(self, value: int, level: int) -> str:
+        return repr(value) if value.bit_length() < 200 else f"a whole number of {value.bit_length()} bits"
+
+
+shown = _Short().repr
 
 
 def nearest(name: object, known: Collection[str]) -> str:
     """A hint at the nearest of the names that are known, as "Did you mean polarization?"; "" where none is near."""
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.5) if isinstance(name, str) else []
     return f"Did you mean {near[0]}?" if near else ""
 
 
@@ -42,28 +60,33 @@ def one_of(known: Collection[str], received: object) -> str:
 
 
 def positive_number(text: str) -> float:
-    """The finite number above 0 that a text says, as a type of argparse."""
+    """The number above 0, up to a billion, that a text says, as a type of argparse."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not (value > 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(refusal("a number above 0", text))
+    if not 0 < value <= MOST:
+        raise argparse.ArgumentTypeError(refusal(f"a number above 0, at most {MOST}", text))
     return value
+
+
+def digits(text: str) -> int | None:
+    """The whole number from 0 to `MOST` that a text of digits says; None for any other text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MOST)) else None
 
 
 def whole_number(text: str) -> int:
     """The whole number, 0 or more, that a text says, as a type of argparse."""
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(refusal("a whole number", text))
-    return int(text)
+    if (value := digits(text)) is None:
+        raise argparse.ArgumentTypeError(refusal(f"a whole number up to {MOST}", text))
+    return value
 
 
 def positive_whole_number(text: str) -> int:
     """The whole number above 0 that a text says, as a type of argparse."""
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(refusal("a whole number above 0", text))
-    return int(text)
+    if not (value := digits(text)):
+        raise argparse.ArgumentTypeError(refusal(f"a whole number above 0, up to {MOST}", text))
+    return value
 
 
 _CACHE = Path("~/.cache/kmerge").expanduser()
@@ -133,11 +156,13 @@ def seeds_of(text: str | None, default: Sequence[int]) -> list[int]:
     if text is None:
         return list(default)
     low, dash, high = text.partition("-")
-    if low.isascii() and low.isdigit() and not dash and int(low) > 0:
-        return list(range(default[0], default[0] + int(low)))
-    if all(part.isascii() and part.isdigit() for part in (low, high)) and int(low) <= int(high):
-        return list(range(int(low), int(high) + 1))
-    raise UsageError("--seeds: " + refusal("a number of seeds above 0, as 10, or a range, as 100-129", text))
+    first, last = digits(low), digits(high)
+    if first and not dash:
+        first, last = default[0], default[0] + first - 1
+    if first is None or last is None or not first <= last < first + MOST_SEEDS:
+        expected = f"a number of seeds from 1 to {MOST_SEEDS}, as 10, or a range of as many at most, as 100-129"
+        raise UsageError("--seeds: " + refusal(expected, text))
+    return list(range(first, last + 1))
 
 
 def ended(parser: argparse.ArgumentParser, error: Exception, status: int = USAGE) -> int:

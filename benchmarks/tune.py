@@ -39,12 +39,13 @@ from benchmarks.command_line import (
     positive_whole_number,
     refusal,
 )
-from benchmarks.records.results import HIGHER_IS_BETTER, is_number
+from benchmarks.records.results import HIGHER_IS_BETTER
 from benchmarks.records.store import hash_of, json_text, write_atomically, write_csv
 from benchmarks.runs.planning import check_name, named_suite, planned_runs
 from benchmarks.strategies.registry import STRATEGIES
-from benchmarks.suites.checks import early_epochs
+from benchmarks.suites.checks import check_content, early_epochs
 from benchmarks.suites.suite import FOLDER, PAPER, SUITES, suite_content
+from benchmarks.suites.values import Place, SuiteError, Varied
 
 COSTS = ("epochs", "teacher_epoch_equivalents", "flops", "seconds")
 
@@ -118,15 +119,19 @@ def _space(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]
 
 
 def _check_values(content: Mapping, key: str, values: Any, method: str) -> None:
-    _place(content, key)
-    if isinstance(values, Mapping):
-        low, high = values.get("min"), values.get("max")
-        if not (is_number(low) and is_number(high) and 0 < low < high):
-            raise UsageError(f"{key}: {refusal('a range with 0 < min < max', values)}")
-        if method == "grid":
-            raise UsageError(f"{key}: {refusal('a list of values for a grid', values, 'Or use --method bayesian.')}")
-    elif not isinstance(values, list) or {type(value) for value in values} not in ({int}, {float}, {str}, {bool}):
-        raise UsageError(f"{key}: {refusal('a list of values of one type, or a range { min, max }', values)}")
+    """Refuses values before the first trial, not at theirs."""
+    table, last = _place(content, key)
+    try:
+        Varied().check(Place("--vary", (key,)), values)
+        is_range, kept = isinstance(values, Mapping), table[last]
+        for value in values.values() if is_range else values:
+            table[last] = value
+            check_content(f"--vary {key}", content)
+        table[last] = kept
+    except SuiteError as error:
+        raise UsageError(str(error)) from error
+    if is_range and method == "grid":
+        raise UsageError(f"{key}: {refusal('a list of values for a grid', values, 'Or use --method bayesian.')}")
 
 
 def _place(content: Mapping, key: str) -> tuple[dict, str]:

@@ -25,7 +25,7 @@ from benchmarks.reports.statistics import (
     t_interval,
     t_p,
 )
-from benchmarks.suites.checks import TESTS
+from benchmarks.suites.schema import TESTS
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.command_line import BACKENDS, UsageError, one_of, refusal, seeds_of
+from benchmarks.command_line import BACKENDS, UsageError, digits, one_of, refusal, seeds_of
 from benchmarks.records.results import Row, is_number
 from benchmarks.records.store import RunFolder, read_runs
 from benchmarks.reports.summaries import mean
@@ -137,10 +137,11 @@ def shard(seeds: Sequence[int], text: str | None) -> list[int]:
     """
     if text is None:
         return list(seeds)
-    part, slash, count = text.partition("/")
-    if not (slash and all(p.isascii() and p.isdigit() for p in (part, count)) and 1 <= int(part) <= int(count)):
+    part, _, count = text.partition("/")
+    first, step = digits(part), digits(count)
+    if not (first and step and first <= step):
         raise UsageError("--shard: " + refusal("i/n with i from 1 to n, as 2/4", text))
-    found = list(seeds)[int(part) - 1 :: int(count)]
+    found = list(seeds)[first - 1 :: step]
     if not found:
         raise UsageError(f"--shard {text}: there are only {len(seeds)} seeds, so this part has none.")
     return found

@@ -9,7 +9,7 @@ from typing import Any
 from baselines.protocol.task import Task
 from benchmarks.command_line import refusal
 from benchmarks.data import datasets
-from benchmarks.suites.checks import SuiteError
+from benchmarks.suites.values import SuiteError
 
 
 def divided(

@@ -27,32 +27,26 @@ import importlib.util
 import json
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from baselines.protocol.task import BigTeacher, Budget, EarlySettings, GateSettings, Phase, SizingSettings, Task
 from benchmarks.checkout import SIZING_CODE, TRAINING_CODE, digest_of
-from benchmarks.command_line import one_of, refusal
+from benchmarks.command_line import one_of, refusal, shown
 from benchmarks.data import datasets
 from benchmarks.strategies.registry import EARLY, SIZING
-from benchmarks.suites.checks import (
-    KEYS,
-    LAUNCH_KEYS,
-    PHASES,
-    SuiteError,
-    check_architecture,
-    check_content,
-    check_keys,
-    early_epochs,
-    merging_epochs,
-)
+from benchmarks.suites.checks import check_content, early_epochs, merging_epochs
 from benchmarks.suites.parents import divided
+from benchmarks.suites.schema import LAUNCH_KEYS, PHASES
+from benchmarks.suites.values import Place, SuiteError
 
 FOLDER = Path(__file__).parent
 # Ends the name of a suite under the cross-validation of the auto-sizing paper: das_mnist:paper.
 PAPER = ":paper"
+# The largest file that is read, and of TOML the longest line: `tomllib` takes hours over a key of many parts.
+_MOST_BYTES, _MOST_OF_A_LINE = 100_000, 3_000
 # What a suite does not take from the one that it is based on: it is about other runs.
 _NOT_INHERITED = ("published", "tuning")
 # Names of the suites that come with the benchmark.
@@ -190,8 +184,8 @@ class Suite:
             )
         except ValueError as error:
             raise SuiteError(str(error)) from error
-        build = self._builder(dataset, "architecture", self.definition["architecture"])
-        build(seed)  # Refuses a wrong size now.
+        build = self._builder(dataset, self.definition["architecture"])
+        build(seed)  # Refuses images of a wrong size now.
         merges = "phases" in self.definition
         is_regression = self.metric == "mse"
         phases = {p: _phase(self.definition["phases"][p], self.definition["epochs"][p]) for p in PHASES} if merges else {}
@@ -217,7 +211,7 @@ class Suite:
         settings = self.definition.get("teacher")
         if settings is None:
             return None
-        build = self._builder(dataset, "teacher.architecture", settings["architecture"])
+        build = self._builder(dataset, settings["architecture"])
         build(seed)
         phases = {**task.phases, "teacher": _phase(settings["phase"], settings["epochs"])}
         identity = {**task.identity, "architecture": settings["architecture"]}
@@ -226,14 +220,13 @@ class Suite:
         epochs = 2 * self.budget(scale).teacher if as_two else max(1, round(scale * settings["epochs"]))
         return BigTeacher(replace(task, build=build, phases=phases, identity=identity), epochs)
 
-    def _builder(self, dataset: datasets.Dataset, where: str, architecture: Mapping[str, Any]) -> Callable:
+    def _builder(self, dataset: datasets.Dataset, architecture: Mapping[str, Any]) -> Callable:
         from benchmarks.networks.architectures import ARCHITECTURES
 
-        name = check_architecture(f"suite {self.name}, [{where}]", architecture, ARCHITECTURES)
         options = {key: value for key, value in architecture.items() if key != "name"}
         if dataset.standardize is not None:
             options["standardize"] = dataset.standardize
-        return partial(ARCHITECTURES[name], dataset.data.x_val.shape[1:], dataset.outputs, **options)
+        return partial(ARCHITECTURES[architecture["name"]], dataset.data.x_val.shape[1:], dataset.outputs, **options)
 
     def _sizing(self, dataset: datasets.Dataset, seed: int) -> SizingSettings | None:
         if self.sizing is None:
@@ -241,22 +234,13 @@ class Suite:
         settings = dict(self.sizing)
         net = settings.pop("net", None)
         if net is not None:
-            net = self._builder(dataset, "sizing.net", net)
+            net = self._builder(dataset, net)
             net(seed)
         return SizingSettings(**settings, net=net, code=digest_of(*SIZING_CODE))
 
     def _gates(self, budget: Budget) -> GateSettings:
-        from kmerge import GatePressure, HardConcreteGate
-
         settings = GateSettings(**self.definition["gates"])
-        settings = settings.stretched(self.definition["epochs"]["gates"] / budget.gates)
-        # What these do not know they refuse here, not after hours of teachers.
-        for name, control in settings.controls.items():
-            known = [field.name for field in fields(GatePressure(name).control)]
-            check_keys(f"suite {self.name}, [gates.controls.{name}]", control, known, required=())
-            GatePressure(name, **control)
-        HardConcreteGate(1, sampling=settings.sampling)
-        return settings
+        return settings.stretched(self.definition["epochs"]["gates"] / budget.gates)
 
     def _early(self) -> EarlySettings:
         merging = merging_epochs(self.definition["epochs"])
@@ -299,9 +283,11 @@ def suite_content(path: Path) -> dict[str, Any]:
     """
     read = json.loads if path.suffix == ".json" else tomllib.loads
     try:
-        content = read(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
-        raise SuiteError(f"expected a suite's file, received {path}, which cannot be read: {error}") from error
+        content = read(_text_of(path))
+    except (OSError, ValueError, RecursionError) as error:  # of Unicode, TOML, JSON, or numbers of thousands of digits
+        raise SuiteError(f"expected a suite's file, received {shown(str(path))}, which cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        Place(str(path)).refuse("a table of keys", content)
     base = content.pop("based_on", None)
     if base is None:
         return content
@@ -309,6 +295,18 @@ def suite_content(path: Path) -> dict[str, Any]:
         raise SuiteError(f"{path}, based_on: {one_of([name for name in SUITES if name != path.stem], base)}")
     below = suite_content(FOLDER / f"{base}.toml")
     return _laid_over({key: value for key, value in below.items() if key not in _NOT_INHERITED}, content)
+
+
+def _text_of(path: Path) -> str:
+    """The text of a suite's file, which is a file of a suite's size, and no pipe that nobody ends."""
+    if not path.is_file():
+        raise OSError("there is no such file")
+    if path.stat().st_size > _MOST_BYTES:
+        raise OSError(f"it has more than {_MOST_BYTES} bytes")
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".toml" and max(map(len, text.splitlines()), default=0) > _MOST_OF_A_LINE:
+        raise OSError(f"a line of it has more than {_MOST_OF_A_LINE} characters")
+    return text
 
 
 def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -341,7 +339,7 @@ def load_suite(name_or_path: str | Path) -> Suite:
     folds = content.get("folds") if is_paper else None
     if is_paper and folds is None:
         raise SuiteError(f"{path}: expected the key folds, for cross-validation, received none. Leave out {PAPER}.")
-    definition = {key: content[key] for key in KEYS if key in content and key not in (*LAUNCH_KEYS, "sizing", "folds")}
+    definition = {key: value for key, value in content.items() if key not in (*LAUNCH_KEYS, "sizing", "folds")}
     merges, early = "phases" in content, None
     definition |= {} if merges else {"sizing": content["sizing"]}
     if merges:

@@ -70,9 +70,9 @@ def test_a_command_may_have_a_default_of_its_own_and_shows_it():
 @pytest.mark.parametrize(
     "kind, good, bad",
     [
-        (command_line.positive_number, {"0.5": 0.5, "3": 3.0}, ["0", "-1", "inf", "nan", "much"]),
-        (command_line.whole_number, {"0": 0, "12": 12}, ["-1", "1.5", "", "\u0663"]),
-        (command_line.positive_whole_number, {"1": 1, "12": 12}, ["0", "-1", "1.5", "\u00b2"]),
+        (command_line.positive_number, {"0.5": 0.5, "3": 3.0}, ["0", "-1", "inf", "nan", "much", "1e300"]),
+        (command_line.whole_number, {"0": 0, "12": 12}, ["-1", "1.5", "", "\u0663", "9" * 150]),
+        (command_line.positive_whole_number, {"1": 1, "12": 12}, ["0", "-1", "1.5", "\u00b2", "9" * 150]),
     ],
 )
 def test_numbers_are_checked(kind, good, bad):
@@ -87,7 +87,7 @@ def test_seeds_are_a_number_of_them_or_a_range():
     assert seeds_of(None, suite) == list(suite)
     assert (seeds_of("3", suite), seeds_of("3", none)) == ([100, 101, 102], [0, 1, 2])
     assert seeds_of("4-6", suite) == seeds_of("4-6", none) == [4, 5, 6]
-    for text in ("0", "9-1", "-3", "all", "1-", "1-2-3", "\u0663", ""):
+    for text in ("0", "9-1", "-3", "all", "1-", "1-2-3", "\u0663", "", "0-99999999999", "99999999999", "10001", "9" * 150):
         with pytest.raises(UsageError, match=f"--seeds: expected .*, received {re.escape(repr(text))}"):
             seeds_of(text, suite)
 

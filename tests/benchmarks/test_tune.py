@@ -52,6 +52,7 @@ def test_the_best_values_on_validation_data_are_chosen_and_what_fails_is_not(tmp
         (("--vary", "phases.single.learning_rate=a,b"), "received 'phases.single.learning_rate=a,b'"),
         (("--vary", 'phases.single.learning_rate=1,"b"'), "a list of values of one type"),
         (("--vary", "phases.single.learning_rate={min=1,max=0.1}"), "of one type, or a range"),
+        (("--vary", "phases.single.momentum=0.9,1.5"), "phases.single.momentum: expected a number of at least 0 and below 1"),
     ],
 )
 def test_what_cannot_be_varied_is_told_before_anything_runs(tmp_path, capsys, varied, error):
@@ -64,7 +65,7 @@ def test_ranges_are_for_bayesian_search(tmp_path, capsys):
     content = _content("sine")
     for values, error in (
         ({"min": 1e-3, "max": 1e-1}, "expected a list of values for a grid"),
-        ({"min": 0.1, "max": 1e-3}, "expected a range with 0 < min < max"),
+        ({"min": 0.1, "max": 1e-3}, "or a range { min, max } with 0 < min < max, received"),
     ):
         path = tmp_path / "mine.json"
         path.write_text(json.dumps({**content, "tuning": {"one_model": {"phases.single.learning_rate": values}}}))

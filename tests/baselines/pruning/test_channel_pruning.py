@@ -138,4 +138,4 @@ def test_a_suite_cannot_widen_its_target(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(text.replace("weight_decay = 0.0", "weight_decay = 0.0\nwiden = 2", 1))
     with pytest.raises(SuiteError, match="widen"):
-        load_suite(path).task(1, None, tmp_path, examples=20)
+        load_suite(path)

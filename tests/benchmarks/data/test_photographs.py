@@ -234,10 +234,10 @@ def test_a_network_standardizes_and_its_surgery_keeps_that(suite, stored):
 def test_a_suite_on_photographs_says_how_they_are_cropped(tmp_path):
     path = tmp_path / "wrong.toml"
     for content, message in (
-        ('augmentation = "none"', "augmentation of photographs: expected a table, received 'none'"),
-        ("augmentation = {blur = 1}", r"augmentation of photographs: .*received unknown keys \['blur'\]"),
+        ('augmentation = "none"', r"\[augmentation\]: expected a table, received 'none'"),
+        ("augmentation = {blur = 1}", r"\[augmentation\]: .*received unknown keys \['blur'\]"),
         ('dataset = "cifar10"', "augmentation: expected one of none, shift_and_flip, received {'area'"),
-        ("[phases.finetune]\nwarmup = 100", "warmup: expected a number of epochs from 0 to below 100, received 100"),
+        ("[phases.finetune]\nwarmup = 100", "warmup: expected a number of epochs of at least 0 and below 100, received 100"),
     ):
         path.write_text(f'based_on = "imagewoof_resnet18"\n{content}\n')
         with pytest.raises(SuiteError, match=message):

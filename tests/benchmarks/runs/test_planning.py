@@ -12,7 +12,7 @@ def test_shards_are_all_seeds_once():
     seeds = list(range(100, 110))
     parts = [planning.shard(seeds, f"{i}/3") for i in (1, 2, 3)]
     assert sorted(seed for part in parts for seed in part) == seeds and parts[1] == [101, 104, 107]
-    for text in ("0/3", "4/3", "3", "a/b", "1/0", "-1/2"):
+    for text in ("0/3", "4/3", "3", "a/b", "1/0", "-1/2", f"1/{'9' * 150}"):
         with pytest.raises(planning.UsageError, match=re.escape(repr(text))):
             planning.shard(seeds, text)
     with pytest.raises(planning.UsageError, match="only 1 seeds"):

@@ -48,9 +48,9 @@ def test_it_is_scaled_as_other_epochs_are(tmp_path, scale, expected):
     "line, message",
     [
         ("teachers = 2", r"\[epochs.early\]: .*unknown keys \['teachers'\]. Did you mean teacher\?"),
-        ("teacher = 0", "early.*teacher: expected a number of epochs of at least 1, received 0"),
-        ("gates = 1.5", "early.*gates: expected a number of epochs of at least 1, received 1.5"),
-        ("gates = 40", r"fewer than the 60 epochs of merging, received {.teacher.: 10, .gates.: 40}"),
+        ("teacher = 0", "early.*teacher: expected a number of epochs of at least 1 .*, received 0"),
+        ("gates = 1.5", "early.*gates: expected a number of epochs of at least 1 .*, received 1.5"),
+        ("gates = 40", r"fewer than the 60 epochs of merging, received {.gates.: 40, .teacher.: 10}"),
     ],
 )
 def test_a_wrong_table_is_refused_by_key(tmp_path, line, message):

@@ -77,9 +77,9 @@ def test_a_teachers_epochs_are_scaled_as_those_of_two_teachers(tmp_path, cache, 
     "old, new, message",
     [
         ("epochs = 40", "", r"\[teacher\]: expected keys of .*, received missing keys \['epochs'\]"),
-        ("epochs = 40", "epochs = 0", r"teacher.epochs: expected a number of epochs of at least 1, received 0\."),
+        ("epochs = 40", "epochs = 0", r"teacher.epochs: expected a number of epochs of at least 1 .*, received 0\."),
         ("epochs = 40", "epochs = 40\nseed = 1", r"\[teacher\]: expected keys of .*, received unknown keys \['seed'\]"),
-        ("drops = [10]", "drops = [50]", "drops: expected epochs between 0 and 40, received 50"),
+        ("drops = [10]", "drops = [50]", "drops: expected epochs above 0 and below 40, received 50"),
         ("learning_rate = 0.2", "", r"\[teacher.phase\]: .*, received missing keys \['learning_rate'\]"),
         ('name = "deep_resnet"', "", r"\[teacher.architecture\]: expected a table with the key name"),
     ],
@@ -94,7 +94,7 @@ def test_a_wrong_table_is_refused_by_key(tmp_path, old, new, message):
     [
         ('"deep_resnet"', '"deep"', "name: expected one of das_cnn, das_dense, .*, received 'deep'. Did you mean deep_"),
         ("width = 2", "hidden = 2", r"\[teacher.architecture\]: .*depth, width, stem.*, received unknown keys \['hidden'\]"),
-        ("depth = 18", "depth = 19", "18, 34, 50, 101, 152.*received 19"),
+        ("depth = 18", "depth = 19", "18, 34, 50, 101, 152, received 19"),
         ('"deep_resnet"\ndepth = 18\nwidth = 2', '"lenet"', r"32x32, 28x28 or 14x14.*received \(8, 8, 1\)"),
     ],
 )

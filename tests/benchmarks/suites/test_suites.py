@@ -193,47 +193,36 @@ def test_a_suite_of_the_users_own(tmp_path):
         ('"one_model"', '"two_models"', "strategies: expected one of l0_merge, .*'two_models'. Did you mean one_model"),
         ("seeds = [100, 109]", "seeds = [109, 100]", r"seeds: expected \[first, last\], whole.*received \[109, 100\]"),
         ("runs_per_process = 10", "runs_per_process = 0", "runs_per_process: expected a whole number of at least 1"),
-        ("teacher = 20", "teacher = 0", "epochs.teacher: expected a number of epochs of at least 1, received 0"),
+        ("teacher = 20", "teacher = 0", "epochs.teacher: expected a number of epochs of at least 1 .*, received 0"),
         ("teacher = 20", "teachers = 20", r"\[epochs\]: .*unknown keys \['teachers'\] and missing keys \['teacher'\]"),
-        ("momentum = 0.9", "momentum = 1.5", "momentum: expected a number from 0 to below 1, received 1.5"),
+        ("momentum = 0.9", "momentum = 1.5", "of at least 0 and below 1, received 1.5. Write momentum = 0.9"),
         ("nesterov = false", "", r"\[phases.teacher\]: .*, received missing keys \['nesterov'\]"),
-        ("drops = [10, 15]", "drops = [15, 25]", "drops: expected epochs between 0 and 20, received 25"),
+        ("drops = [10, 15]", "drops = [15, 25]", "drops: expected epochs above 0 and below 20, received 25"),
         ('control = "paper"', 'control = "none"', "gates.control: expected one of paper, .*, received 'none'"),
         ('sampling = "example"', "", r"\[gates\]: .*, received missing keys \['sampling'\]"),
         ("[gates]", "[gates", "cannot be read"),
-        ("dynamic = 0.5", "dynamic = 1.0", "dynamic: expected a share of the epochs between 0 and 1, received 1.0"),
+        ('name = "resnet"', 'name = "resnets"', "expected one of das_cnn, .*, received 'resnets'. Did you mean resnet"),
+        ("width = 8", "hidden = 8", r"keys of name, weight_decay, depth, width.*, received unknown keys \['hidden'\]"),
+        ("depth = 8", "depth = 9", "8, 14, 20, 26, ..., received 9"),
+        ("[gates.controls.paper]", "[gates.controls.paper]\nspeed = 1", "unknown keys"),
+        ("polarization =", "polarisation =", r"lagrangian\]: .*\['polarisation'\]. Did you mean polarization\?"),
+        ('sampling = "example"', 'sampling = "pixel"', "sampling: expected one of example, batch, received"),
+        ("dynamic = 0.5", "dynamic = 1.0", "dynamic: expected a share of the epochs above 0 and below 1, received 1.0"),
         ("growth = 0.2", "growths = 0.2", r"\[sizing\]: .*unknown keys \['growths'\] and missing keys \['growth'\]"),
-        ("threshold = 1e-3", "threshold = 0.0", "threshold: expected a number above 0, received 0.0"),
-        ("weighted_l1 = 1e-4", "weighted_l1 = -1e-4", "weighted_l1: expected a number above 0, received -0.0001"),
-        ("linf1 = 0.004", "linf = 0.004", r"alphas: .*, received unknown keys \['linf'\]. Did you mean linf1"),
+        ("threshold = 1e-3", "threshold = 0.0", "threshold: expected a number above 0 .*, received 0.0"),
+        ("weighted_l1 = 1e-4", "weighted_l1 = -1e-4", "weighted_l1: expected a number above 0 .*, received -0.0001"),
+        ("linf1 = 0.004", "linf = 0.004", r"alphas\]: .*, received unknown keys \['linf'\]. Did you mean linf1"),
         ("[sizing.alphas]", "[sizing.learning_rates]\nauto = 1.0\n[sizing.alphas]", r"unknown keys \['auto'\]"),
         ('metric = "accuracy"', 'metric = "accuracy"\nstandardize_by = "image"', "one of channel, pixel, received 'image'"),
-        ('metric = "accuracy"', 'metric = "accuracy"\nfolds = 1', "folds: expected a whole number of at least 2, received 1"),
+        ('metric = "accuracy"', 'metric = "accuracy"\nfolds = 1', "folds: expected a whole number of at least 2 .* 1"),
         ("drops = [10, 15]", "drops = [15, 10]", r"drops: expected epochs that rise, received \[15, 10\]"),
-        ("learning_rate = 0.1", 'learning_rate = "0.1"', "learning_rate: expected a number above 0, received '0.1'"),
+        ("learning_rate = 0.1", 'learning_rate = "0.1"', "learning_rate: expected a number above 0 .*, received '0.1'"),
         ("seeds =", "standardise_by = 'pixel'\nseeds =", r"\['standardise_by'\]. Did you mean standardize_by\?"),
     ],
 )
 def test_a_wrong_file_is_refused_by_key(tmp_path, old, new, message):
     with pytest.raises(SuiteError, match=message):
         load_suite(edited(tmp_path, (old, new)))
-
-
-@pytest.mark.parametrize(
-    "old, new, message",
-    [
-        ('name = "resnet"', 'name = "resnets"', "expected one of das_cnn, .*, received 'resnets'. Did you mean resnet"),
-        ("width = 8", "hidden = 8", r"expected keys of weight_decay, depth, width.*, received unknown keys \['hidden'\]"),
-        ("depth = 8", "depth = 9", "8, 14, 20, 26, ...; received 9"),
-        ("[gates.controls.paper]", "[gates.controls.paper]\nspeed = 1", "speed"),
-        ("polarization =", "polarisation =", r"lagrangian\]: .*\['polarisation'\]. Did you mean polarization\?"),
-        ('sampling = "example"', 'sampling = "pixel"', "pixel"),
-    ],
-)
-def test_what_only_keras_knows_is_refused_before_training(tmp_path, cache, old, new, message):
-    suite = load_suite(edited(tmp_path, (old, new)))
-    with pytest.raises(ValueError, match=message):
-        suite.task(0, None, cache)
 
 
 def test_too_few_examples(cache):

@@ -1,0 +1,169 @@
+"""What a suite's file may say, key by key: kinds of values and their ranges. What one key says of another is in `checks`.
+
+A suite is for merging and what is held against it, with the phases of `Budget`; or for auto-sizing alone, with the table
+[sizing] and the epochs `single`; or for both. This module imports neither Keras nor data.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from baselines.protocol.task import Budget, EarlySettings
+from benchmarks.command_line import MOST
+from benchmarks.data import datasets
+from benchmarks.strategies.registry import STRATEGIES
+from benchmarks.suites.values import Flag, Kind, ListOf, Named, Number, OneOf, Table, Text, Tuned, whole
+
+METRICS = ("accuracy", "mse")
+# How strategies are compared: by Wilcoxon's signed-rank test, or by the paired t-test.
+TESTS = ("signed_rank", "t")
+PHASES = tuple(field.name for field in fields(Budget))
+# What no run depends on.
+LAUNCH_KEYS = ("description", "seeds", "strategies", "runs_per_process", "comparisons", "published", "tuning")
+
+_EPOCHS = whole(1, of="a number of epochs")
+_LEARNING_RATE = Number(0.1, above=0, most=1e38)  # what float32 holds: a rate at which training diverges is no mistake here
+_MOMENTUM = Number(0.9, least=0, below=1)
+_BATCH = whole(1)
+_POSITIVE = Number(0.1, above=0, most=1e6)
+_FROM_ZERO = Number(0.1, least=0, most=1e6)
+_SHARE = Number(0.3, least=0, most=1)
+_WIDTH = whole(1, 100_000)
+_STRATEGY = OneOf(STRATEGIES)
+
+_PHASE = Table(
+    {
+        "learning_rate": _LEARNING_RATE,
+        "momentum": _MOMENTUM,
+        "nesterov": Flag(),
+        "batch_size": _BATCH,
+        "drops": ListOf(_POSITIVE),
+        "drop_factor": Number(0.1, above=0, most=1),
+    },
+    {"warmup": _FROM_ZERO},
+)
+
+
+@dataclass(frozen=True)
+class _Depth(Kind):
+    """Of a residual network for small images."""
+
+    expected = "a depth of 6 * blocks + 2: 8, 14, 20, 26, ..."
+    example = 20
+
+    def holds(self, value: Any) -> bool:
+        return type(value) is int and 8 <= value < 1000 and value % 6 == 2
+
+
+# By the names of networks, their options; see `benchmarks.networks.architectures`.
+_DECAY = {"weight_decay": _SHARE}
+_FIVE = {"hidden": ListOf(_WIDTH, 5, 5)}
+NETWORKS: dict[str, dict[str, Kind]] = {
+    "das_cnn": {**_FIVE, "repeat": whole(1, 64)},
+    "das_dense": _FIVE,
+    "deep_resnet": {
+        **_DECAY,
+        "depth": OneOf((18, 34, 50, 101, 152)),
+        "width": _WIDTH,
+        "stem": OneOf(("cifar", "imagenet")),
+    },
+    "lenet": {
+        **_DECAY,
+        "activation": OneOf(("tanh", "relu")),
+        "filters": ListOf(_WIDTH, 2, 2),
+        "units": ListOf(_WIDTH, 2, 2),
+    },
+    "mlp": {**_DECAY, "hidden": ListOf(_WIDTH, 1, 100)},
+    "resnet": {**_DECAY, "depth": _Depth(), "width": _WIDTH},
+    "vgg11": {**_DECAY, "batch_norm": Flag(), "width": _WIDTH},
+}
+_NETWORK = Named(NETWORKS)
+
+# By the names of the controls of `kmerge.GatePressure`, their settings.
+CONTROLS: dict[str, dict[str, Kind]] = {
+    "paper": {"start": _FROM_ZERO, "step": _FROM_ZERO},
+    "lagrangian": {"rho": _FROM_ZERO, "eta": _FROM_ZERO, "polarization": _FROM_ZERO},
+    "fade": {"pressure": _FROM_ZERO, "compete": _SHARE, "settle": _SHARE},
+}
+_GATES = Table(
+    {
+        "learning_rate": _LEARNING_RATE,
+        "momentum": _MOMENTUM,
+        "sampling": OneOf(("example", "batch")),
+        "control": OneOf(CONTROLS),
+        "controls": Table({}, {name: Table({}, settings) for name, settings in CONTROLS.items()}),
+    }
+)
+_SIZING = Table(
+    {
+        "learning_rate": _LEARNING_RATE,
+        "batch_size": _BATCH,
+        "dynamic": Number(0.5, above=0, below=1, of="a share of the epochs"),
+        "growth": Number(0.2, above=0, most=100),
+        "min_growth": whole(1),
+        "threshold": _POSITIVE,
+        "alphas": Table({}, dict.fromkeys(("weighted_l1", "l21", "linf1", "l1"), _POSITIVE)),
+    },
+    {"learning_rates": Table({}, dict.fromkeys(STRATEGIES, _LEARNING_RATE)), "net": _NETWORK},
+)
+_PARENTS = Table(
+    {"by": OneOf(("classes", "domains"))},
+    {"overlap": Number(0.3, least=0, below=1), "few": _BATCH, "examples": whole(1, 100_000_000)},
+)
+# Of the augmentation of photographs; see `benchmarks.data.augmentation.RandomResizedCrop`.
+_CROP = Table({}, {"area": ListOf(_POSITIVE, 2, 2), "ratio": ListOf(_POSITIVE, 2, 2), "jitter": _SHARE})
+_EARLY = Table({}, {field.name: _EPOCHS for field in fields(EarlySettings)})
+
+
+def _comparisons(metric: object) -> Table:
+    # A margin of .3 would be 30 points of accuracy, and everything within it.
+    share = Number(0.003, above=0, below=0.1, of="a share")
+    margin = share if metric == "accuracy" else _POSITIVE
+    return Table({}, {"reference": _STRATEGY, "primary": ListOf(_STRATEGY), "test": OneOf(TESTS), "margin": margin})
+
+
+def _published(metric: object) -> ListOf:
+    value = Number(0.9, least=0, most=1 if metric == "accuracy" else 1e9)
+    known = {"n": _BATCH, **dict.fromkeys(("min", "max", "median", "mean", "std"), value)}
+    return ListOf(Table({"strategy": _STRATEGY, "source": Text()}, known))
+
+
+def suite_table(content: Mapping[str, Any]) -> Table:
+    """All that a file may say, where it is for merging, for auto-sizing or for both, on data of its kind.
+
+    Args:
+        content: of the file, unchecked.
+    """
+    merges = "phases" in content or "gates" in content or "sizing" not in content
+    dataset, metric = content.get("dataset"), content.get("metric")
+    are_photographs = dataset in list(datasets.IMAGES) and datasets.IMAGES[dataset].crop is not None
+    needed: dict[str, Kind] = {
+        "description": Text(),
+        "dataset": OneOf(datasets.NAMES),
+        "metric": OneOf(METRICS),
+        "augmentation": _CROP if are_photographs else OneOf(("none", "shift_and_flip")),
+        "seeds": ListOf(whole(0, MOST), 2, 2),
+        "strategies": ListOf(_STRATEGY),
+        "runs_per_process": whole(1),
+        "architecture": _NETWORK,
+        "epochs": Table({"single": _EPOCHS}),
+    }
+    if merges:
+        needed |= {
+            "epochs": Table(dict.fromkeys(PHASES, _EPOCHS), {"early": _EARLY}),
+            "phases": Table(dict.fromkeys(PHASES, _PHASE)),
+            "gates": _GATES,
+        }
+    optional = {
+        "standardize_by": OneOf(datasets.STANDARDIZATIONS),
+        "folds": whole(2, 1000),
+        "sizing": _SIZING,
+        "teacher": Table({"architecture": _NETWORK, "epochs": _EPOCHS, "phase": _PHASE}),
+        # What teachers have of the training data: each all of them, or two disjoint halves. A table [parents] says more.
+        "teacher_data": OneOf(("all", "halves")),
+        "parents": _PARENTS,
+        "comparisons": _comparisons(metric),
+        "published": _published(metric),
+        "tuning": Table({}, dict.fromkeys(STRATEGIES, Tuned())),
+    }
+    return Table(needed, optional)

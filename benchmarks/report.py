@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 
 from benchmarks.command_line import DONE, command_parser, ended, one_of
 from benchmarks.records.results import Results, ResultsError, Row, read_results
-from benchmarks.records.store import write_atomically, write_csv
+from benchmarks.records.store import write_atomically
+from benchmarks.records.tables import read_csv, write_csv
 from benchmarks.reports.claims import (
     COMPARISON_COLUMNS,
     Claims,
@@ -201,8 +202,7 @@ def _tuning(folder: Path) -> list[str]:
     parts = ["## Tuning, on validation data, not charged to the runs above"] if tables else []
     for path in tables:
         try:
-            with open(path, newline="", encoding="utf-8") as file:
-                cells = list(csv.reader(file))
+            cells = list(read_csv(path))
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             parts.append(f"**{path} cannot be read: {error}**")
             continue

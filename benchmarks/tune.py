@@ -40,7 +40,8 @@ from benchmarks.command_line import (
     refusal,
 )
 from benchmarks.records.results import HIGHER_IS_BETTER
-from benchmarks.records.store import hash_of, json_text, write_atomically, write_csv
+from benchmarks.records.store import hash_of, json_text, write_atomically
+from benchmarks.records.tables import write_csv
 from benchmarks.runs.planning import check_name, named_suite, planned_runs
 from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites.checks import check_content, early_epochs

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.records.store import HISTORY_COLUMNS, RUN_COLUMNS, read_runs, write_csv
+from benchmarks.records.store import HISTORY_COLUMNS, RUN_COLUMNS, read_runs
+from benchmarks.records.tables import read_csv, write_csv
 
 Row = Mapping[str, Any]
 
@@ -127,13 +128,14 @@ def _read_csv(path: Path, columns: tuple[str, ...], problems: list[str]) -> list
     """The rows of a table, columns that it lacks as None: tables of an earlier version have fewer."""
     rows: list[Row] = []
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            for cells in csv.DictReader(file):
-                if None in cells or None in cells.values():
-                    problems.append(f"{path}: a row has not as many cells as columns; it is left out.")
-                    continue
-                rows.append(dict.fromkeys(columns) | {name: _value(name, cell) for name, cell in cells.items()})
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        head, *lines = read_csv(path)
+        for cells in lines:
+            if len(cells) != len(head):
+                problems.append(f"{path}: a row has not as many cells as columns; it is left out.")
+                continue
+            known = {name: _value(name, cell) for name, cell in zip(head, cells, strict=True)}
+            rows.append(dict.fromkeys(columns) | known)
+    except (OSError, ValueError, csv.Error) as error:
         problems.append(f"{path} cannot be read: {error}")
     return rows
 

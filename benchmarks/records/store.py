@@ -27,11 +27,9 @@ kernel drops them with their holder, so a killed run leaves none behind. This mo
 """
 
 import contextlib
-import csv
 import errno
 import fcntl
 import hashlib
-import io
 import itertools
 import json
 import os
@@ -116,13 +114,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
     Args:
         path: of the file; its folder exists.
-        content: text is written as UTF-8.
+        content: text is written as UTF-8; what that cannot hold, as half of a pair of surrogates, as an escape.
 
     Raises:
         OSError: when there is no room; the old file then stands as it was.
     """
     if isinstance(content, str):
-        content = content.encode()
+        content = content.encode(errors="backslashreplace")
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -318,16 +316,6 @@ def _same(run: RunFolder) -> tuple[str, str, int]:
 def _standing(run: RunFolder) -> tuple[bool, float]:
     launched = run.launch.get("launched")
     return run.status == "done", launched if isinstance(launched, int | float) else 0.0
-
-
-def write_csv(path: Path, columns: tuple[str, ...], rows: list[Mapping[str, Any]]) -> None:
-    """Write a table with exactly these columns; mappings and lists become JSON, None an empty cell."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: json_text(v) if isinstance(v, (dict, list)) else v for k, v in row.items()})
-    write_atomically(path, text.getvalue())
 
 
 def json_text(content: Any, **how: Any) -> str:

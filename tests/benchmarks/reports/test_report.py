@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import report
 from benchmarks.records import results, store
+from benchmarks.records.tables import write_csv
 from benchmarks.reports import claims, figures, latex, summaries
 
 LAST = {
@@ -357,7 +358,7 @@ def test_tables_of_strangers_with_names_that_mean_nothing_are_told(tmp_path, col
     _fill(tmp_path / "whole")
     results.write_tables(results.read_results(tmp_path / "whole"))
     table = _table(tmp_path / "whole" / "runs.csv")
-    store.write_csv(tmp_path / "runs.csv", tuple(table[0]), [table[0] | {column: "../x"}, *table[1:]])
+    write_csv(tmp_path / "runs.csv", tuple(table[0]), [table[0] | {column: "../x"}, *table[1:]])
     found = results.read_results(tmp_path)
     assert len(found.rows) == 20 and fault in found.problems[0]
 

@@ -48,6 +48,9 @@ from benchmarks.reports.summaries import (
 )
 from benchmarks.suites.suite import SUITES, Suite, SuiteError, load_suite
 
+# The longest text that is shown whole.
+_LONGEST = 2000
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line.
@@ -121,7 +124,7 @@ def write_report(
     write_csv(folder / "comparisons.csv", COMPARISON_COLUMNS, pairs)
     sections, tables = {}, []
     for name, rows in protocols.items():
-        figures = write_figures(folder, name, rows, results.history)
+        figures = write_figures(folder, name, rows, results.history, results.problems)
         sections[name] = "\n\n".join(_section(rows, found[name], figures))
         tables += _latex(rows) if can_write() else []
     head = [f"# Results of {folder.name}", *(f"**{_text(problem)}**" for problem in results.problems)]
@@ -203,10 +206,11 @@ def _tuning(folder: Path) -> list[str]:
     for path in tables:
         try:
             cells = list(read_csv(path))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            head = cells[0]
+        except (OSError, ValueError, IndexError, csv.Error) as error:
             parts.append(f"**{path} cannot be read: {error}**")
             continue
-        parts += [f"{path.stem}:", _markdown(cells)]
+        parts += [f"{path.stem}:", _markdown([head, *(row for row in cells[1:] if len(row) == len(head))])]
     return parts
 
 
@@ -222,8 +226,10 @@ def _latex(rows: Sequence[Row]) -> list[str]:
 
 
 def _text(text: object) -> str:
-    """A text of somebody's results on one line of Markdown, with no HTML, link or image in it."""
-    return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", " ".join(str(text).split())).replace("](", "]\\(")
+    """A text of somebody's results on one line of Markdown that has an end, with no HTML, link or image in it."""
+    line = " ".join(str(text).split()).encode(errors="backslashreplace").decode()
+    line = line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
+    return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", line).replace("](", "]\\(")
 
 
 def _markdown(cells: Sequence[Sequence[str]]) -> str:

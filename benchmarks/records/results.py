@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.records.store import HISTORY_COLUMNS, RUN_COLUMNS, read_runs
+from benchmarks.command_line import shown
+from benchmarks.records.store import HISTORY_COLUMNS, RUN_COLUMNS, is_shallow, read_runs
 from benchmarks.records.tables import read_csv, write_csv
 
 Row = Mapping[str, Any]
@@ -34,6 +35,27 @@ _TEXTS = (
     "phase",
 )
 _NEEDED = ("suite", "strategy", "seed", "status", "protocol", "run")
+_NUMBERS = (
+    "test_last",
+    "test_best",
+    "validation_last",
+    "validation_best",
+    "epochs",
+    "teacher_epoch_equivalents",
+    "flops",
+    "parameters",
+    "macs",
+    "seconds",
+    "compile_seconds",
+    "wall_seconds",
+    "together",
+    "devices",
+    "scale",
+    "factor",
+    "examples",
+)
+# Larger numbers have squares and sums that no float holds. Longer names and texts no table can show.
+_LARGEST, _LONGEST_NAME, _LONGEST_TEXT, _MOST_EXTRAS = 1e100, 200, 100_000, 1000
 
 
 class ResultsError(ValueError):
@@ -85,9 +107,13 @@ def read_results(folder: Path) -> Results:
             fault = "another row, which counts, is of the same strategy and seed"
         if fault is None:
             continue
-        results.problems.append(f"Run {row.get('run')} is left out: {fault}. Delete its folder to repeat it.")
-    known = {row["run"] for row in rows.values()}
-    history = {run: epochs for run, epochs in results.history.items() if run in known}
+        run = row.get("run")
+        name = run if isinstance(run, str) and len(run) <= _LONGEST_NAME and run.isprintable() else shown(run)
+        results.problems.append(f"Run {name} is left out: {fault}. Delete its folder to repeat it.")
+    history = {run: results.history[run] for row in rows.values() if (run := row["run"]) in results.history}
+    for run in [run for run, epochs in history.items() if any(_extras_fault(epoch["extras"]) for epoch in epochs)]:
+        del history[run]
+        results.problems.append(f"The curves of run {run} are left out: its epochs have extras that no curve can be of.")
     return Results(folder, list(rows.values()), history, results.configurations, results.problems)
 
 
@@ -147,9 +173,10 @@ def _value(column: str, cell: str) -> Any:
     if column in _TEXTS:
         return cell
     try:
-        return json.loads(cell)
-    except ValueError:
+        content = json.loads(cell)
+    except (ValueError, RecursionError):
         return cell
+    return content if is_shallow(content) else cell
 
 
 def _fault(row: Row) -> str | None:
@@ -157,30 +184,45 @@ def _fault(row: Row) -> str | None:
     missing = [name for name in _NEEDED if row.get(name) is None]
     if missing:
         return f"it does not say its {', '.join(missing)}"
-    if not isinstance(row["seed"], int) or not all(isinstance(row[name], str) for name in _NAMES):
+    if type(row["seed"]) is not int or not all(isinstance(row[name], str) for name in _NAMES):
         return "its names are no texts, or its seed is no whole number"
+    if not abs(row["seed"]) <= _LARGEST:
+        return "its seed is too large"
+    for name in _NAMES:
+        if not (0 < len(row[name]) <= _LONGEST_NAME and row[name].isprintable()):
+            return f"its {name} is {shown(row[name])}, no name of 1 to {_LONGEST_NAME} letters"
     if row["status"] not in ("done", "failed", "unfinished"):
-        return f"its status is {row['status']!r}"
+        return f"its status is {shown(row['status'])}"
     if not re.fullmatch(r"\w+", row["protocol"]):
         return f"its protocol is {row['protocol']!r}, which no file could be named by"
-    scale = row.get("scale")
-    if scale is not None and not is_number(scale):
-        return f"its scale is {scale!r}, not a number"
-    if row["status"] != "done":
-        return None
-    if row["metric"] not in list(HIGHER_IS_BETTER):
-        return f"its metric is {row['metric']!r}, none of {', '.join(HIGHER_IS_BETTER)}"
-    for name in ("test_last", "test_best"):
-        if not is_number(row[name]):
-            return f"its {name} is {row[name]!r}, not a finite number"
-    if not isinstance(row["extras"] or {}, dict):
+    if long := [name for name, value in row.items() if isinstance(value, str) and len(value) > _LONGEST_TEXT]:
+        return f"its {shown(long[0])} has more than {_LONGEST_TEXT} letters"
+    return _fault_of_numbers(row) or _extras_fault(row["extras"])
+
+
+def _fault_of_numbers(row: Row) -> str | None:
+    is_done = row["status"] == "done"
+    if is_done and row["metric"] not in list(HIGHER_IS_BETTER):
+        return f"its metric is {shown(row['metric'])}, none of {', '.join(HIGHER_IS_BETTER)}"
+    for name in _NUMBERS:
+        value, is_needed = row.get(name), is_done and name in ("test_last", "test_best")
+        # What did not come out, as a loss that overflowed, is shown as what is not known.
+        is_unknown = value is None or isinstance(value, float) and not math.isfinite(value) and name != "scale"
+        if not is_number(value) and (is_needed or not is_unknown):
+            return f"its {name} is {shown(value)}, not a finite number"
+    return None
+
+
+def _extras_fault(extras: Any) -> str | None:
+    """Why the extras of a row or an epoch cannot be shown; None if they can."""
+    if not isinstance(extras or {}, dict):
         return "its extras are no mapping"
+    names = extras or {}
+    if len(names) > _MOST_EXTRAS or not all(len(name) <= _LONGEST_NAME and name.isprintable() for name in names):
+        return f"its extras are more than {_MOST_EXTRAS}, or have names of more than {_LONGEST_NAME} letters"
     return None
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number, and no truth value."""
-    try:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # a whole number beyond what a float can be
-        return False
+    """Whether a value is a finite number that can be squared and summed, and no truth value."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST

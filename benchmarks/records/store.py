@@ -35,7 +35,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -208,7 +208,8 @@ class RunFolder:
     @property
     def launch(self) -> dict[str, Any]:
         """How the run was last launched: command, commit, folders."""
-        return (_mapping(self.path / "config.json") or {}).get("launch", {})
+        launch = (_mapping(self.path / "config.json") or {}).get("launch")
+        return launch if isinstance(launch, dict) else {}
 
     @property
     def protocol(self) -> str:
@@ -342,6 +343,21 @@ def _mapping(path: Path) -> dict[str, Any] | None:
 def read_json(path: Path) -> Any:
     """The content of a JSON file, or None where there is none that can be read."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None  # a pipe has no end
+    except (OSError, ValueError, RecursionError):
         return None
+    return content if is_shallow(content) else None
+
+
+def is_shallow(content: Any, most: int = 50) -> bool:
+    """Whether tables and lists are in each other so many times at most: else whoever walks them may come to no end."""
+    level = [content]
+    for _ in range(most):
+        level = [item for table in level for item in _items(table) if isinstance(item, dict | list)]
+        if not level:
+            return True
+    return False
+
+
+def _items(content: Any) -> Iterable[Any]:
+    return content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()

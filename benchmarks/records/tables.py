@@ -43,10 +43,12 @@ def read_csv(path: Path) -> Iterator[list[str]]:
     """The rows of a table as texts, the head first.
 
     Raises:
-        OSError, UnicodeDecodeError, csv.Error: if it cannot be read.
+        OSError, csv.Error: if it cannot be read; bytes that are no text are read as escapes.
     """
     csv.field_size_limit(_LONGEST)
-    with open(path, newline="", encoding="utf-8") as file:
+    if not path.is_file():
+        raise OSError("it is no file")  # a pipe has no end
+    with open(path, newline="", encoding="utf-8", errors="backslashreplace") as file:
         for cells in csv.reader(file):
             yield [cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell for cell in cells]
 

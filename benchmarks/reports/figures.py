@@ -5,13 +5,14 @@ Nothing is drawn where matplotlib is not installed.
 
 import importlib.util
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.command_line import shown
 from benchmarks.records.results import Row, is_number
 from benchmarks.records.store import FILTERS, FUNCTION, read_json, write_atomically
 from benchmarks.reports.summaries import done, grouped, protocol_text, unit
@@ -27,11 +28,16 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 _DASHES = ("-", "--", ":", "-.")
 # More curves in one figure cannot be told apart.
 _MOST_CURVES = 8
+# Of a file that a run left: points of a function; side, filters and parents of a kernel; and the most of a figure of them.
+_MOST_POINTS, _MOST_SIDE, _MOST_FILTERS, _MOST_PARENTS = 100_000, 32, 1024, 8
+_MOST_LINES, _MOST_IN_A_LINE = 32, 64
 # Of the epochs' rows: what it is, on which axis it lies, and what it says.
 _GATES = {"gate_pressure": "pressure (lambda)", "gate_penalty": "penalty", "gate_undecided": "share of undecided gates"}
 
 
-def write_figures(folder: Path, name: str, rows: Sequence[Row], history: History) -> dict[str, str]:
+def write_figures(
+    folder: Path, name: str, rows: Sequence[Row], history: History, problems: list[str]
+) -> dict[str, str]:
     """Draw what the runs of one protocol have; curves of the first eight strategies, which the captions then say.
 
     Args:
@@ -39,6 +45,7 @@ def write_figures(folder: Path, name: str, rows: Sequence[Row], history: History
         name: of the protocol: ends the names of the files.
         rows: of the protocol.
         history: by run, its epochs.
+        problems: gains a sentence about each file and figure that cannot be drawn.
 
     Returns:
         What each figure shows, by the path of its PNG file, relative to the folder.
@@ -48,8 +55,8 @@ def write_figures(folder: Path, name: str, rows: Sequence[Row], history: History
         return {}
     (folder / "figures").mkdir(exist_ok=True)
     epochs = {row["run"]: history.get(row["run"], ()) for row in finished}
-    functions = {row["run"]: _function(folder / "runs" / row["run"]) for row in finished}
-    filters = {row["run"]: _filters(folder / "runs" / row["run"]) for row in finished}
+    functions = {row["run"]: _left(folder / "runs" / row["run"] / FUNCTION, _function, problems) for row in finished}
+    filters = {row["run"]: _left(folder / "runs" / row["run"] / FILTERS, _filters, problems) for row in finished}
     filtered = [row for row in finished if filters[row["run"]] is not None]
     gated = [row for row in finished if any(epoch.get("phase") == "gates" for epoch in epochs[row["run"]])]
     drawings = {
@@ -64,15 +71,15 @@ def write_figures(folder: Path, name: str, rows: Sequence[Row], history: History
         "parameters": ("Test results against parameters at inference", finished, partial(_against, "parameters")),
         "compute": ("Test results against compute", finished, partial(_against, "teacher_epoch_equivalents")),
     }
-    shown = {}
+    captions = {}
     for kind, (caption, drawn, draw) in drawings.items():
         path = f"figures/{kind}-{name}"
-        if drawn and _draw(folder / path, draw, drawn):
+        if drawn and _draw(folder / path, draw, drawn, problems):
             left_out = len(grouped(finished if kind != "gates" else gated, "strategy")) - len(
                 grouped(drawn, "strategy")
             )
-            shown[f"{path}.png"] = caption + (f"; {left_out} more strategies are left out" if left_out else "")
-    return shown
+            captions[f"{path}.png"] = caption + (f"; {left_out} more strategies are left out" if left_out else "")
+    return captions
 
 
 def _few(rows: Sequence[Row], data: Mapping, draw) -> tuple[list[Row], partial]:
@@ -80,28 +87,34 @@ def _few(rows: Sequence[Row], data: Mapping, draw) -> tuple[list[Row], partial]:
     return [row for row in rows if row["strategy"] in names], partial(draw, data)
 
 
-def _function(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """The function of one variable that a run's network is, where the run left one that can be read."""
-    content = read_json(folder / FUNCTION)
-    if not isinstance(content, dict):
+def _left(path: Path, read: Callable[[Any], Any], problems: list[str]) -> Any:
+    """What a file that a run left says, or None where there is none, or none that can be drawn, which is told."""
+    if not path.exists():
         return None
     try:
-        x, y = (np.asarray(content[name], "float64") for name in ("x", "y"))
-    except (KeyError, TypeError, ValueError):
-        return None
-    return (x, y) if x.ndim == 1 and x.shape == y.shape else None
-
-
-def _filters(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """The first kernel of a merged network, `(height, width, channels, filters)`, and the parent of each filter, where the
-    run left them so that they can be read."""
-    content = read_json(folder / FILTERS)
-    try:
-        kernel, parents = np.asarray(content["kernel"], "float64"), np.asarray(content["parents"], "int64")
+        found = read(read_json(path))
     except (KeyError, TypeError, ValueError, OverflowError):
-        return None
+        found = None
+    if found is None:
+        problems.append(f"{path} cannot be drawn, and is left out: its content is not what a run leaves.")
+    return found
+
+
+def _function(content: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    """The function of one variable that a network is: points, and the outputs there."""
+    x, y = (np.asarray(content[name], "float64") for name in ("x", "y"))
+    is_right = x.ndim == 1 and x.shape == y.shape and 0 < len(x) <= _MOST_POINTS
+    return (x, y) if is_right and all(map(is_number, [*x.tolist(), *y.tolist()])) else None
+
+
+def _filters(content: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    """The first kernel of a merged network, `(height, width, channels, filters)`, and the parent of each filter."""
+    kernel, parents = np.asarray(content["kernel"], "float64"), np.asarray(content["parents"], "int64")
     is_right = kernel.ndim == 4 and kernel.shape[2] in (1, 3) and parents.shape == kernel.shape[3:] and kernel.size
-    return (kernel, parents) if is_right and np.isfinite(kernel).all() else None
+    is_small = max(kernel.shape[:2], default=0) <= _MOST_SIDE and parents.size <= _MOST_FILTERS
+    if not (is_right and is_small and len(np.unique(parents)) <= _MOST_PARENTS):
+        return None
+    return (kernel, parents) if all(map(is_number, kernel.ravel().tolist())) else None
 
 
 def new_figure(**options: Any) -> "Figure":
@@ -129,13 +142,18 @@ def files_of(figure: "Figure", dpi: int = 150) -> dict[str, bytes]:
     return files
 
 
-def _draw(path: Path, draw, rows: Sequence[Row]) -> bool:
-    """Have one figure drawn and written; False if it has nothing to show."""
+def _draw(path: Path, draw, rows: Sequence[Row], problems: list[str]) -> bool:
+    """Have one figure drawn and written; False if it has nothing to show, or cannot be drawn, which is told."""
     figure = new_figure()
-    if not draw(figure, rows):
+    try:
+        if not draw(figure, rows):
+            return False
+        figure.suptitle(_plain(protocol_text(rows[0])), fontsize="medium", x=0.02, horizontalalignment="left")
+        files = files_of(figure)
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:  # Matplotlib's, of odd values
+        problems.append(f"The figure {path.name} cannot be drawn: {shown(str(error))}")
         return False
-    figure.suptitle(_plain(protocol_text(rows[0])), fontsize="medium", x=0.02, horizontalalignment="left")
-    for kind, content in files_of(figure).items():
+    for kind, content in files.items():
         write_atomically(path.with_name(f"{path.name}.{kind}"), content)
     return True
 
@@ -258,20 +276,22 @@ def _functions(functions: Mapping, figure, rows: Sequence[Row]) -> bool:
 
 def _first_filters(filters: Mapping, figure, rows: Sequence[Row]) -> bool:
     """A row of filters per strategy and parent, from its first seed; grey, or the middle of a colour, is zero."""
-    shown = []
+    lines: list[tuple[str, np.ndarray]] = []
     for name, group in grouped(rows, "strategy").items():
         row = min(group, key=lambda row: row["seed"])
         kernel, parents = filters[row["run"]]
         kernel = 0.5 + 0.5 * kernel / (np.abs(kernel).max() or 1.0)
-        shown += [(f"{_plain(name)}, parent {p + 1}", kernel[..., parents == p]) for p in np.unique(parents)]
-    if not shown:
+        found = [(p, kernel[..., parents == p][..., :_MOST_IN_A_LINE]) for p in np.unique(parents)]
+        lines += [(f"{_plain(name)}, parent {p + 1}", of_it) for p, of_it in found]
+    lines = lines[:_MOST_LINES]
+    if not lines:
         return False
-    most = max(kernel.shape[3] for _, kernel in shown)
-    figure.set_size_inches(max(7, 2 + 0.4 * most), 0.6 * len(shown) + 0.4)
-    panels = figure.subplots(len(shown), most, squeeze=False)
+    most = max(kernel.shape[3] for _, kernel in lines)
+    figure.set_size_inches(max(7, 2 + 0.4 * most), 0.6 * len(lines) + 0.4)
+    panels = figure.subplots(len(lines), most, squeeze=False)
     for axes in panels.flat:
         axes.set_axis_off()
-    for line, (label, kernel) in zip(panels, shown, strict=True):
+    for line, (label, kernel) in zip(panels, lines, strict=True):
         line[0].text(-0.3, 0.5, label, fontsize="small", ha="right", va="center", transform=line[0].transAxes)
         for axes, number in zip(line, range(kernel.shape[3]), strict=False):
             image = kernel[..., number]

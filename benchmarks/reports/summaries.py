@@ -105,7 +105,8 @@ def protocol_text(row: Row) -> str:
     match = f"equal {row['match']}" if row.get("match") else "equal epochs"
     precision = "" if row.get("precision") in (None, "float32") else f" {row['precision']}"
     backend = f"{row['backend']}{precision}"
-    return f"{row['suite']}: scale {row['scale']:g}, {match}, {examples}, {backend} (protocol {row['protocol']})"
+    scale = "unknown" if row["scale"] is None else f"{row['scale']:g}"
+    return f"{row['suite']}: scale {scale}, {match}, {examples}, {backend} (protocol {row['protocol']})"
 
 
 def unit(metric: str) -> str:

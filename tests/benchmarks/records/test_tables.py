@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.records.tables import read_csv, write_csv
 
-TEXTS = ["=1+1", "+cmd", "-x", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "'=1", "''-x", "'plain", "=\r\n,\"'", "a\rb", " =1", "plain"]
+TEXTS = ["=1+1", "+cmd", "-x", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "'=1", "''-x", "'plain", "=\r\n,\"'", "a\rb", " =1", "b"]
 NUMBERS = [-1, -1.5, 1e-30, "-1", "+1.5e-3", "-.5"]
 LETTERS = "'=+-@\t\r\n,\";ax1 é\U0001f600"
 

@@ -54,6 +54,7 @@ _NUMBERS = (
     "factor",
     "examples",
 )
+_FACTORS = ("scale", "factor")
 # Larger numbers have squares and sums that no float holds. Longer names and texts no table can show.
 _LARGEST, _LONGEST_NAME, _LONGEST_TEXT, _MOST_EXTRAS = 1e100, 200, 100_000, 1000
 
@@ -102,7 +103,7 @@ def read_results(folder: Path) -> Results:
         raise ResultsError(f"{folder} holds no results: expected a folder `runs` in it, or a file runs.csv.")
     rows: dict[tuple, Row] = {}
     for row in results.rows:
-        fault = _fault(row)
+        fault = fault_of(row)
         if fault is None and rows.setdefault((row["protocol"], row["strategy"], row["seed"]), row) is not row:
             fault = "another row, which counts, is of the same strategy and seed"
         if fault is None:
@@ -179,8 +180,8 @@ def _value(column: str, cell: str) -> Any:
     return content if is_shallow(content) else cell
 
 
-def _fault(row: Row) -> str | None:
-    """Why a row cannot be used; None if it can."""
+def fault_of(row: Row) -> str | None:
+    """Why no table and no figure can show a row; None if they can."""
     missing = [name for name in _NEEDED if row.get(name) is None]
     if missing:
         return f"it does not say its {', '.join(missing)}"
@@ -207,9 +208,11 @@ def _fault_of_numbers(row: Row) -> str | None:
     for name in _NUMBERS:
         value, is_needed = row.get(name), is_done and name in ("test_last", "test_best")
         # What did not come out, as a loss that overflowed, is shown as what is not known.
-        is_unknown = value is None or isinstance(value, float) and not math.isfinite(value) and name != "scale"
+        is_unknown = value is None or isinstance(value, float) and not math.isfinite(value) and name not in _FACTORS
         if not is_number(value) and (is_needed or not is_unknown):
             return f"its {name} is {shown(value)}, not a finite number"
+        if name in _FACTORS and value is not None and not value > 0:
+            return f"its {name} is {value!r}, which multiplies epochs"
     return None
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.command_line import BACKENDS, UsageError, digits, one_of, refusal, seeds_of
-from benchmarks.records.results import Row, is_number
+from benchmarks.records.results import Row, fault_of, is_number
 from benchmarks.records.store import RunFolder, read_runs
 from benchmarks.reports.summaries import mean
 from benchmarks.strategies.registry import STRATEGIES
@@ -110,6 +110,7 @@ def _factors(folder: Path, common: Mapping, reference: str, strategies: Sequence
     protocol = RunFolder.of(folder, {**common, "strategy": "", "seed": 0}).protocol
     runs, _ = read_runs(folder)
     rows = [run.row() for run in runs if run.protocol == protocol and run.status == "done"]
+    rows = [row for row in rows if fault_of(row) is None]
     spent = {
         s: mean(row["teacher_epoch_equivalents"] for row in rows if row["strategy"] == s)
         for s in (reference, *strategies)
@@ -117,7 +118,8 @@ def _factors(folder: Path, common: Mapping, reference: str, strategies: Sequence
     match = f"compute of {reference}"
     # What was planned once stays, though more runs, or other ends of phases, may move the mean.
     matched = RunFolder.of(folder, {**common, "match": match}).protocol
-    planned = {run.configuration["strategy"]: run.configuration["factor"] for run in runs if run.protocol == matched}
+    known = [(run.configuration["strategy"], run.configuration.get("factor")) for run in runs if run.protocol == matched]
+    planned = {strategy: factor for strategy, factor in known if is_number(factor)}
     lacking = sorted(name for name, value in spent.items() if not value)
     if lacking:
         raise UsageError(
@@ -172,7 +174,8 @@ def _estimate(waiting: Sequence[RunFolder], folder: Path) -> list[str]:
     if not waiting:
         return []
     past, _ = read_runs(folder)
-    rows = [row for run in past if (row := run.row())["status"] == "done" and is_number(row["wall_seconds"])]
+    rows = [row for run in past if fault_of(row := run.row()) is None and row["status"] == "done"]
+    rows = [row for row in rows if is_number(row["wall_seconds"]) and is_number(row["scale"])]
     known = {run.path: _seconds(run, rows) for run in waiting}
     hours = sum(seconds for seconds in known.values() if seconds is not None) / 3600
     unknown_names = sorted({run.configuration["strategy"] for run in waiting if known[run.path] is None})

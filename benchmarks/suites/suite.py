@@ -25,6 +25,7 @@ This file imports neither Keras nor data until `Suite.task` or `Suite.prepare` i
 import importlib
 import importlib.util
 import json
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -285,7 +286,8 @@ def suite_content(path: Path) -> dict[str, Any]:
     try:
         content = read(_text_of(path))
     except (OSError, ValueError, RecursionError) as error:  # of Unicode, TOML, JSON, or numbers of thousands of digits
-        raise SuiteError(f"expected a suite's file, received {shown(str(path))}, which cannot be read: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise SuiteError(f"expected a suite's file, received {shown(str(path))}, which cannot be read: {why}") from error
     if not isinstance(content, dict):
         Place(str(path)).refuse("a table of keys", content)
     base = content.pop("based_on", None)
@@ -334,6 +336,8 @@ def load_suite(name_or_path: str | Path) -> Suite:
         path = FOLDER / f"{plain}.toml"
         if plain not in SUITES:
             raise SuiteError(f"suite: {one_of(SUITES, plain)} A file's path ends in .toml or .json.")
+    if not re.fullmatch(r"\w[\w .+-]{0,99}", path.stem):
+        raise SuiteError("suite: " + refusal("a file's name of letters, digits, - and _, which names a folder", path.name))
     content = suite_content(path)
     check_content(str(path), content)
     folds = content.get("folds") if is_paper else None

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import datetime
 import inspect
 import json
 import os
@@ -29,7 +30,7 @@ KINDS = (
 )
 # Wrong wherever they stand, but for what `_is_right` names.
 WRONG = [None, True, "\x00", "", "\ud800", "x" * 100_000, -1, -0.5, 1e308, 10**400, [], [[]], [None], {}, {"a": 1}]
-WRONG += [float("nan"), float("inf"), float("-inf"), (1 << 10**6), [[[[[[[[]]]]]]]]]
+WRONG += [datetime.date(1979, 5, 27), float("nan"), float("inf"), float("-inf"), (1 << 10**6), [[[[[[[[]]]]]]]]]
 _MAY_BE_EMPTY = ("strategies", "primary", "published", "drops")  # lists
 _MAY_LACK_KEYS = ("tuning", "comparisons", "early", "alphas", "learning_rates", "augmentation", *CONTROLS)  # tables
 
@@ -83,6 +84,7 @@ def test_a_wrong_value_at_any_place_is_refused(name):
         ("key.toml", "based_on = 'digits'\n" + "x" * 2_900 + " = 1"),
         ("latin.toml", b"description = '\xe9'"),
         ("pipe.toml", None),
+        ("...toml", "based_on = 'digits'"),  # its folder of results would be the parent of --out
         ("folder.toml/none.toml", "a = 1"),
     ],
 )

@@ -340,10 +340,12 @@ def _mapping(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file, or None where there is none that can be read."""
+def read_json(path: Path, most_bytes: int = 200_000_000) -> Any:
+    """The content of a JSON file, or None where there is none that can be read, or one of more bytes than that."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None  # a pipe has no end
+        if not path.is_file() or path.stat().st_size > most_bytes:  # a pipe has no end
+            return None
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     return content if is_shallow(content) else None

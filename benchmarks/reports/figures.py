@@ -30,7 +30,7 @@ _DASHES = ("-", "--", ":", "-.")
 _MOST_CURVES = 8
 # Of a file that a run left: points of a function; side, filters and parents of a kernel; and the most of a figure of them.
 _MOST_POINTS, _MOST_SIDE, _MOST_FILTERS, _MOST_PARENTS = 100_000, 32, 1024, 8
-_MOST_LINES, _MOST_IN_A_LINE = 32, 64
+_MOST_BYTES, _MOST_LINES, _MOST_IN_A_LINE = 5_000_000, 32, 64
 # Of the epochs' rows: what it is, on which axis it lies, and what it says.
 _GATES = {"gate_pressure": "pressure (lambda)", "gate_penalty": "penalty", "gate_undecided": "share of undecided gates"}
 
@@ -92,7 +92,7 @@ def _left(path: Path, read: Callable[[Any], Any], problems: list[str]) -> Any:
     if not path.exists():
         return None
     try:
-        found = read(read_json(path))
+        found = read(read_json(path, _MOST_BYTES))
     except (KeyError, TypeError, ValueError, OverflowError):
         found = None
     if found is None:

@@ -196,7 +196,8 @@ def fault_of(row: Row) -> str | None:
         return f"its status is {shown(row['status'])}"
     if not re.fullmatch(r"\w+", row["protocol"]):
         return f"its protocol is {row['protocol']!r}, which no file could be named by"
-    if long := [name for name, value in row.items() if isinstance(value, str) and len(value) > _LONGEST_TEXT]:
+    texts = [(name, value) for name, value in row.items() if isinstance(value, str) and name != "error"]  # shown in part
+    if long := [name for name, text in texts if len(text) > _LONGEST_TEXT]:
         return f"its {shown(long[0])} has more than {_LONGEST_TEXT} letters"
     return _fault_of_numbers(row) or _extras_fault(row["extras"])
 
@@ -222,7 +223,7 @@ def _extras_fault(extras: Any) -> str | None:
         return "its extras are no mapping"
     names = extras or {}
     if len(names) > _MOST_EXTRAS or not all(len(name) <= _LONGEST_NAME and name.isprintable() for name in names):
-        return f"its extras are more than {_MOST_EXTRAS}, or have names of more than {_LONGEST_NAME} letters"
+        return f"its extras are more than {_MOST_EXTRAS}, or have names that no table can show"
     return None
 
 

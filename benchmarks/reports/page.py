@@ -18,6 +18,8 @@ from benchmarks.suites.suite import SUITES, load_suite
 # All curves of a page together have about this many points, and a run's at least so many.
 _POINTS = 40_000
 _FEWEST = 40
+# The longest text of a cell, in characters.
+_LONGEST = 10_000
 _CURVES = ("val_metric", "val_loss", "loss", "learning_rate", "gate_pressure", "gate_penalty", "gate_undecided")
 _PROVENANCE = (
     "suite", "strategy", "seed", "status", "error", "test_last", "test_best", "validation_last", "validation_best",
@@ -135,4 +137,5 @@ def _plain(value: Any) -> Any:
     """A cell as the page shows it: numbers and texts as they are, others as JSON."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    return value if isinstance(value, (int, float, str)) else json.dumps(value, default=str)
+    text = value if isinstance(value, (int, float, str)) else json.dumps(value, default=str)
+    return text[:_LONGEST] if isinstance(text, str) else text

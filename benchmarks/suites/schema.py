@@ -21,7 +21,7 @@ PHASES = tuple(field.name for field in fields(Budget))
 # What no run depends on.
 LAUNCH_KEYS = ("description", "seeds", "strategies", "runs_per_process", "comparisons", "published", "tuning")
 
-_EPOCHS = whole(1, of="a number of epochs")
+_EPOCHS = whole(1, MOST, of="a number of epochs")
 _LEARNING_RATE = Number(0.1, above=0, most=1e38)  # what float32 holds: a rate at which training diverges is no mistake here
 _MOMENTUM = Number(0.9, least=0, below=1)
 _BATCH = whole(1)

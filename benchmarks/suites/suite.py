@@ -25,7 +25,6 @@ This file imports neither Keras nor data until `Suite.task` or `Suite.prepare` i
 import importlib
 import importlib.util
 import json
-import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -336,8 +335,8 @@ def load_suite(name_or_path: str | Path) -> Suite:
         path = FOLDER / f"{plain}.toml"
         if plain not in SUITES:
             raise SuiteError(f"suite: {one_of(SUITES, plain)} A file's path ends in .toml or .json.")
-    if not re.fullmatch(r"\w[\w .+-]{0,99}", path.stem):
-        raise SuiteError("suite: " + refusal("a file's name of letters, digits, - and _, which names a folder", path.name))
+    if path.stem.startswith(".") or not path.stem.isprintable() or len(path.stem) > 100:
+        raise SuiteError("suite: " + refusal("a file's name that can name a folder of results, as mine.toml", path.name))
     content = suite_content(path)
     check_content(str(path), content)
     folds = content.get("folds") if is_paper else None

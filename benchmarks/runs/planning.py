@@ -174,8 +174,7 @@ def _estimate(waiting: Sequence[RunFolder], folder: Path) -> list[str]:
     if not waiting:
         return []
     past, _ = read_runs(folder)
-    rows = [row for run in past if fault_of(row := run.row()) is None and row["status"] == "done"]
-    rows = [row for row in rows if is_number(row["wall_seconds"]) and is_number(row["scale"])]
+    rows = [row for run in past if (row := run.row())["status"] == "done" and _tells_time(row)]
     known = {run.path: _seconds(run, rows) for run in waiting}
     hours = sum(seconds for seconds in known.values() if seconds is not None) / 3600
     unknown_names = sorted({run.configuration["strategy"] for run in waiting if known[run.path] is None})
@@ -193,6 +192,11 @@ def _seconds(run: RunFolder, rows: Sequence[Row]) -> float | None:
     alike = [row for row in rows if all(row[name] == wanted[name] for name in ("strategy", "backend"))]
     same = [row["wall_seconds"] for row in alike if row["protocol"] == run.protocol]
     return mean(same or [row["wall_seconds"] * _epochs_of(wanted) / _epochs_of(row) for row in alike])
+
+
+def _tells_time(row: Row) -> bool:
+    """Whether the time of a run, over what its epochs were multiplied by, is known."""
+    return all(is_number(value) and value > 0 for value in (row["wall_seconds"], row["scale"], row["factor"] or 1.0))
 
 
 def _epochs_of(run: Mapping) -> float:

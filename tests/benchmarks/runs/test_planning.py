@@ -42,14 +42,13 @@ def test_runs_that_train_together_follow_each_other_in_one_batch(tmp_path):
         assert sorted(len(group) for found in groups for group in found) == [2] * 3 + [4] * 6
 
 
-@pytest.mark.parametrize("wrong", [{"scale": "x"}, {"scale": 0}, {"factor": []}, {"scale": float("nan")}, {"strategy": ""}])
+@pytest.mark.parametrize("wrong", [{"scale": "x"}, {"scale": 0}, {"factor": [1]}, {"scale": float("nan")}])
 def test_an_estimate_goes_by_no_run_that_cannot_be(tmp_path, wrong):
     known = {"suite": "s", "strategy": "a", "seed": 1, "scale": 1.0, "backend": "jax"}
-    result = {"metric": "mse", "test_last": 1.0, "test_best": 1.0}
     for configuration, seconds in ((known, 3600), ({**known, "seed": 2, "scale": 2.0, **wrong}, 1e9)):
         run = store.RunFolder.of(tmp_path, configuration)
         run.create({})
-        run.finish({**result, "wall_seconds": seconds}, [])
+        run.finish({"wall_seconds": seconds}, [])
     assert planning._estimate([store.RunFolder.of(tmp_path, {**known, "seed": 3})], tmp_path) == [
         "about 1 hours of one worker, by runs that are done here"
     ]

@@ -12,6 +12,7 @@ from kmerge.errors import (
     UnsupportedLayerError,
 )
 from kmerge.gates import (
+    AfterFade,
     ApplyGates,
     FadeControl,
     FoldGates,
@@ -44,6 +45,7 @@ from kmerge.training import DeviceMemoryError, ModelFitWarning, fit, fit_many, r
 from kmerge.version import __version__
 
 __all__ = [
+    "AfterFade",
     "ApplyGates",
     "ArchitectureMismatchError",
     "AutoSizer",

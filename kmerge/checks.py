@@ -93,8 +93,8 @@ def _shown(value: object) -> str:
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warns as if by the line outside of kmerge that called it."""
+    """Warns as if by the line outside of kmerge that called it; where Keras did, as it does callbacks, outside of Keras."""
     frame, level = sys._getframe(1), 2
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "kmerge":
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("kmerge", "keras"):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)

@@ -36,6 +36,8 @@ GATE_WEIGHT = "gate_loc"
 _OPEN_START = 2.5
 _START_NOISE = 0.01
 SAMPLINGS = ("example", "batch")
+# Gates that are this close to 0 or 1 count as decided.
+DECIDED = 1e-6
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -191,6 +193,11 @@ class HardConcreteGate(keras.layers.Layer):
         probabilities = self.open_probabilities()
         order = np.lexsort((-np.asarray(self.loc), -probabilities))  # the last key sorts first
         return np.sort(order[: max(1, round(self.target * self.units))])
+
+    def is_decided(self) -> bool:
+        """Whether the mask in inference is the choice that `kept` makes, so that a cut changes nothing."""
+        chosen = np.isin(np.arange(self.units), self.kept())
+        return bool(np.max(np.abs(self.values() - chosen)) <= DECIDED)
 
     def choose(self) -> None:
         """Fixes the choice that `hardness` moves the mask to: 1 for the units of `kept`, 0 for the others."""

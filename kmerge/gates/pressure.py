@@ -180,6 +180,11 @@ class FadeControl(GateControl):
 CONTROLS = {"paper": PaperControl, "lagrangian": LagrangianControl, "fade": FadeControl}
 
 
+def _openness(gate: HardConcreteGate) -> float:
+    """The largest value of a gate in inference among those of the units that are not kept."""
+    return float(np.delete(gate.values(), gate.kept()).max(initial=0.0))
+
+
 def _distance(gate: HardConcreteGate) -> float:
     return float(np.mean(gate.open_probabilities(), dtype="float64")) - gate.target
 
@@ -188,7 +193,8 @@ class GatePressure(keras.callbacks.Callback):
     """Drives the share of open gates to its target while a gated model trains, and reports how far it is.
 
     It acts only when an epoch begins and ends, so a whole epoch may be one compiled program. When epoch 0 begins, the
-    state of all gates is set back to 0; with `initial_epoch` training goes on where it was.
+    state of all gates is set back to 0; with `initial_epoch` training goes on where it was. Gates that reached their end in
+    an earlier `fit`, where the mask is the choice, stay there: more epochs train the network as it will be after the cut.
 
     At the end of each epoch `logs` gains
     `gate_pressure`: the weight of `d^2` (the paper's lambda), mean over the gate layers;
@@ -203,6 +209,7 @@ class GatePressure(keras.callbacks.Callback):
             make, and the control has done its work (`"fade"`: the mask is the choice). None never stops. Epochs of
             the big student cost several times those of the student: spend what is left there. Training that is resumed with
             `initial_epoch` counts anew.
+        restart: whether gates that reached their end in an earlier `fit` compete anew.
         **settings: the arguments of the named control, e.g. `GatePressure("paper", start=.01, step=.05)`;
             see `PaperControl`, `LagrangianControl`, `FadeControl`.
 
@@ -210,13 +217,20 @@ class GatePressure(keras.callbacks.Callback):
         InvalidArgumentError: if the control or a setting is unknown or out of range; in training, if the model has no
             gates, or its optimizer would decay them.
 
+    Warns:
+        UserWarning: if training ends before the control has done its work, as when `EarlyStopping` ends it; if gates
+            stay at the end that they reached in an earlier `fit`, or a fade that was interrupted starts anew.
+
     Reference:
         Pašen and Boža, Merging of neural networks, section 3.
     """
 
-    def __init__(self, control: str | GateControl = "fade", patience: int | None = None, **settings: float):
+    def __init__(
+        self, control: str | GateControl = "fade", patience: int | None = None, *, restart: bool = False, **settings: float
+    ):
         super().__init__()
         self.patience = checks.whole_number("patience", patience, optional=True)
+        self.restart = restart
         self.control = control if isinstance(control, GateControl) else _named_control(control, settings)
         if self.control is control and settings:
             checks.refuse("settings", "none beside a GateControl, which holds its own settings", settings)
@@ -232,14 +246,41 @@ class GatePressure(keras.callbacks.Callback):
             gate.values()  # refuses a gate that was never called
         _check_decay(self.model.optimizer)
         self.choice, self.unchanged = None, 0
+        self.begun = self.stays = False
 
     def on_epoch_begin(self, epoch, logs=None):
-        if epoch == 0:
-            for gate in self.gates:
-                for name in _STATE:
-                    getattr(gate, name).assign(0.0)
-                gate.chosen.assign(np.zeros(gate.units, "float32"))
-        self.control.before_epoch(self.gates, epoch, self.params["epochs"])
+        # Not when training begins, as a callback behind this one may yet load weights there.
+        hardness = [] if self.begun else [float(np.asarray(gate.hardness)) for gate in self.gates]
+        ended = bool(hardness) and min(hardness) == 1 and not self.restart
+        self.begun = True
+        if epoch == 0 and not ended:
+            self._set_back(min(hardness, default=0.0))
+        if not self.stays:
+            self.control.before_epoch(self.gates, epoch, self.params["epochs"])
+        if ended and (epoch == 0 or not all(np.asarray(gate.hardness) == 1 for gate in self.gates)):
+            self._stay()
+
+    def _set_back(self, hardness: float) -> None:
+        """Sets the state of the gates to 0; tells of it if they had faded so far."""
+        if 0 < hardness < 1:
+            checks.warn(
+                f"GatePressure: the gates of {self.model.name!r} had faded to {hardness:.0%} in a fit that ended early, and "
+                "start anew. To go on where it ended, give fit its initial_epoch and the same epochs as before."
+            )
+        for gate in self.gates:
+            for name in _STATE:
+                getattr(gate, name).assign(0.0)
+            gate.chosen.assign(np.zeros(gate.units, "float32"))
+
+    def _stay(self) -> None:
+        """Puts gates that the control moved away from their end back there, for all of this training."""
+        self.stays = True
+        for gate in self.gates:
+            gate.hardness.assign(1.0)
+        checks.warn(
+            f"GatePressure: the gates of {self.model.name!r} reached their end in an earlier fit. They stay there, and the "
+            "network trains on as it will be after the cut. For a new choice of units, take GatePressure(restart=True)."
+        )
 
     def on_epoch_end(self, epoch, logs=None):
         pressures = [float(np.asarray(gate.pressure)) for gate in self.gates]
@@ -248,8 +289,18 @@ class GatePressure(keras.callbacks.Callback):
             logs["gate_pressure"] = float(np.mean(pressures))
             logs["gate_penalty"] = float(sum(_distance(gate) ** 2 for gate in self.gates))
             logs["gate_undecided"] = float(np.average(undecided, weights=[gate.units for gate in self.gates]))
-        self.control.after_epoch(self.gates, epoch, self.params["epochs"])
+        if not self.stays:
+            self.control.after_epoch(self.gates, epoch, self.params["epochs"])
         self._stop_if_settled()
+
+    def on_train_end(self, logs=None):
+        if self.begun and not self.control.is_through(self.gates):
+            checks.warn(
+                f"GatePressure: training of {self.model.name!r} ended before its gates reached their end, with some up to "
+                f"{max(_openness(gate) for gate in self.gates):.2g} open that kmerge.compress cuts off. Train all of the "
+                f"{self.params['epochs']} epochs, two at least. If another callback ended it, wrap that: "
+                "kmerge.AfterFade(keras.callbacks.EarlyStopping(...)). Or go on with initial_epoch."
+            )
 
     def _stop_if_settled(self) -> None:
         choice = [gate.kept().tolist() for gate in self.gates]

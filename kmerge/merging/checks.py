@@ -1,13 +1,14 @@
 """What `merge` refuses or warns of and `compress` reports: layers whose gates or weights a plain student cannot hold."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
 
 from kmerge.checks import warn
 from kmerge.errors import UnsupportedLayerError
+from kmerge.gates import DECIDED
 from kmerge.graph import Graph, array_of
 from kmerge.merging.records import Merged, MergeRecord, kept_whole
 from kmerge.merging.regions import Region
@@ -15,8 +16,6 @@ from kmerge.pairing import paired_layers
 from kmerge.rules import moves_batch
 from kmerge.spaces import Record, Trace
 
-# Gates that are this close to 0 or 1 count as decided.
-_DECIDED = 1e-6
 
 
 def refuse_opaque(walked: Trace, whole: Sequence[Region], models: Sequence[keras.Model]) -> None:
@@ -131,23 +130,59 @@ def warn_of_joint_statistics(walked: Trace) -> None:
         )
 
 
-def warn_of_undecided(
+def warn_of_changes(
     merged: Merged,
     keep: Mapping[str, np.ndarray],
+    asked: Collection[str],
     whole: Mapping[str, int],
     models: tuple[keras.Model, keras.Model],
     data: np.ndarray | Sequence[np.ndarray] | None,
 ) -> None:
-    """Warns if gates are between 0 and 1, or others than the kept are open, where no weight can hold that.
-
-    So it is of channels that a layer normalizes or adds up, or that a layer reads which runs as it is.
+    """Warns if a cut changes the outputs: it takes away units whose gates are open, or no weight can hold what gates did.
 
     Args:
         merged: what the big student says of its merge.
         keep: the units kept of each space.
+        asked: the spaces whose units somebody asked for; that others are open there is no surprise.
         whole: the parent kept of each region.
         models: the big student and the compressed one.
         data: model inputs to measure the change on, or None.
+    """
+    reasons = [reason for reason in (_open_units(merged, keep, asked), _not_foldable(merged, keep, whole)) if reason]
+    if not reasons:
+        return
+    measured = (
+        "pass data= to measure by how much" if data is None else f"by {_change(*models, data):.1e} of their largest"
+    )
+    warn(
+        f"{' '.join(reasons)} So the cut changes the outputs: {measured}. Train through all epochs of "
+        "kmerge.GatePressure('fade'), whose gates end at 0 and 1, with EarlyStopping and ModelCheckpoint in kmerge.AfterFade; "
+        "or fine-tune the result."
+    )
+
+
+def _open_units(merged: Merged, keep: Mapping[str, np.ndarray], asked: Collection[str]) -> str | None:
+    """Which units go though their gates are open, in numbers; None if there are none."""
+    cut = {
+        name: np.delete(gate.values(), keep[name])
+        for name, gate in merged.gates.items()
+        if name not in asked and any(gate.trained() for gate in merged.gates.values())
+    }
+    still = {name: values[values > DECIDED] for name, values in cut.items() if (values > DECIDED).any()}
+    if not still:
+        return None
+    spaces = [
+        f"{name} ({len(values)} of {len(cut[name])}, up to {values.max():.2g} open, {values.mean():.2g} on average)"
+        for name, values in sorted(still.items(), key=lambda item: -item[1].max())
+    ]
+    count, total = sum(map(len, still.values())), sum(map(len, cut.values()))
+    return f"Of the {total} units that go, {count} have open gates: in {_listed(spaces)}."
+
+
+def _not_foldable(merged: Merged, keep: Mapping[str, np.ndarray], whole: Mapping[str, int]) -> str | None:
+    """Which layers see gates between 0 and 1, or others than the kept open, where no weight can hold that; None if none do.
+
+    So it is of channels that a layer normalizes or adds up, or that a layer reads which runs as it is.
     """
     walked, away = merged.walked, {}
     for name, gate in merged.gates.items():
@@ -163,17 +198,12 @@ def warn_of_undecided(
         gate = merged.region_gates[region.name]
         distance = float(np.max(np.abs(gate.values() - np.eye(gate.units)[whole[region.name]])))
         distances |= dict.fromkeys(region.layers, distance)
-    found = [path for path, distance in distances.items() if distance > _DECIDED]
+    found = [path for path, distance in distances.items() if distance > DECIDED]
     if not found:
-        return
-    measured = (
-        "pass data= to measure by how much" if data is None else f"by {_change(*models, data):.1e} of their largest"
-    )
-    warn(
+        return None
+    return (
         f"The layers {_listed(found)} normalize or add up channels, or run as they are on channels, whose gates are up to "
-        f"{max(distances.values()):.2g} away from the choice of 0 or 1, which no weight can hold. So the cut changes the "
-        f"outputs: {measured}. Train with "
-        "kmerge.GatePressure('fade'), whose gates end at 0 and 1; or fine-tune the result."
+        f"{max(distances.values()):.2g} away from the choice of 0 or 1, which no weight can hold."
     )
 
 

@@ -9,7 +9,7 @@ from kmerge.checks import refuse, sentence, warn
 from kmerge.errors import InvalidArgumentError
 from kmerge.gates import HardConcreteGate
 from kmerge.graph import array_of
-from kmerge.merging.checks import warn_of_undecided
+from kmerge.merging.checks import warn_of_changes
 from kmerge.merging.compensation import compensate
 from kmerge.merging.records import Merged, gate_places, keep_plan, kept_whole, place_of, read_merge
 from kmerge.surgery import (
@@ -53,8 +53,9 @@ def compress(
         InvalidArgumentError: if `big` was not made by `merge`, or `keep` names an unknown space or a wrong number of units.
 
     Warns:
-        UserWarning: if the gates were never trained, so that the choice is random; if a layer normalizes over channels
-            whose gates are not 0 or 1, with the change that this makes where there is data.
+        UserWarning: if the gates were never trained, so that the choice is random; if units go whose gates are open, with
+            how open, how many and where; if a layer normalizes over channels whose gates are not 0 or 1. With `data` the
+            warning tells by how much the outputs change.
 
     Reference:
         Pašen & Boža 2024, section 2.3; folding the gates' values is ours.
@@ -65,6 +66,7 @@ def compress(
     keep = dict(keep or {})
     whole = {region.name: 0 for region in kept_whole(merged.walked, parents)}  # where nobody reads the gate, any will do
     whole |= {name: _kept_parent(name, gate, keep.pop(name, None)) for name, gate in merged.region_gates.items()}
+    asked = set(keep)
     keep = _kept_units(merged, keep)
     before = Layout(merged.walked, merged.plan)
     unread = {name: range(width) for name, width in merged.ungated.items()}  # any will do
@@ -83,7 +85,7 @@ def compress(
     student, layers = build(after, constants=constants_of(after, [source]))
     fill(layers, after, [source])
     verify(student, after, layers)
-    warn_of_undecided(merged, keep, whole, (big, student), data)
+    warn_of_changes(merged, keep, asked, whole, (big, student), data)
     return student
 
 

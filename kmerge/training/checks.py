@@ -9,11 +9,11 @@ import numpy as np
 
 from kmerge.checks import sentence, whole_number
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError
+from kmerge.gates import batch_hook
 from kmerge.training.backend import is_distributed, nested_layers
 from kmerge.training.programs import PROGRAMS
 
 _NUMBERS = "fiub"
-_BATCH_HOOKS = [f"on_{kind}batch_{end}" for kind in ("", "train_", "test_") for end in ("begin", "end")]
 # Entries of a configuration that may differ between models that train in one program.
 _FREE_ENTRIES = {"name", "seed", "shared_object_id", "build_config"}
 
@@ -42,25 +42,13 @@ def why_model_fit(model: keras.Model, callbacks: Sequence, fit_arguments: Sequen
     if is_distributed(model):
         return "the model is distributed over several devices"
     for callback in callbacks:
-        if hook := _batch_hook(callback):
+        if hook := batch_hook(callback):
             return f"the callback {type(callback).__name__} has the hook {hook} for single batches"
     if fit_arguments:
         return f"of the argument {sorted(fit_arguments)[0]}"
     for array in arrays_of(*data):
         if not is_array(array):
             return f"the data holds a {type(array).__name__}, which is no array of numbers"
-    return None
-
-
-def _batch_hook(callback) -> str | None:
-    base = keras.callbacks.Callback
-    if isinstance(callback, keras.callbacks.ProgbarLogger):
-        return None
-    if isinstance(callback, keras.callbacks.ModelCheckpoint) and callback.save_freq == "epoch":
-        return None
-    for hook in _BATCH_HOOKS:  # a LambdaCallback keeps its hooks on the instance
-        if hook in vars(callback) or getattr(type(callback), hook) is not getattr(base, hook):
-            return hook
     return None
 
 

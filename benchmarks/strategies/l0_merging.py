@@ -6,6 +6,7 @@ Reference: Pašen and Boža, "Merging of neural networks".
 from dataclasses import dataclass, replace
 
 import keras
+import numpy as np
 
 import kmerge
 from baselines.merging.aligned_merging import aligned_big_student
@@ -88,7 +89,7 @@ class L0Merge:
         gating = train_phase(gated, task, "gates", budget.gates, seed, stages, **how)
         big = restore(gated, big) if restore else big
         sample = task.data.inputs[:_EXAMPLES] if self.compensate else None
-        student = kmerge.compress(big, data=sample)
+        student = _cut(big, sample)
         extras = {
             "control": control,
             "validation_teachers": [record.rows[-1]["val_metric"] for record in records],
@@ -147,7 +148,7 @@ class L0MergeMany:
             there = replace(task, gates=task.gates.stretched(budget.gates / gates[cut]))
             big = kmerge.merge(*left[:size], sampling=task.gates.sampling, seed=seed_of("gates", seed, cut))
             gating = train_phase(big, there, "gates", gates[cut], seed, stages, label=f"gates{behind}", control=control)
-            student = kmerge.compress(big)
+            student = _cut(big)
             extras["validation_before_cut"] = gating.rows[-1]["val_metric"]
             extras["validation_after_cut"] = validation_metric(task, student)
             tuned = train_phase(student, task, "finetune", tuning[cut], seed, stages, label=f"finetune{behind}")
@@ -158,6 +159,11 @@ class L0MergeMany:
 
 def _big_student(task: Task, teachers: list[keras.Model], seed: int, sampling: str | None = None) -> keras.Model:
     return kmerge.merge(*teachers, sampling=sampling or task.gates.sampling, seed=seed_of("gates", seed))
+
+
+def _cut(big: keras.Model, sample: np.ndarray | None = None) -> keras.Model:
+    """What `compress` keeps, asked for by name: that gates of other units are open is no surprise, and rows tell the cost."""
+    return kmerge.compress(big, sample, keep={name: gate.kept() for name, gate in read_merge(big).gates.items()})
 
 
 def one_model_equal_compute(task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
@@ -177,7 +183,7 @@ def no_gate_phase(task: Task, budget: Budget, seed: int, stages: Stages) -> Outc
     """
     trained = [train_teacher(task, budget, seed, number, stages) for number in range(2)]
     big = _big_student(task, [model for model, _ in trained], seed)
-    student = kmerge.compress(big, keep={name: gate.kept() for name, gate in read_merge(big).gates.items()})
+    student = _cut(big)
     records = [record for _, record in trained]
     extras = {
         "validation_teachers": [record.rows[-1]["val_metric"] for record in records],

@@ -18,7 +18,7 @@ from benchmarks.command_line import DONE, command_parser
 # The order of the house: a package imports only packages before it, and a room only rooms of its package before it.
 ORDER: dict[str, tuple[str, ...]] = {
     "kmerge": (
-        "errors", "checks", "seeds", "regularizers", "graph", "sameness", "cloning", "copying", "pairing", "gates",
+        "errors", "checks", "seeds", "regularizers", "graph", "batching", "sameness", "cloning", "copying", "pairing", "gates",
         "training", "rules", "opening", "spaces", "surgery", "costs", "merging", "matching", "sizing", "pruning", "drawing",
         "version", "commands", "__init__", "__main__",
     ),

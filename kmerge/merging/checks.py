@@ -6,16 +6,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import keras
 import numpy as np
 
+from kmerge.batching import Batches
 from kmerge.checks import warn
 from kmerge.errors import UnsupportedLayerError
 from kmerge.gates import DECIDED
-from kmerge.graph import Graph, array_of
+from kmerge.graph import array_of
 from kmerge.merging.records import Merged, MergeRecord, kept_whole
 from kmerge.merging.regions import Region
 from kmerge.pairing import paired_layers
 from kmerge.rules import moves_batch
 from kmerge.spaces import Record, Trace
-
 
 
 def refuse_opaque(walked: Trace, whole: Sequence[Region], models: Sequence[keras.Model]) -> None:
@@ -136,7 +136,7 @@ def warn_of_changes(
     asked: Collection[str],
     whole: Mapping[str, int],
     models: tuple[keras.Model, keras.Model],
-    data: np.ndarray | Sequence[np.ndarray] | None,
+    data: Batches | None,
 ) -> None:
     """Warns if a cut changes the outputs: it takes away units whose gates are open, or no weight can hold what gates did.
 
@@ -146,7 +146,7 @@ def warn_of_changes(
         asked: the spaces whose units somebody asked for; that others are open there is no surprise.
         whole: the parent kept of each region.
         models: the big student and the compressed one.
-        data: model inputs to measure the change on, or None.
+        data: the batches to measure the change on, or None.
     """
     reasons = [reason for reason in (_open_units(merged, keep, asked), _not_foldable(merged, keep, whole)) if reason]
     if not reasons:
@@ -207,10 +207,12 @@ def _not_foldable(merged: Merged, keep: Mapping[str, np.ndarray], whole: Mapping
     )
 
 
-def _change(big: keras.Model, small: keras.Model, data) -> float:
-    """The largest difference of the outputs, relative to the largest output."""
-    flat = list(data) if isinstance(data, (list, tuple)) else [data]
-    data = keras.tree.pack_sequence_as(Graph(big).input_structure, flat)
-    before, after = (keras.tree.flatten(model.predict(data, batch_size=256, verbose=0)) for model in (big, small))
-    pairs = zip(before, after, strict=True)
-    return max(float(np.max(np.abs(b - a)) / (np.max(np.abs(b)) or 1.0)) for b, a in pairs)
+def _change(big: keras.Model, small: keras.Model, data: Batches) -> float:
+    """The largest difference of the outputs, relative to the largest output; of several outputs, the largest such."""
+    largest, most = 0.0, 0.0
+    for inputs, *_ in data:
+        of_models = (keras.tree.flatten(model(inputs, training=False)) for model in (big, small))
+        before, after = (list(map(array_of, outputs)) for outputs in of_models)
+        differences = [np.abs(b - a).max() for b, a in zip(before, after, strict=True)]
+        most, largest = np.maximum(most, differences), np.maximum(largest, [np.abs(b).max() for b in before])
+    return float(np.max(most / np.where(largest == 0, 1.0, largest)))

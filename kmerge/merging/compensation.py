@@ -5,19 +5,18 @@ Gram matrix of the activations gives M and m. The kernel then reads W_k + M' W_d
 bias where the layer has one. With four units of which the last is the sum of the first two, dropping the last changes nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import keras
 import numpy as np
 
-from kmerge.checks import sentence
+from kmerge.batching import Batches
 from kmerge.errors import InvalidArgumentError
 from kmerge.gates import ApplyGates, gated_layer
 from kmerge.graph import Graph, array_of
 from kmerge.rules import KERNEL_LAYERS, positions_of
 from kmerge.surgery import Layout
 
-_BATCH = 256
 # Relative to the mean square of an activation: keeps units that are almost equal from taking huge opposite weights.
 _RIDGE = 1e-3
 
@@ -28,7 +27,7 @@ def compensate(
     before: Layout,
     after: Layout,
     arrays: dict,
-    data: np.ndarray | Sequence[np.ndarray],
+    data: Batches,
 ) -> None:
     """Corrects, in place, the arrays of the layers that lose inputs.
 
@@ -37,10 +36,10 @@ def compensate(
         layers: its layers by path in the template.
         before, after: its layout, and that of the cut model.
         arrays: for each path the list of the layer's weights, with gates folded in; changed.
-        data: inputs of the model: an array, or a list with one for each input.
+        data: the batches to correct on.
 
     Raises:
-        InvalidArgumentError: if the data is empty or holds NaN.
+        InvalidArgumentError: if inputs are not finite.
     """
     cut = {}
     for path, layer in layers.items():
@@ -60,7 +59,7 @@ def compensate(
         _correct(arrays[path], layers[path], at, kept, *grams[path])
 
 
-def _grams(big: keras.Model, layers: Mapping[str, keras.Layer], data) -> dict[str, tuple]:
+def _grams(big: keras.Model, layers: Mapping[str, keras.Layer], data: Batches) -> dict[str, tuple]:
     """For each layer the Gram matrix and the sum of its ungated inputs over all examples and places, and their number."""
     paths = {id(layer): path for path, layer in layers.items()}
     tensors, owners = [], []
@@ -74,25 +73,17 @@ def _grams(big: keras.Model, layers: Mapping[str, keras.Layer], data) -> dict[st
             owners.append(paths[id(layer)])
     reader = keras.Model(big.inputs, tensors)
     grams: dict[str, list] = {}
-    for batch in _batches(data):
-        outputs = reader(batch, training=False)
+    for inputs, *_ in data:
+        inputs = keras.tree.flatten(inputs)
+        if not all(np.isfinite(array).all() for array in inputs if array.dtype.kind == "f"):
+            raise InvalidArgumentError("compress: expected data to be finite inputs, received NaN or infinity.")
+        outputs = reader(inputs, training=False)
         for path, x in zip(owners, outputs if isinstance(outputs, (list, tuple)) else [outputs], strict=True):
             x = array_of(x).astype("float64")
             x = x.reshape(-1, x.shape[-1])
             gram, total, count = grams.get(path, (0, 0, 0))
             grams[path] = (gram + x.T @ x, total + x.sum(axis=0), count + len(x))
     return grams
-
-
-def _batches(data):
-    arrays = list(data) if isinstance(data, (list, tuple)) else [data]
-    arrays = [np.asarray(a) for a in arrays]
-    if len({len(a) for a in arrays}) != 1 or len(arrays[0]) == 0:
-        raise InvalidArgumentError(sentence("inputs of one positive length", [len(a) for a in arrays]))
-    if not all(np.isfinite(a).all() for a in arrays):
-        raise InvalidArgumentError("Expected finite inputs to compensate on, received NaN or infinity.")
-    for start in range(0, len(arrays[0]), _BATCH):
-        yield [a[start : start + _BATCH] for a in arrays]
 
 
 def _correct(arrays: list, layer, at: int, kept: np.ndarray, gram: np.ndarray, total: np.ndarray, count: int) -> None:

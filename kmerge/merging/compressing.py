@@ -1,10 +1,12 @@
 """From a trained big student to a plain model of the target size."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
+from kmerge.batching import Batches
 from kmerge.checks import refuse, sentence, warn
 from kmerge.errors import InvalidArgumentError
 from kmerge.gates import HardConcreteGate
@@ -26,9 +28,11 @@ from kmerge.surgery import (
 
 def compress(
     big: keras.Model,
-    data: np.ndarray | Sequence[np.ndarray] | None = None,
+    data: Any = None,
     *,
     keep: Mapping[str, Sequence[int]] | None = None,
+    batch_size: int = 256,
+    steps: int | None = None,
 ) -> keras.Model:
     """Keeps the most open units of each space of a big student, in the architecture of the first parent.
 
@@ -38,19 +42,23 @@ def compress(
 
     Args:
         big: a big student made by `merge` or `gate`, trained or loaded.
-        data: model inputs, an array or a list with one array per input. With it, each Dense and convolution layer that
-            mixes units is corrected for what was cut, by least squares on the activations of these examples.
+        data: whatever `model.evaluate` takes, of which the inputs are read: arrays, `(x, y)`, `tf.data.Dataset`, `PyDataset`,
+            ... With it, each Dense and convolution layer that mixes units is corrected for what was cut, by least squares on
+            the activations of these examples. The batches of a generator are kept in memory, as data is walked twice.
         keep: units to keep instead of the most open ones: by name of a space, as many indices into the units of the big
             student (those of the first parent come first) as the space is to have units. Spaces that are not named keep
             the most open ones. For layers that run as they are it is the number of the parent whose layers are kept, in
             a list, by the name of the first space that they hold fixed.
+        batch_size: examples per batch, where the data is arrays.
+        steps: the most batches of the data to take; None for all.
 
     Returns:
         A plain, uncompiled `keras.Model` with the first parent's layer names and configuration, and its shapes but for
         other widths that were asked for. It loads without kmerge.
 
     Raises:
-        InvalidArgumentError: if `big` was not made by `merge`, or `keep` names an unknown space or a wrong number of units.
+        InvalidArgumentError: if `big` was not made by `merge`, `keep` names an unknown space or a wrong number of units, or
+            the data does not serve.
 
     Warns:
         UserWarning: if the gates were never trained, so that the choice is random; if units go whose gates are open, with
@@ -62,6 +70,8 @@ def compress(
     """
     merged = read_merge(big)
     check_finite(big)
+    if data is not None:
+        data = Batches(big, data, "compress", batch_size=batch_size, steps=steps, again=True)
     parents = merged.plan.sources
     keep = dict(keep or {})
     whole = {region.name: 0 for region in kept_whole(merged.walked, parents)}  # where nobody reads the gate, any will do

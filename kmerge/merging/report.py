@@ -1,6 +1,5 @@
 """The report on a merge: which units the gates of a big student keep, and of which parent."""
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,11 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from kmerge.batching import Batches
 from kmerge.checks import refuse, sentence
 from kmerge.errors import InvalidArgumentError
+from kmerge.graph import array_of
 from kmerge.merging.records import read_merge
-
-_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,10 @@ def merge_report(
     big: keras.Model,
     *,
     parents: Sequence[keras.Model] = (),
-    data: tuple[Any, Any] | None = None,
+    data: Any = None,
     metric: keras.metrics.Metric | str | None = None,
+    batch_size: int = 256,
+    steps: int | None = None,
 ) -> MergeReport:
     """Tells, per space, how many units `compress` would keep of which parent, and how decided the gates are.
 
@@ -69,8 +70,11 @@ def merge_report(
     Args:
         big: a big student made by `merge`.
         parents: the models that were merged.
-        data: inputs and targets, as `model.evaluate` takes arrays of them; best of data that no model was trained on.
+        data: whatever `model.evaluate` takes, with targets: `(x, y)` or `(x, y, sample_weight)` of arrays, a
+            `tf.data.Dataset`, `PyDataset`, generator, ...; best of data that no model was trained on. It is read once.
         metric: what is measured on the data, a Keras metric or its name, such as "sparse_categorical_accuracy".
+        batch_size: examples per batch, where the data is arrays.
+        steps: the most batches of the data to take; None for all.
 
     Returns:
         A mapping from space names to `SpaceReport`, with `metrics`; `print` shows it as a table.
@@ -95,7 +99,10 @@ def merge_report(
             f"data {'of some kind' if data is not None else None}, metric {metric!r} and {len(parents)} parents. "
             'Write data=(x_val, y_val), metric="sparse_categorical_accuracy".'
         )
-    report = MergeReport({} if data is None else _metrics(big, parents, data, metric))
+    batches = None
+    if data is not None:
+        batches = Batches(big, data, "merge_report", batch_size=batch_size, steps=steps, targets=True)
+    report = MergeReport({} if batches is None else _metrics(big, parents, batches, metric))
     for name, gate in merged.gates.items():
         kept = gate.kept()
         counts = np.bincount([gate.origins[i][0] for i in kept], minlength=merged.plan.sources)
@@ -104,29 +111,23 @@ def merge_report(
     return report
 
 
-def _metrics(big: keras.Model, parents: Sequence[keras.Model], data: tuple, metric) -> dict[str, float]:
+def _metrics(big: keras.Model, parents: Sequence[keras.Model], data: Batches, metric) -> dict[str, float]:
     """What the metric is of each parent, of the mean of their outputs and of the big student."""
-    if not isinstance(data, (tuple, list)) or len(data) != 2:
-        raise InvalidArgumentError(f"merge_report, data: expected (inputs, targets), received {type(data).__name__}.")
     if len(big.outputs) != 1:
         raise InvalidArgumentError(
             f"merge_report, data: expected models of one output, received one of {len(big.outputs)}. Leave data out, and "
             "measure each output by `model.evaluate`."
         )
-    x, y = _arrays(data[0], "inputs"), _arrays(data[1], "targets")
-    if len(counts := {len(array) for array in keras.tree.flatten((x, y))}) != 1:
-        raise InvalidArgumentError(sentence("equally many inputs and targets", sorted(counts), of="merge_report, data"))
     of = {f"parent {number}": [parent] for number, parent in enumerate(parents, 1)}
     of |= {"mean of the parents": list(parents)} if len(parents) > 1 else {}
-    measure = _measure(metric)
-    return {name: _mean_metric(models, x, y, measure) for name, models in {**of, "big student": [big]}.items()}
-
-
-def _arrays(value: Any, what: str) -> Any:
-    if not all(np.ndim(array) for array in keras.tree.flatten(value)):
-        do = "Make an array of it by numpy.asarray."
-        raise InvalidArgumentError(sentence(f"{what} that are arrays", type(value), do, "merge_report, data"))
-    return value
+    of["big student"] = [big]
+    measures = {name: _measure(metric) for name in of}
+    for x, y, weight in data:
+        outputs = {id(model): array_of(model(x, training=False)) for models in of.values() for model in models}
+        for name, models in of.items():
+            mean = np.mean([outputs[id(model)] for model in models], axis=0)
+            measures[name].update_state(y, mean, sample_weight=weight)
+    return {name: float(measure.result()) for name, measure in measures.items()}
 
 
 def _measure(metric: keras.metrics.Metric | str) -> keras.metrics.Metric:
@@ -152,14 +153,3 @@ def _built_again(metric: keras.metrics.Metric) -> keras.metrics.Metric:
         do = "Pass the function in it instead."
         why = sentence("a metric that its configuration builds again", metric, do, "merge_report, metric")
         raise InvalidArgumentError(why) from error
-
-
-def _mean_metric(models: Sequence[keras.Model], x: Any, y: Any, metric: keras.metrics.Metric) -> float:
-    """The metric of the mean of the models' outputs."""
-    metric.reset_state()
-    for start in range(0, len(keras.tree.flatten(x)[0]), _BATCH):
-        batch = slice(start, start + _BATCH)
-        inputs, targets = keras.tree.map_structure(operator.itemgetter(batch), (x, y))
-        outputs = [keras.ops.convert_to_numpy(model(inputs, training=False)) for model in models]
-        metric.update_state(targets, np.mean(outputs, axis=0))
-    return float(metric.result())

@@ -13,19 +13,20 @@ A unit that lies at several places, as the channels of a residual stream do, has
 collected over all of them.
 """
 
-from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
-from kmerge.checks import one_of, sentence, whole_number
+from kmerge.batching import Batches
+from kmerge.checks import one_of, sentence
 from kmerge.errors import InvalidArgumentError
 from kmerge.merging import read_merge
 from kmerge.rules import occurrences
 from kmerge.seeds import rng_of
 from kmerge.spaces import Trace, check_selectable, trace
 from kmerge.surgery import check_finite, weight_axes
-from kmerge.training import PROGRAMS, arrays_of, build_state, check_data, is_array, loss_gradients
+from kmerge.training import PROGRAMS, arrays_of, build_state, check_data, loss_gradients
 
 IMPORTANCES = ("magnitude", "magnitude_l1", "bn_scale", "fpgm", "taylor", "random", "gates")
 _TAYLOR = "Importance 'taylor'"  # what its errors start with
@@ -35,9 +36,10 @@ _OFFSETS = {"bias", "beta", "moving_mean", "moving_variance", "mean", "variance"
 def unit_importance(
     model: keras.Model,
     importance: str = "magnitude",
-    data: tuple | None = None,
+    data: Any = None,
     *,
     batch_size: int = 32,
+    steps: int | None = None,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
     """Tells how important the units of every selectable space are; the higher, the more important.
@@ -45,8 +47,10 @@ def unit_importance(
     Args:
         model: a Functional or Sequential model; compiled for "taylor", made by `merge` or `gate` for "gates".
         importance: "magnitude", "magnitude_l1", "bn_scale", "fpgm", "taylor", "random" or "gates".
-        data: for "taylor" alone: `(x, y)` or `(x, y, sample_weight)`, arrays as for `kmerge.fit`.
-        batch_size: for "taylor": examples per gradient.
+        data: for "taylor" alone: whatever `model.evaluate` takes, with targets: `(x, y)` or `(x, y, sample_weight)` of
+            arrays, a `tf.data.Dataset`, `PyDataset`, generator, ... It is read once, batch by batch.
+        batch_size: for "taylor": examples per gradient, where the data is arrays.
+        steps: for "taylor": the most batches to take; None for all.
         seed: for "random".
 
     Returns:
@@ -84,7 +88,7 @@ def unit_importance(
     if importance == "fpgm":
         return _distances(walked)
     if importance == "taylor":
-        return _by_space(walked, _taylor(walked, data, batch_size))
+        return _by_space(walked, _taylor(walked, data, batch_size, steps))
     if importance == "magnitude":
         return _by_space(walked, np.sqrt(_norms(walked, np.square)))
     return _by_space(walked, _norms(walked, np.abs))
@@ -171,25 +175,30 @@ def _square_distances(rows: np.ndarray) -> np.ndarray:
     return squares
 
 
-def _taylor(walked: Trace, data: tuple, batch_size: int) -> np.ndarray:
+def _taylor(walked: Trace, data: Any, batch_size: int, steps: int | None) -> np.ndarray:
     model = walked.model
-    _check_taylor(model, data, batch_size)
+    _check_taylor(model)
+    batches = Batches(model, data, _TAYLOR, batch_size=batch_size, steps=steps, targets=True)
     readers = []  # (weight, number of the axis that reads units, these units)
     for path in walked.axes:
         for weight, axes in _weights(walked, path):
             consumed = [(i, axis.units) for i, axis in enumerate(axes) if axis is not None and axis.role == "consumes"]
             readers += [(weight, i, units) for i, units in consumed]
-    examples = len(arrays_of(data)[0])
-    build_state(model, _batch(data, 0, 1))
-    gradients = loss_gradients(model, [weight for weight, _, _ in readers])
+    gradients = None
     values = [_array(weight) for weight, _, _ in readers]
-    importance = np.zeros(len(walked.space_of))
-    for start in range(0, examples, batch_size):
-        by_gate = np.zeros(len(importance))
-        found = gradients(_batch(data, start, start + batch_size))
-        for (_, number, units), value, gradient in zip(readers, values, found, strict=True):
+    importance, examples = np.zeros(len(walked.space_of)), 0
+    for batch in batches:
+        check_data(model, batch, "data")
+        tensors = _tensors(batch)
+        if gradients is None:
+            build_state(model, _tensors(keras.tree.map_structure(lambda a: None if a is None else a[:1], batch)))
+            gradients = loss_gradients(model, [weight for weight, _, _ in readers])
+        by_gate, count = np.zeros(len(importance)), len(arrays_of(batch)[0])
+        for (_, number, units), value, gradient in zip(readers, values, gradients(tensors), strict=True):
             _add(by_gate, value * _array(gradient), number, units)
-        importance += np.square(by_gate) * (min(start + batch_size, examples) - start) / examples
+        importance += np.square(by_gate) * count
+        examples += count
+    importance /= examples
     if not np.isfinite(importance).all():
         raise InvalidArgumentError(
             f"{_TAYLOR}: expected the loss of {model.name!r} to have finite gradients on this data, received NaN or infinity. "
@@ -198,7 +207,7 @@ def _taylor(walked: Trace, data: tuple, batch_size: int) -> np.ndarray:
     return importance
 
 
-def _check_taylor(model: keras.Model, data: tuple, batch_size: int) -> None:
+def _check_taylor(model: keras.Model) -> None:
     if keras.backend.backend() not in PROGRAMS:
         raise InvalidArgumentError(
             sentence(f"one of the backends {list(PROGRAMS)}", keras.backend.backend(), of=_TAYLOR)
@@ -206,17 +215,12 @@ def _check_taylor(model: keras.Model, data: tuple, batch_size: int) -> None:
     if not model.compiled or model.loss is None:
         do = "Call model.compile(optimizer, loss=...) first."
         raise InvalidArgumentError(sentence("a model that is compiled with a loss", model.name, do, of=_TAYLOR))
-    whole_number("batch_size", batch_size)
-    if not isinstance(data, tuple) or len(data) not in (2, 3) or not all(map(is_array, arrays_of(data))):
-        raise InvalidArgumentError(
-            f"{_TAYLOR}: expected data=(x, y) or (x, y, sample_weight) of arrays, received {type(data).__name__}"
-            + (f" of {[type(part).__name__ for part in data]}." if isinstance(data, Sequence) else ".")
-        )
-    check_data(model, data, "data")
 
 
-def _batch(data: tuple, start: int, stop: int) -> tuple:
-    return keras.tree.map_structure(lambda array: keras.ops.convert_to_tensor(array[start:stop]), data)
+def _tensors(batch: tuple) -> tuple:
+    """A batch as tensors, without sample weights where there are none."""
+    parts = batch if batch[2] is not None else batch[:2]
+    return keras.tree.map_structure(lambda array: None if array is None else keras.ops.convert_to_tensor(array), parts)
 
 
 def _array(tensor) -> np.ndarray:

@@ -12,6 +12,7 @@ Both are ladders for `budgets.widths_within`, which takes as much as the budget 
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -58,8 +59,9 @@ def choose_units(
     selection: str = "local",
     multiple: int = 1,
     minimum: int | float = 1,
-    data: tuple | None = None,
+    data: Any = None,
     batch_size: int = 32,
+    steps: int | None = None,
     seed: int = 0,
 ) -> UnitChoice:
     """Chooses the units that `prune` keeps, without building anything: look at it, or change it, before you cut.
@@ -73,8 +75,9 @@ def choose_units(
             divided by its mean in the space; importance of your own is taken as it is.
         multiple: widths are multiples of it, as devices like them, or a space's whole width.
         minimum: of each space, at least this number of units (an int) or share of them (a float) stays; at least one.
-        data: for "taylor": `(x, y)` or `(x, y, sample_weight)`.
-        batch_size: for "taylor": examples per gradient.
+        data: for "taylor": whatever `model.evaluate` takes, see `unit_importance`.
+        batch_size: for "taylor": examples per gradient, where the data is arrays.
+        steps: for "taylor": the most batches to take.
         seed: for "random".
 
     Returns:
@@ -102,7 +105,7 @@ def choose_units(
     if isinstance(importance, Mapping):
         found = _checked_importance(by_space(walked.spaces, importance), data, walked.spaces)
     else:
-        found = unit_importance(model, importance, data, batch_size=batch_size, seed=seed)
+        found = unit_importance(model, importance, data, batch_size=batch_size, steps=steps, seed=seed)
         found = {name: values / (np.mean(values) or 1.0) for name, values in found.items()}
     ladders = {
         name: _ladder(values, widths[name]) if selection == "global" else share_ladder(len(values), widths[name])
@@ -122,8 +125,9 @@ def prune(
     selection: str = "local",
     multiple: int = 1,
     minimum: int | float = 1,
-    data: tuple | None = None,
+    data: Any = None,
     batch_size: int = 32,
+    steps: int | None = None,
     seed: int = 0,
 ) -> keras.Model:
     """Removes the least important units of a model: `select(model, choose_units(model, ...))`.
@@ -140,6 +144,7 @@ def prune(
         minimum: as for `choose_units`.
         data: as for `choose_units`.
         batch_size: as for `choose_units`.
+        steps: as for `choose_units`.
         seed: as for `choose_units`.
 
     Returns:
@@ -157,6 +162,7 @@ def prune(
         minimum=minimum,
         data=data,
         batch_size=batch_size,
+        steps=steps,
         seed=seed,
     )
     return select(model, choice)

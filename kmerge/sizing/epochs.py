@@ -1,5 +1,6 @@
 """The epochs of an `AutoSizer`: when units come and go, and what callbacks see."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
@@ -7,7 +8,7 @@ import numpy as np
 
 from kmerge.sizing.schedule import Schedule, next_sizes
 from kmerge.sizing.state import SizingState
-from kmerge.training import arrays_of, fit
+from kmerge.training import ModelFitWarning, arrays_of, fit
 
 _BATCH_HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
 
@@ -107,6 +108,7 @@ class _Run:
         self._open = False  # whether the sizes of this epoch are still to be found
         self._record: dict = {}
         self._ready = False  # whether the model that is trained holds the weights
+        self._told = False  # whether a first `fit` has said why it is left to `model.fit`
 
     def begin(self, epoch: int) -> keras.Model:
         """Adds units, and returns the model to train."""
@@ -154,7 +156,11 @@ class _Run:
         inside += [_Batches(self.relayed)] if self.relayed else []
         while True:
             model = self.state.working.trained
-            history = fit(model, **data, initial_epoch=epoch, epochs=epoch + 1, callbacks=inside, verbose=0)
+            with warnings.catch_warnings():
+                if self._told:
+                    warnings.simplefilter("ignore", ModelFitWarning)
+                history = fit(model, **data, initial_epoch=epoch, epochs=epoch + 1, callbacks=inside, verbose=0)
+            self._told = True
             self.state.compile_seconds += history.params.get("compile_seconds", 0.0)
             if not self._open:
                 break

@@ -65,7 +65,8 @@ class Schedule:
         """The data of an epoch, period by period: the arguments of `fit`."""
         if not self._in_steps or not self.is_dynamic(epoch):
             return [dict(data)]
-        arrays = arrays_of(data["x"], data["y"])
+        kinds = ("x", "y", "sample_weight")
+        arrays = arrays_of([data[name] for name in kinds])
         if not all(map(is_array, arrays)):
             other = next(array for array in arrays if not is_array(array))
             do = "Give a period in epochs."
@@ -75,13 +76,13 @@ class Schedule:
         size = self.options.period_steps * data["batch_size"]
         cuts = [order[start : start + size] for start in range(0, len(order), size)]
         last = {**data, "shuffle": False, "validation_data": None}
-        taken = [{**last, "x": _taken(data["x"], cut), "y": _taken(data["y"], cut)} for cut in cuts]
+        taken = [{**last, **{name: _taken(data[name], cut) for name in kinds}} for cut in cuts]
         taken[-1]["validation_data"] = data["validation_data"]
         return taken
 
 
 def _taken(data: object, indices: np.ndarray) -> object:
-    return keras.tree.map_structure(lambda array: np.asarray(array)[indices], data)
+    return keras.tree.map_structure(lambda array: None if array is None else np.asarray(array)[indices], data)
 
 
 def next_sizes(sizes: Mapping[str, int], options: SizingOptions, history: Sequence[Mapping]) -> dict[str, int]:

@@ -17,13 +17,16 @@ Reference: Cahlik, Kordik, Cepek, Adapting the Size of Artificial Neural Network
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from kmerge import checks
+from kmerge.batching import Batches, Continued, comes_in_batches
 from kmerge.errors import InvalidArgumentError
 from kmerge.graph import compile_arguments
 from kmerge.regularizers import UnitRegularizer
@@ -228,7 +231,10 @@ class AutoSizer:
         epochs: int = 20,
         static_epochs: int = 20,
         initial_epoch: int = 0,
-        validation_data: tuple | None = None,
+        sample_weight: Arrays | None = None,
+        validation_data: Any = None,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         shuffle: bool = True,
         augment: keras.Layer | None = None,
@@ -248,7 +254,11 @@ class AutoSizer:
             static_epochs: number of epochs after them.
             initial_epoch: number of the first epoch, counted from 0 over both; with a sizer that was loaded, its
                 `epochs_done`.
+            sample_weight: as in `kmerge.fit`.
             validation_data: as in `kmerge.fit`.
+            steps_per_epoch: batches of an epoch, where x comes in batches; a generator needs it. The next epoch goes on
+                where the one before ended.
+            validation_steps: as in `model.fit`.
             callbacks: Keras callbacks.
             shuffle: as in `kmerge.fit`.
             augment: as in `kmerge.fit`.
@@ -261,10 +271,13 @@ class AutoSizer:
             InvalidArgumentError: as `kmerge.fit`, and if the sizer was not compiled.
         """
         state = self._compiled_state()
-        state.examples = _first_examples(x)
+        if steps_per_epoch is not None or isinstance(x, Iterator):
+            x, shuffle = _continued(x, steps_per_epoch), False
+        state.examples = _first_examples(self._routes.walked.model, x)
         schedule = Schedule(epochs, static_epochs, initial_epoch, self.options)
         data = dict(x=x, y=y, batch_size=batch_size, validation_data=validation_data, shuffle=shuffle, augment=augment)
-        data["seed"] = self.options.seed
+        data |= dict(sample_weight=sample_weight, seed=self.options.seed)
+        data |= {} if validation_steps is None else {"validation_steps": validation_steps}
         return run_epochs(state, schedule, self.alpha_at, data, list(callbacks), verbose)
 
     @property
@@ -324,5 +337,16 @@ class AutoSizer:
         return self._state
 
 
-def _first_examples(x: Arrays) -> object | None:
-    return keras.tree.map_structure(lambda array: np.asarray(array[:2]), x)
+def _continued(x: Any, steps: int | None) -> Continued:
+    """So many batches of some data for each epoch."""
+    if not comes_in_batches(x):
+        do = "Leave it out: an epoch goes through all of an array."
+        checks.refuse("steps_per_epoch", "None where x is arrays", steps, do, of="AutoSizer.fit")
+    do = "A generator does not tell how many batches an epoch has." if steps is None else ""
+    return Continued(x, checks.whole_number("steps_per_epoch", steps, do=do, of="AutoSizer.fit"), "AutoSizer.fit")
+
+
+def _first_examples(model: keras.Model, x: Any) -> Any:
+    """The inputs of two examples, nested as the model's inputs are."""
+    first, *_ = next(iter(Batches(model, x, "AutoSizer.fit", name="x", batch_size=2)))
+    return keras.tree.map_structure(lambda array: array[:2], first)

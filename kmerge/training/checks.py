@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -30,26 +30,31 @@ def arrays_of(*data: object) -> list:
     return [array for array in keras.tree.flatten(data) if array is not None]
 
 
-def why_model_fit(model: keras.Model, callbacks: Sequence, fit_arguments: Sequence[str], *data: object) -> str | None:
-    """Why no epoch program can train this model, with these callbacks on this data; None if one can."""
+def why_model_fit(
+    model: keras.Model, callbacks: Sequence, fit_arguments: Sequence[str], data: object = (), validation: object = ()
+) -> str | None:
+    """All reasons why no epoch program can train this model, with these callbacks on this data; None if one can."""
+    return ", and ".join(_reasons(model, callbacks, fit_arguments, data, validation)) or None
+
+
+def _reasons(model, callbacks: Sequence, fit_arguments: Sequence[str], data, validation) -> Iterator[str]:
     if keras.backend.backend() not in PROGRAMS:
-        return f"there is no epoch program for the {keras.backend.backend()} backend"
+        yield f"there is no epoch program for the {keras.backend.backend()} backend"
     if model.run_eagerly:
-        return "the model is compiled with run_eagerly=True"
+        yield "the model is compiled with run_eagerly=True"
     for method in ("train_step", "test_step"):
         if getattr(type(model), method) is not getattr(keras.Model, method):
-            return f"{type(model).__name__} has a {method} of its own"
+            yield f"{type(model).__name__} has a {method} of its own"
     if is_distributed(model):
-        return "the model is distributed over several devices"
+        yield "the model is distributed over several devices"
     for callback in callbacks:
         if hook := batch_hook(callback):
-            return f"the callback {type(callback).__name__} has the hook {hook} for single batches"
+            yield f"the callback {type(callback).__name__} has the hook {hook} for single batches"
     if fit_arguments:
-        return f"of the argument {sorted(fit_arguments)[0]}"
-    for array in arrays_of(*data):
-        if not is_array(array):
-            return f"the data holds a {type(array).__name__}, which is no array of numbers"
-    return None
+        yield f"of the argument {sorted(fit_arguments)[0]}"
+    for where, part in (("data", data), ("validation data", validation)):
+        if other := next((array for array in arrays_of(part) if not is_array(array)), None):
+            yield f"the {where} holds a {type(other).__name__}, which is no array of numbers"
 
 
 def check_counts(batch_size: int, epochs: int, initial_epoch: int) -> None:

@@ -5,14 +5,14 @@ A small net spends nearly all of its time between the steps. Here nothing happen
 """
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from kmerge.checks import sentence
+from kmerge.batching import check_kind, comes_in_batches
+from kmerge.checks import sentence, warn
 from kmerge.errors import InvalidArgumentError
 from kmerge.graph import array_of
 from kmerge.training.backend import BACKEND, is_data_parallel
@@ -44,7 +44,8 @@ def fit(
     batch_size: int = 32,
     epochs: int = 1,
     initial_epoch: int = 0,
-    validation_data: tuple | None = None,
+    sample_weight: Arrays | None = None,
+    validation_data: Any = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     shuffle: bool = True,
     seed: int = 0,
@@ -57,11 +58,11 @@ def fit(
 
     For the same order of the data the result equals that of `model.fit` up to rounding: the loss (with all that
     `add_loss` and regularizers add), metrics, optimizer with its schedule, mixed precision and all state are the
-    model's own. The last batch may be smaller than the others. A second call with the same model and shapes compiles
-    nothing. What the program cannot do is left to `model.fit`, with a `ModelFitWarning` that says why: callbacks with
-    hooks for single batches, data that is no array, `run_eagerly`, a `train_step` of the model's own,
-    several devices but by `keras.distribution.DataParallel` under JAX, another backend than TensorFlow and JAX, or any of
-    `fit_arguments`.
+    model's own. The last batch may be smaller than the others. A second call with the same model and shapes
+    compiles nothing. What the program cannot do is left to `model.fit`, with a `ModelFitWarning` that says why: callbacks
+    with hooks for single batches, data that comes in batches (a `tf.data.Dataset`, `PyDataset`, generator, ...),
+    `run_eagerly`, a `train_step` of the model's own, several devices but by `keras.distribution.DataParallel` under JAX,
+    another backend than TensorFlow and JAX, or any of `fit_arguments`.
 
     Data that does not fit on the device stays where it is, say in a file that `numpy.load(..., mmap_mode="r")` maps, and goes
     there piece by piece, in the order of each epoch. The result is the same.
@@ -70,12 +71,15 @@ def fit(
 
     Args:
         model: a model compiled with `model.compile`. It is trained in place.
-        x: an array with the examples along the first axis, or a list or dict of arrays for a model with several inputs.
-        y: the targets, likewise; None if the model has its own loss.
-        batch_size: examples per step.
+        x: an array with the examples along the first axis, or a list or dict of arrays for a model with several inputs; or
+            whatever else `model.fit` takes.
+        y: the targets, likewise; None if the model has its own loss, or x holds them.
+        batch_size: examples per step, where x is arrays.
         epochs: number of the epoch to stop before, as in `model.fit`.
         initial_epoch: number of the first epoch, counted from 0.
-        validation_data: `(x, y)` or `(x, y, sample_weight)`, evaluated after every epoch in one program too.
+        sample_weight: weights of the examples, an array or a structure of them like that of y.
+        validation_data: `(x, y)` or `(x, y, sample_weight)`, evaluated after every epoch in one program too; or whatever else
+            `model.fit` takes.
         callbacks: Keras callbacks. They run between epochs and may assign to any variable of the model.
         shuffle: whether each epoch goes through the data in a random order of its own.
         seed: with the number of the epoch it decides that order, so a resumed run sees the same orders.
@@ -92,26 +96,42 @@ def fit(
         models train in it (`"together"`).
 
     Raises:
-        InvalidArgumentError: if the model is not compiled; arrays differ in length or hold NaN; labels of a sparse
-            crossentropy lie outside the classes; an argument is out of its range.
+        InvalidArgumentError: if the model is not compiled; data is of an unknown kind; arrays differ in length or hold NaN;
+            labels of a sparse crossentropy lie outside the classes; an argument is out of its range.
         DeviceMemoryError: if the device runs out of memory. The weights of the last finished epoch are kept.
     """
     check_compiled(model)
     check_counts(batch_size, epochs, initial_epoch)
     callbacks = keras.tree.flatten(callbacks)
-    data = (x,) if y is None else (x, y)
-    validation = None if validation_data is None else tuple(validation_data)
+    data, validation = _parts(x, y, sample_weight, validation_data)
     for part, where in ((data, "training data"), (validation, "validation data")):
         if part is not None and all(map(is_array, arrays_of(part))):
             check_data(model, part, where)
     plan = EpochPlan(batch_size, range(initial_epoch, epochs), shuffle, verbose)
     if reason := why_model_fit(model, callbacks, list(fit_arguments), data, validation):
-        warnings.warn(f"{model.name}: model.fit does the training, because {reason}.", ModelFitWarning, stacklevel=2)
+        warn(f"{model.name}: model.fit does the training, because {reason}.", ModelFitWarning)
         fit_arguments.update(validation_data=validation_data, callbacks=callbacks)
         return _model_fit(model, data, plan, seed, augment, reason, fit_arguments)
     plan = plan._replace(at_a_time=examples_at_a_time(batch_size, data_bytes, data, validation))
     data, validation = (None if part is None else Data(part, (False,) * len(part)) for part in (data, validation))
     return train([model], data, validation, plan, [callbacks], [seed], [augment])[0]
+
+
+def _parts(x: Any, y: Any, sample_weight: Any, validation_data: Any) -> tuple[tuple, tuple | None]:
+    """The training data without what is missing at its end, and the validation data likewise; checked for their kinds."""
+    for name, part in (("y", y), ("sample_weight", sample_weight)):
+        if part is not None and comes_in_batches(x):
+            do = "Let x give (x, y) or (x, y, sample_weight) in each batch."
+            raise InvalidArgumentError(sentence(f"no {name} beside x in batches", type(part).__name__, do, of="fit"))
+    if sample_weight is not None and y is None:
+        raise InvalidArgumentError(sentence("y beside sample_weight", None, of="fit"))
+    data = (x,) if y is None else (x, y) if sample_weight is None else (x, y, sample_weight)
+    for name, part in zip(("x", "y", "sample_weight"), data, strict=False):
+        check_kind(part, name, "fit")
+    if validation_data is None:
+        return data, None
+    check_kind(validation_data, "validation_data", "fit")
+    return data, tuple(validation_data) if isinstance(validation_data, list | tuple) else (validation_data,)
 
 
 class _Batches(keras.utils.PyDataset):
@@ -137,8 +157,6 @@ class _Batches(keras.utils.PyDataset):
 def _model_fit(model, data: tuple, plan: EpochPlan, seed: int, augment, reason: str, arguments: dict):
     """Train with `model.fit`: arrays in the same order as else, other data as they are."""
     if all(map(is_array, arrays_of(data))):
-        if (sample_weight := arguments.pop("sample_weight", None)) is not None:
-            data = (*data, sample_weight)
         batches = _Batches(data, plan.batch_size, augment)
 
         def set_order(epoch, logs=None):
@@ -151,9 +169,11 @@ def _model_fit(model, data: tuple, plan: EpochPlan, seed: int, augment, reason: 
             f"Expected data in arrays for augment, received {type(data[0]).__name__}. Apply the layer in the data set instead."
         )
     else:
-        arguments.update(x=data[0], shuffle=plan.shuffle)
-        if len(data) > 1:
-            arguments.update(y=data[1], batch_size=plan.batch_size)
+        # Keras shuffles the batches of a PyDataset, and warns where it is to shuffle what else comes in batches.
+        shuffles = isinstance(data[0], keras.utils.PyDataset) or not comes_in_batches(data[0])
+        arguments.update(zip(("x", "y", "sample_weight"), data, strict=False), shuffle=plan.shuffle and shuffles)
+        if not comes_in_batches(data[0]):
+            arguments.update(batch_size=plan.batch_size)
     arguments.update(epochs=plan.epochs.stop, initial_epoch=plan.epochs.start, verbose=plan.verbose)
     history = model.fit(**arguments)
     history.params = {**history.params, "program": "model.fit", "why": reason, "xla": bool(model.jit_compile)}

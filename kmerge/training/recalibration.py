@@ -13,14 +13,15 @@ statistics, which is our first pass only).
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from kmerge.checks import sentence, warn, whole_number
+from kmerge.batching import Batches
+from kmerge.checks import warn
 from kmerge.cloning import clone_operation
 from kmerge.copying import Copier
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
@@ -93,7 +94,9 @@ class _Measuring(keras.layers.BatchNormalization):
         return float(change)
 
 
-def recalibrate(model: keras.Model, data: Any, *, batch_size: int = 128) -> keras.Model:
+def recalibrate(
+    model: keras.Model, data: Any, *, batch_size: int = 128, steps: int | None = None
+) -> keras.Model:
     """A copy of a model whose BatchNormalization statistics are measured on data.
 
     In the copy, every BatchNormalization's moving mean and variance are the mean and the (biased) variance of its
@@ -103,24 +106,24 @@ def recalibrate(model: keras.Model, data: Any, *, batch_size: int = 128) -> kera
 
     Args:
         model: a Functional or Sequential model, gated or not. It is not changed.
-        data: the inputs: an array `(examples, ...)`; for a model with several inputs a list or a dict of them; or an
-            iterable of batches that can be walked several times (`tf.data.Dataset`, `PyDataset`, a list), each batch
-            being the inputs or a tuple that starts with them, as for `model.fit`.
-        batch_size: examples per batch where `data` is an array.
+        data: whatever `model.evaluate` takes, of which the inputs are read: arrays, `(x, y)`, `tf.data.Dataset`, `PyDataset`,
+            ...; or a list of batches. The batches of a generator are kept in memory, as data is walked several times.
+        batch_size: examples per batch where `data` is arrays.
+        steps: the most batches to take; None for all.
 
     Returns:
         A new, uncompiled model; without any BatchNormalization, an equal copy.
 
     Raises:
-        InvalidArgumentError: if the model is subclassed or unbuilt, or if `data` is empty, endless, can be walked only
-            once, or leads to statistics that are not finite.
+        InvalidArgumentError: if the model is subclassed or unbuilt, or if `data` is empty, endless, does not fit the
+            model's inputs, or leads to statistics that are not finite.
         UnsupportedLayerError: if a BatchNormalization is hidden in another layer or is a subclass of Keras' own.
 
     Reference:
         Jordan et al., REPAIR: REnormalizing Permuted Activations for Interpolation Repair, 2023, section 4.
     """
     _check_model(model)
-    batches = _batches(model, data, batch_size)
+    batches = Batches(model, data, "recalibrate", batch_size=batch_size, steps=steps, again=True)
     probe, pairs = _copied(model, _measuring_layer)
     if layers := _layers_to_measure(probe):
         _settle(probe, layers, batches)
@@ -139,7 +142,7 @@ def _assign(targets: list[keras.Variable], sources: list[keras.Variable]) -> Non
         target.assign(np.copy(np.asarray(source)))
 
 
-def _settle(probe: keras.Model, layers: list[_Measuring], batches: Callable[[], Iterator]) -> None:
+def _settle(probe: keras.Model, layers: list[_Measuring], batches: Batches) -> None:
     for layer in layers:
         layer.by_batch.assign(1.0)
     _walk(probe, batches)
@@ -153,14 +156,10 @@ def _settle(probe: keras.Model, layers: list[_Measuring], batches: Callable[[], 
     warnings.warn(f"The statistics of {probe.name!r} still change by {change:.1e} standard deviations.", stacklevel=3)
 
 
-def _walk(probe: keras.Model, batches: Callable[[], Iterator]) -> None:
-    count = 0
-    for batch in batches():
+def _walk(probe: keras.Model, batches: Batches) -> None:
+    for x, *_ in batches:
         # Unlike a direct call, this is compiled, and unlike predict it needs no memory for the outputs of all batches.
-        probe.predict_on_batch(batch)
-        count += 1
-    if not count:
-        raise InvalidArgumentError("recalibrate: expected data with at least one batch, received none.")
+        probe.predict_on_batch(x)
 
 
 def _check_model(model: keras.Model) -> None:
@@ -230,37 +229,3 @@ def _leaves(model: keras.Model) -> list[keras.layers.Layer]:
 def _own_weights(probe: keras.Layer) -> list[keras.Variable]:
     """The probe's weights that the model has too, in the same order."""
     return [weight for weight in probe.weights if not weight.name.startswith(_PREFIX)]
-
-
-def _batches(model: keras.Model, data: Any, batch_size: int) -> Callable[[], Iterator]:
-    """A function that begins a new walk over the inputs of all batches."""
-    whole_number("batch_size", batch_size)
-    several = isinstance(data, list | tuple) and len(model.inputs) > 1 and all(hasattr(item, "shape") for item in data)
-    if isinstance(data, dict) or several or hasattr(data, "shape"):
-        return lambda: _slices(data, batch_size)
-    if isinstance(data, keras.utils.PyDataset):
-        return lambda: (_inputs(data[index]) for index in range(len(data)))
-    if not isinstance(data, Iterable) or isinstance(data, Iterator):
-        raise InvalidArgumentError(
-            "recalibrate: expected an array, or an iterable of batches that begins anew each time, as data is walked several "
-            f"times, received {type(data).__name__}. Make a list or a tf.data.Dataset of it."
-        )
-    if hasattr(data, "cardinality") and int(data.cardinality()) == -1:
-        raise InvalidArgumentError(
-            "recalibrate: expected data that ends, received an endless dataset. Take a part of it."
-        )
-    return lambda: (_inputs(batch) for batch in data)
-
-
-def _slices(data: Any, batch_size: int) -> Iterator:
-    arrays = keras.tree.flatten(data)
-    lengths = {len(array) for array in arrays}
-    if len(lengths) != 1:
-        raise InvalidArgumentError(sentence("inputs with equally many examples", sorted(lengths)))
-    for start in range(0, lengths.pop(), batch_size):
-        yield keras.tree.map_structure(lambda array: array[start : start + batch_size], data)  # noqa: B023
-
-
-def _inputs(batch: Any) -> Any:
-    # Batches of tf.data are TensorFlow's tensors under every backend.
-    return keras.tree.map_structure(np.asarray, batch[0] if isinstance(batch, tuple) else batch)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import kmerge
+from kmerge.merging import read_merge
 from tests import checks
 from tests.checks import family
 from tests.models import JIT, KINDS, ZOO, Entry, every, example_inputs
@@ -191,6 +192,25 @@ def test_compressing_untrained_gates_warns(gates):
     big = kmerge.merge(*family(ZOO["mlp"], 2), gates=gates)
     with pytest.warns(UserWarning, match="(?is)gate.*(train|fit)"):
         kmerge.compress(big)
+
+
+def test_cutting_off_units_with_open_gates_tells_how_open_how_many_and_where():
+    big = kmerge.merge(*family(ZOO["mlp"], 2))
+    first, second = kmerge.gates_of(big)
+    for gate in (first, second):
+        gate.loc.assign(np.where(np.arange(gate.units) < gate.units // 2, 20.0, -20.0))
+    kmerge.compress(big)  # the gates are closed of what goes
+    first.loc.assign([*[20.0] * 8, -20.0, 1.0, 0.0, *[-20.0] * 5])  # values of .777 and .5
+    (name,) = [name for name, gate in read_merge(big).gates.items() if gate is first]
+    told = rf"Of the 15 units that go, 2 have open gates: in {name} \(2 of 8, up to 0\.78 open, 0\.64 on average\)\."
+    with pytest.warns(UserWarning, match=told + ".*pass data= .*GatePressure.*AfterFade"):
+        kmerge.compress(big)
+    inputs = example_inputs(big, batch=32)
+    with pytest.warns(UserWarning, match=told) as caught:
+        small = kmerge.compress(big, data=inputs[0])
+    before, after = (model.predict(inputs[0], verbose=0) for model in (big, small))
+    assert f"by {np.abs(before - after).max() / np.abs(before).max():.1e} of" in str(caught[0].message)
+    kmerge.compress(big, keep={name: range(8)})  # somebody asked for these
 
 
 def test_merging_is_seeded():

@@ -270,9 +270,9 @@ def test_errors(importance, data, message):
 @pytest.mark.parametrize(
     "data, message",
     [
-        (lambda x, y: x, "received ndarray"),
-        (lambda x, y: (x,), "of .'ndarray'.*"),
-        (lambda x, y: (x, y[:-1]), "same number of examples"),
+        (lambda x, y: x, r"inputs and targets, \(x, y\), received inputs alone"),
+        (lambda x, y: (x,), r"inputs and targets, \(x, y\), received inputs alone"),
+        (lambda x, y: (x, y[:-1]), r"equally many examples, received \[12, 11\]"),
         (lambda x, y: (x, y + 100), "labels that output"),
         (lambda x, y: (x * np.nan, y), "holds .* NaN"),
     ],

@@ -129,9 +129,9 @@ class Batches:
         else:
             x, y, weight = batch, None, None
         if not self._is_x(x):
-            found = len(keras.tree.flatten(x))
-            wanted = [tensor.name for tensor in self._inputs]
-            self._refuse(f"an array for each of the model's inputs {wanted}", f"{type(x).__name__} of {found} values")
+            parts = x[0] if isinstance(x, list | tuple) and len(x) and isinstance(x[0], dict) else x
+            found = sorted(parts) if isinstance(parts, dict) else f"{len(keras.tree.flatten(parts))} values"
+            self._refuse(f"an array for each of the model's inputs {self._names()}", f"{type(parts).__name__} of {found}")
         if y is None and self._targets:
             self._refuse("inputs and targets, (x, y)", "inputs alone")
         return self._arranged(x), y, weight
@@ -139,7 +139,8 @@ class Batches:
     def _is_x(self, x: Any) -> bool:
         if isinstance(x, dict):
             return set(self._names()) <= set(x)
-        return len(keras.tree.flatten(x)) == len(self._inputs)
+        is_list_with_dict = isinstance(x, list | tuple) and any(isinstance(item, dict) for item in x)
+        return len(keras.tree.flatten(x)) == len(self._inputs) and not is_list_with_dict
 
     def _names(self) -> list[str]:
         by_key = isinstance(self._structure, dict)
@@ -237,7 +238,7 @@ class Continued(keras.utils.PyDataset):
         super().__init__()
         self._steps, self._of = steps, of
         self._coming = self._walks(data)
-        self._drawn: dict[int, Any] = {}  # Keras looks at the first two before it begins
+        self._drawn: dict[int, Any] = {}  # the last two, as Keras looks at the first two before it begins
 
     def _walks(self, data: Any) -> Iterator:
         while True:
@@ -245,7 +246,7 @@ class Continued(keras.utils.PyDataset):
             walk = map(data.__getitem__, range(data.num_batches)) if isinstance(data, keras.utils.PyDataset) else data
             for batch in walk:
                 count += 1
-                yield keras.tree.map_structure(lambda leaf: None if leaf is None else _array(leaf), batch)
+                yield as_tuples(keras.tree.map_structure(lambda leaf: None if leaf is None else _array(leaf), batch))
             if not count:
                 raise InvalidArgumentError(
                     f"{self._of}: expected x to give {self._steps} batches in each epoch, received data that ended. Give a "
@@ -261,5 +262,13 @@ class Continued(keras.utils.PyDataset):
         self._drawn.pop(step - 2, None)
         return self._drawn[step]
 
-    def on_epoch_end(self) -> None:
+    def next_epoch(self) -> None:
+        """Lets step 0 be the next batch. `on_epoch_end` cannot tell, as Keras also calls it before an epoch."""
         self._drawn.clear()
+
+
+def as_tuples(batch: Any) -> Any:
+    """A batch with tuples in the place of lists, which Keras' adapters for TensorFlow do not take inside of batches."""
+    if isinstance(batch, list | tuple):
+        return tuple(map(as_tuples, batch))
+    return {key: as_tuples(value) for key, value in batch.items()} if isinstance(batch, dict) else batch

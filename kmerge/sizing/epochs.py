@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import numpy as np
 
+from kmerge.batching import Continued
 from kmerge.sizing.schedule import Schedule, next_sizes
 from kmerge.sizing.state import SizingState
 from kmerge.training import ModelFitWarning, arrays_of, fit
@@ -161,6 +162,8 @@ class _Run:
                     warnings.simplefilter("ignore", ModelFitWarning)
                 history = fit(model, **data, initial_epoch=epoch, epochs=epoch + 1, callbacks=inside, verbose=0)
             self._told = True
+            if isinstance(data["x"], Continued):
+                data["x"].next_epoch()
             self.state.compile_seconds += history.params.get("compile_seconds", 0.0)
             if not self._open:
                 break

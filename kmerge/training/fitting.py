@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kmerge.batching import check_kind, comes_in_batches
+from kmerge.batching import as_tuples, check_kind, comes_in_batches
 from kmerge.checks import sentence, warn
 from kmerge.errors import InvalidArgumentError
 from kmerge.graph import array_of
@@ -151,7 +151,7 @@ class _Batches(keras.utils.PyDataset):
         x, *rest = keras.tree.map_structure(lambda array: array[indices], self._data)
         if self._augment is not None:
             x = keras.tree.map_structure(array_of, self._augment(x, training=True))
-        return (x, *rest)
+        return as_tuples((x, *rest))
 
 
 def _model_fit(model, data: tuple, plan: EpochPlan, seed: int, augment, reason: str, arguments: dict):

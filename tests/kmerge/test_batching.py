@@ -34,7 +34,7 @@ def network(seed=0):
     h = keras.layers.Dense(5, activation="tanh", name="second")(h)
     model = keras.Model([a, b], keras.layers.Dense(3, name="logits")(h), name="network")
     randomize(model, seed)
-    model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
 
 
@@ -199,7 +199,7 @@ def unbatched():
         (([1.0, 2.0], LABELS), "received a float in it. Make an array of it by numpy.asarray"),
         ([A, B], r"inputs and targets, \(x, y\), received inputs alone"),
         (([A, B, A], LABELS), "received tuple of 4 values"),
-        (({"a": A}, LABELS), r"inputs \['a', 'b'\]"),
+        (({"a": A}, LABELS), r"inputs \['a', 'b'\], received dict of \['a'\]"),
         (([A, B[:-1]], LABELS), r"equally many examples, received \[22, 21, 22\]"),
         (([A, A], LABELS), r"batches of shape \(None, 3\) for input 'b', received \(8, 4\)"),
         (([A[:0], B[:0]], LABELS[:0]), "at least one batch, received none"),
@@ -239,7 +239,7 @@ def test_a_sizer_needs_to_know_how_long_an_epoch_of_a_generator_is_and_says_once
         sizer.fit([A, B], LABELS, steps_per_epoch=3)
     with pytest.warns(kmerge.ModelFitWarning, match="the data holds a Sequence") as told:
         sizer.fit(Sequence(), epochs=1, static_epochs=2, verbose=0)
-    assert len(told) == 1
+    assert [warning.category for warning in told].count(kmerge.ModelFitWarning) == 1
 
 
 def test_batches_are_read_one_at_a_time():

@@ -51,10 +51,10 @@ def _reasons(model, callbacks: Sequence, fit_arguments: Sequence[str], data, val
         if hook := batch_hook(callback):
             yield f"the callback {type(callback).__name__} has the hook {hook} for single batches"
     if fit_arguments:
-        yield f"of the argument {sorted(fit_arguments)[0]}"
+        yield f"of the argument {', '.join(sorted(fit_arguments))}"
     for where, part in (("data", data), ("validation data", validation)):
-        if other := next((array for array in arrays_of(part) if not is_array(array)), None):
-            yield f"the {where} holds a {type(other).__name__}, which is no array of numbers"
+        if others := [type(array).__name__ for array in arrays_of(part) if not is_array(array)]:
+            yield f"the {where} holds a {others[0]}, which is no array of numbers"
 
 
 def check_counts(batch_size: int, epochs: int, initial_epoch: int) -> None:

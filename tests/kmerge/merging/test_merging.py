@@ -198,9 +198,9 @@ def test_cutting_off_units_with_open_gates_tells_how_open_how_many_and_where():
     big = kmerge.merge(*family(ZOO["mlp"], 2))
     first, second = kmerge.gates_of(big)
     for gate in (first, second):
-        gate.loc.assign(np.where(np.arange(gate.units) < gate.units // 2, 20.0, -20.0))
+        gate.loc.assign(np.where(np.arange(gate.units) % 2, -20.0, 20.0))
     kmerge.compress(big)  # the gates are closed of what goes
-    first.loc.assign([*[20.0] * 8, -20.0, 1.0, 0.0, *[-20.0] * 5])  # values of .777 and .5
+    first.loc.assign([20.0, 1.0, 20.0, 0.0, *[20.0, -20.0] * 6])  # values of .777 and .5
     (name,) = [name for name, gate in read_merge(big).gates.items() if gate is first]
     told = rf"Of the 15 units that go, 2 have open gates: in {name} \(2 of 8, up to 0\.78 open, 0\.64 on average\)\."
     with pytest.warns(UserWarning, match=told + ".*pass data= .*GatePressure.*AfterFade"):
@@ -209,8 +209,9 @@ def test_cutting_off_units_with_open_gates_tells_how_open_how_many_and_where():
     with pytest.warns(UserWarning, match=told) as caught:
         small = kmerge.compress(big, data=inputs[0])
     before, after = (model.predict(inputs[0], verbose=0) for model in (big, small))
-    assert f"by {np.abs(before - after).max() / np.abs(before).max():.1e} of" in str(caught[0].message)
-    kmerge.compress(big, keep={name: range(8)})  # somebody asked for these
+    change = np.abs(before - after).max() / np.abs(before).max()
+    assert change > 1e-3 and any(f"by {change:.1e} of" in str(warning.message) for warning in caught)
+    kmerge.compress(big, keep={name: range(0, 16, 2)})  # somebody asked for these
 
 
 def test_merging_is_seeded():
@@ -313,7 +314,7 @@ def test_the_report_tells_how_good_parents_and_their_mean_are():
             kmerge.merge_report(big, data=data, metric=metric)
     with pytest.raises(kmerge.InvalidArgumentError, match="a list of the 2 models"):
         kmerge.merge_report(big, parents=parents[:1], data=(x, y), metric=loss)
-    with pytest.raises(kmerge.InvalidArgumentError, match=r"expected \(inputs, targets\)"):
+    with pytest.raises(kmerge.InvalidArgumentError, match="inputs and targets.*received inputs alone"):
         kmerge.merge_report(big, data=x, metric="mae")
     two = kmerge.merge(*family(ZOO["dictionary_outputs"], 2))
     with pytest.raises(kmerge.InvalidArgumentError, match="models of one output, received one of"):

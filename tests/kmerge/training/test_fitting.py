@@ -235,6 +235,16 @@ def test_a_reader_that_fails_leaves_the_weights_of_the_last_finished_epoch(monke
     assert_same(state_of(model), state_of(expected), tolerance=0)
 
 
+def test_sample_weights_count():
+    x, y = regression()
+    weights = np.random.default_rng(3).uniform(0, 2, len(y)).astype("float32")
+    models = [compiled(dense, loss="mse", optimizer=decaying_sgd) for _ in "ab"]
+    history = fit(models[0], x, y, sample_weight=weights, epochs=2, shuffle=False, verbose=0)
+    assert history.params["program"] != "model.fit"
+    assert_same_history(history, models[1].fit(x, y, sample_weight=weights, epochs=2, shuffle=False, verbose=0))
+    assert_same(models[0].get_weights(), models[1].get_weights())
+
+
 def test_sample_weights_of_validation_data_count():
     x, y = regression()
     weights = np.linspace(0, 2, len(x)).astype("float32")

@@ -10,7 +10,6 @@ from kmerge.training.fitting import ModelFitWarning, fit
 from kmerge.training.loop import DeviceMemoryError
 from tests.kmerge.training.cases import (
     CLASSES,
-    WHOLE,
     EveryBatch,
     assert_same,
     assert_same_history,
@@ -52,7 +51,7 @@ def test_a_callback_for_batches_gets_them_and_the_result_is_the_same():
     [
         (dense, dict(run_eagerly=True), {}, "run_eagerly=True"),
         (dense, {}, dict(class_weight={0: 1.0}), "the argument class_weight"),
-        (dense, {}, dict(sample_weight=np.ones(WHOLE)), "the argument sample_weight"),
+        (dense, dict(run_eagerly=True), dict(class_weight={0: 1.0}), "run_eagerly=True, and of the argument class_weight"),
         (lambda: OwnStep([layers.Dense(1)]), {}, {}, "OwnStep has a train_step of its own"),
     ],
 )

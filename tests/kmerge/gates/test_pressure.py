@@ -7,31 +7,14 @@ import pytest
 
 import kmerge
 from kmerge.errors import InvalidArgumentError
-from kmerge.gates.application import ApplyGates
-from kmerge.gates.hard_concrete import HardConcreteGate, gates_of
+from kmerge.gates.hard_concrete import gates_of
 from kmerge.gates.optimizer import gate_optimizer
 from kmerge.gates.pressure import GateControl, GatePressure
-from tests.models import JIT
+from tests.kmerge.gates.cases import compiled, drive, gated_model
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(48, 3)).astype("float32")
 Y = X[:, :2] * 2
-
-
-def gated_model(widths=(6, 4), **gate):
-    """An MLP with gates on every hidden layer."""
-    inputs = x = keras.Input((3,))
-    for number, width in enumerate(widths):
-        mask = HardConcreteGate(width, seed=number + 1, name=f"gate_{number}", **gate)(inputs)
-        hidden = keras.layers.Dense(width, activation="tanh", name=f"hidden_{number}")(x)
-        x = ApplyGates(range(1, width + 1), name=f"apply_{number}")([hidden, mask])
-    return keras.Model(inputs, keras.layers.Dense(2, name="head")(x))
-
-
-def compiled(optimizer, **settings):
-    model = gated_model(**settings)
-    model.compile(optimizer, "mse", jit_compile=JIT)
-    return model
 
 
 def fit(model, epochs=1, **arguments):
@@ -265,21 +248,6 @@ def test_fade_ends_in_a_hard_choice_that_later_epochs_keep(epochs):
     assert epochs < 12 or not choices[0][0].any()
 
 
-def drive(model, epochs, callbacks, losses=None, start=0):
-    """What callbacks do in so many epochs in which nothing is trained; the head's bias tells the epoch."""
-    callbacks = keras.callbacks.CallbackList(callbacks, model=model, epochs=epochs)
-    model.stop_training = False
-    callbacks.on_train_begin()
-    for epoch in range(start, epochs):
-        callbacks.on_epoch_begin(epoch)
-        model.get_layer("head").bias.assign([epoch, epoch])
-        callbacks.on_epoch_end(epoch, {"val_loss": losses[epoch]} if losses else {})
-        if model.stop_training:
-            break
-    callbacks.on_train_end()
-    return epoch
-
-
 @pytest.mark.parametrize("start, epochs", [(0, 4), (0, 1), (5, 30)])
 @pytest.mark.parametrize("control", ["fade", "paper"])
 def test_gates_that_reached_their_end_stay_there_with_a_word(control, start, epochs):
@@ -302,42 +270,6 @@ def test_a_run_that_is_resumed_after_the_fade_says_nothing_and_one_that_begins_a
     with pytest.warns(UserWarning, match="faded to 25% in a fit that ended early, and start anew.*initial_epoch"):
         drive(model, 5, [GatePressure()])
     assert all(gate.is_decided() for gate in gates_of(model))
-
-
-# The best epoch of all is the second, in which gates compete; the fade is over in the last three, of which the first is best.
-LOSSES = [3.0, 0.1, 2.0, 1.9, 1.5, 1.4, 1.3, 1.6, 1.7, 1.8]
-
-
-@pytest.mark.parametrize("wrapper_first", [True, False])
-def test_callbacks_that_wait_for_the_end_of_the_fade_pick_an_epoch_behind_it(tmp_path, wrapper_first):
-    def picked(wrap):
-        """The epochs at which training ends, whose weights are restored, and that is saved."""
-        model = compiled(gate_optimizer("sgd"))
-        stop = keras.callbacks.EarlyStopping(patience=1, restore_best_weights=True)
-        save = keras.callbacks.ModelCheckpoint(tmp_path / "best.weights.h5", save_best_only=True, save_weights_only=True)
-        callbacks = [wrap(stop), wrap(save), GatePressure()]
-        last = drive(model, 10, callbacks if wrapper_first else callbacks[::-1], LOSSES)
-        restored = float(model.get_layer("head").bias[0])
-        decided = all(gate.is_decided() for gate in gates_of(model))
-        model.load_weights(tmp_path / "best.weights.h5")
-        return last, restored, float(model.get_layer("head").bias[0]), decided
-
-    assert picked(kmerge.AfterFade) == (8, 7, 7, True)
-    with pytest.warns(UserWarning, match="ended before its gates reached their end.*AfterFade"):
-        assert picked(lambda callback: callback) == (2, 1, 1, False)
-
-
-def test_a_callback_that_waits_for_nothing_is_told_of_and_one_that_cannot_wait_refused():
-    model, stop = compiled(gate_optimizer("sgd")), keras.callbacks.EarlyStopping()
-    with pytest.warns(UserWarning, match="EarlyStopping saw no epoch"):
-        drive(model, 2, [GatePressure("paper"), kmerge.AfterFade(stop)], LOSSES)
-    for wrong in (keras.callbacks.ModelCheckpoint("x.keras", save_freq=10), keras.callbacks.BackupAndRestore("x")):
-        with pytest.raises(InvalidArgumentError, match=f"not at single batches.*received '{type(wrong).__name__}'"):
-            kmerge.AfterFade(wrong)
-    with pytest.raises(InvalidArgumentError, match="a keras.callbacks.Callback, received 'EarlyStopping'"):
-        kmerge.AfterFade("EarlyStopping")
-    plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="head")])
-    assert drive(plain, 10, [kmerge.AfterFade(keras.callbacks.EarlyStopping(patience=1))], LOSSES) == 2
 
 
 def test_a_new_run_begins_from_neutral_gates():

@@ -41,6 +41,12 @@ def test_the_guide_on_merging_makes_a_student_of_its_parents_size_that_has_learn
     assert "filters of conv1" in (tmp_path / "big.svg").read_text()
 
 
+def test_the_guide_on_callbacks_picks_a_decided_epoch(run):
+    names = run("gates_and_callbacks")
+    assert all(gate.is_decided() for gate in kmerge.gates_of(names["best"]))
+    assert len(names["history"].epoch) > 6
+
+
 def test_the_guide_on_pruning_halves_the_multiply_accumulates_of_a_mobilenet(run, tmp_path):
     with without_programs():
         names = run("prune_pretrained")

@@ -192,9 +192,9 @@ def _array(value: Any) -> np.ndarray:
 
 
 def _fits(shape: tuple, wanted: tuple) -> bool:
-    """Whether a model takes an array of this shape for an input, of which Keras adds or drops a last axis of size 1."""
+    """Whether an input takes an array of this shape, of any number of examples; Keras adds or drops a last axis of size 1."""
     for known in (shape, (*shape, 1), shape[:-1] if shape[-1:] == (1,) else shape):
-        if len(known) == len(wanted) and all(w is None or n == w for n, w in zip(known, wanted, strict=True)):
+        if len(known) == len(wanted) and all(w in (None, n) for n, w in zip(known[1:], wanted[1:], strict=True)):
             return True
     return False
 

@@ -163,11 +163,9 @@ def warn_of_changes(
 
 def _open_units(merged: Merged, keep: Mapping[str, np.ndarray], asked: Collection[str]) -> str | None:
     """Which units go though their gates are open, in numbers; None if there are none."""
-    cut = {
-        name: np.delete(gate.values(), keep[name])
-        for name, gate in merged.gates.items()
-        if name not in asked and any(gate.trained() for gate in merged.gates.values())
-    }
+    if not any(gate.trained() for gate in merged.gates.values()):
+        return None  # of these it is told that the choice is random
+    cut = {name: np.delete(gate.values(), keep[name]) for name, gate in merged.gates.items() if name not in asked}
     still = {name: values[values > DECIDED] for name, values in cut.items() if (values > DECIDED).any()}
     if not still:
         return None

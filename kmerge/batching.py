@@ -213,7 +213,7 @@ def check_kind(data: Any, name: str, of: str) -> None:
             do = f"Make a generator of it: (batch for batch in {name})."
             raise InvalidArgumentError(f"{of}: expected {name} to be {_KINDS}, received {type(data).__name__}. {do}")
         return
-    if wrong := [leaf for leaf in keras.tree.flatten(data) if leaf is not None and not _is_array(leaf)]:
+    if wrong := [leaf for leaf in keras.tree.flatten(data) if not _is_array(leaf) and (leaf is not None or data is None)]:
         do = "Make arrays by numpy.asarray."
         text = f"{of}: expected {name} to be {_KINDS}, received {type(wrong[0]).__name__}"
         raise InvalidArgumentError(f"{text}{'' if wrong[0] is data else f' in a {type(data).__name__}'}. {do}")

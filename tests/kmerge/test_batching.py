@@ -218,6 +218,7 @@ def test_data_that_cannot_serve_is_refused_by_name(data, message):
     "bad, message",
     [
         ({"x": 7}, "fit: expected x to be arrays.*received int"),
+        ({"x": None, "y": LABELS}, "fit: expected x to be arrays.*received NoneType. Make arrays"),
         ({"x": Loader()}, r"expected x to be .*received Loader. Make a generator of it: \(batch for batch in x\)"),
         ({"x": [A, [1.0]], "y": LABELS}, "expected x to be .*received float in a list"),
         ({"x": Sequence, "y": LABELS}, "fit: expected no y beside x in batches, received .*ndarray"),

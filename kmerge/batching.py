@@ -225,6 +225,11 @@ def comes_in_batches(data: Any) -> bool:
     return isinstance(data, keras.utils.PyDataset) or (isinstance(data, Iterable) and not no_batches)
 
 
+def kind_of(data: Any) -> str:
+    """What data is, in a word for messages: what somebody gave, where it was put into `Continued`."""
+    return data.kind if isinstance(data, Continued) else type(data).__name__
+
+
 class Continued(keras.utils.PyDataset):
     """So many batches an epoch of data that goes on where the epoch before ended, and begins anew at its end.
 
@@ -237,6 +242,7 @@ class Continued(keras.utils.PyDataset):
     def __init__(self, data: Any, steps: int, of: str):
         super().__init__()
         self._steps, self._of = steps, of
+        self.kind = kind_of(data)
         self._coming = self._walks(data)
         self._drawn: dict[int, Any] = {}  # the last two, as Keras looks at the first two before it begins
 

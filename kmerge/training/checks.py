@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import keras
 import numpy as np
 
+from kmerge.batching import kind_of
 from kmerge.checks import sentence, whole_number
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError
 from kmerge.gates import batch_hook
@@ -53,7 +54,7 @@ def _reasons(model, callbacks: Sequence, fit_arguments: Sequence[str], data, val
     if fit_arguments:
         yield f"of the argument {', '.join(sorted(fit_arguments))}"
     for where, part in (("data", data), ("validation data", validation)):
-        if others := [type(array).__name__ for array in arrays_of(part) if not is_array(array)]:
+        if others := [kind_of(array) for array in arrays_of(part) if not is_array(array)]:
             yield f"the {where} holds a {others[0]}, which is no array of numbers"
 
 

@@ -240,6 +240,8 @@ def test_a_sizer_needs_to_know_how_long_an_epoch_of_a_generator_is_and_says_once
         sizer.fit([A, B], LABELS, steps_per_epoch=3)
     with pytest.warns(kmerge.ModelFitWarning, match="the data holds a Sequence") as told:
         sizer.fit(Sequence(), epochs=1, static_epochs=2, verbose=0)
+    with pytest.warns(kmerge.ModelFitWarning, match="the data holds a generator,"):
+        sizer.fit(endless_generator(), epochs=1, static_epochs=1, initial_epoch=1, steps_per_epoch=1, verbose=0)
     assert [warning.category for warning in told].count(kmerge.ModelFitWarning) == 1
 
 

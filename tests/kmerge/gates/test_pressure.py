@@ -365,7 +365,7 @@ def test_pressure_needs_gates_that_are_not_decayed():
         fit(compiled(decaying), callbacks=[GatePressure()])
     with pytest.raises(InvalidArgumentError, match="train without weight decay"):
         fit(compiled(keras.optimizers.AdamW()), callbacks=[GatePressure()])
-    assert "gate_pressure" in fit(compiled(keras.optimizers.SGD(0.1)), callbacks=[GatePressure()])
+    assert "gate_pressure" in fit(compiled(keras.optimizers.SGD(0.1)), callbacks=[GatePressure("paper")])
 
 
 def test_patience_ends_training_once_the_choice_stands():

@@ -275,7 +275,7 @@ def test_gates_train(sampling, kind):
     before = [gate.values() for gate in kmerge.gates_of(big)]
     big.compile(kmerge.gate_optimizer(keras.optimizers.Adam(1e-3), gate_learning_rate=0.1), "mse", jit_compile=JIT)
     inputs = example_inputs(big, batch=8)[0]
-    big.fit(inputs, np.ones((8, 2)), epochs=1, verbose=0, callbacks=[kmerge.GatePressure()])
+    big.fit(inputs, np.ones((8, 2)), epochs=1, verbose=0, callbacks=[kmerge.GatePressure("paper")])
     assert all(not np.array_equal(gate.values(), old) for gate, old in zip(kmerge.gates_of(big), before, strict=True))
 
 

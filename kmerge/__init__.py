@@ -25,6 +25,7 @@ from kmerge.gates import (
     gate_optimizer,
     gates_of,
 )
+from kmerge.matching import Comparison, compare
 from kmerge.merging import (
     MergeReport,
     MergingOutlook,
@@ -53,6 +54,7 @@ __all__ = [
     "COMMON",
     "ChannelSpace",
     "ChannelSpaces",
+    "Comparison",
     "DeviceMemoryError",
     "Drawing",
     "Explanation",
@@ -85,6 +87,7 @@ __all__ = [
     "channel",
     "channel_spaces",
     "choose_units",
+    "compare",
     "compress",
     "concatenate",
     "consumes",

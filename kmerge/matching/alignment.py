@@ -11,7 +11,7 @@ Everything is derived from the channel spaces: a space knows all axes of all wei
 BatchNormalization, shared layers, nested models and residual streams need no code of their own.
 """
 
-from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -32,7 +32,7 @@ def match(
     model: keras.Model,
     other: keras.Model,
     method: str = "weights",
-    data: np.ndarray | Sequence[np.ndarray] | None = None,
+    data: Any = None,
     *,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
@@ -44,7 +44,7 @@ def match(
         method: "weights": coordinate descent on the inner product of all weights. "activations": the correlation of
             units where layers read them, on data. "transport": one pass over the spaces in the order in which the
             network makes them, on the weights that are already aligned.
-        data: for "activations" alone: inputs, as an array or a list with one for each input.
+        data: for "activations" alone: inputs, whatever `model.evaluate` takes.
         seed: for "weights": of the order in which spaces take turns.
 
     Returns:
@@ -65,7 +65,7 @@ def match(
         raise InvalidArgumentError(f"Matching by {method!r} {what}.")
     pair = Pair(model, other)
     if method == "activations":
-        _match_activations(pair, correlations(pair.walked, (model, other), data))
+        match_activations(pair, correlations(pair.walked, (model, other), data))
         return pair.order
     before = pair.score()
     pair.settle()
@@ -123,7 +123,8 @@ def match_score(model: keras.Model, other: keras.Model) -> float:
     return Pair(model, other).cosine()
 
 
-def _match_activations(pair: Pair, found: dict[str, np.ndarray]) -> None:
+def match_activations(pair: Pair, found: dict[str, np.ndarray]) -> None:
+    """Moves the units of a pair's second network to those of the first with which they correlate most."""
     for name, correlation in found.items():
         # Units that never change are alike to all; the bonus leaves them where they are.
         bonus = 1e-9 * np.eye(len(correlation))

@@ -4,11 +4,13 @@ A unit's samples are all examples, all places (pixels, steps) and all layers tha
 read by many. Everything follows from the channel spaces; networks may be nested.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import keras
 import numpy as np
 
+from kmerge.batching import Batches
 from kmerge.errors import InvalidArgumentError
 from kmerge.graph import Graph
 from kmerge.rules import occurrences
@@ -20,14 +22,14 @@ _CONSTANT = 1e-6
 
 
 def correlations(
-    walked: Trace, models: tuple[keras.Model, keras.Model], data: np.ndarray | Sequence[np.ndarray]
+    walked: Trace, models: tuple[keras.Model, keras.Model], data: Any
 ) -> dict[str, np.ndarray]:
     """The correlation of every unit of a network with every unit of another, space by space.
 
     Args:
         walked: the walk of the first network.
         models: two networks of one architecture.
-        data: inputs: an array, or a list with one for each input.
+        data: inputs: whatever `model.evaluate` takes, or its `Batches`.
 
     Returns:
         For each selectable space whose units lie in a tensor, as those inside of attention do not, an array of shape
@@ -43,7 +45,7 @@ def correlations(
 
 
 def concordances(
-    walked: Trace, models: tuple[keras.Model, keras.Model], data: np.ndarray | Sequence[np.ndarray]
+    walked: Trace, models: tuple[keras.Model, keras.Model], data: Any
 ) -> dict[str, np.ndarray]:
     """How nearly equal each unit of a network is to the unit in its place in another, space by space.
 
@@ -53,7 +55,7 @@ def concordances(
     Args:
         walked: the walk of the first network.
         models: two networks of one architecture, with their units in one order.
-        data: inputs: an array, or a list with one for each input.
+        data: inputs: whatever `model.evaluate` takes, or its `Batches`.
 
     Returns:
         For each selectable space whose units lie in a tensor, an array of shape `(units,)`.
@@ -67,7 +69,7 @@ def concordances(
     return {name: found.concordance() for name, found in _measured(walked, models, data).items()}
 
 
-def _measured(walked: Trace, models: tuple, data: np.ndarray | Sequence[np.ndarray]) -> dict[str, "_Moments"]:
+def _measured(walked: Trace, models: tuple, data: Any) -> dict[str, "_Moments"]:
     reads = _reads(walked)
     moments = {name: _Moments(walked.spaces[name].size) for each in reads.values() for name in each}
     for batch in _batches(models[0], data):
@@ -131,18 +133,14 @@ def _values(model: keras.Model, batch: list, reads: Mapping[tuple, object]) -> d
     return found
 
 
-def _batches(model: keras.Model, data: np.ndarray | Sequence[np.ndarray]) -> Iterator[list]:
-    arrays = [np.asarray(array) for array in (data if isinstance(data, (list, tuple)) else [data])]
-    shapes = [array.shape for array in arrays]
+def _batches(model: keras.Model, data: Any) -> Iterator[list]:
     inputs = Graph(model).inputs
-    expected = [tuple(x.shape) for x in inputs]
-    if len(arrays) != len(expected) or len({len(array) for array in arrays}) != 1 or not len(arrays[0]):
-        raise InvalidArgumentError(f"Expected inputs of shapes {expected} and one length. Received: shapes {shapes}.")
-    if not all(np.isfinite(array).all() for array in arrays):
-        raise InvalidArgumentError("Expected finite inputs to measure units on. Received: NaN or infinity.")
-    for start in range(0, len(arrays[0]), _BATCH):
-        part = slice(start, start + _BATCH)
-        yield [keras.ops.convert_to_tensor(a[part], x.dtype) for a, x in zip(arrays, inputs, strict=True)]
+    batches = data if isinstance(data, Batches) else Batches(model, data, "matching", batch_size=_BATCH)
+    for x, _, _ in batches:
+        arrays = keras.tree.flatten(x)
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise InvalidArgumentError("Expected finite inputs to measure units on. Received: NaN or infinity.")
+        yield [keras.ops.convert_to_tensor(array, tensor.dtype) for array, tensor in zip(arrays, inputs, strict=True)]
 
 
 class _Moments:

@@ -3,6 +3,7 @@
 from kmerge.merging.compressing import compress
 from kmerge.merging.gate_placement import GatePlacement
 from kmerge.merging.joining import gate, merge
+from kmerge.merging.measuring import metrics_of
 from kmerge.merging.outlook import FEWEST_EPOCHS, MergingOutlook, merging_outlook, rise_per_doubling
 from kmerge.merging.pairwise import merge_pairwise
 from kmerge.merging.records import Merged, holds_merge, read_merge
@@ -21,6 +22,7 @@ __all__ = [
     "merge_pairwise",
     "merge_report",
     "merging_outlook",
+    "metrics_of",
     "read_merge",
     "rise_per_doubling",
 ]

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 
 from kmerge.batching import Batches
-from kmerge.checks import refuse, sentence
+from kmerge.checks import refuse
 from kmerge.errors import InvalidArgumentError
-from kmerge.graph import array_of
+from kmerge.merging.measuring import metrics_of
 from kmerge.merging.records import read_merge
 
 
@@ -113,43 +113,6 @@ def merge_report(
 
 def _metrics(big: keras.Model, parents: Sequence[keras.Model], data: Batches, metric) -> dict[str, float]:
     """What the metric is of each parent, of the mean of their outputs and of the big student."""
-    if len(big.outputs) != 1:
-        raise InvalidArgumentError(
-            f"merge_report, data: expected models of one output, received one of {len(big.outputs)}. Leave data out, and "
-            "measure each output by `model.evaluate`."
-        )
     of = {f"parent {number}": [parent] for number, parent in enumerate(parents, 1)}
     of |= {"mean of the parents": list(parents)} if len(parents) > 1 else {}
-    of["big student"] = [big]
-    measures = {name: _measure(metric) for name in of}
-    for x, y, weight in data:
-        outputs = {id(model): array_of(model(x, training=False)) for models in of.values() for model in models}
-        for name, models in of.items():
-            mean = np.mean([outputs[id(model)] for model in models], axis=0)
-            measures[name].update_state(y, mean, sample_weight=weight)
-    return {name: float(measure.result()) for name, measure in measures.items()}
-
-
-def _measure(metric: keras.metrics.Metric | str) -> keras.metrics.Metric:
-    """A metric of our own: one that was given keeps what it has counted."""
-    if isinstance(metric, keras.metrics.Metric):
-        return _built_again(metric)
-    if isinstance(metric, str) and metric.lower() == "accuracy":
-        do = 'Write "sparse_categorical_accuracy", "categorical_accuracy" or "binary_accuracy".'
-        refuse("metric", "more than a name that asks whether outputs equal targets", metric, do, "merge_report")
-    try:
-        found = keras.metrics.get(metric)
-    except ValueError as error:
-        raise InvalidArgumentError(
-            f'merge_report, metric: expected a Keras metric or its name, as "mean_squared_error", received {metric!r}.'
-        ) from error
-    return found if isinstance(found, keras.metrics.Metric) else keras.metrics.MeanMetricWrapper(found)
-
-
-def _built_again(metric: keras.metrics.Metric) -> keras.metrics.Metric:
-    try:
-        return type(metric).from_config(metric.get_config())
-    except Exception as error:
-        do = "Pass the function in it instead."
-        why = sentence("a metric that its configuration builds again", metric, do, "merge_report, metric")
-        raise InvalidArgumentError(why) from error
+    return metrics_of(of | {"big student": [big]}, data, metric, "merge_report")

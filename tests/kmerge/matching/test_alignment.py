@@ -204,9 +204,9 @@ def test_constants_that_move_with_their_units_are_refused():
         (("weight",), r"method to be one of .*, received 'weight'"),
         (("activations",), "'activations' needs data"),
         (("weights", np.zeros((4, 6))), "'weights' takes no data"),
-        (("activations", np.zeros((0, 6))), r"Expected inputs of shapes .* Received: shapes \[\(0, 6\)\]"),
+        (("activations", np.zeros((0, 6))), "matching: expected data to be at least one batch, received none"),
         (("activations", np.full((4, 6), np.nan)), "Received: NaN"),
-        (("activations", [np.zeros((4, 6))] * 2), r"Received: shapes \[\(4, 6\), \(4, 6\)\]"),
+        (("activations", np.zeros((4, 7))), r"batches of shape \(None, 6\) for input .*, received \(4, 7\)"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message):

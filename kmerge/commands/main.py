@@ -13,6 +13,7 @@ from kmerge.commands.options import command_parser, defaults
 from kmerge.commands.quality import quality
 from kmerge.drawing import explain, plot
 from kmerge.errors import InvalidArgumentError, KmergeError, told
+from kmerge.matching import compare
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,6 +65,13 @@ def _explain(options: argparse.Namespace) -> None:
         write(check_free(options.plot, ".svg", options.overwrite), lambda draft: plot(model, draft))
 
 
+def _compare(options: argparse.Namespace) -> None:
+    examples = read_examples(options.data)
+    import_modules(options.imports)
+    model, other = (read_model(path, options.trust_code) for path in options.models)
+    print(compare(model, other, examples.for_model(), metric=options.metric))
+
+
 def _run(options: argparse.Namespace) -> None:
     again, folder = _read_recipe(options.recipe), options.recipe.parent
     models = [_same_file(folder, entry) for entry in again["models"]]
@@ -105,4 +113,4 @@ def _asked(options: argparse.Namespace) -> dict[str, object]:
     return {k: v for k, v in vars(options).items() if k not in apart and v != usual[k]}
 
 
-_COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {"explain": _explain, "run": _run}
+_COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {"explain": _explain, "compare": _compare, "run": _run}

@@ -17,9 +17,10 @@ def command_parser() -> argparse.ArgumentParser:
         ("prune", "remove the least important channels within a budget"),
         ("merge", "lay models side by side with gates; with --epochs, train these and cut back to the size of one"),
         ("compress", "cut a merged model whose gates were trained"),
+        ("compare", "say how alike two models are, and what each way of joining them gives before any training"),
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        several = "+" if name == "merge" else 1
+        several = {"merge": "+", "compare": 2}.get(name, 1)
         command.add_argument("models", nargs=several, type=Path, metavar="MODEL.keras", help="a model saved by Keras")
         _ADDED[name](command)
         imports = "a module to import first, which registers layers of your own"
@@ -77,6 +78,12 @@ def _add_explaining(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the channel spaces, too")
 
 
+def _add_comparing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, metavar="FILE.npz", help="arrays: targets 'y', all others inputs")
+    parser.add_argument("--metric", help="a metric of Keras, such as sparse_categorical_accuracy, to measure on the targets")
+
+
 _ADDED: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "explain": _add_explaining, "prune": _add_pruning, "merge": _add_merging, "compress": _add_making,
+    "compare": _add_comparing,
 }  # fmt: skip

@@ -26,8 +26,8 @@ def metrics_of(
     for model in models.values():
         if len(model.outputs) != 1:
             raise InvalidArgumentError(
-                f"{verb}, data: expected models of one output, received one of {len(model.outputs)}. Leave the metric out, and "
-                "measure each output by `model.evaluate`."
+                f"{verb}, data: expected models of one output, received one of {len(model.outputs)}. Leave the metric out, "
+                "and measure each output by `model.evaluate`."
             )
     measures = {name: _measure(metric, verb) for name in of}
     for x, y, weight in data:

@@ -83,6 +83,15 @@ def test_explain_prints_and_draws(run, folder):
     assert status == 0 and "hidden" in printed.out and (folder / "spaces.svg").read_text().startswith("<svg")
 
 
+def test_compare_prints_what_the_verb_says(run, folder):
+    status, printed = run("compare a.keras b.keras --data test.npz --metric sparse_categorical_accuracy")
+    with np.load(folder / "test.npz") as test:
+        data = test["x"], test["y"]
+    models = [keras.models.load_model(folder / f"{name}.keras") for name in "ab"]
+    expected = kmerge.compare(*models, data, metric="sparse_categorical_accuracy")
+    assert status == 0 and printed.out == f"{expected}\n"
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -101,6 +110,8 @@ def test_explain_prints_and_draws(run, folder):
         ("merge a.keras b.keras --epochs 1 --out new.keras", "--data"),
         ("merge b.keras a.keras --epochs 1 --data data.npz --out new.keras", "--loss"),
         ("compress a.keras --out new.keras", "big student"),
+        ("compare a.keras b.keras --data pickled.npz", "cannot be read"),
+        ("compare a.keras b.keras --data test.npz --metric no_such_metric", "no_such_metric"),
         ("run nothing.yaml", "cannot be read"),
     ],
 )

@@ -37,7 +37,19 @@ from kmerge.merging import (
     merging_outlook,
 )
 from kmerge.opening import functional
-from kmerge.pruning import UnitChoice, choose_units, prune, unit_importance
+from kmerge.pruning import (
+    IterativePruning,
+    PruningSchedule,
+    PruningStep,
+    UnitChoice,
+    UnitWeight,
+    UnitWeights,
+    choose_units,
+    prune,
+    prune_iteratively,
+    register_importance,
+    unit_importance,
+)
 from kmerge.rules import OpaqueRule, Rule, Site, channel, consumes, produces, register_rule
 from kmerge.sizing import AutoSizer, SizingWarning
 from kmerge.spaces import ChannelSpace, ChannelSpaces, channel_spaces, strict
@@ -65,6 +77,7 @@ __all__ = [
     "GatePressure",
     "HardConcreteGate",
     "InvalidArgumentError",
+    "IterativePruning",
     "KmergeError",
     "LagrangianControl",
     "LayerShare",
@@ -76,12 +89,16 @@ __all__ = [
     "OpenedLayerWarning",
     "PaperControl",
     "Plan",
+    "PruningSchedule",
+    "PruningStep",
     "Rule",
     "Site",
     "SizingWarning",
     "SpaceExplanation",
     "UnfollowedLayerWarning",
     "UnitChoice",
+    "UnitWeight",
+    "UnitWeights",
     "UnsupportedLayerError",
     "__version__",
     "channel",
@@ -110,7 +127,9 @@ __all__ = [
     "plot",
     "produces",
     "prune",
+    "prune_iteratively",
     "recalibrate",
+    "register_importance",
     "register_rule",
     "regularizers",
     "rewrite",

@@ -31,16 +31,25 @@ from kmerge.surgery import weight_axes
 Ladder = Sequence[tuple[int, float]]
 
 
+# What is measured, and what it grows with.
+MEASURED_COSTS = {"latency": "multiply_accumulates", "file_bytes": "parameters"}
+
+
 @dataclass(frozen=True)
 class Budget:
     """Limits on what a model may cost. Each is a share of what the whole model costs (a float) or a number (an int).
 
     Limits that are given hold together: `Budget(parameters=0.5, multiply_accumulates=1_000_000)`.
 
+    `latency` and `file_bytes` are not counted but measured, on models that are built for it: `prune`, `choose_units` and
+    `prune_iteratively` take them, and what they give is below the limit, or above by no more than the noise that they print.
+
     Attributes:
         parameters: number of weights, as `kmerge.parameters` counts them.
         multiply_accumulates: of one example, as `kmerge.multiply_accumulates` counts them.
         units: number of units of all selectable spaces together.
+        latency: time of one prediction of one example, on this machine and backend, in microseconds where it is a number.
+        file_bytes: size of the `.keras` file of the uncompiled model.
 
     Raises:
         InvalidArgumentError: if there is no limit, or one is no positive number.
@@ -49,6 +58,8 @@ class Budget:
     parameters: int | float | None = None
     multiply_accumulates: int | float | None = None
     units: int | float | None = None
+    latency: int | float | None = None
+    file_bytes: int | float | None = None
 
     def __post_init__(self):
         if not self.given():
@@ -61,6 +72,10 @@ class Budget:
         """The limits that are given, by name of the measure."""
         named = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in named.items() if value is not None}
+
+    def measured(self) -> dict[str, int | float]:
+        """Those that are measured."""
+        return {name: value for name, value in self.given().items() if name in MEASURED_COSTS}
 
     def shares(self) -> dict[str, float]:
         """Those that are shares."""
@@ -81,13 +96,17 @@ class WidthCosts:
         self._free = np.array([space.selectable for space in walked.spaces.values()], dtype=bool)
         self._warned = False
         self._rows: list[np.ndarray] = []  # for each labelled axis, positions per unit of each space
+        self._numbers: dict[bytes, int] = {}  # of these axes, of which most are alike
+        self._sums: dict[str | None, dict[tuple, int]] = {}
         self._shapes = self._weight_shapes()
 
     def _row(self, units: np.ndarray) -> int:
         """The number of a labelled axis, whose length is then `rows @ widths`."""
         counts = np.bincount(self.walked.space_of[units], minlength=len(self.names))
-        self._rows.append(counts / self._sizes)
-        return len(self._rows) - 1
+        number = self._numbers.setdefault(counts.tobytes(), len(self._rows))
+        if number == len(self._rows):
+            self._rows.append(counts / self._sizes)
+        return number
 
     def _weight_shapes(self) -> dict[int, list[tuple[bool, int]]]:
         """For each weight with units: for each of its axes whether it is labelled, and its number or else its length."""
@@ -113,8 +132,8 @@ class WidthCosts:
         ]
 
     @cached_property
-    def _products(self) -> list[list]:
-        """For each product its lengths, as `_weight_shapes` has them."""
+    def _products(self) -> dict[tuple, int]:
+        """All products as one sum of lengths, see `_sum_of`."""
         found = []
         for record, product in self._found:
             kernel = self._shapes.get(id(product.kernel))
@@ -127,11 +146,11 @@ class WidthCosts:
                     if labels.axis == axis:
                         shape[-1] = (True, self._row(labels.units))
             found.append(shape)
-        return found
+        return _sum_of(found)
 
-    def _sum(self, shapes: Sequence, widths: Mapping[str, int]) -> int:
+    def _value(self, sum_of_products: Mapping[tuple, int], widths: Mapping[str, int]) -> int:
         lengths = np.rint(np.array(self._rows) @ self._vector(widths)).astype(int).tolist() if self._rows else []
-        return sum(math.prod(lengths[n] if labelled else n for labelled, n in shape) for shape in shapes)
+        return sum(factor * math.prod(lengths[n] for n in axes) for axes, factor in sum_of_products.items())
 
     def _vector(self, widths: Mapping[str, int]) -> np.ndarray:
         given = ((widths.get(name, size)) for name, size in zip(self.names, self._sizes, strict=True))
@@ -142,13 +161,15 @@ class WidthCosts:
 
         Spaces that are not named have the model's own widths.
         """
-        holder = self.walked.model if path is None else self.walked.layers.get(path)
-        weights = getattr(holder, "weights", ())  # operations and inputs have none
-        return self._sum([self._shapes.get(id(w), [(False, math.prod(w.shape))]) for w in weights], widths)
+        if path not in self._sums:
+            holder = self.walked.model if path is None else self.walked.layers.get(path)
+            weights = getattr(holder, "weights", ())  # operations and inputs have none
+            self._sums[path] = _sum_of([self._shapes.get(id(w), [(False, math.prod(w.shape))]) for w in weights])
+        return self._value(self._sums[path], widths)
 
     def multiply_accumulates(self, widths: Mapping[str, int]) -> int:
         """Multiply-accumulates of one example with these widths."""
-        return self._sum(self._products, widths)
+        return self._value(self._products, widths)
 
     def units(self, widths: Mapping[str, int]) -> int:
         """Units of the selectable spaces with these widths."""
@@ -157,9 +178,15 @@ class WidthCosts:
     def limits(self, budget: Budget) -> dict[str, int]:
         """The most that a budget allows of each measure that it limits.
 
+        Raises:
+            InvalidArgumentError: for limits that are measured on models, which nothing is known of before these are built.
+
         Warns:
             UserWarning: the first time that multiply-accumulates are limited, names what these are not known of.
         """
+        if budget.measured():
+            do = "Only prune, choose_units and prune_iteratively build models to measure them: cut by one of these."
+            raise InvalidArgumentError(sentence("limits that are counted", list(budget.measured()), do, of="Budget"))
         if budget.multiply_accumulates is not None and not self._warned:
             self._warned = True
             warn_of_unknown([product for _, product in self._found])
@@ -167,6 +194,18 @@ class WidthCosts:
             name: math.floor(value * getattr(self, name)({}) + 1e-9) if name in budget.shares() else int(value)
             for name, value in budget.given().items()
         }
+
+
+def _sum_of(shapes: Sequence[Sequence[tuple[bool, int]]]) -> dict[tuple, int]:
+    """A sum of products of lengths: by the numbers of labelled axes in a product, what their lengths are multiplied by.
+
+    Of shapes that are a x b x 3, a x b and 5 it is {(a, b): 4, (): 5}.
+    """
+    found: dict[tuple, int] = {}
+    for shape in shapes:
+        axes = tuple(sorted(n for labelled, n in shape if labelled))
+        found[axes] = found.get(axes, 0) + math.prod(n for labelled, n in shape if not labelled)
+    return found
 
 
 def widths_within(costs: WidthCosts, budget: Budget, ladders: Mapping[str, Ladder], even: bool) -> dict[str, int]:

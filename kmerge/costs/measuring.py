@@ -1,5 +1,6 @@
 """Measured costs: the latency of a model, and the size of its file."""
 
+import math
 import tempfile
 import time
 from pathlib import Path
@@ -32,6 +33,11 @@ def latency(model: keras.Model, *, batch_size: int = 1, repetitions: int = 30) -
     Raises:
         InvalidArgumentError: if a count is no positive integer, or an input size is unknown.
     """
+    return latency_with_noise(model, batch_size, repetitions)[0]
+
+
+def latency_with_noise(model: keras.Model, batch_size: int = 1, repetitions: int = 30) -> tuple[float, float]:
+    """`latency`, and half the width of the interval in which its median lies with a probability of 95 %."""
     for name, value in (("batch_size", batch_size), ("repetitions", repetitions)):
         whole_number(name, value)
     inputs = _random_inputs(model, int(batch_size))
@@ -40,7 +46,10 @@ def latency(model: keras.Model, *, batch_size: int = 1, repetitions: int = 30) -
         start = time.perf_counter()
         model.predict_on_batch(inputs)
         times.append(time.perf_counter() - start)
-    return float(np.median(times[_WARM_UP:]))
+    times = np.sort(times[_WARM_UP:])
+    around = math.ceil(0.98 * math.sqrt(len(times)))  # ranks to both sides, as of a coin thrown so often
+    low, high = max(0, len(times) // 2 - around), min(len(times) - 1, len(times) // 2 + around)
+    return float(np.median(times)), float(times[high] - times[low]) / 2
 
 
 def _random_inputs(model: keras.Model, batch_size: int):

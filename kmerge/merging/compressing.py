@@ -8,8 +8,9 @@ import numpy as np
 
 from kmerge.batching import Batches
 from kmerge.checks import refuse, sentence, warn
+from kmerge.compiling import training_of
 from kmerge.errors import InvalidArgumentError
-from kmerge.gates import HardConcreteGate
+from kmerge.gates import GateOptimizer, HardConcreteGate
 from kmerge.graph import array_of
 from kmerge.merging.checks import warn_of_changes
 from kmerge.merging.compensation import compensate
@@ -33,6 +34,7 @@ def compress(
     keep: Mapping[str, Sequence[int]] | None = None,
     batch_size: int = 256,
     steps: int | None = None,
+    compile: bool = False,
 ) -> keras.Model:
     """Keeps the most open units of each space of a big student, in the architecture of the first parent.
 
@@ -51,14 +53,17 @@ def compress(
             a list, by the name of the first space that they hold fixed.
         batch_size: examples per batch, where the data is arrays.
         steps: the most batches of the data to take; None for all.
+        compile: whether the student is compiled as `big` is, with the same losses, new metrics and a new optimizer of
+            the same configuration: that of `gate_optimizer`'s `base`, as there are no gates any more.
 
     Returns:
-        A plain, uncompiled `keras.Model` with the first parent's layer names and configuration, and its shapes but for
-        other widths that were asked for. It loads without kmerge.
+        A plain `keras.Model`, uncompiled unless `compile=True`, with the first parent's layer names and configuration, and
+        its shapes but for other widths that were asked for. It loads without kmerge.
 
     Raises:
         InvalidArgumentError: if `big` was not made by `merge`, `keep` names an unknown space or a wrong number of units, or
-            the data does not serve.
+            the data does not serve; with `compile=True`, if `big` is not compiled, or has a metric or an optimizer that
+            cannot be built again.
 
     Warns:
         UserWarning: if the gates were never trained, so that the choice is random; if units go whose gates are open, with
@@ -69,6 +74,7 @@ def compress(
         Pašen & Boža 2024, section 2.3; folding the gates' values is ours.
     """
     merged = read_merge(big)
+    training = training_of(big, _plain_optimizer(big.optimizer)) if compile else {}
     check_finite(big)
     if data is not None:
         data = Batches(big, data, "compress", batch_size=batch_size, steps=steps, again=True)
@@ -96,7 +102,16 @@ def compress(
     fill(layers, after, [source])
     verify(student, after, layers)
     warn_of_changes(merged, keep, asked, whole, (big, student), data)
+    if training:
+        student.compile(**training)
     return student
+
+
+def _plain_optimizer(optimizer: keras.optimizers.Optimizer | None) -> keras.optimizers.Optimizer | None:
+    """The optimizer of all that is no gate, without the loss scaling that `compile` adds by itself."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    return optimizer.base if isinstance(optimizer, GateOptimizer) else optimizer
 
 
 def _kept_parent(region: str, gate: HardConcreteGate, wanted: Sequence[int] | None) -> int:

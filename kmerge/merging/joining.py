@@ -33,7 +33,7 @@ from kmerge.surgery import (
     Layout,
     at_common_widths,
     build,
-    check_finite,
+    check_all_finite,
     check_models,
     constants_of,
     fill,
@@ -142,8 +142,7 @@ def _gated(
         refuse("gates", "'paper', 'open' or a finite number", gates)
     start = 1.0 if isinstance(gates, str) and gates == "paper" else gates
     one_of("sampling", sampling, SAMPLINGS)
-    for model in {id(m): m for m in models}.values():
-        check_finite(model)
+    arrays = check_all_finite(models)
     walked = trace(models[0], for_merge=len(models) > 1)
     warn_of_unfollowed(walked.layers, walked.unfollowed)
     check_selectable(walked)
@@ -168,7 +167,7 @@ def _gated(
     layout = Layout(walked, plan)
     gating = GatePlacement(layout, widths, start, sampling, seed)
     warn_of_unsavable(gating.record)
-    sources = [model_source(walked, plan, number, model) for number, model in enumerate(models)]
+    sources = [model_source(walked, plan, i, model, arrays[i]) for i, model in enumerate(models)]
     hooks = Gating(gating.start, gating.apply, gating.inside, gating.record.note)
     big, layers = build(layout, hooks, name, constants_of(layout, sources))
     gating.finish(big, layers)

@@ -2,63 +2,38 @@
 
     small = kmerge.prune(model, "magnitude", budget=0.5)              half of the parameters
 
-The importance of units says which of a space go first. How many of each space stay is decided in one of two ways:
-
-    selection   what is ranked
-    "local"     shares: every space keeps the same share of its units
-    "global"    units: all of the model in one order, by importance; a space that matters little becomes narrow
-
-Both are ladders for `budgets.widths_within`, which takes as much as the budget allows.
+The importance of units says which of a space go first, `ranking.py` how many of each space stay.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
-from kmerge.checks import one_of, refuse, sentence, whole_number
-from kmerge.costs import Budget, Ladder, WidthCosts, check_reachable, share_ladder, units_of, widths_within
-from kmerge.errors import InvalidArgumentError
-from kmerge.pruning.importance import unit_importance
-from kmerge.spaces import ChannelSpace, check_selectable, trace
-from kmerge.surgery import by_space, select
-
-SELECTIONS = ("local", "global")
-
-
-class UnitChoice(dict):
-    """The units to keep of each space: ascending indices by its name, as `select` takes them. Prints as a table.
-
-    Args:
-        keep: the indices.
-        sizes: units of each of these spaces.
-        costs: for each measure that was limited: cost of the whole model, of the chosen one, and the limit.
-    """
-
-    def __init__(
-        self, keep: Mapping[str, np.ndarray], sizes: Mapping[str, int], costs: Mapping[str, tuple[int, int, int]]
-    ):
-        super().__init__(keep)
-        self.sizes = dict(sizes)
-        self.costs = dict(costs)
-
-    def __str__(self) -> str:
-        lines = [f"{'space':40} {'units':>6} {'kept':>6}"]
-        lines += [f"{name:40} {self.sizes[name]:6} {len(units):6}" for name, units in self.items()]
-        for measure, (before, after, limit) in self.costs.items():
-            lines.append(f"{measure}: {before:,} -> {after:,}, {after / limit:.2%} of the {limit:,} allowed")
-        return "\n".join(lines)
+from kmerge.checks import refuse
+from kmerge.compiling import training_of
+from kmerge.costs import Budget
+from kmerge.pruning.bounds import Bound
+from kmerge.pruning.compensating import compensated
+from kmerge.pruning.criteria import MEASURED, Importance
+from kmerge.pruning.ranking import Ranking, checked_budget
+from kmerge.pruning.unit_choice import UnitChoice
+from kmerge.spaces import check_selectable, trace
+from kmerge.surgery import check_finite, for_surgery, select_walked
 
 
 def choose_units(
     model: keras.Model,
-    importance: str | Mapping[str, np.ndarray] = "magnitude",
+    importance: str | Importance | Mapping[str, np.ndarray] = "magnitude",
     *,
     budget: float | Budget,
     selection: str = "local",
+    normalization: str | None = "auto",
     multiple: int = 1,
-    minimum: int | float = 1,
+    minimum: Bound = 1,
+    maximum: Bound | None = None,
+    exclude: Iterable[str] = (),
     data: Any = None,
     batch_size: int = 32,
     steps: int | None = None,
@@ -68,16 +43,22 @@ def choose_units(
 
     Args:
         model: a Functional or Sequential model.
-        importance: one of those of `unit_importance` other than "gates", by its name; or importance of your own: by name of
-            a space an array of shape `(units,)`. Spaces that are not named stay whole.
+        importance: one of those of `unit_importance` other than "gates", by its name; a function, as
+            `register_importance` takes it; or importance of your own: by name of a space an array of shape `(units,)`.
+            Spaces that are not named stay whole.
         budget: a `Budget`; a float is a share of the parameters.
-        selection: "local" keeps the same share of every space, up to rounding. "global" ranks all units by importance,
-            divided by its mean in the space; importance of your own is taken as it is.
+        selection: "local" keeps the same share of every space, up to rounding. "global" ranks all units by importance.
+        normalization: for "global": how importances of several spaces are made comparable. "mean", "max" and "sum" divide
+            by that of the space; "range" brings them to 0 to 1, "standard" to mean 0 and deviation 1; None takes them as
+            they are. "auto" is None for "lamp" and importance of your own, and "mean" for all others.
         multiple: widths are multiples of it, as devices like them, or a space's whole width.
         minimum: of each space, at least this number of units (an int) or share of them (a float) stays; at least one.
-        data: for "taylor": whatever `model.evaluate` takes, see `unit_importance`.
-        batch_size: for "taylor": examples per gradient, where the data is arrays.
-        steps: for "taylor": the most batches to take.
+            For some, by name of a space or of a layer that makes it: `{"conv1": 16, "dense": 0.5}`.
+        maximum: the most that stays, in the same ways.
+        exclude: names of spaces, or of layers that make them, that stay whole.
+        data: for "taylor" and "hessian": whatever `model.evaluate` takes, see `unit_importance`.
+        batch_size: examples per batch, where the data is arrays.
+        steps: the most batches of the data to take; None for all.
         seed: for "random".
 
     Returns:
@@ -86,49 +67,44 @@ def choose_units(
 
     Raises:
         InvalidArgumentError: for a model without selectable spaces; an unknown importance or selection; importance that does
-            not fit the model or is not finite; a budget out of range or out of reach; whatever `unit_importance` raises.
+            not fit the model or is not finite; a bound or a name in it that does not fit; a budget out of range or out of
+            reach; whatever `unit_importance` raises.
         UnsupportedLayerError: names a layer whose channels cannot be followed.
 
     Warns:
         UserWarning: if the budget limits multiply-accumulates, names layers and operations of which these are not known.
 
+    Example:
+        >>> print(kmerge.choose_units(model, budget=0.5, selection="global", exclude=["stem"], minimum={"conv4": 16}))
+
     Reference:
-        The mean as normalizer of global rankings: Fang et al., DepGraph, CVPR 2023.
+        The mean as normalizer of global rankings, and other ones: Fang et al., DepGraph, CVPR 2023.
     """
-    budget = _checked(importance, budget, selection, multiple)
+    bounds = {"multiple": multiple, "minimum": minimum, "maximum": maximum, "exclude": exclude}
+    ranking = Ranking(importance, selection, normalization, bounds, data, batch_size, steps, seed)
+    budget = checked_budget(budget)
     walked = trace(model)
     check_selectable(walked)
-    costs = WidthCosts(walked)
-    limits = costs.limits(budget)
-    widths = {space.name: _widths(space, multiple, minimum) for space in walked.spaces.selectable}
-    check_reachable(costs, limits, {name: least for name, (least, *_) in widths.items()})
-    if isinstance(importance, Mapping):
-        found = _checked_importance(by_space(walked.spaces, importance), data, walked.spaces)
-    else:
-        found = unit_importance(model, importance, data, batch_size=batch_size, steps=steps, seed=seed)
-        found = {name: values / (np.mean(values) or 1.0) for name, values in found.items()}
-    ladders = {
-        name: _ladder(values, widths[name]) if selection == "global" else share_ladder(len(values), widths[name])
-        for name, values in found.items()
-    }
-    chosen = widths_within(costs, budget, ladders, even=selection == "local")
-    keep = {name: best_units(found[name], width) for name, width in chosen.items()}
-    spent = {name: (getattr(costs, name)({}), getattr(costs, name)(chosen), limit) for name, limit in limits.items()}
-    return UnitChoice(keep, {name: len(found[name]) for name in keep}, spent)
+    return ranking.choice(walked, check_finite(walked.model), budget)
 
 
 def prune(
     model: keras.Model,
-    importance: str | Mapping[str, np.ndarray] = "magnitude",
+    importance: str | Importance | Mapping[str, np.ndarray] = "magnitude",
     *,
     budget: float | Budget,
     selection: str = "local",
+    normalization: str | None = "auto",
     multiple: int = 1,
-    minimum: int | float = 1,
+    minimum: Bound = 1,
+    maximum: Bound | None = None,
+    exclude: Iterable[str] = (),
     data: Any = None,
     batch_size: int = 32,
     steps: int | None = None,
     seed: int = 0,
+    compile: bool = False,
+    compensate: bool = False,
 ) -> keras.Model:
     """Removes the least important units of a model: `select(model, choose_units(model, ...))`.
 
@@ -140,90 +116,57 @@ def prune(
         importance: as for `choose_units`.
         budget: as for `choose_units`.
         selection: as for `choose_units`.
+        normalization: as for `choose_units`.
         multiple: as for `choose_units`.
         minimum: as for `choose_units`.
-        data: as for `choose_units`.
+        maximum: as for `choose_units`.
+        exclude: as for `choose_units`.
+        data: as for `choose_units`; with `compensate=True` also, or only, to compensate on, for which inputs are enough.
         batch_size: as for `choose_units`.
         steps: as for `choose_units`.
         seed: as for `choose_units`.
+        compile: whether the new model is compiled as this one is, with the same losses, new metrics and a new optimizer
+            of the same configuration.
+        compensate: whether each Dense and convolution layer that loses inputs is corrected for them, by least squares on
+            the activations of these data: where the model can be trained no more, it is most of what can be done.
 
     Returns:
-        A plain, uncompiled `keras.Model`, the largest that the ranking gives within the budget.
+        A plain `keras.Model`, uncompiled unless `compile=True`, the largest that the ranking gives within the budget.
 
     Raises:
-        InvalidArgumentError, UnsupportedLayerError: as `choose_units`.
+        InvalidArgumentError, UnsupportedLayerError: as `choose_units`; with `compile=True` as `select`, with
+            `compensate=True` as `gate`.
+
+    Example:
+        >>> small = kmerge.prune(model, budget=0.5, exclude=["stem"], compile=True)
+        >>> small.fit(x, y, epochs=3)
+        >>> untrained = kmerge.prune(model, budget=0.7, data=x, compensate=True)
     """
-    choice = choose_units(
-        model,
-        importance,
-        budget=budget,
-        selection=selection,
-        multiple=multiple,
-        minimum=minimum,
-        data=data,
-        batch_size=batch_size,
-        steps=steps,
-        seed=seed,
-    )
-    return select(model, choice)
+    bounds = {"multiple": multiple, "minimum": minimum, "maximum": maximum, "exclude": exclude}
+    check_compensation(compensate, data)
+    ranked_on = data if not compensate or importance in MEASURED else None
+    ranking = Ranking(importance, selection, normalization, bounds, ranked_on, batch_size, steps, seed)
+    budget = checked_budget(budget)
+    training = training_of(model) if compile else {}
+    _, small = cut(model, ranking, budget, data if compensate else None)
+    if training:
+        small.compile(**training)
+    return small
 
 
-def _checked(importance, budget: float | Budget, selection: str, multiple: int) -> Budget:
-    one_of("selection", selection, SELECTIONS)
-    whole_number("multiple", multiple)
-    if isinstance(importance, str) and importance == "gates":
-        do = (
-            "A gated model is cut by kmerge.compress. To prune the model without gates by theirs, pass "
-            "importance=kmerge.unit_importance(gated, 'gates')."
-        )
-        refuse("importance", "that of a model without gates", importance, do)
-    if isinstance(budget, (float, np.floating)):
-        budget = Budget(parameters=budget)
-    if not isinstance(budget, Budget):
-        what = (
-            "a share of the parameters (a float above 0 and at most 1) or a kmerge.Budget, such as "
-            "kmerge.Budget(multiply_accumulates=0.5)"
-        )
-        refuse("budget", what, budget)
-    above = {name: share for name, share in budget.shares().items() if share > 1}
-    if above:
-        raise InvalidArgumentError(sentence("shares of the model's costs above 0 and at most 1", above))
-    return budget
+def cut(model: keras.Model, ranking: Ranking, budget: Budget, examples: object = None) -> tuple[UnitChoice, keras.Model]:
+    """The units that a budget allows, and the uncompiled model of these; with examples, what goes is compensated for."""
+    (model,) = for_surgery([model])
+    walked = trace(model)
+    check_selectable(walked)
+    arrays = check_finite(walked.model)
+    choice = ranking.choice(walked, arrays, budget)
+    if examples is not None:
+        return choice, compensated(model, choice, examples, ranking.batch_size, ranking.steps)
+    return choice, select_walked(walked, arrays, choice)
 
 
-def _widths(space: ChannelSpace, multiple: int, minimum: int | float) -> list[int]:
-    """The widths a space may have: multiples from the minimum on, and the whole."""
-    if isinstance(minimum, (float, np.floating)) and 0 < minimum <= 1:
-        least = units_of(space, minimum)
-    elif isinstance(minimum, (int, np.integer)) and not isinstance(minimum, bool) and minimum >= 1:
-        least = int(minimum)
-    else:
-        refuse("minimum", "a number of units from 1 on (an int) or a share of them in (0, 1] (a float)", minimum)
-    return [*range(-(-least // multiple) * multiple, space.size, multiple), space.size]
-
-
-def _checked_importance(importance: Mapping, data, spaces: Mapping[str, ChannelSpace]) -> dict[str, np.ndarray]:
-    if data is not None:
-        do = "Only importance='taylor' reads data."
-        refuse("data", "None, as the importance of units is given", type(data).__name__, do)
-    if not importance:
-        raise InvalidArgumentError(sentence("importance for at least one space", importance))
-    checked = {}
-    for name, values in importance.items():
-        checked[name] = np.asarray(values, "float64")
-        if checked[name].shape != (spaces[name].size,) or not np.isfinite(checked[name]).all():
-            what = f"importance to be finite numbers of shape ({spaces[name].size},)"
-            raise InvalidArgumentError(sentence(what, values, of=f"Space {name!r}"))
-    return checked
-
-
-def _ladder(importance: np.ndarray, widths: Sequence[int]) -> Ladder:
-    """A width is worth the mean importance of the units that it adds."""
-    descending = -np.sort(-importance)
-    added = [descending[low:high] for low, high in zip([0, *widths], widths, strict=False)]
-    return [(width, float(np.mean(units))) for width, units in zip(widths, added, strict=True)]
-
-
-def best_units(importance: np.ndarray, count: int) -> np.ndarray:
-    """Ascending indices of the `count` most important units; of equally important ones, the first."""
-    return np.sort(np.argsort(-importance, kind="stable")[:count])
+def check_compensation(compensate: bool, data: object) -> None:
+    """Refuses to compensate without data."""
+    if compensate and data is None:
+        refuse("data", "inputs of the model, to compensate on", None, "Pass data=x, or data=(x, y).")

@@ -71,6 +71,8 @@ class Axis:
 
 def occurrences(units: np.ndarray) -> np.ndarray:
     """For each position, how often its unit occurred before: [7 8 7 7] -> [0 0 1 2]."""
+    if (units[1:] > units[:-1]).all():  # as along most axes
+        return np.zeros(len(units), dtype=int)
     order = np.argsort(units, kind="stable")
     ordered = units[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(units) else np.empty(0, int)

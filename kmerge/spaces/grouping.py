@@ -15,6 +15,12 @@ from kmerge.spaces.facts import APART, Kind
 _PER_SOURCE = (Kind.NORMALIZED, Kind.ALIKE, Kind.SUMMED, Kind.WEIGHED)
 
 
+def distinct(units: np.ndarray) -> np.ndarray:
+    """The units, each once and ascending, as `np.unique` gives them; most axes are so, which is seen without sorting."""
+    units = np.ravel(units)
+    return units if (units[1:] > units[:-1]).all() else np.unique(units)
+
+
 class Incidence:
     """Which units have what noted about them.
 
@@ -38,7 +44,7 @@ class Incidence:
     def __init__(self, noted: list[tuple], count: int):
         numbers: dict = {}
         things = [numbers.setdefault(thing, len(numbers)) for thing, _ in noted]  # a number for each note
-        axes = [np.unique(units) for _, units in noted]
+        axes = [distinct(units) for _, units in noted]
         units = np.concatenate([np.empty(0, int), *axes])  # (pairs,), in the order of the notes
         order = np.argsort(units, kind="stable")
         self._things = list(numbers)
@@ -48,7 +54,9 @@ class Incidence:
 
     def about(self, units: np.ndarray) -> list:
         """What is noted about any of the units, by the order of the units and of the notes."""
-        numbers = np.concatenate([self._numbers[self._starts[u] : self._starts[u + 1]] for u in units.tolist()])
+        cuts = np.flatnonzero(np.diff(units) != 1) + 1  # pairs of units that follow each other lie in a row
+        rows = ((u[0], u[-1] + 1) for u in np.split(units, cuts))
+        numbers = np.concatenate([self._numbers[self._starts[low] : self._starts[high]] for low, high in rows])
         found, first = np.unique(numbers, return_index=True)  # sorted by number; `first` restores the order
         return [self._things[i] for i in found[np.argsort(first)]]
 
@@ -90,7 +98,7 @@ def _grouped(owned: dict, facts: Incidence, count: int) -> np.ndarray:
     labels = np.zeros(count, int)
     for axis in owned.values():
         _split(labels, *np.unique(axis, return_counts=True))  # units, and how often the layer makes each
-    noted = [(fact, np.unique(units)) for fact, units in facts.items()]
+    noted = [(fact, distinct(units)) for fact, units in facts.items()]
     # A gather of what each source has a layer of its own for, or sums by itself, keeps these apart. It may lose all that it
     # reads, so it sets none apart.
     apart = {u.tobytes() for fact, u in noted if fact.kind in _PER_SOURCE}
@@ -101,7 +109,7 @@ def _grouped(owned: dict, facts: Incidence, count: int) -> np.ndarray:
     while True:
         before = labels.copy()
         for axis in owned.values():
-            if len(np.unique(before[axis])) > 1:
+            if len(axis) and np.any(before[axis] != before[axis[0]]):
                 for _, _, members in stretches(axis, before):
                     _split(labels, np.array(members))
         if len(np.unique(labels)) == len(np.unique(before)):

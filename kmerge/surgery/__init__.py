@@ -6,7 +6,7 @@ from kmerge.surgery.filling import Source, constants_of, fill
 from kmerge.surgery.layout import Layout, Placed, weight_axes
 from kmerge.surgery.new_units import QuickFresh
 from kmerge.surgery.plan import COMMON, NEW, Plan
-from kmerge.surgery.rewriting import check_finite, for_surgery, model_source, rewrite, verify
+from kmerge.surgery.rewriting import check_all_finite, check_finite, for_surgery, model_source, rewrite, verify
 from kmerge.surgery.verbs import (
     at_common_widths,
     by_space,
@@ -18,6 +18,7 @@ from kmerge.surgery.verbs import (
     needs_mean,
     permute,
     select,
+    select_walked,
 )
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "at_common_widths",
     "build",
     "by_space",
+    "check_all_finite",
     "check_finite",
     "check_models",
     "concatenate",
@@ -47,6 +49,7 @@ __all__ = [
     "permute",
     "rewrite",
     "select",
+    "select_walked",
     "verify",
     "weight_axes",
 ]

@@ -24,14 +24,27 @@ from kmerge.surgery.new_units import Fresh
 from kmerge.surgery.plan import COMMON, Plan
 
 
-def check_finite(model: keras.Model) -> None:
-    """Raises `InvalidArgumentError` with the name of the first weight that holds NaN or infinity."""
+def check_finite(model: keras.Model) -> dict[int, np.ndarray]:
+    """The weights of a model as arrays, by their ids.
+
+    Raises:
+        InvalidArgumentError: with the name of the first weight that holds NaN or infinity.
+    """
+    arrays = {id(weight): array_of(weight) for weight in model.weights}
     for weight in model.weights:
-        if "float" in str(weight.dtype) and not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+        if "float" in str(weight.dtype) and not np.isfinite(arrays[id(weight)]).all():
             raise InvalidArgumentError(
                 f"Expected weight {weight.path!r} of model {model.name!r} to be finite, received NaN or infinity. The "
                 "training of this model has failed: train it again."
             )
+    return arrays
+
+
+def check_all_finite(models: Sequence[keras.Model]) -> list[dict[int, np.ndarray]]:
+    """For each model what `check_finite` gives; one that is there twice is read once."""
+    read = {id(model): model for model in models}
+    read = {key: check_finite(model) for key, model in read.items()}
+    return [read[id(model)] for model in models]
 
 
 def warn_of_lost_training(model: keras.Model) -> None:
@@ -77,13 +90,30 @@ def rewrite(
     """
     if len(sources) != plan.sources:
         refuse("sources", f"the {plan.sources} models of the plan", len(sources))
-    for model in {id(m): m for m in sources}.values():
-        check_finite(model)
     template, *sources = for_surgery([template, *sources])
-    walked = trace(template, plan.copied, plan.averaged_outputs)
+    arrays = check_all_finite(sources)
+    return rewrite_walked(trace(template, plan.copied, plan.averaged_outputs), sources, plan, arrays, scale, seed)
+
+
+def rewrite_walked(
+    walked: Trace,
+    sources: Sequence[keras.Model],
+    plan: Plan,
+    arrays: Sequence[Mapping[int, np.ndarray]],
+    scale: float = 0.0,
+    seed: int = 0,
+) -> keras.Model:
+    """`rewrite` of a template that is walked, as the plan needs it, and of sources whose weights are read.
+
+    Args:
+        walked: the walk of the template.
+        sources: as for `rewrite`, with open layers.
+        plan, scale, seed: as for `rewrite`.
+        arrays: of each source what `check_finite` gives.
+    """
     warn_of_unfollowed(walked.layers, walked.unfollowed)
     layout = Layout(walked, plan)
-    found = [model_source(walked, plan, number, model) for number, model in enumerate(sources)]
+    found = [model_source(walked, plan, i, model, arrays[i]) for i, model in enumerate(sources)]
     fresh = Fresh(walked, scale, seed)
     model, layers = build(layout, constants=constants_of(layout, found, fresh))
     fill(layers, layout, found, fresh)
@@ -107,8 +137,18 @@ def _constants_by_call(model: keras.Model) -> dict[tuple, list]:
     return found
 
 
-def model_source(walked: Trace, plan: Plan, number: int, model: keras.Model) -> Source:
-    """A model of the template's architecture as source `number` of a plan: its units in their own places."""
+def model_source(
+    walked: Trace, plan: Plan, number: int, model: keras.Model, arrays: Mapping[int, np.ndarray]
+) -> Source:
+    """A model of the template's architecture as source `number` of a plan: its units in their own places.
+
+    Args:
+        walked: the walk of the template.
+        plan: the plan.
+        number: of the source.
+        model: the source, with open layers.
+        arrays: what `check_finite` gives of it.
+    """
     layers, constants = paired_layers(walked.model, model), _constants_by_call(model)
     separate = np.zeros(len(walked.space_of), dtype=int)
     for name, listed in plan.entries.items():
@@ -126,7 +166,7 @@ def model_source(walked: Trace, plan: Plan, number: int, model: keras.Model) -> 
         if named
     }
     of_calls = {key: {i: coded(a) for i, a in r.constants.items()} for key, r in walked.records.items() if r.constants}
-    return Source(lambda path, i: array_of(layers[path].weights[i]), axes, constants.get, of_calls, layers)
+    return Source(lambda path, i: arrays[id(layers[path].weights[i])], axes, constants.get, of_calls, layers)
 
 
 def verify(model: keras.Model, layout: Layout, layers: Mapping[str, keras.Layer]) -> None:

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from kmerge.checks import number, sentence, whole_number
+from kmerge.compiling import training_of
 from kmerge.errors import InvalidArgumentError
 from kmerge.opening import opened
 from kmerge.pairing import paired_layers
@@ -14,7 +15,7 @@ from kmerge.spaces import ChannelSpace, ChannelSpaces, Trace, channel_spaces, tr
 from kmerge.surgery.ends import check_growing_ends
 from kmerge.surgery.layout import Layout
 from kmerge.surgery.plan import NEW, Plan
-from kmerge.surgery.rewriting import for_surgery, rewrite
+from kmerge.surgery.rewriting import check_finite, for_surgery, rewrite, rewrite_walked
 
 
 def concatenate(*models: keras.Model) -> keras.Model:
@@ -105,7 +106,7 @@ def needs_mean(space: ChannelSpace) -> bool:
     return space.is_held or space.is_made and (space.is_curved or bool(space.consumers))
 
 
-def select(model: keras.Model, keep: Mapping[str, object]) -> keras.Model:
+def select(model: keras.Model, keep: Mapping[str, object], *, compile: bool = False) -> keras.Model:
     """Keeps some units of some spaces and drops the others.
 
     A layer that normalizes over units, such as LayerNormalization, normalizes over those that are left: where it drops
@@ -116,19 +117,32 @@ def select(model: keras.Model, keep: Mapping[str, object]) -> keras.Model:
         keep: by name of a space, or of a layer that makes one: indices, which are kept in ascending order; a boolean
             mask of shape `(units,)`; a count, of the first units; or a fraction between 0 and 1 (a float), of the
             first units, at least one. Spaces that are not named stay as they are.
+        compile: whether the new model is compiled as this one is, with the same losses, new metrics and a new optimizer
+            of the same configuration.
 
     Returns:
         A new `keras.Model`.
 
     Raises:
-        InvalidArgumentError: for an unknown or not selectable space, an empty or impossible choice.
+        InvalidArgumentError: for an unknown or not selectable space, an empty or impossible choice; with `compile=True`,
+            if the model is not compiled, or has a metric or an optimizer that its configuration does not build again.
+
+    Example:
+        >>> small = kmerge.select(model, {"conv1": 0.5, "dense": [0, 3, 7]}, compile=True)
     """
+    training = training_of(model) if compile else {}
     (model,) = for_surgery([model])
-    spaces = channel_spaces(model)
-    chosen = {}
-    for name, value in by_space(spaces, keep).items():
-        chosen[name] = _kept(spaces[name], value)
-    return rewrite(model, [model], _single_plan(spaces, chosen))
+    small = select_walked(trace(model), check_finite(model), keep)
+    if training:
+        small.compile(**training)
+    return small
+
+
+def select_walked(walked: Trace, arrays: Mapping[int, np.ndarray], keep: Mapping[str, object]) -> keras.Model:
+    """`select` of a model that is walked, with its layers open, and whose weights are read by `check_finite`."""
+    spaces = walked.spaces
+    chosen = {name: _kept(spaces[name], value) for name, value in by_space(spaces, keep).items()}
+    return rewrite_walked(walked, [walked.model], _single_plan(spaces, chosen), [arrays])
 
 
 def permute(model: keras.Model, order: Mapping[str, Sequence[int]]) -> keras.Model:
@@ -145,15 +159,15 @@ def permute(model: keras.Model, order: Mapping[str, Sequence[int]]) -> keras.Mod
         InvalidArgumentError: for an unknown or not selectable space, or what is no permutation of its units.
     """
     (model,) = for_surgery([model])
-    spaces = channel_spaces(model)
-    chosen = {}
+    walked = trace(model)
+    spaces, chosen = walked.spaces, {}
     for name, value in by_space(spaces, order).items():
         indices = np.asarray(value)
         if indices.dtype.kind not in "iu" or not np.array_equal(np.sort(indices.ravel()), np.arange(spaces[name].size)):
             what = f"a permutation of 0 to {spaces[name].size - 1}"
             raise InvalidArgumentError(sentence(what, value, of=f"Space {name!r}"))
         chosen[name] = indices.ravel()
-    return rewrite(model, [model], _single_plan(spaces, chosen))
+    return rewrite_walked(walked, [walked.model], _single_plan(spaces, chosen), [check_finite(model)])
 
 
 def grow(
@@ -203,7 +217,7 @@ def grow(
         plan.entries[name] = old + [(NEW, spaces[name].size - 1)] * int(count)
     if any(spaces[name].ends for name in added):
         check_growing_ends(Layout(walked, plan), added)
-    return rewrite(model, [model], plan, scale=scale, seed=seed)
+    return rewrite_walked(walked, [walked.model], plan, [check_finite(model)], scale, seed)
 
 
 def by_space(spaces: ChannelSpaces, values: Mapping, *, outputs: bool = False, inputs: bool = False) -> dict:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import kmerge
+from kmerge.pruning import IMPORTANCES
 from tests import checks
 from tests.checks import parent, permuted
 from tests.models import ZOO, every, example_inputs, randomize
@@ -77,6 +78,72 @@ def test_bn_scale_is_the_mean_over_the_normalizations_of_a_unit():
     importance = kmerge.unit_importance(model, "bn_scale")
     assert list(importance) == ["stem"], "the space without a normalization has none"
     np.testing.assert_allclose(importance["stem"], np.abs(gammas).mean(axis=0))
+
+
+def test_lamp_is_the_share_among_those_that_survive_longer():
+    model, _ = two_layers()
+    squares = kmerge.unit_importance(model)["hidden"] ** 2
+    expected = [value / squares[squares >= value].sum() for value in squares]
+    found = kmerge.unit_importance(model, "lamp")["hidden"]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert np.array_equal(np.argsort(found), np.argsort(squares)) and np.max(found) == 1
+
+
+@pytest.mark.both_backends
+def test_hessian_is_the_fisher_weighted_square_of_all_weights_of_a_unit():
+    inputs = keras.Input((3,))
+    hidden = keras.layers.Dense(4, use_bias=False, name="hidden")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, use_bias=False, name="head")(hidden))
+    randomize(model, 4)
+    model.compile("sgd", "mse", jit_compile=False)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(5, 3)), rng.normal(size=(5, 2))
+    first, second = (w.astype("float64") for w in model.get_weights())
+    slope = x @ first @ second - y  # of the mean over two outputs, (5, 2)
+    of_second = np.einsum("ni,no->nio", x @ first, slope)
+    of_first = np.einsum("ni,no->nio", x, slope @ second.T)
+    expected = (np.mean(of_first**2, 0) * first**2).sum(0) / 2 + (np.mean(of_second**2, 0) * second**2).sum(1) / 2
+    found = kmerge.unit_importance(model, "hessian", (x.astype("float32"), y.astype("float32")), batch_size=2)
+    np.testing.assert_allclose(found["hidden"], expected, rtol=1e-4)
+
+
+def test_an_importance_of_ones_own_is_one_function():
+    model, _ = two_layers()
+
+    def readers(weights):
+        return weights.sums(lambda weight: np.square(weight.array), roles=["consumes"])
+
+    head = model.get_layer("head").get_weights()[0]
+    expected = (head.astype("float64") ** 2).sum(axis=1)
+    np.testing.assert_allclose(kmerge.unit_importance(model, readers)["hidden"], expected)
+    assert kmerge.register_importance("readers", readers) is readers
+    try:
+        np.testing.assert_allclose(kmerge.unit_importance(model, "readers")["hidden"], expected)
+        small = kmerge.prune(model, "readers", budget=kmerge.Budget(units=3))
+        kept = np.sort(np.argsort(-expected)[:3])
+        checks.assert_same_weights(small, kmerge.select(model, {"hidden": kept}))
+    finally:
+        del IMPORTANCES["readers"]
+
+
+@pytest.mark.parametrize(
+    "found, message",
+    [
+        (lambda weights: {"hidden": [1.0]}, r"Space 'hidden': expected importance to be finite numbers of shape \(4,\)"),
+        (lambda weights: {}, "importance for at least one space"),
+        (lambda weights: {"head": np.ones(2)}, "the name of a selectable space, received 'head'"),
+        (lambda weights: None, "a mapping from names of spaces"),
+    ],
+)
+def test_what_an_importance_of_ones_own_returns_is_checked(found, message):
+    with pytest.raises(kmerge.InvalidArgumentError, match=message):
+        kmerge.unit_importance(two_layers()[0], found)
+
+
+def test_names_of_importances_are_not_taken_twice():
+    for name in ("magnitude", "taylor", "gates", 3):
+        with pytest.raises(kmerge.InvalidArgumentError, match="name to be a text that names no other importance"):
+            kmerge.register_importance(name, lambda weights: {})
 
 
 def test_fpgm_is_the_sum_of_distances_of_filters():
@@ -254,6 +321,7 @@ def unlabelled(model):
     [
         ("size", None, "one of 'magnitude'.*received 'size'"),
         ("taylor", None, r"'taylor': expected data=\(x, y\), received None"),
+        ("hessian", None, r"'hessian': expected data=\(x, y\), received None"),
         ("magnitude", labelled, "'magnitude': expected no data, received 'tuple'"),
         ("taylor", labelled, "compiled with a loss, received .*Call model.compile"),
         ("bn_scale", None, "with scale=True, received .*has none. Use 'magnitude'"),

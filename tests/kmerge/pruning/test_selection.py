@@ -247,3 +247,42 @@ def test_a_model_without_selectable_spaces_is_refused():
     inputs = keras.Input((3,))
     with pytest.raises(kmerge.InvalidArgumentError, match="a selectable channel space, received 'functional.*has none:"):
         kmerge.prune(keras.Model(inputs, keras.layers.Dense(2)(inputs)), budget=0.5)
+
+
+def test_normalizations_make_spaces_comparable():
+    """Each is blind to what it says: factors of a space; "range" and "standard" also to an offset."""
+    model, rng = wide_model(), np.random.default_rng(0)
+    one = {name: rng.uniform(1, 2, size=size) for name, size in checks.selectable(model).items()}
+    other = one | {"a": 7 * one["a"]}, one | {"a": 7 * one["a"] + 3}
+
+    def chosen(importance, normalization):
+        arguments = {"budget": 0.5, "selection": "global", "normalization": normalization}
+        return [len(units) for units in kmerge.choose_units(model, importance, **arguments).values()]
+
+    for name in ("mean", "max", "sum", "range", "standard"):
+        assert chosen(one, name) == chosen(other[0], name), name
+    for name in ("range", "standard"):
+        assert chosen(one, name) == chosen(other[1], name), name
+    assert chosen(one, None) == chosen(one, "auto") != chosen(other[0], "auto")
+
+
+@pytest.mark.parametrize("name", ["lenet", "resnet20"])
+def test_compensation_makes_up_for_units_that_others_tell(name):
+    """Units that are copies of others go: by least squares nothing changes. Without, it does."""
+    model, rng = ZOO[name](0), np.random.default_rng(1)
+    doubled = kmerge.concatenate(model, model)  # each unit has a twin
+    importance = {n: np.r_[np.ones(s), np.zeros(s)] for n, s in checks.selectable(model).items()}
+    budget = kmerge.Budget(units=units_of(model))
+    inputs = example_inputs(model, batch=64)
+    data = (inputs[0], rng.normal(size=64))
+    small = kmerge.prune(doubled, importance, budget=budget, selection="global", data=data, compensate=True)
+    plain = kmerge.prune(doubled, importance, budget=budget, selection="global")
+    assert checks.selectable(small) == checks.selectable(plain) == checks.selectable(model)
+    expected = checks.outputs(doubled, inputs)
+    checks.assert_close(checks.outputs(small, inputs), expected, 2e-2)
+    assert checks.relative_error(checks.outputs(plain, inputs)[0], expected[0]) > 0.1
+
+
+def test_compensation_needs_data():
+    with pytest.raises(kmerge.InvalidArgumentError, match="data to be inputs of the model, to compensate on.*data=x"):
+        kmerge.prune(wide_model(), budget=0.5, compensate=True)

@@ -1,0 +1,73 @@
+"""Budgets of measured costs: files are as small as asked for and hardly smaller; latencies are told with their noise."""
+
+import functools
+
+import keras
+import pytest
+
+import kmerge
+from tests.models import randomize
+
+
+@functools.cache
+def network():
+    inputs = keras.Input((8,))
+    x = keras.layers.Dense(96, "relu", name="a")(inputs)
+    x = keras.layers.Dense(128, "relu", name="b")(x)
+    model = keras.Model(inputs, keras.layers.Dense(4)(x))
+    randomize(model, 0)
+    return model
+
+
+@pytest.mark.parametrize("limit", [0.6, 30_000])
+@pytest.mark.parametrize("selection", ["local", "global"])
+def test_a_file_is_as_small_as_asked_for(limit, selection):
+    model = network()
+    choice = kmerge.choose_units(model, budget=kmerge.Budget(file_bytes=limit), selection=selection)
+    allowed = int(limit * kmerge.saved_bytes(kmerge.select(model, {}))) if isinstance(limit, float) else limit
+    size = kmerge.saved_bytes(kmerge.select(model, choice))
+    before, after, most = choice.costs["file_bytes"]
+    assert abs(most - allowed) <= choice.noise["file_bytes"] and abs(size - after) <= choice.noise["file_bytes"]
+    assert 0.95 * allowed <= size <= allowed + choice.noise["file_bytes"]
+    assert f"file_bytes: {before:,} -> {after:,} ± {choice.noise['file_bytes']}" in str(choice)
+
+
+def test_measured_and_counted_limits_hold_together():
+    model = network()
+    choice = kmerge.choose_units(model, budget=kmerge.Budget(file_bytes=0.9, parameters=0.3))
+    assert kmerge.parameters(kmerge.select(model, choice)) <= 0.3 * kmerge.parameters(model)
+    assert set(choice.costs) == {"parameters", "file_bytes"}
+
+
+def test_a_latency_that_is_met_already_costs_no_unit():
+    choice = kmerge.choose_units(network(), budget=kmerge.Budget(latency=60_000_000))
+    assert [len(units) for units in choice.values()] == [96, 128]
+    before, after, limit = choice.costs["latency"]
+    assert before > 0 and after > 0 and limit == 60_000_000 and choice.noise["latency"] >= 0
+
+
+@pytest.mark.parametrize(
+    "budget, message",
+    [
+        ({"latency": 1}, "at least .* microseconds of latency, measured with the smallest widths.*received 1[.]"),
+        ({"file_bytes": 100}, "at least .* bytes of file_bytes.*received 100"),
+        ({"latency": 1.5}, "shares of the model's costs above 0 and at most 1"),
+    ],
+)
+def test_what_cannot_be_met_is_refused_with_what_was_measured(budget, message):
+    with pytest.raises(kmerge.InvalidArgumentError, match=message):
+        kmerge.prune(network(), budget=kmerge.Budget(**budget))
+
+
+def test_what_is_not_built_is_not_measured():
+    with pytest.raises(kmerge.InvalidArgumentError, match="limits that are counted, received .'latency'.*prune"):
+        kmerge.gate(network(), kmerge.Budget(latency=0.5))
+
+
+def test_a_file_shrinks_in_steps_of_the_first():
+    model = network()
+    whole = kmerge.saved_bytes(kmerge.select(model, {}))
+    options = {"train": lambda small: None, "steps": kmerge.PruningSchedule(2, "linear"), "compile": False}
+    result = kmerge.prune_iteratively(model, kmerge.Budget(file_bytes=0.5), **options)
+    for step, share in zip(result.steps, (0.75, 0.5), strict=True):
+        assert step.costs["file_bytes"][1] <= share * whole + step.noise["file_bytes"]

@@ -19,6 +19,7 @@ from benchmarks.command_line import DONE, UsageError, command_parser, ended, pos
 TRAIN_EPOCHS, TUNE_EPOCHS, BATCH_SIZE, LATENCY_BATCH, ROUNDS = 12, 6, 64, 256, 5
 METHODS = {
     "magnitude, local": {"importance": "magnitude", "selection": "local"},
+    "magnitude, local, compensated": {"importance": "magnitude", "compensate": True},
     "magnitude, global": {"importance": "magnitude", "selection": "global"},
     "bn_scale, global": {"importance": "bn_scale", "selection": "global"},
     "taylor, local": {"importance": "taylor"},
@@ -111,8 +112,9 @@ def _measure(seed: int, share: float, cache: Path):
     _train(tuned, data, seed + 1000, TUNE_EPOCHS, 0.02)
     yield "whole network, trained on", {"tuned": _accuracy(tuned, data)} | _costs(tuned)
     for method, options in METHODS.items():
-        taylor = {"data": (data.x_train, data.y_train)} if options["importance"] == "taylor" else {}
-        small = kmerge.prune(whole, budget=budget, seed=seed, **options, **taylor)
+        reads = options["importance"] == "taylor" or "compensate" in options
+        examples = {"data": (data.x_train, data.y_train)} if reads else {}
+        small = kmerge.prune(whole, budget=budget, seed=seed, **options, **examples)
         after_cut = _after_cut(small, data)
         _train(small, data, seed + 1000, TUNE_EPOCHS, 0.02)
         yield method, after_cut | {"tuned": _accuracy(small, data)} | _costs(small, whole)

@@ -15,7 +15,7 @@ import inspect
 import tempfile
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import keras
@@ -108,6 +108,15 @@ def clone_operation(operation: keras.Operation, changes: dict, name: str, kind: 
         _check_twin(operation, _build(operation, type(operation), {**config, "name": operation.name}, known))
     carry_assets(operation, clone)
     return clone
+
+
+def check_same_weights(layer: keras.Operation, made: Sequence[keras.Variable]) -> None:
+    """Refuses a layer by name if one of its configuration makes other weights: they would be lost, or filled with others."""
+    held = getattr(layer, "weights", ())
+    if [len(w.shape) for w in held] != [len(w.shape) for w in made]:
+        names, others = ([w.name for w in weights] for weights in (held, made))
+        _refuse(layer, f"it holds the weights {names}, and one of its configuration {others}",
+                do="Write a subclass whose build makes what was added, or hold it in a layer of its own.")  # fmt: skip
 
 
 def carry_assets(layer: keras.Operation, clone: keras.Operation) -> None:

@@ -9,6 +9,7 @@ a layer, an operation or a nested model. A layer that is used twice makes two ca
 import contextlib
 import functools
 import inspect
+import threading
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -252,22 +253,26 @@ def called_in_mode(layer: keras.Layer, training: bool | None) -> Iterator[None]:
         layer._maybe_reset_call_context()
 
 
+_one_at_a_time = threading.RLock()  # a thread would forget what another one is still calling
+
+
 @contextlib.contextmanager
 def calls_forgotten(model: keras.Layer) -> Iterator[None]:
     """On leaving, a model and all layers in it are as if nothing had been called meanwhile: calls, losses, attributes."""
-    layers = [model, *parts_of(model), *getattr(getattr(model, "_functional", None) or model, "_operations", ())]
-    kept = [(nodes, len(nodes)) for x in layers for nodes in (x._inbound_nodes, x._outbound_nodes)]
-    kept += [(x._losses, len(x._losses)) for x in layers if isinstance(x, keras.Layer)]
-    attributes = [(vars(x), dict(vars(x))) for x in layers]
-    try:
-        yield
-    finally:
-        for found, count in kept:
-            del found[count:]
-        for found, before in attributes:
-            for name in found.keys() - before.keys():
-                del found[name]
-            found.update(before)
+    with _one_at_a_time:
+        layers = [model, *parts_of(model), *getattr(getattr(model, "_functional", None) or model, "_operations", ())]
+        kept = [(nodes, len(nodes)) for x in layers for nodes in (x._inbound_nodes, x._outbound_nodes)]
+        kept += [(x._losses, len(x._losses)) for x in layers if isinstance(x, keras.Layer)]
+        attributes = [(vars(x), dict(vars(x))) for x in layers]
+        try:
+            yield
+        finally:
+            for found, count in kept:
+                del found[count:]
+            for found, before in attributes:
+                for name in found.keys() - before.keys():
+                    del found[name]
+                found.update(before)
 
 
 def twin_of(operation: keras.Operation, name: str) -> keras.Operation:

@@ -125,9 +125,12 @@ class WeightedL1(UnitRegularizer):
         super().__init__(alpha)
         self.normalize = checks.one_of("normalize", normalize, ("fan_in", None), of="WeightedL1")
         if isinstance(f, dict):
-            f = keras.saving.deserialize_keras_object(f)
-        self.f = f if callable(f) else checks.one_of("f", f, tuple(_GROWTHS), of="WeightedL1", do="Or give a function.")
-        _check_growth(self.growth, f)
+            with checks.in_our_words("f to be the configuration of a function", f, of="WeightedL1"):
+                f = keras.saving.deserialize_keras_object(f)
+        is_function = callable(f) and not isinstance(f, type)
+        self.f = f if is_function else checks.one_of("f", f, tuple(_GROWTHS), of="WeightedL1", do="Or give a function.")
+        with checks.in_our_words("f to be a function of an array of ranks", f, of="WeightedL1"):
+            _check_growth(self.growth, f)
 
     def growth(self, ranks):
         return np.asarray((self.f if callable(self.f) else _GROWTHS[self.f])(np.asarray(ranks, "float64")))

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import keras
 
-from kmerge.checks import warn
+from kmerge.checks import refuse, warn
 from kmerge.costs.layer_products import products
 from kmerge.costs.product import Product
 from kmerge.costs.sizes import InputShape, sized_calls
@@ -27,8 +27,20 @@ def parameters(model: keras.Model) -> int:
 
     Returns:
         The number of scalars in `model.weights`.
+
+    Raises:
+        InvalidArgumentError: if it is no model, or not built.
     """
+    check_built(model)
     return int(sum(math.prod(weight.shape) for weight in model.weights))
+
+
+def check_built(model: keras.Model) -> None:
+    """Raises `InvalidArgumentError` unless it is a model that has its weights."""
+    if not isinstance(model, keras.Model):
+        refuse("model", "a keras.Model", model)
+    if not model.built:
+        refuse("model", "built", model.name, "Call it on a batch first: before that it has no weights.")
 
 
 def multiply_accumulates(model: keras.Model, input_shape: InputShape | None = None) -> int:

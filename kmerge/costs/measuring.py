@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from kmerge.checks import sentence, whole_number
+from kmerge.costs.counting import check_built
 from kmerge.errors import InvalidArgumentError
 from kmerge.graph import Graph
 
@@ -79,6 +80,7 @@ def saved_bytes(model: keras.Model) -> int:
     Returns:
         The number of bytes.
     """
+    check_built(model)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         model.save(path)

@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kmerge.checks import sentence
+from kmerge.checks import file_path, sentence
 from kmerge.drawing.explanations import Explanation, SpaceExplanation, explain_walk, walk_to_show
 from kmerge.drawing.filters import draw_first_filters
 from kmerge.drawing.placement import place_boxes
@@ -57,7 +57,8 @@ def plot(model: keras.Model, path: str | Path | None = None) -> Drawing:
         UnsupportedLayerError: names a layer whose channels cannot be followed.
         InvalidArgumentError: for a subclassed or unbuilt model, or a path that does not end in ".svg".
     """
-    if path is not None and Path(path).suffix.lower() != ".svg":
+    path = None if path is None else file_path("path", path, of="plot")
+    if path is not None and path.suffix.lower() != ".svg":
         do = (
             "A browser opens an SVG file and prints it; to make a PNG of it, install cairosvg and run: cairosvg drawing.svg "
             "-o drawing.png"
@@ -79,7 +80,7 @@ def plot(model: keras.Model, path: str | Path | None = None) -> Drawing:
         width = max(width, filters_right)
     drawing = Drawing(canvas.document(width + _MARGIN, max(bottom, y) + _MARGIN))
     if path is not None:
-        Path(path).write_text(drawing, encoding="utf-8")
+        path.write_text(drawing, encoding="utf-8")
     return drawing
 
 

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from kmerge.checks import refuse
+from kmerge.checks import refuse, whole_number, whole_numbers
+
+_MOST_AXES = 32
 
 
 @keras.saving.register_keras_serializable("kmerge")
@@ -39,8 +41,8 @@ class ApplyGates(keras.layers.Layer):
     def __init__(self, indices: Sequence[int], axis: int = -1, **kwargs):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.indices = [int(index) for index in indices]
-        self.axis = int(axis)
+        self.indices = whole_numbers("indices", indices, of=_told(self)).tolist()
+        self.axis = int(whole_number("axis", axis, -_MOST_AXES, _MOST_AXES, of=_told(self)))
 
     def build(self, input_shape):
         shape, *masks = input_shape
@@ -113,7 +115,7 @@ class LookUpGates(keras.layers.Layer):
 
     def __init__(self, indices: Sequence[int], **kwargs):
         super().__init__(**({"autocast": False} | kwargs))
-        self.indices = [int(index) for index in indices]
+        self.indices = whole_numbers("indices", indices, of=_told(self)).tolist()
 
     def build(self, input_shape):
         _check_indices(self, self.indices, (len(self.indices),), 0, input_shape)
@@ -151,10 +153,12 @@ class FoldGates(keras.layers.Wrapper):
     """
 
     def __init__(self, layer: keras.layers.Layer, indices: Sequence[int], axis: int, **kwargs):
+        if not isinstance(layer, keras.layers.Layer):
+            refuse("layer", "a keras.Layer", layer, of="FoldGates")
         super().__init__(layer, autocast=False, dtype=layer.dtype_policy, **kwargs)
         self.supports_masking = layer.supports_masking
-        self.indices = [int(index) for index in indices]
-        self.axis = int(axis)
+        self.indices = whole_numbers("indices", indices, of=_told(self)).tolist()
+        self.axis = int(whole_number("axis", axis, -_MOST_AXES, _MOST_AXES, of=_told(self)))
 
     def build(self, input_shape):
         shape, *masks = input_shape

@@ -44,6 +44,13 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
     return 0.5 * (1.0 + np.tanh(0.5 * np.asarray(x, "float64")))
 
 
+def _are_pairs(origins: object, count: int) -> bool:
+    try:
+        return np.shape(origins) == (count, 2) and np.asarray(origins).dtype.kind in "iu"
+    except Exception:  # whatever a stranger's object raises when it is made an array
+        return False
+
+
 @keras.saving.register_keras_serializable("kmerge")
 class HardConcreteGate(keras.layers.Layer):
     """The gates of one channel space: a mask over its units.
@@ -98,6 +105,7 @@ class HardConcreteGate(keras.layers.Layer):
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         self._check(units, target, origins, sampling, start)
+        checks.seed("seed", seed, optional=True, of=f"Gate {self.name!r}")
         self.units = int(units)
         self.target = float(target)
         self.origins = None if origins is None else [[int(source), int(unit)] for source, unit in origins]
@@ -110,7 +118,7 @@ class HardConcreteGate(keras.layers.Layer):
         of = f"Gate {self.name!r}"
         checks.whole_number("units", units, of=of)
         checks.number("target", target, above=0, most=1, of=of)
-        if origins is not None and (len(origins) != units or any(len(origin) != 2 for origin in origins)):
+        if origins is not None and not _are_pairs(origins, units):
             checks.refuse("origins", f"one [source, unit] pair for each of the {units} units", origins, of=of)
         checks.one_of("sampling", sampling, SAMPLINGS, of=of)
         if not checks.is_number(start) and not (isinstance(start, str) and start == "open"):
@@ -271,6 +279,8 @@ def gates_of(model: keras.Model) -> list[HardConcreteGate]:
     Returns:
         A list, empty for a model without gates.
     """
+    if not isinstance(model, keras.Model):
+        checks.refuse("model", "a keras.Model", model, of="gates_of")
     found: dict[int, HardConcreteGate] = {}
     for layer in model.layers:
         inner = gates_of(layer) if isinstance(layer, keras.Model) else [layer]

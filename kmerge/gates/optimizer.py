@@ -1,11 +1,21 @@
 """An optimizer that trains gates at a learning rate of their own."""
 
+import contextlib
+
 import keras
 import numpy as np
 
 from kmerge import checks
 from kmerge.errors import InvalidArgumentError
 from kmerge.gates.hard_concrete import GATE_WEIGHT
+
+
+def optimizer_of(name: str, value: object) -> keras.optimizers.Optimizer:
+    """The optimizer of an argument of this name, which may be the name of one, or its configuration."""
+    with contextlib.suppress(Exception):  # whatever Keras says to what is none, or a stranger's object does
+        if isinstance(found := keras.optimizers.get(value), keras.optimizers.Optimizer):
+            return found
+    checks.refuse(name, "a Keras optimizer or its name", value)
 
 
 @keras.saving.register_keras_serializable("kmerge")
@@ -38,7 +48,8 @@ class GateOptimizer(keras.optimizers.MultiOptimizer):
         gate_momentum: float = 0.9,
         name: str = "gate_optimizer",
     ):
-        base = keras.optimizers.get(base)
+        base = optimizer_of("base", base)
+        checks.text("name", name, of="gate_optimizer")
         _check_base(base)
         gate_learning_rate = float(checks.number("gate_learning_rate", gate_learning_rate, above=0))
         gate_momentum = float(checks.number("gate_momentum", gate_momentum, least=0, below=1))

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from kmerge.batching import Batches
-from kmerge.checks import refuse, sentence, warn
+from kmerge.checks import mapping, refuse, sentence, warn, whole_numbers
 from kmerge.compiling import training_of
 from kmerge.errors import InvalidArgumentError
 from kmerge.gates import GateOptimizer, HardConcreteGate
@@ -79,7 +79,7 @@ def compress(
     if data is not None:
         data = Batches(big, data, "compress", batch_size=batch_size, steps=steps, again=True)
     parents = merged.plan.sources
-    keep = dict(keep or {})
+    keep = {} if keep is None else dict(mapping("keep", keep, of="compress"))
     whole = {region.name: 0 for region in kept_whole(merged.walked, parents)}  # where nobody reads the gate, any will do
     whole |= {name: _kept_parent(name, gate, keep.pop(name, None)) for name, gate in merged.region_gates.items()}
     asked = set(keep)
@@ -116,7 +116,7 @@ def _plain_optimizer(optimizer: keras.optimizers.Optimizer | None) -> keras.opti
 
 def _kept_parent(region: str, gate: HardConcreteGate, wanted: Sequence[int] | None) -> int:
     """The parent whose layers of a region are kept."""
-    chosen = list(gate.kept() if wanted is None else wanted)
+    chosen = whole_numbers("the kept parent", gate.kept() if wanted is None else wanted, of=f"Region {region!r}")
     if len(chosen) != 1 or not 0 <= chosen[0] < gate.units:
         raise InvalidArgumentError(
             sentence(f"one number of a parent, below {gate.units}", wanted, of=f"Region {region!r}")
@@ -154,7 +154,7 @@ def _kept_units(merged: Merged, keep: Mapping[str, Sequence[int]] | None) -> dic
         refuse("keep", f"by names of gated spaces, of {list(merged.gates)}", unknown)
     chosen = {}
     for name, gate in merged.gates.items():
-        units = np.sort(np.asarray(keep.get(name, gate.kept())))
+        units = np.sort(whole_numbers("the kept units", keep.get(name, gate.kept()), of=f"Space {name!r}"))
         size = len(gate.kept())
         if len(units) != size or len(np.unique(units)) != size or units[0] < 0 or units[-1] >= gate.units:
             expected = f"{size} distinct indices from 0 to {gate.units - 1}"

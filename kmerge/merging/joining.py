@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import keras
 
 from kmerge.checks import is_number, one_of, refuse, warn
+from kmerge.checks import seed as check_seed
 from kmerge.costs import Budget, target_widths
 from kmerge.gates import SAMPLINGS
 from kmerge.merging.checks import (
@@ -142,6 +143,7 @@ def _gated(
         refuse("gates", "'paper', 'open' or a finite number", gates)
     start = 1.0 if isinstance(gates, str) and gates == "paper" else gates
     one_of("sampling", sampling, SAMPLINGS)
+    check_seed("seed", seed)
     arrays = check_all_finite(models)
     walked = trace(models[0], for_merge=len(models) > 1)
     warn_of_unfollowed(walked.layers, walked.unfollowed)

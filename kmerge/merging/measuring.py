@@ -47,10 +47,11 @@ def _measure(metric: keras.metrics.Metric | str, of: str) -> keras.metrics.Metri
         refuse("metric", "more than a name that asks whether outputs equal targets", metric, do, of)
     try:
         found = keras.metrics.get(metric)
-    except ValueError as error:
-        raise InvalidArgumentError(
-            f'{of}, metric: expected a Keras metric or its name, as "mean_squared_error", received {metric!r}.'
-        ) from error
+        if found is None or isinstance(found, type):
+            raise ValueError("no metric")
+    except Exception as error:  # whatever Keras says to what is none, or a stranger's object does
+        what = 'a Keras metric or its name, as "mean_squared_error"'
+        raise InvalidArgumentError(sentence(what, metric, of=f"{of}, metric")) from error
     return found if isinstance(found, keras.metrics.Metric) else keras.metrics.MeanMetricWrapper(found)
 
 

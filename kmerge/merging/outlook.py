@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kmerge.checks import is_number, refuse
+from kmerge.checks import is_number, refuse, sequence, text
 from kmerge.errors import InvalidArgumentError
 
 # A curve of fewer epochs has not two before its end.
@@ -134,6 +134,8 @@ def merging_outlook(
         >>> histories = [model.fit(x, y, validation_data=data, epochs=20) for model in (a, b)]
         >>> print(kmerge.merging_outlook(histories))
     """
+    text("monitor", monitor, of="merging_outlook")
+    sequence("histories", histories, "a list of the parents' histories", of="merging_outlook")
     curves = [_curve(history, monitor) for history in histories]
     if len(curves) < 2:
         raise InvalidArgumentError(

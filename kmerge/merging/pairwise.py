@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import keras
 
-from kmerge.checks import sentence
+from kmerge.checks import function, in_our_words, sentence
+from kmerge.checks import seed as check_seed
 from kmerge.errors import InvalidArgumentError
 from kmerge.merging.joining import merge
 from kmerge.seeds import seed_of
@@ -37,6 +38,8 @@ def merge_pairwise(
         ArchitectureMismatchError: names the first layer that differs, also where `train` changed the architecture.
         InvalidArgumentError: for fewer than two models, or if `train` returns no model.
     """
+    function("train", train)
+    check_seed("seed", seed)
     models = listed(models)
     check_models(models)
     left, number = list(models), 0
@@ -44,7 +47,8 @@ def merge_pairwise(
         merged = []
         for i in range(0, len(left) - 1, 2):
             big = merge(*left[i : i + 2], gates=gates, sampling=sampling, seed=seed_of("pair", seed, number))
-            merged.append(train(big))
+            with in_our_words("train to be a function of a big student", train):
+                merged.append(train(big))
             number += 1
             if not isinstance(merged[-1], keras.Model):
                 expected = "train to return the model to merge next, such as kmerge.compress(big)"

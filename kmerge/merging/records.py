@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import keras
 
+from kmerge.checks import shown
 from kmerge.cloning import custom_objects, is_of_keras, unsavable_objects
 from kmerge.errors import InvalidArgumentError, KmergeError, told
 from kmerge.gates import HardConcreteGate, gated_layer, gates_of
@@ -243,8 +244,8 @@ def read_merge(big: keras.Model) -> Merged:
     records = _records(big)
     if len(records) != 1:
         raise InvalidArgumentError(
-            f"Expected a big student made by kmerge.merge or kmerge.gate, received {getattr(big, 'name', big)!r}, which holds "
-            "no record of a merge."
+            f"Expected a big student made by kmerge.merge or kmerge.gate, received {shown(getattr(big, 'name', big))}, which "
+            "holds no record of a merge."
         )
     record = records[0]
     walked = trace(_template(big, record), for_merge=record.parents > 1)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from kmerge.batching import Batches
-from kmerge.checks import refuse
+from kmerge.checks import refuse, shown
 from kmerge.errors import InvalidArgumentError
 from kmerge.merging.measuring import metrics_of
 from kmerge.merging.records import read_merge
@@ -96,7 +96,7 @@ def merge_report(
     if (data is None) != (metric is None) or (parents and data is None):
         raise InvalidArgumentError(
             "merge_report: expected data and a metric together, and parents only beside them, received "
-            f"data {'of some kind' if data is not None else None}, metric {metric!r} and {len(parents)} parents. "
+            f"data {'of some kind' if data is not None else None}, metric {shown(metric)} and {len(parents)} parents. "
             'Write data=(x_val, y_val), metric="sparse_categorical_accuracy".'
         )
     batches = None
@@ -113,6 +113,8 @@ def merge_report(
 
 def _metrics(big: keras.Model, parents: Sequence[keras.Model], data: Batches, metric) -> dict[str, float]:
     """What the metric is of each parent, of the mean of their outputs and of the big student."""
+    if wrong := next((x for x in parents if not isinstance(x, keras.Model)), None):
+        refuse("parents", "models", wrong, of="merge_report")
     of = {f"parent {number}": [parent] for number, parent in enumerate(parents, 1)}
     of |= {"mean of the parents": list(parents)} if len(parents) > 1 else {}
     return metrics_of(of | {"big student": [big]}, data, metric, "merge_report")

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from kmerge.checks import refuse, sentence, warn
+from kmerge.checks import in_our_words, is_whole_number, refuse, sentence, text, warn
 from kmerge.cloning import clone_operation
 from kmerge.copying import Copier
 from kmerge.errors import InvalidArgumentError, KmergeError, OpenedLayerWarning, UnsupportedLayerError
@@ -119,15 +119,16 @@ def _inputs(model: keras.Model, input_shape: Any) -> Any:
     def tensor(value, name):
         if isinstance(value, keras.KerasTensor):
             return value
-        if isinstance(value, dict):
-            return {key: tensor(part, key) for key, part in value.items()}
-        if isinstance(value, list | tuple) and all(isinstance(n, int | None) for n in value):
+        if isinstance(value, dict) and value:
+            return {key: tensor(part, text("the name of an input", key)) for key, part in value.items()}
+        if isinstance(value, list | tuple) and all(n is None or is_whole_number(n) and n > 0 for n in value):
             return keras.Input(tuple(value), name=name)
         if isinstance(value, list | tuple):
             return type(value)(tensor(part, f"{name}_{i}") for i, part in enumerate(value))
         refuse("input_shape", "a shape, a keras.Input, or a list or dict of such", value)
 
-    return tensor(input_shape, "input")
+    with in_our_words("input_shape to be a shape, a keras.Input, or a list or dict of such", input_shape):
+        return tensor(input_shape, "input")
 
 
 def _finished(model: keras.Model, inputs: Any, view: View) -> keras.Model:

@@ -23,7 +23,8 @@ import keras
 import numpy as np
 
 from kmerge.batching import Batches
-from kmerge.checks import one_of, sentence
+from kmerge.checks import one_of, sentence, whole_number
+from kmerge.checks import seed as check_seed
 from kmerge.errors import InvalidArgumentError
 from kmerge.merging import read_merge
 from kmerge.pruning.criteria import IMPORTANCES, MEASURED, Importance
@@ -75,6 +76,8 @@ def unit_importance(
         "lamp": Lee et al., Layer-adaptive Sparsity for the Magnitude-based Pruning, ICLR 2021, with units for weights.
     """
     check_asked(importance, data)
+    whole_number("batch_size", batch_size)
+    check_seed("seed", seed)
     if importance == "gates":
         return {name: gate.open_probabilities() for name, gate in read_merge(model).gates.items()}
     walked = trace(model)

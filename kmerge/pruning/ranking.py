@@ -16,7 +16,8 @@ from functools import partial
 
 import numpy as np
 
-from kmerge.checks import one_of, refuse, sentence
+from kmerge.checks import one_of, refuse, sentence, whole_number
+from kmerge.checks import seed as check_seed
 from kmerge.costs import Budget, Ladder, WidthCosts, check_reachable, share_ladder, widths_within
 from kmerge.errors import InvalidArgumentError
 from kmerge.pruning.bounds import allowed_widths
@@ -54,6 +55,8 @@ class Ranking:
     def __post_init__(self):
         one_of("selection", self.selection, SELECTIONS)
         one_of("normalization", self.normalization, (*NORMALIZATIONS, "auto", None))
+        whole_number("batch_size", self.batch_size)
+        check_seed("seed", self.seed)
         if isinstance(self.importance, str) and self.importance == "gates":
             do = (
                 "A gated model is cut by kmerge.compress. To prune the model without gates by theirs, pass "

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import keras
 from keras import activations
 
-from kmerge.graph import Graph
+from kmerge.graph import Call, Graph
 from kmerge.rules.labels import Labels
 from kmerge.rules.rule import operation_rule
 from kmerge.rules.site import Site
@@ -28,7 +28,11 @@ _KNOWN = frozenset(
 _ALONG_LAST = frozenset({activations.softmax, activations.log_softmax, activations.sparsemax})
 
 # What a function may hold and still be run on a symbolic tensor: nothing that this could build or change.
-_HARMLESS = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type, int, float, str, tuple, type(None))
+_HARMLESS = (types.BuiltinFunctionType, bool, int, float, str, type(None))
+# Whose modules, classes and functions are known to hold nothing of the user's.
+_KNOWN_HOMES = frozenset({"keras", "math", "numpy", "builtins"})
+# By these names a function reaches what cannot be seen that it holds.
+_REACHES_FURTHER = frozenset({"globals", "locals", "vars", "getattr", "eval", "exec", "__import__"})
 
 
 @functools.cache
@@ -45,21 +49,53 @@ def is_elementwise(function: Callable) -> bool:
         return True
     if not isinstance(function, types.FunctionType) or not _holds_only_harmless(function):
         return False
-    x = keras.Input((7,))
+    recorded = [_record(function, width) for width in (7, 5)]  # of which one width alone shows no use of it
+    return recorded[0] is not None and recorded[0] == recorded[1]
+
+
+def _holds_only_harmless(function: types.FunctionType, seen: frozenset = frozenset()) -> bool:
+    codes = [function.__code__]
+    for code in codes:
+        codes += [x for x in code.co_consts if isinstance(x, types.CodeType)]
+    names = {name for code in codes for name in code.co_names}
+    held = [cell.cell_contents for cell in function.__closure__ or ()]
+    held += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    held += [function.__globals__[name] for name in names if name in function.__globals__]
+    seen |= {function}
+    return not names & _REACHES_FURTHER and all(_is_harmless(value, seen) for value in held)
+
+
+def _is_harmless(value: object, seen: frozenset) -> bool:
+    if isinstance(value, types.ModuleType | type | types.FunctionType):
+        home = value.__name__ if isinstance(value, types.ModuleType) else value.__module__
+        if str(home).partition(".")[0] in _KNOWN_HOMES:
+            return True
+        return isinstance(value, types.FunctionType) and (value in seen or _holds_only_harmless(value, seen))
+    if isinstance(value, tuple):
+        return all(_is_harmless(x, seen) for x in value)
+    return isinstance(value, _HARMLESS)
+
+
+def _record(function: Callable, width: int) -> list | None:
+    """The operations of a function of one tensor, with all they are told; None unless each is known to be elementwise."""
+    x = keras.Input((width,))
     try:
         model = keras.Model(x, function(x))
     except Exception:  # whatever a stranger's function raises: it is not known to be elementwise
-        return False
-    return model.outputs[0].shape == x.shape and all(_is_elementwise_call(call) for call in Graph(model).calls)
+        return None
+    calls = Graph(model).calls
+    if model.outputs[0].shape != x.shape or not all(_is_elementwise_call(call) for call in calls):
+        return None
+    return [_told(call) for call in calls]
 
 
-def _holds_only_harmless(function: types.FunctionType) -> bool:
-    held = [cell.cell_contents for cell in function.__closure__ or ()]
-    held += [function.__globals__[name] for name in function.__code__.co_names if name in function.__globals__]
-    return all(isinstance(value, _HARMLESS) for value in held)
+def _told(call: Call) -> tuple:
+    arguments = [v for v in keras.tree.flatten((call.args, call.kwargs)) if not isinstance(v, keras.KerasTensor)]
+    own = {name: v for name, v in vars(call.operation).items() if name[0] != "_" and name != "name"}
+    return type(call.operation), arguments, own
 
 
-def _is_elementwise_call(call) -> bool:
+def _is_elementwise_call(call: Call) -> bool:
     rule = operation_rule(type(call.operation))
     arguments = keras.tree.flatten((call.args, call.kwargs))
     arrays = [v for v in arguments if hasattr(v, "shape") and not isinstance(v, keras.KerasTensor)]

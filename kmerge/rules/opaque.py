@@ -6,6 +6,7 @@ runs give lies side by side: so `concatenate` is exact. The channels that it rea
 
 from keras import layers
 
+from kmerge.checks import text
 from kmerge.rules.rule import OPERATION_RULES, Rule, rules_for
 
 
@@ -33,7 +34,7 @@ class OpaqueRule(Rule):
     takes_any_tensor = True
 
     def __init__(self, why: str = ""):
-        self.why = why
+        self.why = text("why", why, of="OpaqueRule")
 
     def walk(self, site, *inputs):
         return site.isolate(*inputs, why=self.why)

@@ -20,7 +20,7 @@ from collections.abc import Callable
 import numpy as np
 from keras import Operation
 
-from kmerge.checks import refuse
+from kmerge.checks import refuse, whole_numbers
 from kmerge.graph import Call
 from kmerge.rules.labels import Axis, Labels
 from kmerge.rules.site import Site
@@ -35,7 +35,7 @@ def consumes(units: np.ndarray) -> Axis:
     Returns:
         The axis, to be handed to `site.weight`.
     """
-    return Axis("consumes", units)
+    return Axis("consumes", whole_numbers("units", units, of="consumes"))
 
 
 def produces(units: np.ndarray) -> Axis:
@@ -47,7 +47,7 @@ def produces(units: np.ndarray) -> Axis:
     Returns:
         The axis, to be handed to `site.weight`.
     """
-    return Axis("produces", units)
+    return Axis("produces", whole_numbers("units", units, of="produces"))
 
 
 def channel(units: np.ndarray) -> Axis:
@@ -59,7 +59,7 @@ def channel(units: np.ndarray) -> Axis:
     Returns:
         The axis, to be handed to `site.weight`.
     """
-    return Axis("channel", units)
+    return Axis("channel", whole_numbers("units", units, of="channel"))
 
 
 class Rule(abc.ABC):

@@ -52,8 +52,12 @@ class SizingOptions:
                 "prune", '"period" with growth="adaptive", which looks at which new units stay', self.prune, of=_OF
             )
         checks.one_of("optimizer_state", self.optimizer_state, ("carry", "restart"), of=_OF)
-        if not checks.is_whole_number(self.seed):
-            checks.refuse("seed", "a whole number", self.seed, of=_OF)
+        checks.seed("seed", self.seed, of=_OF)
+        for name in ("grow", "proximal"):
+            checks.flag(name, getattr(self, name), of=_OF)
+        spaces = () if self.spaces is None else [self.spaces] if isinstance(self.spaces, str) else self.spaces
+        for name in checks.sequence("spaces", spaces, "a list of names of spaces", of=_OF):
+            checks.text("the name of a space", name, of=_OF)
 
     def _check_growth(self) -> None:
         is_share = checks.is_number(self.growth) and self.growth >= 0

@@ -28,18 +28,19 @@ import numpy as np
 from kmerge import checks
 from kmerge.batching import Batches, Continued, comes_in_batches
 from kmerge.errors import InvalidArgumentError
+from kmerge.gates import optimizer_of
 from kmerge.graph import compile_arguments
 from kmerge.regularizers import UnitRegularizer
 from kmerge.sizing.checks import check_proximal, sizable_spaces
 from kmerge.sizing.epochs import run_epochs
-from kmerge.sizing.files import read_sizer, restore, write_sizer
+from kmerge.sizing.files import read_sizer, restore, whole_file, write_sizer
 from kmerge.sizing.optimizer_slots import find_slots
 from kmerge.sizing.options import SizingOptions, check_alpha
 from kmerge.sizing.schedule import Schedule, next_sizes
 from kmerge.sizing.state import SizingState
 from kmerge.sizing.unit_routes import UnitRoutes
 from kmerge.spaces import trace
-from kmerge.training import Arrays
+from kmerge.training import Arrays, check_augment, check_counts, check_options, listed_callbacks
 
 
 class SizingWarning(UserWarning):
@@ -160,7 +161,7 @@ class AutoSizer:
             metrics: likewise.
             **arguments: others of `keras.Model.compile`.
         """
-        optimizer = keras.optimizers.get(optimizer)
+        optimizer = optimizer_of("optimizer", optimizer)
         arguments = {**arguments, "optimizer": optimizer, "loss": loss, "metrics": metrics}
         state = SizingState(self._routes, self.options, arguments)
         if self._state is not None:
@@ -189,8 +190,13 @@ class AutoSizer:
 
     @alpha.setter
     def alpha(self, alpha: float | Callable[[int], float]) -> None:
-        check_alpha(alpha(0) if callable(alpha) else alpha)
+        self._check_alpha(alpha)
         self._alpha = alpha
+
+    @staticmethod
+    def _check_alpha(alpha: object) -> None:
+        with checks.in_our_words("alpha to be a number or a function of the epoch", alpha, of="AutoSizer"):
+            check_alpha(alpha(0) if callable(alpha) else alpha)
 
     @property
     def epochs_done(self) -> int:
@@ -271,14 +277,22 @@ class AutoSizer:
             InvalidArgumentError: as `kmerge.fit`, and if the sizer was not compiled.
         """
         state = self._compiled_state()
+        check_counts(batch_size, epochs, initial_epoch)
+        checks.whole_number("static_epochs", static_epochs, 0)
+        check_options(shuffle, verbose)
+        check_augment(augment)
+        callbacks = listed_callbacks(callbacks)
+        schedule = Schedule(epochs, static_epochs, initial_epoch, self.options)
+        expected = "data that the sizer's model can be trained on"
         if steps_per_epoch is not None or isinstance(x, Iterator):
             x, shuffle = _continued(x, steps_per_epoch), False
-        state.examples = _first_examples(self._routes.walked.model, x)
-        schedule = Schedule(epochs, static_epochs, initial_epoch, self.options)
+        with checks.in_our_words(expected, x, of="AutoSizer"):
+            state.examples = _first_examples(self._routes.walked.model, x)
         data = dict(x=x, y=y, batch_size=batch_size, validation_data=validation_data, shuffle=shuffle, augment=augment)
         data |= dict(sample_weight=sample_weight, seed=self.options.seed)
         data |= {} if validation_steps is None else {"validation_steps": validation_steps}
-        return run_epochs(state, schedule, self.alpha_at, data, list(callbacks), verbose)
+        with checks.in_our_words(expected, x, of="AutoSizer"):
+            return run_epochs(state, schedule, self.alpha_at, data, callbacks, verbose)
 
     @property
     def exact(self) -> list[str]:
@@ -294,6 +308,9 @@ class AutoSizer:
             path: of the file.
         """
         state = self._compiled_state()
+        path = checks.file_path("path", path, of="AutoSizer.save")
+        if not path.parent.is_dir() or path.is_dir():
+            checks.refuse("path", "that of a file, in a folder that is there", str(path), of="AutoSizer.save")
         state.settle()
         write_sizer(path, None if callable(self.alpha) else float(self.alpha), state)
 
@@ -308,24 +325,31 @@ class AutoSizer:
         Raises:
             InvalidArgumentError: for a file of something else, or a missing alpha.
         """
-        model, saved_alpha, options, compiled, rest = read_sizer(path)
-        alpha = saved_alpha if alpha is None else alpha
-        if alpha is None:
+        path = checks.file_path("path", path, of="AutoSizer.load")
+        with whole_file(path):
+            model, saved_alpha, options, compiled, rest = read_sizer(path)
+        if alpha is None and saved_alpha is None:
             raise InvalidArgumentError(
                 f"Expected alpha for {path}, received None: it was a function, which no file holds. Give it as load(path, "
                 "alpha=...)."
             )
-        sizer = cls(model, alpha, **vars(options))
-        sizer.compile(**compiled)
-        restore(sizer._state, rest)
+        if alpha is not None:
+            cls._check_alpha(alpha)
+        with whole_file(path):
+            sizer = cls(model, saved_alpha if alpha is None else alpha, **vars(options))
+            sizer.compile(**compiled)
+            restore(sizer._state, rest)
         return sizer
 
     def alpha_at(self, epoch: int) -> float:
         """The strength of the penalty in an epoch."""
+        checks.whole_number("epoch", epoch, 0)
         return check_alpha(self.alpha(epoch) if callable(self.alpha) else self.alpha)
 
     def larger(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """The sizes with which a period starts that finds these."""
+        for name, size in checks.mapping("sizes", sizes).items():
+            checks.whole_number(f"the size of {name!r}", size)
         return next_sizes(sizes, self.options, self.history_of_sizes)
 
     def _compiled_state(self) -> SizingState:

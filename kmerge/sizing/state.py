@@ -213,6 +213,12 @@ class SizingState:
         if self.working is not None and self.working.penalty is None:
             self.pull()
 
+    def check(self) -> None:
+        """Raises if the weights, slots and other variables do not fit a model of the sizes of now."""
+        model = WorkingModel(self.geometry, self.sizes, None, self.arguments, self.options.proximal)
+        if self.others is not None:
+            self._write(model)
+
     def plain_model(self) -> keras.Model:
         """A plain model of the sizes of now, compiled, with the state of the optimizer."""
         self.settle()

@@ -201,16 +201,16 @@ class ChannelSpaces(Mapping):
         self._spaces = {space.name: space for space in spaces}
 
     def __getitem__(self, name: str) -> ChannelSpace:
-        if name in self._spaces:
+        if name in self:
             return self._spaces[name]
-        owned = [space for space in self._spaces.values() if name in space.owners]
+        owned = [space for space in self._spaces.values() if isinstance(name, str) and name in space.owners]
         if len(owned) == 1:
             return owned[0]
         known = ", ".join(self._spaces)
         raise InvalidArgumentError(sentence(f"the name of a channel space, one of: {known}", name))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._spaces
+        return isinstance(name, str) and name in self._spaces
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._spaces)

@@ -324,6 +324,10 @@ class TraceSite(Site):
             self.forbid(f"its {name!r} is computed from other weights.", "Work on a layer that holds it itself.")
         self._declared.add(id(variable))
         if any(axes):
+            sizes, shape = [axis and len(axis.units) for axis in axes], tuple(variable.shape)
+            if len(sizes) != len(shape) or any(n not in (None, m) for n, m in zip(sizes, shape, strict=True)):
+                why = f"its rule says that its {name!r} has axes of {sizes} units, but its shape is {shape}."
+                self.refuse(why, "Declare each axis of the weight in the rule, None for one without units.")
             self.axes[name] = axes
 
     def constant(self, index, *axes):

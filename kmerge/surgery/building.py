@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from kmerge.cloning import clone_operation
+from kmerge.cloning import check_same_weights, clone_operation
 from kmerge.errors import KmergeError, UnsupportedLayerError, told
 from kmerge.graph import Call, Graph, frozen_as, has_mask, inner_layers, input_layer, rename_operation
 from kmerge.rules import Labels, gather
@@ -53,7 +53,10 @@ def build(
         The model, and its layers by the path of the layer in the template.
     """
     builder = _Builder(layout, gating, constants or {})
-    return builder.model(name or layout.trace.model.name), builder.layers
+    model = builder.model(name or layout.trace.model.name)
+    for path, layer in builder.layers.items():
+        check_same_weights(layout.trace.layers[layout.origins.get(path, (path, None))[0]], layer.weights)
+    return model, builder.layers
 
 
 class _Builder:

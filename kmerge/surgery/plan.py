@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kmerge.checks import sentence
+from kmerge.checks import flag, is_whole_number, mapping, refuse, sentence, whole_number
 from kmerge.errors import InvalidArgumentError
 from kmerge.spaces import ChannelSpaces
 
@@ -37,6 +37,14 @@ class Plan:
     averaged_outputs: frozenset = frozenset()
     apart: bool = True
 
+    def __post_init__(self):
+        whole_number("sources", self.sources, of="Plan")
+        mapping("entries", self.entries, of="Plan")
+        for name in ("copied", "averaged_outputs"):
+            if not isinstance(getattr(self, name), frozenset):
+                refuse(name, "a frozenset", getattr(self, name), of="Plan")
+        flag("apart", self.apart, of="Plan")
+
 
 def check_plan(plan: Plan, spaces: ChannelSpaces) -> None:
     """Raises `InvalidArgumentError` if the entries of a plan are not all of its sources and of these spaces, each once."""
@@ -44,6 +52,8 @@ def check_plan(plan: Plan, spaces: ChannelSpaces) -> None:
         if name not in spaces:
             raise InvalidArgumentError(sentence(f"names of spaces, of {list(spaces)}", name, of="Plan"))
         size = spaces[name].size
+        if not isinstance(entries, Sequence) or not all(map(_is_pair, entries)):
+            refuse("entries", "pairs of a source and the index of a unit", entries, of=f"Plan, space {name!r}")
         wrong = [e for e in entries if not (0 <= e[1] < size and (e[0] is NEW or COMMON <= e[0] < plan.sources))]
         common = {i for source, i in entries if source == COMMON}
         wrong += [e for e in entries if e[1] in common and e[0] not in (NEW, COMMON)]
@@ -53,3 +63,8 @@ def check_plan(plan: Plan, spaces: ChannelSpaces) -> None:
                 "no unit both common and of a source"
             )
             raise InvalidArgumentError(sentence(what, wrong or list(entries), of=f"Plan, space {name!r}"))
+
+
+def _is_pair(entry: object) -> bool:
+    is_pair = isinstance(entry, tuple | list) and len(entry) == 2
+    return is_pair and (entry[0] is NEW or is_whole_number(entry[0])) and is_whole_number(entry[1])

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
-from kmerge.checks import refuse, warn
+from kmerge.checks import number, refuse, sentence, sequence, warn
+from kmerge.checks import seed as check_seed
 from kmerge.errors import InvalidArgumentError, KmergeError
 from kmerge.graph import Graph, array_of, overridden
 from kmerge.opening import open_models
@@ -30,7 +31,12 @@ def check_finite(model: keras.Model) -> dict[int, np.ndarray]:
     Raises:
         InvalidArgumentError: with the name of the first weight that holds NaN or infinity.
     """
-    arrays = {id(weight): array_of(weight) for weight in model.weights}
+    try:
+        arrays = {id(weight): array_of(weight) for weight in model.weights}
+    except (NotImplementedError, TypeError) as error:  # as TensorFlow says of a variable in a program
+        do = "Call kmerge outside of tf.function and jax.jit, and the model that it returns inside."
+        what = f"weights of model {model.name!r} that can be read"
+        raise InvalidArgumentError(sentence(what, "a program that is being traced", do)) from error
     for weight in model.weights:
         if "float" in str(weight.dtype) and not np.isfinite(arrays[id(weight)]).all():
             raise InvalidArgumentError(
@@ -57,12 +63,21 @@ def warn_of_lost_training(model: keras.Model) -> None:
         )
 
 
+def check_fresh(scale: float, seed: int) -> None:
+    """Checks what weights of new units are drawn with."""
+    number("scale", scale)
+    check_seed("seed", seed)
+
+
 def for_surgery(models: Sequence[keras.Model]) -> list[keras.Model]:
     """The models with layers open that no rule knows, see `open_models`; warns of a way to train that is not handed on.
 
     Each verb calls it once, before it walks them: a model whose layers are open is not opened again.
     """
-    if models and isinstance(models[0], keras.Model):
+    for model in models:
+        if not isinstance(model, keras.Model):
+            raise InvalidArgumentError(sentence("a keras.Model", model))
+    if models:
         warn_of_lost_training(models[0])
     return open_models(models)
 
@@ -88,7 +103,10 @@ def rewrite(
     Warns:
         UserWarning: if the template's class has a way of its own to train: the new model is a plain one.
     """
-    if len(sources) != plan.sources:
+    check_fresh(scale, seed)
+    if not isinstance(plan, Plan):
+        refuse("plan", "a kmerge.Plan", plan)
+    if len(sequence("sources", sources, "a list of models")) != plan.sources:
         refuse("sources", f"the {plan.sources} models of the plan", len(sources))
     template, *sources = for_surgery([template, *sources])
     arrays = check_all_finite(sources)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from kmerge.checks import number, sentence, whole_number
+from kmerge.checks import flag, sentence, whole_number
 from kmerge.compiling import training_of
 from kmerge.errors import InvalidArgumentError
 from kmerge.opening import opened
@@ -15,7 +15,10 @@ from kmerge.spaces import ChannelSpace, ChannelSpaces, Trace, channel_spaces, tr
 from kmerge.surgery.ends import check_growing_ends
 from kmerge.surgery.layout import Layout
 from kmerge.surgery.plan import NEW, Plan
-from kmerge.surgery.rewriting import check_finite, for_surgery, rewrite, rewrite_walked
+from kmerge.surgery.rewriting import check_finite, check_fresh, for_surgery, rewrite, rewrite_walked
+
+# Units that one call may add to a space: more are a slip, and would fill the memory.
+_MOST_NEW = 2**20
 
 
 def concatenate(*models: keras.Model) -> keras.Model:
@@ -162,7 +165,7 @@ def permute(model: keras.Model, order: Mapping[str, Sequence[int]]) -> keras.Mod
     walked = trace(model)
     spaces, chosen = walked.spaces, {}
     for name, value in by_space(spaces, order).items():
-        indices = np.asarray(value)
+        indices = _array(value)
         if indices.dtype.kind not in "iu" or not np.array_equal(np.sort(indices.ravel()), np.arange(spaces[name].size)):
             what = f"a permutation of 0 to {spaces[name].size - 1}"
             raise InvalidArgumentError(sentence(what, value, of=f"Space {name!r}"))
@@ -203,13 +206,14 @@ def grow(
     Example:
         >>> more = kmerge.grow(model, {"classes": 1}, outputs=True)
     """
-    number("scale", scale)
+    check_fresh(scale, seed)
+    outputs, inputs = flag("outputs", outputs), flag("inputs", inputs)
     (model,) = for_surgery([model])
     walked = trace(model)
     spaces = walked.spaces
     added = by_space(spaces, new_units, outputs=outputs, inputs=inputs)
     for name, count in added.items():
-        whole_number("the number of new units", count, of=f"Space {name!r}")
+        whole_number("the number of new units", count, most=_MOST_NEW, of=f"Space {name!r}")
     plan = _single_plan(spaces, {})
     for name, count in added.items():
         # A new unit lies wherever the last unit lies.
@@ -256,15 +260,14 @@ def _way_out(space: ChannelSpace) -> str:
 
 def _kept(space: ChannelSpace, value) -> np.ndarray:
     """Ascending indices of the kept units."""
-    array = np.asarray(value)
+    array = _array(value)
     if array.ndim == 0 and array.dtype.kind == "f" and 0 < array <= 1:
         return np.arange(max(1, round(float(array) * space.size)))
     if array.ndim == 0 and array.dtype.kind in "iu" and 1 <= array <= space.size:
         return np.arange(int(array))
     if array.ndim == 1 and array.dtype == bool and len(array) == space.size and array.any():
         return np.flatnonzero(array)
-    unique = np.unique(array)
-    if array.ndim == 1 and array.dtype.kind in "iu" and len(unique) == len(array) > 0:
+    if array.ndim == 1 and array.dtype.kind in "iu" and len(unique := np.unique(array)) == len(array) > 0:
         if unique[0] >= 0 and unique[-1] < space.size:
             return unique
     what = (
@@ -272,6 +275,14 @@ def _kept(space: ChannelSpace, value) -> np.ndarray:
         f"1 to {space.size}, or a fraction in (0, 1]"
     )
     raise InvalidArgumentError(sentence(what, value, of=f"Space {space.name!r} with {space.size} units"))
+
+
+def _array(value: object) -> np.ndarray:
+    """The value as an array; one without numbers where it cannot be made one."""
+    try:
+        return np.asarray(value)
+    except Exception:  # whatever a stranger's object raises
+        return np.empty(0, object)
 
 
 def _single_plan(spaces: ChannelSpaces, chosen: Mapping[str, np.ndarray]) -> Plan:

@@ -1,7 +1,15 @@
 """`fit`: an epoch as one compiled program, and BatchNormalization's statistics. The only backend-specific folder."""
 
 from kmerge.training.backend import build_state, choose_xla, loss_gradients
-from kmerge.training.checks import arrays_of, check_data, is_array
+from kmerge.training.checks import (
+    arrays_of,
+    check_augment,
+    check_counts,
+    check_data,
+    check_options,
+    is_array,
+    listed_callbacks,
+)
 from kmerge.training.fitting import Arrays, ModelFitWarning, fit, fit_many
 from kmerge.training.loop import DeviceMemoryError, EpochPlan
 from kmerge.training.programs import PROGRAMS
@@ -15,11 +23,15 @@ __all__ = [
     "PROGRAMS",
     "arrays_of",
     "build_state",
+    "check_augment",
+    "check_counts",
     "check_data",
+    "check_options",
     "choose_xla",
     "fit",
     "fit_many",
     "is_array",
+    "listed_callbacks",
     "loss_gradients",
     "recalibrate",
 ]

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from kmerge.batching import kind_of
-from kmerge.checks import sentence, whole_number
+from kmerge.checks import flag, function, one_of, refuse, sentence, whole_number
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError
 from kmerge.gates import batch_hook
 from kmerge.training.backend import is_distributed, nested_layers
@@ -63,6 +63,28 @@ def check_counts(batch_size: int, epochs: int, initial_epoch: int) -> None:
     whole_number("batch_size", batch_size)
     whole_number("epochs", epochs, 0)
     whole_number("initial_epoch", initial_epoch, 0)
+
+
+def check_options(shuffle: bool, verbose: str | int) -> None:
+    """Raise unless `shuffle` is a bool and `verbose` one that `model.fit` knows."""
+    flag("shuffle", shuffle)
+    one_of("verbose", verbose, ("auto", 0, 1, 2))
+
+
+def check_augment(augment: object) -> None:
+    """Raise unless it is a layer, or a function that is called like one, or None."""
+    if augment is not None:
+        function("augment", augment, "a layer or None")
+
+
+def listed_callbacks(callbacks: object) -> list[keras.callbacks.Callback]:
+    """The callbacks in a list, or a list of lists, or one alone."""
+    listed = [callbacks]
+    with contextlib.suppress(RecursionError):  # of lists that lie in lists without end
+        listed = keras.tree.flatten(callbacks) if isinstance(callbacks, list | tuple) else listed
+    if not all(isinstance(callback, keras.callbacks.Callback) for callback in listed):
+        refuse("callbacks", "a list of Keras callbacks", callbacks)
+    return listed
 
 
 def check_compiled(model: object) -> None:

@@ -102,7 +102,7 @@ def examples_at_a_time(batch_size: int, data_bytes: int | None, *data: Any) -> i
     Raises:
         InvalidArgumentError: if `data_bytes` is no positive whole number.
     """
-    most, arrays = whole_number("data_bytes", data_bytes, optional=True), arrays_of(*data)
+    most, arrays = whole_number("data_bytes", data_bytes, most=2**63, optional=True), arrays_of(*data)
     if most is None and (memory := device_memory()):
         most = int(_SHARE_FOR_DATA * memory)
     if most is None or sum(array.nbytes for array in map(np.asarray, arrays)) <= most:

@@ -12,17 +12,21 @@ import keras
 import numpy as np
 
 from kmerge.batching import as_tuples, check_kind, comes_in_batches
-from kmerge.checks import sentence, warn
+from kmerge.checks import in_our_words, sentence, sequence, warn
+from kmerge.checks import seed as check_seed
 from kmerge.errors import InvalidArgumentError
 from kmerge.graph import array_of
 from kmerge.training.backend import BACKEND, is_data_parallel
 from kmerge.training.checks import (
     arrays_of,
+    check_augment,
     check_compiled,
     check_counts,
     check_data,
+    check_options,
     check_same_architecture,
     is_array,
+    listed_callbacks,
     why_model_fit,
 )
 from kmerge.training.data import Data, examples_at_a_time
@@ -102,17 +106,25 @@ def fit(
     """
     check_compiled(model)
     check_counts(batch_size, epochs, initial_epoch)
-    callbacks = keras.tree.flatten(callbacks)
-    data, validation = _parts(x, y, sample_weight, validation_data)
+    check_options(shuffle, verbose)
+    check_seed("seed", seed)
+    check_augment(augment)
+    callbacks = listed_callbacks(callbacks)
+    plan = EpochPlan(batch_size, range(initial_epoch, epochs), shuffle, verbose)
+    with in_our_words(f"data that model {model.name!r} can be trained on", x, of="fit"):
+        parts = _parts(x, y, sample_weight, validation_data)
+        return _fit(model, *parts, validation_data, callbacks, plan, seed, augment, data_bytes, fit_arguments)
+
+
+def _fit(model, data, validation, validation_data, callbacks, plan, seed, augment, data_bytes, fit_arguments):
     for part, where in ((data, "training data"), (validation, "validation data")):
         if part is not None and all(map(is_array, arrays_of(part))):
             check_data(model, part, where)
-    plan = EpochPlan(batch_size, range(initial_epoch, epochs), shuffle, verbose)
     if reason := why_model_fit(model, callbacks, list(fit_arguments), data, validation):
         warn(f"{model.name}: model.fit does the training, because {reason}.", ModelFitWarning)
         fit_arguments.update(validation_data=validation_data, callbacks=callbacks)
         return _model_fit(model, data, plan, seed, augment, reason, fit_arguments)
-    plan = plan._replace(at_a_time=examples_at_a_time(batch_size, data_bytes, data, validation))
+    plan = plan._replace(at_a_time=examples_at_a_time(plan.batch_size, data_bytes, data, validation))
     data, validation = (None if part is None else Data(part, (False,) * len(part)) for part in (data, validation))
     return train([model], data, validation, plan, [callbacks], [seed], [augment])[0]
 
@@ -225,10 +237,14 @@ def fit_many(
             f"fit_many: expected the JAX backend (KERAS_BACKEND=jax), received {BACKEND!r}. Call fit for each model."
         )
     check_counts(batch_size, epochs, initial_epoch)
-    models = list(models)
+    check_options(shuffle, 0)
+    models = list(sequence("models", models, "a list of models", of="fit_many"))
     seeds = _for_each(models, "seeds", seeds, list(range(len(models))))
     augments = _for_each(models, "augments", augments, [None] * len(models))
-    callbacks = [keras.tree.flatten(each) for each in _for_each(models, "callbacks", callbacks, [()] * len(models))]
+    for seed, augment in zip(seeds, augments, strict=True):
+        check_seed("seeds", seed, of="fit_many")
+        check_augment(augment)
+    callbacks = [listed_callbacks(each) for each in _for_each(models, "callbacks", callbacks, [[]] * len(models))]
     _check_many(models, callbacks)
     data = _data_for_all(models, (xs,) if ys is None else (xs, ys), "training data")
     if isinstance(validation_data, list):
@@ -241,7 +257,7 @@ def fit_many(
 def _for_each(models: list, name: str, given: Sequence | None, default: list | None = None) -> list:
     if given is None:
         return default
-    if len(given) != len(models):
+    if len(sequence(name, given, "a list with one entry for each model", of="fit_many")) != len(models):
         raise InvalidArgumentError(sentence(f"{name} to have one entry for each of the {len(models)} models", len(given)))
     return list(given)
 

@@ -22,7 +22,7 @@ from keras import ops
 
 from kmerge.batching import Batches
 from kmerge.checks import warn
-from kmerge.cloning import clone_operation
+from kmerge.cloning import check_same_weights, clone_operation
 from kmerge.copying import Copier
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
 from kmerge.graph import Graph, inner_layers
@@ -180,6 +180,7 @@ def _copied(model: keras.Model, clone: Callable) -> tuple[keras.Model, list[tupl
     copy = copier.model(Graph(model, as_built=True), model.name, "")
     pairs = [pair for pair in copier.copies.values() if isinstance(pair[0], keras.Layer)]
     for old, new in pairs:
+        check_same_weights(old, _own_weights(new))
         _assign(_own_weights(new), old.weights)
         for part, other in zip(inner_layers(old), inner_layers(new), strict=True):
             other.trainable = part.trainable

@@ -71,7 +71,10 @@ class Batches:
         self._data = data
         if again and isinstance(data, Iterator):
             self._data = list(itertools.islice(data, steps))
-        self._walk = self._how()
+        try:
+            self._walk = self._how()
+        except RecursionError:  # lists that lie in lists without end
+            self._refuse(_KINDS, type(data).__name__)
 
     def __iter__(self) -> Iterator[tuple]:
         count = 0
@@ -177,7 +180,8 @@ class Batches:
 
 
 def _is_array(value: Any) -> bool:
-    return bool(getattr(value, "shape", ())) and (hasattr(value, "__array__") or keras.ops.is_tensor(value))
+    is_symbolic = isinstance(value, keras.KerasTensor)
+    return not is_symbolic and bool(getattr(value, "shape", ())) and (hasattr(value, "__array__") or keras.ops.is_tensor(value))
 
 
 def _rows(array: Any, rows: slice) -> Any:

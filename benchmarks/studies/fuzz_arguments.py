@@ -249,8 +249,8 @@ TAKEN = {
     "channel_spaces[].name": "", "gates_of.model": "subclassed model|unbuilt model", "fit_many.callbacks": "None",
     "AutoSizer.fit.augment": "None|lambda|subclassed model|unbuilt model|layer", "fit.y": "",
     "AutoSizer.fit.x": _LAZY, "AutoSizer.fit.y": _LAZY, "AutoSizer.fit.validation_data": _LAZY,
-    "fit.validation_data": "None|symbolic|generator",
-    "AutoSizer.load.path": "", "functional.input_shape": "None",
+    "fit.validation_data": "None|symbolic|generator|array of text|array of objects",
+    "AutoSizer.load.path": "", "AutoSizer.load.alpha": "None|beyond int64", "functional.input_shape": "None",
 }  # fmt: skip
 # Keras itself walks through the arguments of a layer before the layer sees them.
 _LAYERS = ("HardConcreteGate", "ApplyGates", "FoldGates")

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from kmerge.batching import Batches
-from kmerge.checks import refuse, shown
+from kmerge.checks import in_our_words, refuse, shown
 from kmerge.errors import InvalidArgumentError
 from kmerge.merging.measuring import metrics_of
 from kmerge.merging.records import read_merge
@@ -117,4 +117,5 @@ def _metrics(big: keras.Model, parents: Sequence[keras.Model], data: Batches, me
         refuse("parents", "models", wrong, of="merge_report")
     of = {f"parent {number}": [parent] for number, parent in enumerate(parents, 1)}
     of |= {"mean of the parents": list(parents)} if len(parents) > 1 else {}
-    return metrics_of(of | {"big student": [big]}, data, metric, "merge_report")
+    with in_our_words("a metric that outputs can be measured by", metric, of="merge_report"):
+        return metrics_of(of | {"big student": [big]}, data, metric, "merge_report")

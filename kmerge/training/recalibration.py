@@ -21,7 +21,7 @@ import numpy as np
 from keras import ops
 
 from kmerge.batching import Batches
-from kmerge.checks import warn
+from kmerge.checks import sentence, warn
 from kmerge.cloning import check_same_weights, clone_operation
 from kmerge.copying import Copier
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
@@ -165,7 +165,7 @@ def _walk(probe: keras.Model, batches: Batches) -> None:
 def _check_model(model: keras.Model) -> None:
     if not isinstance(model, keras.Sequential) and "Functional" not in {base.__name__ for base in type(model).__mro__}:
         raise InvalidArgumentError(
-            f"recalibrate: expected a Functional or Sequential model, received {type(model).__name__} {model.name!r}."
+            sentence("a Functional or Sequential model", model, of="recalibrate")
         )
     if not model.built:
         raise InvalidArgumentError(

@@ -53,7 +53,7 @@ def with_a_part(layer):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # that it runs as it is
-@pytest.mark.parametrize("kind, add", zip(KINDS, itertools.cycle([with_one_more_weight, with_a_part])))
+@pytest.mark.parametrize("kind, add", list(zip(KINDS, itertools.cycle([with_one_more_weight, with_a_part]))))
 def test_a_weight_that_came_later_is_refused_by_name_and_never_lost(kind, add):
     make, shape = KINDS[kind]
     layer = make()

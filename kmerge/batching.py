@@ -95,7 +95,7 @@ class Batches:
                 if leaf is not None and not _is_array(leaf):
                     self._refuse(_KINDS, f"a {type(leaf).__name__} in it", "Make an array of it by numpy.asarray.")
             return lambda: self._slices(whole)
-        if not isinstance(data, Iterable) or isinstance(data, str | bytes):
+        if not isinstance(data, Iterable) or isinstance(data, str | bytes | keras.KerasTensor):
             self._refuse(_KINDS, type(data).__name__)
         if hasattr(data, "cardinality") and int(data.cardinality()) == _INFINITE and self._steps is None:
             self._refuse("data that ends", "an endless dataset", "Give steps, or take a part of it: data.take(100).")
@@ -180,8 +180,8 @@ class Batches:
 
 
 def _is_array(value: Any) -> bool:
-    is_symbolic = isinstance(value, keras.KerasTensor)
-    return not is_symbolic and bool(getattr(value, "shape", ())) and (hasattr(value, "__array__") or keras.ops.is_tensor(value))
+    holds = bool(getattr(value, "shape", ())) and not isinstance(value, keras.KerasTensor)
+    return holds and (hasattr(value, "__array__") or keras.ops.is_tensor(value))
 
 
 def _rows(array: Any, rows: slice) -> Any:

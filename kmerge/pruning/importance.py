@@ -87,7 +87,7 @@ def unit_importance(
 
 def check_asked(importance: str | Importance, data: Any) -> None:
     """Refuses an importance that is not known, data that it does not read, and that it lacks data."""
-    if not callable(importance):
+    if not callable(importance) or isinstance(importance, keras.Operation):
         one_of("importance", importance, IMPORTANCES)
     measured = importance in MEASURED
     if measured and data is None:

@@ -343,7 +343,7 @@ def test_spaces_can_be_chosen_and_the_others_say_why():
         (dict(period=1.5), "period to be a whole number of at least 1, received 1.5"),
         (dict(period_steps=0), "period_steps to be a whole number of at least 1 or None, received 0"),
         (dict(min_units=3, max_units=2), "max_units to be a whole number of at least 3 or None, received 2"),
-        (dict(seed=0.5), "seed to be a whole number, received 0.5"),
+        (dict(seed=0.5), "seed to be a whole number of at most 64 bits, received 0.5"),
         (dict(prune="always"), "prune to be one of 'period', 'end', 'never', received 'always'"),
         (dict(optimizer_state="new"), "optimizer_state to be one of 'carry', 'restart', received 'new'"),
         (dict(penalty="l3"), "penalty to be one of 'weighted_l1', .*received 'l3'.*kmerge.regularizers"),

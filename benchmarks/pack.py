@@ -10,32 +10,41 @@
         wheels/...              packages for pip
 
 `--unpack` joins what was cut, checks every file and puts the data into the cache. It needs Python alone. A second call
-does only what is missing, so parts may come one after the other.
+does only what is missing, so parts may come one after the other. A pack may come from a stranger: only regular files that
+the manifest lists are read, of the listed size, and nothing is written but these, in the pack and in the cache.
 
 Exit status: 0 done, 1 a file is missing or damaged, or pip failed, 2 wrong usage, 3 data missing.
 """
 
 import argparse
+import contextlib
 import hashlib
 import importlib.metadata
 import io
+import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from benchmarks.checkout import ROOT, commit
 from benchmarks.command_line import DATA_MISSING, DONE, FAILED, USAGE, command_parser, ended, refusal
+from benchmarks.files import draft_folder, new_file, open_inside, read_regular
 
 _SOURCE = ("kmerge", "baselines", "benchmarks", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 _CHUNK = 1 << 20
+_LONGEST_MANIFEST = 1 << 26
+# All files that a pack may have, by their paths in it.
+_PLACES = re.compile(r"source\.tar\.gz|data/[a-z0-9_]+/(info\.json|[a-z_]+\.npy)|wheels/[A-Za-z0-9_][A-Za-z0-9_.+!-]*\.whl")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
@@ -62,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.unpack is not None:
             return _unpack(options.unpack, options.cache_dir)
         return _pack(options)
-    except PackError as error:
+    except (PackError, OSError) as error:
         return ended(parser, error, FAILED)
 
 
@@ -116,13 +125,17 @@ def _pack(options: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     _write_source(out / "source.tar.gz")
     cached = options.cache_dir / suite.dataset
-    if cached.exists():  # other data is drawn
-        shutil.copytree(cached, out / "data" / suite.dataset)
+    for path in sorted(cached.glob("*")):  # none of data that is drawn
+        if _PLACES.fullmatch(name := f"data/{suite.dataset}/{path.name}"):
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, out / name)
     if options.packages:
         _download(out / "wheels", options)
     whole = _entry(out, out / "source.tar.gz", None)  # what joins the others
     others = [path for path in sorted(out.glob("*/**/*")) if path.is_file()]
     files = [whole, *(_entry(out, path, options.part_size) for path in others)]
+    if faults := [fault for file in files if (fault := _fault(file))]:
+        raise PackError("\n".join(faults))
     (out / "manifest.json").write_text(json.dumps({"files": files}, indent=1))
     count, total = sum(max(1, len(file["parts"])) for file in files), sum(file["bytes"] for file in files)
     print(f"{count + 1} files, {total / 1e6:.1f} MB, in {out}")
@@ -188,11 +201,12 @@ def _pip(*arguments: str) -> str:
 def _entry(folder: Path, path: Path, part_size: int | None) -> dict[str, Any]:
     """Describe a file for the manifest; cut it into parts if it is larger than a part."""
     size, parts = path.stat().st_size, []
-    digest = _digest(path)
+    with open(path, "rb") as file:
+        digest = _digest(file)
     if part_size is not None and size > part_size:
         with open(path, "rb") as file:
             for number in range(-(-size // part_size)):
-                part = path.with_name(f"{path.name}.part{number:03}")
+                part = Path(_part(str(path), number))
                 with open(part, "wb") as target:
                     for chunk in _chunks(file, part_size):
                         target.write(chunk)
@@ -207,63 +221,147 @@ def _chunks(file: Any, limit: int) -> Iterator[bytes]:
         yield chunk
 
 
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _part(path: str, number: int) -> str:
+    return f"{path}.part{number:03}"
+
+
+def _digest(file: BinaryIO) -> str:
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _unpack(folder: Path, cache_dir: Path) -> int:
-    try:
-        files = json.loads((folder / "manifest.json").read_text())["files"]
-    except (OSError, ValueError, KeyError) as error:
-        raise PackError(f"{folder} has no readable manifest.json: {error}. Copy it again.") from error
+    files = _listed(folder)
+    _check_room(folder, cache_dir, files)
     problems = [problem for file in files if (problem := _join(folder, file))]
     if problems:
         raise PackError("\n".join([*problems, "Copy these files again, then call --unpack again."]))
-    for data in sorted((folder / "data").glob("*")):
-        _install(data, cache_dir / data.name)
+    sets: dict[str, list[str]] = {}
+    for name in _names(files, "data/"):
+        sets.setdefault(name.split("/")[1], []).append(name)
+    for data, names in sets.items():
+        _install(folder, names, cache_dir / data)
     print(f"{len(files)} files are complete; the data is in {cache_dir}")
-    wheels = sorted((folder / "wheels").glob("*.whl"))
-    if wheels:
-        print(f"Install the packages: python -m pip install --no-index --no-deps {folder / 'wheels'}/*.whl")
+    if others := _unlisted(folder, files):
+        print(f"Left alone, as manifest.json does not list them: {', '.join(others)}")
+    if wheels := _names(files, "wheels/"):
+        paths = " ".join(shlex.quote(str(folder / name)) for name in wheels)
+        print(f"Install the packages: python -m pip install --no-index --no-deps {paths}")
     return DONE
 
 
-def _join(folder: Path, file: dict[str, Any]) -> str | None:
-    """Make the file of its parts, unless it is there; what is wrong with it."""
-    path = folder / file["path"]
-    if not path.exists() and file["parts"]:
-        missing = [part for part in file["parts"] if not (folder / part).exists()]
-        if missing:
-            return f"missing: {', '.join(missing)}"
-        draft = path.with_name(f"{path.name}.draft")
-        with open(draft, "wb") as target:
-            for part in file["parts"]:
-                with open(folder / part, "rb") as source:
-                    shutil.copyfileobj(source, target)
-        os.replace(draft, path)
-    if not path.exists():
-        return f"missing: {file['path']}"
-    if _digest(path) != file["sha256"]:
-        if file["parts"]:
-            path.unlink()  # the parts that come anew are joined anew
-        return f"damaged: {', '.join(file['parts'] or [file['path']])}"
+def _names(files: Sequence[Mapping[str, Any]], where: str) -> list[str]:
+    return [file["path"] for file in files if file["path"].startswith(where)]
+
+
+def _listed(folder: Path) -> list[dict[str, Any]]:
+    """What the manifest lists, all of it where a pack may have files, and each name once."""
+    try:
+        files = json.loads(read_regular(folder / "manifest.json", _LONGEST_MANIFEST))["files"]
+        faults = [fault for file in files if (fault := _fault(file))]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise PackError(f"{folder} has no readable manifest.json: {error}. Copy it again.") from error
+    if not faults:
+        # A disk may take two names for one that differ in their case alone.
+        counts = Counter(name.lower() for file in files for name in (file["path"], *file["parts"]))
+        faults = [f"{name}: expected each file once, received it {n} times." for name, n in counts.items() if n > 1]
+    if faults:
+        raise PackError("\n".join([*faults[:10], f"Nothing of {folder} was unpacked: its manifest.json is not one of ours."]))
+    return files
+
+
+def _fault(file: Any) -> str | None:
+    """What is wrong with an entry of a manifest."""
+    path = file["path"]
+    if not isinstance(path, str) or not _PLACES.fullmatch(path):
+        where = "source.tar.gz, data/SET/ARRAY.npy, data/SET/info.json or wheels/WHEEL.whl"
+        return f"manifest.json: expected a file as {where}, received {str(path)[:200]!r}."
+    size, digest, parts = file["bytes"], file["sha256"], file["parts"]
+    is_size = isinstance(size, int) and not isinstance(size, bool) and size >= 0
+    if not is_size or not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+        return f"manifest.json: expected the size of {path} in bytes and its SHA-256, received others."
+    if not isinstance(parts, list) or parts != [_part(path, number) for number in range(len(parts))]:
+        return f"manifest.json: expected the parts of {path} to be {_part(path, 0)} and so on, received others."
     return None
 
 
-def _install(data: Path, place: Path) -> None:
+def _check_room(folder: Path, cache_dir: Path, files: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse what the disks have no room for, before a byte of it is read: a file with holes may claim any size."""
+    cut = sum(file["bytes"] for file in files if file["parts"])
+    data = sum(file["bytes"] for file in files if file["path"].startswith("data/"))
+    largest = max((file["bytes"] for file in files), default=0)
+    existing = next(place for place in (cache_dir, *cache_dir.absolute().parents) if place.is_dir())
+    for place, needed in ((folder, max(cut, largest)), (existing, data)):
+        if needed > (total := shutil.disk_usage(place).total):
+            raise PackError(f"expected files of at most {total} bytes, as large as the disk of {place}, received {needed}.")
+
+
+def _join(folder: Path, file: Mapping[str, Any]) -> str | None:
+    """Make the file of its parts, unless it is there; what is wrong with it."""
+    path, parts = file["path"], file["parts"]
+    pieces = parts or [path]
+    try:
+        try:
+            found = open_inside(folder, path)
+        except FileNotFoundError:
+            if missing := [name for name in pieces if not os.path.lexists(folder / name)]:
+                return f"missing: {', '.join(missing)}"
+            if not _glue(folder, file):
+                return f"damaged: {', '.join(pieces)}"
+            found = open_inside(folder, path)
+        with found:
+            if os.fstat(found.fileno()).st_size == file["bytes"] and _digest(found) == file["sha256"]:
+                return None
+    except OSError as error:
+        return f"refused: {path}: {error.strerror}"
+    if parts:
+        (folder / path).unlink()  # the parts that come anew are joined anew
+    return f"damaged: {', '.join(pieces)}"
+
+
+def _glue(folder: Path, file: Mapping[str, Any]) -> bool:
+    """Join the parts of a file; False if they are not as large as it."""
+    with contextlib.ExitStack() as opened:
+        parts = [opened.enter_context(open_inside(folder, part)) for part in file["parts"]]
+        if sum(os.fstat(part.fileno()).st_size for part in parts) != file["bytes"]:
+            return False
+        path = folder / file["path"]
+        draft = path.with_name(f".{path.name}.joined")
+        with new_file(draft) as target:
+            for part in parts:
+                shutil.copyfileobj(part, target)
+        os.replace(draft, path)
+    return True
+
+
+def _unlisted(folder: Path, files: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Some of the files beside data and wheels that nobody vouches for."""
+    known = {name for file in files for name in (file["path"], *file["parts"])}
+    found = (
+        os.path.relpath(os.path.join(where, name), folder)
+        for place in ("data", "wheels")
+        for where, _, names in os.walk(folder / place)
+        for name in sorted(names)
+    )
+    return list(itertools.islice((name for name in found if name not in known), 10))
+
+
+def _install(folder: Path, names: Sequence[str], place: Path) -> None:
     """Copy the arrays of a data set into the cache, unless it has them."""
-    if (place / "info.json").exists():
-        if (place / "info.json").read_bytes() != (data / "info.json").read_bytes():
+    about = next((name for name in names if name.endswith("/info.json")), None)
+    if about is None:
+        raise PackError(f"{folder}: expected an info.json beside {names[0]}, received none.")
+    if place.exists():
+        with open_inside(folder, about) as file:
+            content = file.read()
+        if not (place / "info.json").is_file() or (place / "info.json").read_bytes() != content:
             raise PackError(f"{place} holds other data of that name. Delete it, or name another --cache-dir.")
         return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
-    for path in data.iterdir():
-        if ".part" not in path.name:
-            shutil.copy2(path, draft / path.name)
-    draft.chmod(0o755)
-    os.rename(draft, place)
+    with draft_folder(place) as draft:
+        for name in names:
+            with open_inside(folder, name) as source, open(draft / name.rpartition("/")[2], "xb") as target:
+                shutil.copyfileobj(source, target)
+        draft.chmod(0o755)
+        os.rename(draft, place)
 
 
 if __name__ == "__main__":

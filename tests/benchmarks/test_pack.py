@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -71,6 +72,125 @@ def test_other_data_in_the_cache_is_not_replaced(packed, tmp_path):
     process = unpacked(packed, tmp_path / "there")
     assert process.returncode == 1 and "holds other data" in process.stderr
     assert os.listdir(tmp_path / "there" / "digits") == ["info.json"]
+
+
+def _attacked(pack_folder, change):
+    """Rewrite the manifest as `change` does, which gets its entries by path."""
+    manifest = pack_folder / "manifest.json"
+    files = json.loads(manifest.read_text())["files"]
+    change(files, {file["path"]: file for file in files})
+    manifest.write_text(json.dumps({"files": files}))
+
+
+def _named(path):
+    return lambda folder, entry, secret: _attacked(
+        folder, lambda files, by_path: by_path["data/digits/test_labels.npy"].update(path=path.format(secret=secret))
+    )
+
+
+def _in_place_of(name, make):
+    """Something else in place of a file or folder of the pack."""
+
+    def attack(folder, entry, secret):
+        place = folder / name
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
+        make(place, secret)
+
+    return attack
+
+
+def _linked_folder(place, secret):
+    (secret.parent / "elsewhere").mkdir()
+    shutil.copytree(secret.parent.parent / "whole" / "data" / "digits", secret.parent / "elsewhere", dirs_exist_ok=True)
+    place.symlink_to(secret.parent / "elsewhere")
+
+
+def _listed(changes):
+    return lambda folder, entry, secret: _attacked(folder, lambda files, by_path: by_path[entry].update(changes))
+
+
+def _twice(path):
+    return lambda folder, entry, secret: _attacked(folder, lambda files, by_path: files.append({**by_path[entry], "path": path}))
+
+
+def _unlisted(folder, entry, secret):
+    (folder / "data" / "digits" / "payload.npy").write_bytes(b"unchecked")
+    (folder / "data" / "other").mkdir()
+    (folder / "data" / "other" / "info.json").symlink_to(secret)
+    (folder / "wheels").mkdir()
+    (folder / "wheels" / "evil-1-py3-none-any.whl").write_bytes(b"unchecked")
+
+
+def _draft_link(folder, entry, secret):
+    (folder / "data" / "digits" / ".train_images.npy.joined").symlink_to(secret)
+
+
+LABELS, IMAGES = "data/digits/test_labels.npy", "data/digits/train_images.npy"
+ATTACKS = {
+    "absolute path": _named("{secret}"),
+    "path to the parent": _named("../outside/secret"),
+    "path to the parent, inside": _named("data/digits/../../../outside/secret"),
+    "path with a backslash": _named("data\\..\\secret"),
+    "hidden file": _named("data/digits/.bashrc"),
+    "manifest itself": _named("manifest.json"),
+    "other kind of file": _named("data/digits/sitecustomize.py"),
+    "path that is no text": lambda folder, entry, secret: _attacked(folder, lambda files, by_path: files.append({"path": 3})),
+    "link to a file": _in_place_of(LABELS, lambda place, secret: place.symlink_to(secret)),
+    "link to a folder": _in_place_of("data/digits", _linked_folder),
+    "link to an endless device": _in_place_of(LABELS, lambda place, secret: place.symlink_to("/dev/zero")),
+    "part that is such a link": _in_place_of(f"{IMAGES}.part001", lambda place, secret: place.symlink_to("/dev/zero")),
+    "pipe": _in_place_of(LABELS, lambda place, secret: os.mkfifo(place)),
+    "part that is a pipe": _in_place_of(f"{IMAGES}.part001", lambda place, secret: os.mkfifo(place)),
+    "folder in place of a file": _in_place_of(LABELS, lambda place, secret: place.mkdir()),
+    "manifest that is a pipe": _in_place_of("manifest.json", lambda place, secret: os.mkfifo(place)),
+    "manifest that is endless": _in_place_of("manifest.json", lambda place, secret: place.symlink_to("/dev/zero")),
+    "manifest too deep": _in_place_of("manifest.json", lambda place, secret: place.write_text("[" * 100_000)),
+    "larger than listed": _listed({"bytes": 7}),
+    "larger than any disk": _listed({"bytes": 1 << 60}),
+    "size that is none": _listed({"bytes": "7"}),
+    "parts outside": _listed({"parts": ["../outside/secret"]}),
+    "listed twice": _twice(LABELS),
+    "other case": _named("data/digits/test_LABELS.npy"),
+    "listed twice but for the case": lambda folder, entry, secret: _attacked(
+        folder, lambda files, by_path: files.extend({**by_path[entry], "path": f"wheels/{name}.whl"} for name in "Aa")
+    ),
+    "a file is the part of another": _listed({"parts": [LABELS]}),
+    "files that are not listed": _unlisted,
+    "draft that is a link": _draft_link,
+}
+HARMLESS = ("files that are not listed", "draft that is a link")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A pack of the digits, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("packed") / "whole"
+    arguments = ["--suite", "digits", "--out", str(folder), "--part-size", "20K", "--packages"]
+    assert pack.main([*arguments, "--cache-dir", str(folder.parent / "here")]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_hostile_pack_leaves_no_byte_outside_its_folder(whole, tmp_path, capsys, name):
+    (tmp_path / "outside").mkdir()
+    secret = tmp_path / "outside" / "secret"
+    secret.write_bytes((whole / LABELS).read_bytes())  # what the manifest's hash would let pass
+    shutil.copytree(whole, tmp_path / "whole")
+    shutil.copytree(whole, tmp_path / "pack")
+    ATTACKS[name](tmp_path / "pack", LABELS, secret)
+    outside = {path: path.read_bytes() for path in tmp_path.glob("outside/**/*") if path.is_file()}
+    before = sorted(tmp_path.iterdir())
+    status = pack.main(["--unpack", str(tmp_path / "pack"), "--cache-dir", str(tmp_path / "cache")])
+    assert {path: path.read_bytes() for path in tmp_path.glob("outside/**/*") if path.is_file()} == outside
+    found = sorted(path.name for path in (tmp_path / "cache").glob("**/*"))
+    if name in HARMLESS:
+        out = capsys.readouterr().out
+        arrays = [f"{part}_{kind}.npy" for part in ("test", "train") for kind in ("images", "labels")]
+        assert status == 0 and found == sorted(["digits", "info.json", *arrays])
+        assert not (tmp_path / "pack" / IMAGES).is_symlink() and "evil" not in out.partition("pip install")[2]
+    else:
+        assert status == 1 and sorted(tmp_path.iterdir()) == before and not found
+        assert "expected" in (err := capsys.readouterr().err) or "refused" in err or "damaged" in err or "manifest" in err
 
 
 @pytest.mark.parametrize(

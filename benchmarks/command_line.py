@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.checkout import ROOT
 
 # The exit statuses; argparse itself ends with 2, too.
-DONE, FAILED, USAGE, DATA_MISSING, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAILED, USAGE, DATA_MISSING, TABLES_STALE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 BACKENDS = ("tensorflow", "jax")
 # The largest number that an option or a seed may be, and how many seeds may be asked for at once.
 MOST, MOST_SEEDS = 999_999_999, 10_000

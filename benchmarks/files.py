@@ -113,6 +113,24 @@ def pause() -> None:
     time.sleep(0.05)
 
 
+def saying(say: Callable[[float], None], *moments: float, pause: Callable[[], None] = pause) -> Callable[[], None]:
+    """A `wait` of `locked` that says so.
+
+    Args:
+        say: is called once the wait has lasted so many seconds, with their number, for each of the moments.
+        *moments: ascending numbers of seconds.
+        pause: what to do between tries.
+    """
+    began, left = time.monotonic(), list(moments)
+
+    def wait() -> None:
+        while left and time.monotonic() - began >= left[0]:
+            say(left.pop(0))
+        pause()
+
+    return wait
+
+
 @contextlib.contextmanager
 def locked(path: Path, wait: Callable[[], None] = pause) -> Iterator[None]:
     """Hold the lock of that file; a dead holder holds nothing.

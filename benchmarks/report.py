@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.command_line import DONE, command_parser, ended, one_of
-from benchmarks.records.results import Results, ResultsError, Row, read_results
-from benchmarks.records.store import write_atomically
+from benchmarks.files import write_atomically
+from benchmarks.records.results import Results, ResultsError, Row, read_results, tables_locked
 from benchmarks.records.tables import read_csv, write_csv
 from benchmarks.reports.claims import (
     COMPARISON_COLUMNS,
@@ -74,11 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ended(parser, error)
     for folder in options.folders:
         try:
-            results = read_results(folder)
-            _check_reference(results, options.reference)
-            order = suite_order(results.rows) if suite is None else suite.strategies
-            write_report(results, order, options.reference, suite)
-            curves = [f"curves: {write_event_files(results)}"] if options.tensorboard else []
+            with tables_locked(folder):
+                results = read_results(folder)
+                _check_reference(results, options.reference)
+                order = suite_order(results.rows) if suite is None else suite.strategies
+                write_report(results, order, options.reference, suite)
+                curves = [f"curves: {write_event_files(results)}"] if options.tensorboard else []
         except (ResultsError, SuiteError, OSError) as error:
             return ended(parser, error)
         print(*results.problems, f"{len(results.rows)} runs: {folder / 'report.html'}", *curves, sep="\n")

@@ -7,7 +7,8 @@
 Each run is kept in a folder named by its configuration; the same command again runs only what is missing or failed.
 
 Exit status: 0 all runs are done, 1 some failed or could not be written, 2 wrong usage, 3 data missing (the message says
-how to get it), 130 interrupted. Whatever the status, nothing that was finished is lost.
+how to get it), 4 all runs are done but tables and figures could not be written, 130 interrupted. Whatever the status,
+nothing that was finished is lost.
 
 This module and what it imports do without Keras, so help, lists and plans come at once.
 """
@@ -21,8 +22,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.checkout import commit
 from benchmarks.command_line import (
@@ -30,6 +32,7 @@ from benchmarks.command_line import (
     DONE,
     FAILED,
     INTERRUPTED,
+    TABLES_STALE,
     USAGE,
     UsageError,
     command_parser,
@@ -39,8 +42,9 @@ from benchmarks.command_line import (
     whole_number,
 )
 from benchmarks.data.datasets import IMAGES
-from benchmarks.records.results import ResultsError, read_results, write_tables
-from benchmarks.records.store import RunFolder, is_disk_full
+from benchmarks.files import is_disk_full, remove_drafts
+from benchmarks.records.results import ResultsError, read_results, tables_locked, write_tables
+from benchmarks.records.store import RunFolder
 from benchmarks.report import Report, write_report
 from benchmarks.runs.estimating import Estimate
 from benchmarks.runs.executors import Executor, LocalProcesses, default_jobs, worker_environment
@@ -85,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.dry_run:
             _check_tables(options.out / suite.name)
         if options.tables:
-            return FAILED if _write_results(options.out / suite.name, suite, suite.strategies) is None else DONE
+            return TABLES_STALE if _write_results(options.out / suite.name, suite, suite.strategies) is None else DONE
         runs = planned_runs(suite, options)
         if options.dry_run:
             print(plan_text(suite, runs, options))
@@ -111,7 +115,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _parser() -> argparse.ArgumentParser:
     shared = ("--suite", "--seeds", "--scale", "--examples", "--data-dir", "--cache-dir", "--out", "--jobs", "--backend")
-    statuses = "Exit status: 0 all done, 1 some runs failed, 2 wrong usage, 3 data missing, 130 interrupted."
+    statuses = "Exit status: 0 all done, 1 some runs failed, 2 wrong usage, 3 data missing, 4 tables stale, 130 interrupted."
     parser = command_parser(__file__, __doc__, *shared, epilog=statuses)
     parser.add_argument(
         "--strategy", metavar="S", nargs="+", action="extend", help="only these strategies (default: the suite's)"
@@ -156,6 +160,7 @@ def _add_launch_options(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="on JAX: split each batch over N GPUs or TPUs (default: 1)",
     )
+    parser.add_argument("--verify-data", action="store_true", help="check the SHA-256 of the decoded data once more")
     parser.add_argument("--only", choices=STATUSES, help="only runs that stand so")
     parser.add_argument(
         "--shard",
@@ -204,7 +209,6 @@ _FOLDERS = ("--out", "--data-dir", "--cache-dir", "--stages")
 def _launch(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace, command: str) -> int:
     folder = options.out / suite.name
     waiting = [run for run in runs if run.status != "done"]
-    executor = _executor(options, runs[0].configuration["backend"])
     environment = worker_environment(runs[0].configuration["backend"])
     launch = {
         "suite": options.suite if options.suite.removesuffix(PAPER) in SUITES else str(Path(options.suite).absolute()),
@@ -214,26 +218,34 @@ def _launch(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace
         "stages": None if options.stages is None else str(options.stages.absolute()),
         **_data_places(options),
     }
-    is_read = waiting and suite.dataset in IMAGES  # others are drawn
+    executor = _executor(options, runs[0].configuration["backend"], launch)
+    is_read = (waiting or options.verify_data) and suite.dataset in IMAGES  # others are drawn
     if is_read and (status := _check_data(suite.dataset, options, environment)):
         return status
     try:
         for run in waiting:
-            run.create(launch)
+            run.announce(launch)
     except OSError as error:
         print(f"Cannot write in {folder}: {error.strerror}.", file=sys.stderr)
         return FAILED if is_disk_full(error) else USAGE
+    _tidy_up(folder, options.stages or folder / "stages")
     print(f"{len(runs)} runs in {folder}, {len(runs) - len(waiting)} done before, {executor}")
     _tell_of_other_code(runs, launch["commit"])
     shared = batches(waiting, suite.runs_per_process, executor.jobs, options.together)
     estimate = Estimate(waiting, suite.budget(options.scale), executor.jobs)
     status = _execute(shared, executor, estimate, options.max_failures)
-    with _uninterrupted():  # the tables are written in a moment, and wanted
-        report = _write_results(folder, suite, [*suite.strategies, *(options.strategy or ())], runs[0].protocol)
-    status = _conclude(runs, folder, status)
+    report = _write_results(folder, suite, [*suite.strategies, *(options.strategy or ())], runs[0].protocol)
+    status = _conclude(runs, folder, status, report is not None)
     if report is not None and (verdict := report.verdicts[runs[0].protocol]):
         print(f"\n{verdict}")
     return status
+
+
+def _tidy_up(folder: Path, stages: Path) -> None:
+    """Remove the drafts that killed processes left behind."""
+    folders = [folder, folder / "figures", *(folder / "runs").glob("*"), *stages.glob("*")]
+    if gone := remove_drafts(folders):
+        print(f"Removed {len(gone)} files that a killed process had begun to write.")
 
 
 @contextlib.contextmanager
@@ -259,7 +271,7 @@ def _check_tables(folder: Path) -> None:
 
 def _check_data(dataset: str, options: argparse.Namespace, environment: dict[str, str]) -> int:
     """Have the data decoded before workers start, in a process that may import what it likes."""
-    request = json.dumps({"dataset": dataset, **_data_places(options)})
+    request = json.dumps({"dataset": dataset, "verify": options.verify_data, **_data_places(options)})
     command = [sys.executable, "-m", "benchmarks.runs.worker", "--check", request]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if process.returncode in (DONE, DATA_MISSING):
@@ -282,8 +294,8 @@ def _tell_of_other_code(runs: Sequence[RunFolder], current: str) -> None:
         print(f"Done before by other code ({', '.join(others)}); this is {current}. Delete run folders to repeat them.")
 
 
-def _executor(options: argparse.Namespace, backend: str) -> Executor:
-    settings = {"together": options.together, "timeout": options.timeout, "retries": options.retries}
+def _executor(options: argparse.Namespace, backend: str, launch: Mapping[str, Any]) -> Executor:
+    settings = {"together": options.together, "timeout": options.timeout, "retries": options.retries, "launch": launch}
     if options.executor == "ray":
         return RayTasks(options.address, backend, options.jobs, devices=options.devices, **settings)
     if options.address is not None:
@@ -320,25 +332,34 @@ def _execute(
 def _write_results(folder: Path, suite: Suite, order: Sequence[str], protocol: str | None = None) -> Report | None:
     """Rebuild tables and figures from the folders; print what concerns a protocol, or all of it; None if that failed."""
     try:
-        results = read_results(folder)
-        write_tables(results)
-        report = write_report(results, list(dict.fromkeys(order)), suite=suite)
+        # The rows are read under the lock: of two launches that end together, the second writes those of both. What is
+        # written in a moment is wanted, and not interrupted.
+        with tables_locked(folder), _uninterrupted():
+            results = read_results(folder)
+            write_tables(results)
+            report = write_report(results, list(dict.fromkeys(order)), suite=suite)
     except (OSError, ResultsError) as error:
         print(f"The tables of {folder} are not up to date: {error}. The runs' folders are.", file=sys.stderr)
+        return None
+    except KeyboardInterrupt:  # while somebody else wrote them
+        print(f"The tables of {folder} are not up to date: interrupted. The runs' folders are.", file=sys.stderr)
         return None
     shown = report.sections.values() if protocol is None else [report.sections[protocol]]
     print("", *results.problems, *shown, sep="\n", end="\n\n")
     return report
 
 
-def _conclude(runs: Sequence[RunFolder], folder: Path, status: int) -> int:
+def _conclude(runs: Sequence[RunFolder], folder: Path, status: int, has_tables: bool) -> int:
     counts: dict[str, int] = {}
     for run in runs:
         counts[run.status] = counts.get(run.status, 0) + 1
-    print(f"{', '.join(f'{count} {name}' for name, count in sorted(counts.items()))}; tables and figures in {folder}")
+    tables = f"tables and figures in {folder}" if has_tables else "no tables or figures of that"
+    print(f"{', '.join(f'{count} {name}' for name, count in sorted(counts.items()))}; {tables}")
     if status == INTERRUPTED:
         print("Interrupted. What is done is kept; the same command goes on.", file=sys.stderr)
-    return status or (DONE if counts.get("done") == len(runs) else FAILED)
+    if status == DONE and counts.get("done") != len(runs):
+        return FAILED
+    return status if has_tables or status != DONE else TABLES_STALE
 
 
 if __name__ == "__main__":

@@ -1,26 +1,30 @@
 """Data sets of images: where they come from, and their cache: plain NumPy files, decoded once per machine.
 
     CACHE/NAME/{train,test}_{images,labels}.npy, info.json
+               verified.json        the files whose SHA-256 was found to be that of info.json, by inode, size and times
 
 Where that folder is copied to, neither TensorFlow nor tensorflow-datasets nor scikit-learn is needed.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.data.photographs import digest_of as photographs_digest
 from benchmarks.data.photographs import write_photographs
 from benchmarks.data.splits import hash_order
+from benchmarks.files import draft_folder, write_atomically
 
+# Of which files the hash was checked.
+_VERIFIED = "verified.json"
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
@@ -259,35 +263,39 @@ def write_cache(folder: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write the arrays, by `PARTS`, and their hash to a folder that is not there; one that is meanwhile stays."""
 
     def write(draft: Path) -> dict:
-        digest = hashlib.sha256()
         for part in PARTS:
             np.save(draft / f"{part}.npy", arrays[part])
-            digest.update(np.ascontiguousarray(arrays[part]).data)
-        return {"sha256": digest.hexdigest()}
+        return {"sha256": _digest(arrays)}
 
     _in_draft(folder, write)
 
 
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for part in PARTS:
+        digest.update(np.ascontiguousarray(arrays[part]).data)
+    return digest.hexdigest()
+
+
 def _in_draft(folder: Path, write: Callable[[Path], dict]) -> None:
     """Have a folder written beside its place and moved there when it is whole; `write` returns its info.json."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        (draft / "info.json").write_text(json.dumps(write(draft)))
-        draft.chmod(0o755)  # mkdtemp makes folders that only their owner can read.
-        os.rename(draft, folder)
-    except OSError:
-        if not (folder / "info.json").exists():  # Else another process was faster, with the same arrays.
-            raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    with draft_folder(folder) as draft:
+        try:
+            (draft / "info.json").write_text(json.dumps(write(draft)))
+            draft.chmod(0o755)  # Drafts can be read by their owner alone.
+            os.rename(draft, folder)
+        except OSError:
+            if not (folder / "info.json").exists():  # Else another process was faster, with the same arrays.
+                raise
 
 
 def open_cache(name: str, folder: Path) -> tuple[dict[str, np.ndarray], dict]:
     """The arrays of a cached data set, mapped, by `PARTS`; and what its info.json says.
 
+    Sizes and types are always checked; the hash where these files were not read whole before, on this machine.
+
     Raises:
-        DataCorruptError: if a file cannot be read.
+        DataCorruptError: if a file cannot be read, or is not what was decoded.
     """
     source, path, arrays = IMAGES[name], folder / "info.json", {}
     try:
@@ -298,10 +306,45 @@ def open_cache(name: str, folder: Path) -> tuple[dict[str, np.ndarray], dict]:
             path = folder / f"{part}.npy"
             arrays[part] = np.load(path, mmap_mode="r")
             count = source.train if part.startswith("train") else source.test
-            if len(arrays[part]) != count:
-                raise ValueError(f"it has {len(arrays[part])} rows; expected {count}.")
-    except (OSError, ValueError, AttributeError) as error:
+            expected = ("uint8", (count, *source.shape)) if part.endswith("images") else ("int32", (count,))
+            found = (arrays[part].dtype.name, arrays[part].shape)
+            if found != expected:
+                raise ValueError("expected {} of shape {}, received {} of shape {}.".format(*expected, *found))
+        path = folder
+        _verify(source, folder, arrays, about["sha256"])
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise DataCorruptError(
             f"The cached file {path} cannot be read: {error} Delete the folder {folder} and run again."
         ) from error
     return arrays, about
+
+
+def _verify(source: ImageSource, folder: Path, arrays: Mapping[str, np.ndarray], expected: str) -> None:
+    """Check the hash of the arrays, unless the same files passed before.
+
+    Raises:
+        ValueError: if it is another one.
+    """
+    files = {part: _traits(folder / f"{part}.npy") for part in PARTS}
+    known = {"sha256": expected, "files": files}
+    try:
+        if json.loads((folder / _VERIFIED).read_text()) == known:
+            return
+    except (OSError, ValueError, RecursionError):
+        pass
+    found = _digest(arrays) if source.crop is None else photographs_digest(arrays)
+    if found != expected:
+        raise ValueError(f"expected arrays of the SHA-256 {expected}, as info.json says, received {found}.")
+    with contextlib.suppress(OSError):  # a folder that cannot be written is read whole by each process
+        write_atomically(folder / _VERIFIED, json.dumps(known))
+
+
+def _traits(path: Path) -> list[int]:
+    """What a file on this machine has as long as nobody writes it, and no copy of it has."""
+    found = path.stat()
+    return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def forget_verified(folder: Path) -> None:
+    """Have the hash of a cached data set checked when it is opened next, whatever was checked before."""
+    (folder / _VERIFIED).unlink(missing_ok=True)

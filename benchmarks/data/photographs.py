@@ -9,7 +9,7 @@ middle of it. Networks standardize pixels themselves, by the numbers of `info.js
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +58,25 @@ def write_photographs(
     np.save(folder / "train_labels.npy", labels)
     _, test_labels, test_digests, _ = _write(folder, "test", test, counts[1], shape)
     np.save(folder / "test_labels.npy", test_labels)
-    digest = hashlib.sha256(b"".join([*digests, labels.tobytes(), *test_digests, test_labels.tobytes()]))
+    digest = _digest(digests, labels, test_digests, test_labels)
     mean, deviation = statistics_of(levels)
-    return {"sha256": digest.hexdigest(), "mean": mean.tolist(), "deviation": deviation.tolist()}
+    return {"sha256": digest, "mean": mean.tolist(), "deviation": deviation.tolist()}
+
+
+def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """The hash that `info.json` tells of such arrays, from all that is in them."""
+    hashes = {}
+    for part in ("train", "test"):
+        images = arrays[f"{part}_images"]
+        hashes[part] = np.zeros(len(images), "S32")
+        for i, image in enumerate(images):
+            hashes[part][i] = pixel_hash(image)
+    return _digest(hashes["train"], arrays["train_labels"], hashes["test"], arrays["test_labels"])
+
+
+def _digest(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> str:
+    parts = [*train, train_labels.tobytes(), *test, test_labels.tobytes()]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def _write(folder: Path, part: str, photographs: Photographs, count: int, shape: tuple[int, int, int]) -> tuple:

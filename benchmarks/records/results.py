@@ -4,20 +4,25 @@ Run folders are the truth; where a folder has none, as that of published results
 Files of strangers are only parsed. This module does not import Keras.
 """
 
+import contextlib
 import csv
 import json
 import math
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.command_line import shown
+from benchmarks.files import holder_of, locked, saying
 from benchmarks.records.store import HISTORY_COLUMNS, RUN_COLUMNS, is_shallow, read_runs
 from benchmarks.records.tables import read_csv, write_csv
 
 Row = Mapping[str, Any]
+# Tables and figures take some seconds.
+_UNTOLD_WAIT = 10.0
 
 HIGHER_IS_BETTER = {"accuracy": True, "mse": False}
 _NAMES = ("suite", "strategy", "protocol", "run")
@@ -118,6 +123,25 @@ def read_results(folder: Path) -> Results:
     return Results(folder, list(rows.values()), history, results.configurations, results.problems)
 
 
+@contextlib.contextmanager
+def tables_locked(folder: Path) -> Iterator[None]:
+    """While this lasts, nobody else writes the tables and figures of these results; a long wait for that is told.
+
+    Args:
+        folder: of a suite. Where it has tables alone nobody launches, and nothing is locked.
+    """
+    if not (folder / "runs").is_dir():
+        yield
+        return
+    lock = folder / "lock"
+
+    def say(_: float) -> None:
+        print(f"Waiting for {holder_of(lock)}, which writes the tables of {folder}.", file=sys.stderr)
+
+    with locked(lock, saying(say, _UNTOLD_WAIT)):
+        yield
+
+
 def write_tables(results: Results) -> None:
     """Write runs.csv and history.csv anew: of all that can be trusted, whatever its status.
 
@@ -135,8 +159,8 @@ def _from_runs(folder: Path) -> Results:
     for run in runs:
         try:
             history[run.path.name] = run.history()
-        except (TypeError, AttributeError):
-            problems.append(f"{run.path / 'history.json'} is not a list of epochs; its curves are left out.")
+        except ValueError as error:
+            problems.append(str(error))
     configurations = {run.path.name: dict(run.configuration) for run in runs}
     return Results(folder, [run.row() for run in runs], history, configurations, problems)
 

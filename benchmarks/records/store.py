@@ -12,7 +12,8 @@ second launch finds what a first one finished:
             filters.json    of merged networks of images: `kernel` of the first convolution, and `parents` of its filters
             done            empty, written last: without it the run counts as not finished
             failed.json     instead of `done`: the error and its traceback
-            log.txt         what the run printed
+            log.txt         what the run printed, when it was last tried
+            lock            held by whoever does the run, and says who that is
             checkpoint.npz  while it is not done: where to go on; see `benchmarks.runs.checkpoints`
         stages/...          networks that several strategies of a seed share; see `benchmarks.runs.stages`
         runs.csv            every run's row; rebuilt from the folders, never appended to
@@ -22,25 +23,22 @@ The hash does not cover the version of the code: a run is an experiment, and a c
 them vanish. Rows name their commit instead, and a launch says which of the runs it finds done are of another one. What
 is not finished is bound to the code: stages by what trains them, checkpoints by all of it.
 
-Every file is written under a temporary name and renamed, so a reader never sees half a file. Locks are `flock`s: the
-kernel drops them with their holder, so a killed run leaves none behind. This module does not import Keras.
+How files are written, read and locked, `benchmarks.files` says. Who holds a run's lock writes its folder; who waits for it
+leaves it alone. This module does not import Keras.
 """
 
-import contextlib
-import errno
-import fcntl
 import hashlib
 import itertools
 import json
 import os
-import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
+
+from benchmarks.files import HeldError, locked_at_once, read_regular, real_folder, write_atomically
 
 RUN_COLUMNS = (
     "suite",
@@ -96,71 +94,11 @@ HISTORY_COLUMNS = (
 )
 FUNCTION = "function.json"
 FILTERS = "filters.json"
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether an error says that there is no room left to write."""
-    return isinstance(error, OSError) and error.errno in _DISK_FULL
 
 
 def hash_of(content: Mapping[str, Any]) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of `content` as canonical JSON."""
     return hashlib.sha256(json_text(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
-
-    Args:
-        path: of the file; its folder exists.
-        content: text is written as UTF-8; what that cannot hold, as half of a pair of surrogates, as an escape.
-
-    Raises:
-        OSError: when there is no room; the old file then stands as it was.
-    """
-    if isinstance(content, str):
-        content = content.encode(errors="backslashreplace")
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def pause() -> None:
-    """Let others work for a moment."""
-    time.sleep(0.05)
-
-
-@contextlib.contextmanager
-def locked(path: Path, wait: Callable[[], None] = pause) -> Iterator[None]:
-    """Hold the lock of that file; a dead holder holds nothing.
-
-    Args:
-        path: of the file; its folder is made.
-        wait: called between tries, as long as somebody else holds the lock.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab") as file:
-        while not _taken(file):
-            wait()
-        yield
-
-
-def _taken(file: IO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 @dataclass(frozen=True)
@@ -174,10 +112,12 @@ class RunFolder:
             annealing; at equal compute also `match`, which
             says whose, and `factor`, which its epochs are multiplied by besides `scale`; `precision`, if not float32;
             `devices`, if more than one.
+        own_launch: how whoever does the run launched it; None for others, who read config.json.
     """
 
     path: Path
     configuration: Mapping[str, Any]
+    own_launch: Mapping[str, Any] | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, suite_folder: Path, configuration: Mapping[str, Any]) -> "RunFolder":
@@ -192,6 +132,8 @@ class RunFolder:
             ValueError: if the folder is not one that `create` made: no readable config.json, or another's.
         """
         path = Path(path)
+        if path.is_symlink():
+            raise ValueError(f"{path} is left out: it is a link, and could lead anywhere. Delete it.")
         content = read_json(path / "config.json")
         configuration = content.get("configuration") if isinstance(content, dict) else None
         if not isinstance(configuration, dict) or not {"suite", "strategy", "seed"} <= configuration.keys():
@@ -206,10 +148,17 @@ class RunFolder:
         return cls(path, configuration)
 
     @property
-    def launch(self) -> dict[str, Any]:
+    def launch(self) -> Mapping[str, Any]:
         """How the run was last launched: command, commit, folders."""
+        if self.own_launch is not None:
+            return self.own_launch
         launch = (_mapping(self.path / "config.json") or {}).get("launch")
         return launch if isinstance(launch, dict) else {}
+
+    @property
+    def lock(self) -> Path:
+        """The file whose lock is held by whoever does the run; nobody else writes in its folder."""
+        return self.path / "lock"
 
     @property
     def protocol(self) -> str:
@@ -243,10 +192,30 @@ class RunFolder:
         return _mapping(self.path / "failed.json")
 
     def create(self, launch: Mapping[str, Any]) -> None:
-        """Make the folder and write config.json; a finished run stays finished."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Make the folder and write config.json; a finished run stays finished.
+
+        Raises:
+            OSError: if there is no room, or a link is in the place of the folder or of the one that it is in.
+        """
+        real_folder(real_folder(self.path.parent) / self.path.name)
         content = {"configuration": self.configuration, "launch": launch}
         write_atomically(self.path / "config.json", json_text(content, indent=1))
+
+    def announce(self, launch: Mapping[str, Any]) -> None:
+        """As `create`, unless that was done: who does the run says so once it holds the lock, and not who waits for it."""
+        content = _mapping(self.path / "config.json") or {}
+        if json_text(content.get("configuration"), sort_keys=True) != json_text(self.configuration, sort_keys=True):
+            self.create(launch)
+
+    def taken(self, launch: Mapping[str, Any] | None) -> "RunFolder":
+        """The same run for whoever holds its lock and does it now; config.json then says how that was launched.
+
+        Args:
+            launch: of whoever does it; None for what config.json says, which is read here and no more.
+        """
+        if launch is not None:
+            self.create(launch)
+        return replace(self, own_launch=self.launch if launch is None else launch)
 
     def start(self) -> None:
         """Forget an earlier try."""
@@ -264,6 +233,21 @@ class RunFolder:
         """Record that the run failed; the next launch tries again."""
         write_atomically(self.path / "failed.json", json_text({"error": error, "traceback": traceback}, indent=1))
 
+    def give_up(self, error: str, traceback: str) -> str:
+        """Record that the run failed because whoever did it is gone, unless somebody else does it meanwhile.
+
+        Returns:
+            The error, with that added.
+        """
+        try:
+            with locked_at_once(self.lock):
+                self.fail(error, traceback)
+        except HeldError as holder:
+            return f"{error}; {holder} does this run"
+        except OSError as second:
+            return f"{error}; that could not be recorded: {second.strerror}"
+        return error
+
     def row(self) -> dict[str, Any]:
         """The run's row of runs.csv, whatever its status."""
         row: dict[str, Any] = dict.fromkeys(RUN_COLUMNS)
@@ -278,12 +262,22 @@ class RunFolder:
         return row
 
     def history(self) -> list[dict[str, Any]]:
-        """The run's rows of history.csv: none unless it is done."""
+        """The run's rows of history.csv: none unless it is done.
+
+        Raises:
+            ValueError: if it is done, and its history.json is lost, cut or something else.
+        """
         if self.status != "done":
             return []
+        epochs = read_json(self.path / "history.json")
+        if not isinstance(epochs, list) or not all(isinstance(epoch, dict) for epoch in epochs):
+            raise ValueError(
+                f"{self.path / 'history.json'} is not a list of epochs: it was lost, cut or edited. The curves of the run are "
+                f"left out. Delete {self.path} to repeat it."
+            )
         head = {"run": self.path.name, **{k: self.configuration.get(k) for k in ("suite", "strategy", "seed")}}
         rows = []
-        for epoch in read_json(self.path / "history.json") or []:
+        for epoch in epochs:
             known = {k: v for k, v in epoch.items() if k in HISTORY_COLUMNS}
             extras = {k: v for k, v in epoch.items() if k not in HISTORY_COLUMNS}
             rows.append(dict.fromkeys(HISTORY_COLUMNS) | head | known | {"extras": extras})
@@ -341,11 +335,12 @@ def _mapping(path: Path) -> dict[str, Any] | None:
 
 
 def read_json(path: Path, most_bytes: int = 200_000_000) -> Any:
-    """The content of a JSON file, or None where there is none that can be read, or one of more bytes than that."""
+    """The content of a JSON file, or None where there is none that can be read, or one of more bytes than that.
+
+    No link is followed, and no pipe waited for.
+    """
     try:
-        if not path.is_file() or path.stat().st_size > most_bytes:  # a pipe has no end
-            return None
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path, most_bytes))
     except (OSError, ValueError, RecursionError):
         return None
     return content if is_shallow(content) else None

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.files import own_folder
 from benchmarks.records.results import Results, is_number
 
 # Of the numbers of an epoch, those that are none of its results.
@@ -30,8 +31,8 @@ def write_event_files(results: Results) -> Path:
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-    folder = results.folder / "tensorboard"
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = own_folder(results.folder / "tensorboard")
+    shutil.rmtree(folder)
     for row in results.rows:
         epochs = results.history.get(row["run"])
         if not epochs:

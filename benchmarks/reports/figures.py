@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.command_line import shown
+from benchmarks.files import own_folder, write_atomically
 from benchmarks.records.results import Row, is_number
-from benchmarks.records.store import FILTERS, FUNCTION, read_json, write_atomically
+from benchmarks.records.store import FILTERS, FUNCTION, read_json
 from benchmarks.reports.summaries import done, grouped, protocol_text, unit
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def write_figures(
     finished = done(rows)
     if not finished or importlib.util.find_spec("matplotlib") is None:
         return {}
-    (folder / "figures").mkdir(exist_ok=True)
+    own_folder(folder / "figures")
     epochs = {row["run"]: history.get(row["run"], ()) for row in finished}
     functions = {row["run"]: _left(folder / "runs" / row["run"] / FUNCTION, _function, problems) for row in finished}
     filters = {row["run"]: _left(folder / "runs" / row["run"] / FILTERS, _filters, problems) for row in finished}

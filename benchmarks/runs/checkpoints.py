@@ -7,11 +7,8 @@ each with its state, in one file that is replaced as a whole. It holds numbers a
 A state is taken up only by the phase that left it: same place in the list, same settings, same version of all code.
 """
 
-import io
-import json
 import time
-import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,8 @@ import numpy as np
 
 from baselines.protocol.strategy import TrainingRecord, TrainingState
 from benchmarks.checkout import code_digest
-from benchmarks.records.store import hash_of, json_text, write_atomically
+from benchmarks.records.store import hash_of
+from benchmarks.runs.arrays import listed, move_aside, numbered, read_arrays, write_arrays
 
 NAME = "checkpoint.npz"
 # A killed run loses as much, and a stopped one nothing.
@@ -33,12 +31,13 @@ class Checkpoint:
     """The phases of a run, or of a stage, so far.
 
     Args:
-        path: of the file; it need not exist. One that cannot be read counts as none.
+        path: of the file; it need not exist. One that is damaged counts as none.
+        tell: is given a sentence about one that is; see `benchmarks.runs.arrays`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tell: Callable[[str], None] = print) -> None:
         self.path = path
-        self._stored = _read(path)
+        self._stored = _read(path, tell)
         self._phases: list[tuple[str, Callable[[], TrainingState] | None]] = []
         self._due = time.monotonic() + SECONDS_BETWEEN_WRITES
 
@@ -80,9 +79,8 @@ class Checkpoint:
                 arrays |= numbered(f"{i} variables", state.variables)
                 arrays |= numbered(f"{i} best", state.record.best_weights)
                 contents.append({"name": name, "record": asdict(_without_arrays(state.record))})
-            arrays["contents"] = np.frombuffer(json_text(contents).encode(), "uint8")
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_arrays(self.path, arrays)
+            write_arrays(self.path, arrays, contents)
         took = time.monotonic() - began
         self._due = time.monotonic() + max(SECONDS_BETWEEN_WRITES, took / _SHARE_OF_WRITING)
 
@@ -91,34 +89,20 @@ def _without_arrays(record: TrainingRecord) -> TrainingRecord:
     return replace(record, best_weights=[])
 
 
-def _read(path: Path) -> list[tuple[str, TrainingState]]:
+def _read(path: Path, tell: Callable[[str], None]) -> list[tuple[str, TrainingState]]:
+    found = read_arrays(path, tell)
+    if found is None:
+        return []
+    arrays, contents = found
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            contents = json.loads(arrays["contents"].tobytes())
-            return [
-                (content["name"], TrainingState(_record(content, arrays, i), listed(f"{i} variables", arrays)))
-                for i, content in enumerate(contents)
-            ]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return [
+            (content["name"], TrainingState(_record(content, arrays, i), listed(f"{i} variables", arrays)))
+            for i, content in enumerate(contents)
+        ]
+    except (KeyError, TypeError, ValueError) as error:  # whole, but no checkpoint of ours
+        move_aside(path, error, tell)
         return []
 
 
 def _record(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray], number: int) -> TrainingRecord:
     return TrainingRecord(**content["record"] | {"best_weights": listed(f"{number} best", arrays)})
-
-
-def numbered(kind: str, arrays: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
-    """A list of arrays under names of their own, for `write_arrays`; see `listed`."""
-    return {f"{kind} {i}": array for i, array in enumerate(arrays)}
-
-
-def listed(kind: str, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """The list of arrays that `numbered` put under that kind of name."""
-    return [arrays[f"{kind} {i}"] for i in range(sum(name.startswith(f"{kind} ") for name in arrays))]
-
-
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write a .npz file as a whole."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    write_atomically(path, buffer.getvalue())

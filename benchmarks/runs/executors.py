@@ -13,15 +13,17 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from benchmarks.records.store import RunFolder
+from benchmarks.files import open_regular
+from benchmarks.records.store import RunFolder, json_text
 from benchmarks.runs.preloading import Copy, Preloaded, preload
 
 # What a worker runs.
@@ -40,7 +42,8 @@ _IMPORTS = ("keras", "kmerge")  # what it imports once it has a run to do
 class Event:
     """What happened to a run; `detail` depends on the kind.
 
-    Kinds are "start", "epoch", "waits" (for a network that another run trains), "resumes", "retry", "done", "failed".
+    Kinds are "queues" (for somebody else who does the run), "start", "epoch", "waits" (for a network that another run trains),
+    "resumes", "damaged" (of a file that counts as none), "retry", "done", "failed".
     """
 
     kind: str
@@ -115,7 +118,19 @@ class _Worker:
     reported: set[Path] = field(default_factory=set)
     started: dict[Path, float] = field(default_factory=dict)
     waiting: dict[Path, float] = field(default_factory=dict)
+    queued: set[Path] = field(default_factory=set)
     late: RunFolder | None = None
+    words: BinaryIO | None = None  # what it says before it has the log of a run
+
+    def said(self) -> str:
+        """The end of what it said before its first run."""
+        return _tail(self.words) if self.words else ""
+
+    def close(self) -> None:
+        """Let go of a process that has ended."""
+        self.process.stdin.close()
+        if self.words:
+            self.words.close()
 
 
 class LocalProcesses:
@@ -130,6 +145,7 @@ class LocalProcesses:
         timeout: seconds that a run may take, those left out in which it waits for a network that another run trains; None
             for any time.
         retries: how often a run is tried again whose worker was killed from outside.
+        launch: what config.json is to say of the runs that are done here; None for what it says.
         module: what a worker runs. Of the default, several batches are worked through by copies of a process that has
             imported it and what it needs; see `benchmarks.runs.preloading`.
     """
@@ -141,9 +157,11 @@ class LocalProcesses:
         together: int = 1,
         timeout: float | None = None,
         retries: int = 0,
+        launch: Mapping[str, Any] | None = None,
         module: str = WORKER,
     ) -> None:
         self.jobs = jobs
+        self.launch = launch
         self.together = together
         self.environment = environment
         self.timeout = timeout
@@ -188,8 +206,8 @@ class LocalProcesses:
                     yield event
                 continue
             self._workers.remove(worker)
-            worker.process.stdin.close()
             events, rest = self._last_words(worker)
+            worker.close()
             yield from events
             if rest:
                 waiting.insert(0, rest)
@@ -220,13 +238,13 @@ class LocalProcesses:
         status = worker.process.returncode
         error = _reason(status)
         if late is not None:
-            error = f"it took longer than the limit of {self.timeout:g} seconds"
+            who = "somebody else does it, and that" if late.path in worker.queued else "it"
+            error = f"{who} took longer than the limit of {self.timeout:g} seconds"
         elif (-status in _FROM_OUTSIDE or status == _ASKED_TO_END) and self._tries[run.path] < self.retries:
             self._tries[run.path] += 1
             return [*events, Event("retry", run, {"error": error})], open_runs
-        # Until its first run begins, a worker writes into the log of its batch; then each run has its own.
-        log = _tail((run if run.path in worker.started else worker.batch[0]).path / "log.txt")
-        run.fail(error, log)
+        log = _last_of(run.path / "log.txt") if run.path in worker.started else worker.said()
+        error = run.give_up(error, log)
         events.append(Event("failed", run, {"error": error, "traceback": log}))
         return events, [other for other in open_runs if other is not run]
 
@@ -240,7 +258,7 @@ class LocalProcesses:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     worker.process.wait(GRACE_SECONDS)
         for worker in self._workers:
-            worker.process.stdin.close()
+            worker.close()
         self._workers.clear()
         self._forget_preloaded()
 
@@ -253,16 +271,18 @@ class LocalProcesses:
         # A session of its own, or Ctrl-C on the terminal would reach the workers before us. They notice our death,
         # however it comes, by the end of their standard input.
         arguments = ["--attached", "--together", str(self.together), *(str(run.path) for run in batch)]
-        with open(batch[0].path / "log.txt", "wb") as log:
-            process = self._copy(arguments, log) or subprocess.Popen(
-                [sys.executable, "-m", self.module, *arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=self.environment,
-                start_new_session=True,
-            )
-        self._begin(process, batch)
+        if self.launch is not None:
+            arguments[:0] = ["--launch", json_text(self.launch)]
+        words = tempfile.TemporaryFile()
+        process = self._copy(arguments, words) or subprocess.Popen(
+            [sys.executable, "-m", self.module, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=words,
+            env=self.environment,
+            start_new_session=True,
+        )
+        self._begin(process, batch, words)
 
     def _copy(self, arguments: list[str], log: BinaryIO) -> Copy | None:
         """A worker that need not import anything, where there can be one."""
@@ -271,8 +291,10 @@ class LocalProcesses:
             self._forget_preloaded()
         return worker
 
-    def _begin(self, process: subprocess.Popen | Copy, batch: Sequence[RunFolder]) -> None:
-        worker = _Worker(process, batch)
+    def _begin(
+        self, process: subprocess.Popen | Copy, batch: Sequence[RunFolder], words: BinaryIO | None = None
+    ) -> None:
+        worker = _Worker(process, batch, words=words)
         self._workers.append(worker)
         threading.Thread(target=self._read, args=(worker,), daemon=True).start()
 
@@ -291,10 +313,14 @@ def _event(worker: _Worker, message: dict[str, Any]) -> Event | None:
     run = next((run for run in worker.batch if str(run.path) == folder), None)
     if run is None or run.path in worker.reported:
         return None
+    if kind == "queues":
+        worker.started.setdefault(run.path, time.monotonic())
+        worker.queued.add(run.path)
     if kind == "start":
         worker.started[run.path] = time.monotonic()
+        worker.queued.discard(run.path)
     if kind == "waits":
-        worker.waiting[run.path] = time.monotonic()
+        worker.waiting.setdefault(run.path, time.monotonic())
     if kind == "resumes":
         now = time.monotonic()
         worker.started[run.path] += now - worker.waiting.pop(run.path, now)
@@ -313,8 +339,15 @@ def _reason(status: int) -> str:
     return f"the worker exited with status {status} and left no result"
 
 
-def _tail(path: Path, characters: int = 4000) -> str:
+def _last_of(path: Path) -> str:
+    """The end of a log."""
     try:
-        return path.read_bytes()[-characters:].decode(errors="replace")
+        with open_regular(path) as file:
+            return _tail(file)
     except OSError:
         return ""
+
+
+def _tail(file: BinaryIO, most: int = 4000) -> str:
+    file.seek(max(0, file.seek(0, os.SEEK_END) - most))
+    return file.read().decode(errors="replace")

@@ -25,13 +25,13 @@ class _Lines:
         self.estimate = estimate
 
     def show(self, event: Event) -> None:
-        if event.kind in ("retry", "done", "failed"):
-            print(self.line(event), flush=True)
+        if (line := self.line(event)) is not None:
+            print(line, flush=True)
 
-    def line(self, event: Event) -> str:
-        """Count the run, if it ended, and describe what became of it."""
-        if event.kind == "retry":
-            return f"again {event.run.name}: {event.detail['error']}"
+    def line(self, event: Event) -> str | None:
+        """What people have to know of an event, if anything; counts the run, if it ended."""
+        if event.kind not in ("done", "failed"):
+            return _note(event)
         self.finished += 1
         self.estimate.end(event.run, event.detail if event.kind == "done" else None)
         width = len(str(self.total))
@@ -61,12 +61,11 @@ class _Live(_Lines):
         elif event.kind in ("epoch", "waits") and event.run.path in self.tasks:
             note = _epoch(event.detail) if event.kind == "epoch" else "waits for a network that another run trains"
             self.view.update(self.tasks[event.run.path], note=note)
-        elif event.kind in ("retry", "done", "failed"):
-            if event.run.path in self.tasks:
-                self.view.remove_task(self.tasks.pop(event.run.path))
-            self.view.console.print(self.line(event), highlight=False, markup=False)
-            if event.kind == "retry":
-                return
+        elif event.kind in ("retry", "done", "failed") and event.run.path in self.tasks:
+            self.view.remove_task(self.tasks.pop(event.run.path))
+        if (line := self.line(event)) is not None:
+            self.view.console.print(line, highlight=False, markup=False)
+        if event.kind in ("done", "failed"):
             left = self.time_left() if self.finished < self.total else ""
             self.view.update(self.bar, completed=self.finished, note=left)
 
@@ -90,6 +89,18 @@ def duration(seconds: float) -> str:
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _note(event: Event) -> str | None:
+    """What people have to know of an event that ends no run."""
+    name, detail = event.run.name, event.detail
+    if event.kind == "retry":
+        return f"again {name}: {detail['error']}"
+    if event.kind == "queues":
+        return f"{name} waits: {detail['holder']} does this run"
+    if event.kind == "waits" and detail.get("seconds"):
+        return f"{name} waits since {duration(detail['seconds'])} for a network that {detail['holder']} trains"
+    return detail["text"] if event.kind == "damaged" else None
 
 
 def _ending(event: Event) -> str:

@@ -7,7 +7,7 @@ process dies, on another machine; what was done of it stays done, and the run it
 import importlib.util
 import logging
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class RayTasks:
         timeout: seconds that a run may take; None for any time.
         retries: how often Ray repeats a task whose machine or process dies.
         devices: GPUs or TPUs of a machine that a task takes.
+        launch: what config.json is to say of the runs that are done here; None for what it says.
         module: what a worker runs.
 
     Raises:
@@ -55,13 +56,14 @@ class RayTasks:
         timeout: float | None = None,
         retries: int = 0,
         devices: int = 1,
+        launch: Mapping[str, Any] | None = None,
         module: str = WORKER,
     ) -> None:
         if importlib.util.find_spec("ray") is None:
             raise UsageError("--executor: expected Ray to be installed, received 'ray'. Run: pip install 'kmerge[ray]'")
         self.address = address
         self.settings = {"backend": backend, "together": together, "timeout": timeout, "retries": retries}
-        self.settings["module"] = module
+        self.settings |= {"launch": launch, "module": module}
         self.settings["threads"] = fair_share()  # as reserved: a larger machine has more tasks, not larger ones
         self.jobs = jobs or default_jobs()  # the cluster's number once it is known
         self._wanted_jobs = jobs
@@ -148,7 +150,7 @@ class RayTasks:
             if kind is None and run.status == "done":
                 kind, detail = "done", run.result
             if kind is None:
-                run.fail(error, words)
+                error = run.give_up(error, words)
                 kind, detail = "failed", {"error": error, "traceback": words}
             yield Event(kind, run, detail)
 
@@ -190,12 +192,13 @@ def _work_through(
     together: int,
     timeout: float | None,
     retries: int,
+    launch: Mapping[str, Any] | None,
     module: str,
 ) -> dict[str, tuple[str, dict]]:
     """On a machine of the cluster: do the runs of these folders and tell what happens; by folder, how each ended."""
-    ends = {}
+    ends, environment = {}, worker_environment(backend, threads)
     runs = [RunFolder.read(Path(folder)) for folder in folders]
-    with LocalProcesses(1, worker_environment(backend, threads), together, timeout, retries, module) as workers:
+    with LocalProcesses(1, environment, together, timeout, retries, launch, module) as workers:
         for event in workers.run([runs]):
             if event.kind in ("done", "failed"):
                 ends[str(event.run.path)] = event.kind, event.detail

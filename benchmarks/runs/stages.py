@@ -1,15 +1,13 @@
 """What strategies train with in the benchmark: shared stages are trained once, and what was cut off is resumed.
 
     results/digits/stages/<hash of all the stage depends on>/
-        weights.npz         of the last and of the best epoch
-        stage.json          the key and the record; written last
+        stage.npz           the weights of the last and of the best epoch, the key and the record
         checkpoint.npz      while it is not done: where to go on
 
 This module does not import Keras.
 """
 
 import contextlib
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +15,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from baselines.protocol.strategy import Stages, TrainingRecord, TrainingState
-from benchmarks.records.store import hash_of, json_text, locked, pause, read_json, write_atomically
-from benchmarks.runs.checkpoints import NAME, Checkpoint, listed, numbered, write_arrays
+from benchmarks.files import holder_of, locked, pause, real_folder, saying
+from benchmarks.records.store import hash_of
+from benchmarks.runs.arrays import listed, move_aside, numbered, read_arrays, write_arrays
+from benchmarks.runs.checkpoints import NAME, Checkpoint
 from benchmarks.runs.stopping import Stop, Stopped
 
 if TYPE_CHECKING:
     import keras
 
     import kmerge
+
+STAGE = "stage.npz"
+# Seconds after which a wait for another's network is told to people.
+LONG_WAIT = 60.0
+# What is kept of a record besides the weights.
+_RECORDED = ("rows", "seconds", "flops", "program")
 
 
 class Alone:
@@ -60,7 +66,8 @@ class StageCache(Stages):
         on_epoch: is told of every epoch that ends, with its row.
         stop: whether to end before the next epoch.
         trainer: what trains; see `Alone`.
-        on_wait: is told "waits" when somebody else trains the stage that is asked for, and "resumes" when it is there.
+        tell: is told "waits" when somebody else trains the stage that is asked for, with `holder` for who, "resumes" when it
+            is there, and "damaged" with a `text` about a file that counts as none.
         devices: over so many each batch is split.
     """
 
@@ -70,14 +77,14 @@ class StageCache(Stages):
         on_epoch: Callable[[Mapping[str, Any]], None] = lambda row: None,
         stop: Stop | None = None,
         trainer: Any = None,
-        on_wait: Callable[[str], None] = lambda kind: None,
+        tell: Callable[..., None] = lambda kind, **detail: None,
         devices: int = 1,
     ) -> None:
         self.folder = Path(folder)
-        self._tell = on_epoch
+        self._tell_epoch = on_epoch
         self._stop = stop or Stop()
         self._trainer = trainer or Alone()
-        self._tell_waiting = on_wait
+        self._tell = tell
         self._devices = devices
         self._checkpoints: list[Checkpoint] = []
         self._phases = 0
@@ -89,16 +96,18 @@ class StageCache(Stages):
         train: Callable[["keras.Model"], TrainingRecord],
     ) -> tuple["keras.Model", TrainingRecord]:
         """The trained network of a stage, from the cache or trained now; see `Stages.run`."""
-        folder = self.folder / hash_of(key)
+        folder = real_folder(self.folder / hash_of(key))
         begun = self._phases
         with self._turn(folder / "lock"):
-            stage = _read(folder)
+            stage = _read(folder, self.tell_damage)
             if stage is None:
                 model = build()
-                with self.keeping(Checkpoint(folder / NAME)):
+                with self.keeping(Checkpoint(folder / NAME, self.tell_damage)):
                     record = train(model)
                     _write(folder, key, record, model.get_weights())
-                stage = _read(folder)
+                stage = _read(folder, self.tell_damage)
+                if stage is None:
+                    raise OSError(f"{folder / STAGE} was written, but cannot be read back.")
             (folder / NAME).unlink(missing_ok=True)
         self._phases = begun + 1
         record, weights = stage
@@ -106,21 +115,22 @@ class StageCache(Stages):
         model.set_weights(weights)
         return model, record
 
+    def tell_damage(self, text: str) -> None:
+        """Tell of a file that counts as none."""
+        self._tell("damaged", text=text)
+
     @contextlib.contextmanager
     def _turn(self, lock: Path) -> Iterator[None]:
-        """Hold a lock, and tell if that takes waiting."""
-        told = False
+        """Hold a lock, and tell if that takes waiting, and again if it takes long."""
+        told = []
 
-        def wait() -> None:
-            nonlocal told
-            if not told:
-                self._tell_waiting("waits")
-            told = True
-            self._trainer.wait()
+        def tell(seconds: float) -> None:
+            told.append(seconds)
+            self._tell("waits", holder=holder_of(lock), seconds=seconds)
 
-        with locked(lock, wait):
+        with locked(lock, saying(tell, 0.0, LONG_WAIT, pause=self._trainer.wait)):
             if told:
-                self._tell_waiting("resumes")
+                self._tell("resumes")
             yield
 
     @contextlib.contextmanager
@@ -162,7 +172,7 @@ class StageCache(Stages):
         """Note and tell that an epoch has ended; see `Stages.on_epoch`."""
         if self._checkpoints:
             self._checkpoints[-1].update(state)
-        self._tell(row)
+        self._tell_epoch(row)
 
 
 def _split_over(devices: int) -> contextlib.AbstractContextManager:
@@ -176,18 +186,20 @@ def _split_over(devices: int) -> contextlib.AbstractContextManager:
 
 
 def _write(folder: Path, key: Mapping[str, Any], record: TrainingRecord, weights: list[np.ndarray]) -> None:
-    content = {"key": key, **{name: getattr(record, name) for name in ("rows", "seconds", "flops", "program")}}
-    write_arrays(folder / "weights.npz", numbered("last", weights) | numbered("best", record.best_weights))
-    write_atomically(folder / "stage.json", json_text(content, indent=1))
+    contents = {"key": key, **{name: getattr(record, name) for name in _RECORDED}}
+    write_arrays(folder / STAGE, numbered("last", weights) | numbered("best", record.best_weights), contents)
 
 
-def _read(folder: Path) -> tuple[TrainingRecord, list[np.ndarray]] | None:
-    content = read_json(folder / "stage.json")
-    if content is None:
+def _read(folder: Path, tell: Callable[[str], None]) -> tuple[TrainingRecord, list[np.ndarray]] | None:
+    found = read_arrays(folder / STAGE, tell)
+    if found is None:
         return None
+    arrays, contents = found
     try:
-        with open(folder / "weights.npz", "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            last, best = listed("last", arrays), listed("best", arrays)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        if hash_of(contents["key"]) != folder.name:
+            raise ValueError("it is of another stage")
+        rows, seconds, flops, program = (contents[name] for name in _RECORDED)
+    except (KeyError, TypeError, ValueError) as error:
+        move_aside(folder / STAGE, error, tell)
         return None
-    return TrainingRecord(content["rows"], content["seconds"], content["flops"], best, content["program"]), last
+    return TrainingRecord(rows, seconds, flops, listed("best", arrays), program), listed("last", arrays)

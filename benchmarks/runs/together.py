@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.records.store import pause
+from benchmarks.files import pause
 from benchmarks.runs.stopping import Stop, Stopped
 
 if TYPE_CHECKING:

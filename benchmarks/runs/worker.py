@@ -14,14 +14,11 @@ status 3 where that cannot be had.
 
 import contextlib
 import functools
-import importlib.metadata
 import itertools
 import json
 import math
 import os
-import platform
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -32,20 +29,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.command_line import DATA_MISSING, DONE, FAILED, INTERRUPTED, command_parser, positive_whole_number
-from benchmarks.data.cache import DataMissingError
+from benchmarks.data.cache import DataMissingError, forget_verified
 from benchmarks.data.datasets import load
-from benchmarks.records.store import (
-    FILTERS,
-    FUNCTION,
-    RunFolder,
-    hash_of,
-    is_disk_full,
-    json_text,
-    locked,
-    write_atomically,
-)
+from benchmarks.files import holder_of, is_disk_full, locked, new_file, real_folder, saying, write_atomically
+from benchmarks.records.store import FILTERS, FUNCTION, RunFolder, hash_of, json_text
 from benchmarks.runs.checkpoints import NAME, Checkpoint
 from benchmarks.runs.executors import GRACE_SECONDS
+from benchmarks.runs.provenance import provenance
 from benchmarks.runs.stages import Alone, StageCache
 from benchmarks.runs.stopping import Stop, Stopped
 from benchmarks.runs.together import work_together
@@ -61,19 +51,6 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_EPOCH_EVENTS = 0.2
 # Examples whose outputs are computed in one call: Keras copies them, and photographs are many.
 _EVALUATED = 10_000
-
-# How a device's memory is used, and what its compiler is told, as far as the environment says it.
-_DEVICE_SETTINGS = (
-    "XLA_PYTHON_CLIENT_PREALLOCATE",
-    "XLA_PYTHON_CLIENT_MEM_FRACTION",
-    "XLA_PYTHON_CLIENT_ALLOCATOR",
-    "XLA_FLAGS",
-    "JAX_DEFAULT_MATMUL_PRECISION",
-    "TF_FORCE_GPU_ALLOW_GROWTH",
-    "TF_GPU_ALLOCATOR",
-    "TF_XLA_FLAGS",
-    "NVIDIA_TF32_OVERRIDE",
-)
 
 Emit = Callable[..., None]
 
@@ -92,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="folder of a run")
     parser.add_argument("--check", metavar="REQUEST", type=json.loads, help="only read data; see check()")
     parser.add_argument("--together", metavar="K", type=positive_whole_number, default=1, help="seeds in one program")
+    parser.add_argument("--launch", metavar="JSON", type=json.loads, help="how, as config.json is to say; see RunFolder")
     parser.add_argument("--attached", action="store_true", help="end when standard input ends: the parent is gone")
     options = parser.parse_args(arguments)
     if options.check is not None:
@@ -105,7 +83,8 @@ def main(arguments: list[str] | None = None) -> int:
     os.dup2(2, 1)  # what libraries print must not mix with the events
     emit = functools.partial(_emit, events)
     try:
-        statuses = [status for group in groups(runs, options.together) for status in work(group, emit, stop)]
+        grouped = groups(runs, options.together)
+        statuses = [status for group in grouped for status in work(group, emit, stop, options.launch)]
     except Stopped:
         return INTERRUPTED
     return DONE if all(status == "done" for status in statuses) else FAILED
@@ -120,17 +99,20 @@ def groups(runs: Sequence[RunFolder], most: int) -> list[list[RunFolder]]:
     return result
 
 
-def check(dataset: str, data_dir: str | None, cache_dir: str) -> int:
+def check(dataset: str, data_dir: str | None, cache_dir: str, verify: bool = False) -> int:
     """Read a data set, and decode it into the cache where needed; print what is wrong with it.
 
     Args:
         dataset: its name.
         data_dir: folder of tensorflow-datasets; None for its default.
         cache_dir: folder of the decoded arrays.
+        verify: whether to read them whole and check their hash, though that was done on this machine.
 
     Returns:
         The exit status: 0, or 3 for data that cannot be had.
     """
+    if verify:
+        forget_verified(Path(cache_dir) / dataset)
     try:
         load(dataset, data_dir, cache_dir, seed=0)
     except DataMissingError as error:
@@ -139,13 +121,16 @@ def check(dataset: str, data_dir: str | None, cache_dir: str) -> int:
     return DONE
 
 
-def work(runs: Sequence[RunFolder], emit: Emit, stop: Stop) -> list[str]:
+def work(
+    runs: Sequence[RunFolder], emit: Emit, stop: Stop, launch: Mapping[str, Any] | None = None
+) -> list[str]:
     """Do runs at once, but those that are done, and leave the result or the failure of each in its folder.
 
     Args:
         runs: one, or several to be trained together.
         emit: is called with a run, the kind of an event and its details.
         stop: whether to end before the next epoch.
+        launch: how they were launched, which their rows will tell; None for what their folders say.
 
     Returns:
         The status that each run then has.
@@ -155,39 +140,45 @@ def work(runs: Sequence[RunFolder], emit: Emit, stop: Stop) -> list[str]:
     """
     with contextlib.ExitStack() as held:
         for run in runs:
-            held.enter_context(locked(run.path / "lock"))
+            held.enter_context(locked(run.lock, saying(functools.partial(_queue, run, emit), 0.0)))
         for run in runs:
             if run.status == "done":
                 (run.path / NAME).unlink(missing_ok=True)  # of a worker that was killed right after `done`
                 emit(run, "done", **run.result)
-        waiting = [run for run in runs if run.status != "done"]
+        waiting = [run.taken(launch) for run in runs if run.status != "done"]
         if not waiting:
             return ["done"] * len(runs)
-        _log_to(waiting, held)
-        import keras
+        import keras  # with the first log still being that of the launch
 
+        _log_to(waiting, held)
         keras.backend.clear_session()  # of all threads
         jobs = [functools.partial(_attempt, run, functools.partial(emit, run), stop) for run in waiting]
         statuses = [jobs[0](Alone())] if len(jobs) == 1 else work_together(jobs, stop)
         return ["done"] * (len(runs) - len(waiting)) + statuses
 
 
+def _queue(run: RunFolder, emit: Emit, _: float) -> None:
+    emit(run, "queues", holder=holder_of(run.lock))
+
+
 def _log_to(runs: Sequence[RunFolder], held: contextlib.ExitStack) -> None:
-    """Have all that is printed go to the log of the first run, and the other logs say so."""
-    log = held.enter_context(open(runs[0].path / "log.txt", "ab"))
+    """Have all that is printed go to a new log of the first run, and the other logs say so."""
+    log = held.enter_context(new_file(runs[0].path / "log.txt"))
     for descriptor in (1, 2):
         os.dup2(log.fileno(), descriptor)
     for run in runs[1:]:
-        (run.path / "log.txt").write_text(f"Trained together with {runs[0].path.name}, whose log.txt tells of all.\n")
+        text = f"Trained together with {runs[0].path.name}, whose log.txt tells of all.\n"
+        write_atomically(run.path / "log.txt", text)
 
 
 def _attempt(run: RunFolder, emit: Callable[..., None], stop: Stop, trainer: Any) -> str:
     emit("start")
-    folder = Path(run.launch.get("stages") or run.path.parent.parent / "stages")
-    stages = StageCache(folder, _throttled(emit), stop, trainer, emit, run.configuration.get("devices", 1))
+    folder = run.launch.get("stages")
     try:
+        folder = Path(folder) if folder else real_folder(run.path.parent.parent / "stages")
+        stages = StageCache(folder, _throttled(emit), stop, trainer, emit, run.configuration.get("devices", 1))
         run.start()
-        with stages.keeping(Checkpoint(run.path / NAME)):
+        with stages.keeping(Checkpoint(run.path / NAME, stages.tell_damage)):
             result, history = train(run, stages)
             run.finish(result, history)
         (run.path / NAME).unlink(missing_ok=True)
@@ -235,7 +226,7 @@ def train(run: RunFolder, stages: StageCache) -> tuple[dict[str, Any], list[dict
     if devices > 1:
         task = replace(task, identity={**task.identity, "data_parallel": devices})
     outcome = STRATEGIES[name](task, suite.budget(scale), seed, stages)
-    result = _result(task, outcome) | _provenance(run)
+    result = _result(task, outcome) | provenance(run)
     _keep_function(run, task, outcome)
     _keep_filters(run, outcome)
     return result | {"wall_seconds": time.monotonic() - began}, outcome.history
@@ -317,44 +308,6 @@ def _keep_filters(run: RunFolder, outcome: "Outcome") -> None:
     first = next(layer for layer in outcome.model.layers if isinstance(layer, keras.layers.Conv2D))
     kernel = keras.ops.convert_to_numpy(first.kernel).astype("float32")
     write_atomically(run.path / FILTERS, json_text({"kernel": kernel.tolist(), "parents": parents}))
-
-
-def _provenance(run: RunFolder) -> dict[str, Any]:
-    import keras
-
-    backend = run.configuration["backend"]
-    versions = {"python": platform.python_version()}
-    versions |= {name: importlib.metadata.version(name) for name in ("keras", "numpy", backend)}
-    launch = run.launch
-    return {
-        "backend": backend,
-        "versions": " ".join(f"{name} {version}" for name, version in versions.items()),
-        "precision": keras.config.dtype_policy().name,
-        "devices": run.configuration.get("devices", 1),
-        "device": hardware(),
-        "environment": {name: os.environ[name] for name in _DEVICE_SETTINGS if name in os.environ},
-        "commit": launch.get("commit"),
-        "command": launch.get("command"),
-    }
-
-
-def hardware() -> str:
-    """Name of the GPU or the processor, and how many threads it may use."""
-    import keras
-
-    if any("gpu" in device.lower() for device in keras.distribution.list_devices()):
-        with contextlib.suppress(OSError):
-            command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-            names = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
-            if names:
-                return names[0]
-        return "GPU"
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-    threads = os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))
-    return f"{name}, threads: {threads}"
 
 
 def _record(run: RunFolder, error: Exception, emit: Emit) -> None:

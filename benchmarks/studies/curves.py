@@ -159,7 +159,7 @@ def _rows(suite: Suite, seed: int, curve: str, options: argparse.Namespace, fold
     import keras
 
     from baselines.pruning.weight_pruning import pruning_curve
-    from benchmarks.runs.worker import hardware
+    from benchmarks.runs.provenance import hardware
     from kmerge.seeds import seed_of
 
     keras.utils.set_random_seed(seed_of("curves", suite.name, curve, seed))

@@ -110,7 +110,9 @@ def _listed(changes):
 
 
 def _twice(path):
-    return lambda folder, entry, secret: _attacked(folder, lambda files, by_path: files.append({**by_path[entry], "path": path}))
+    return lambda folder, entry, secret: _attacked(
+        folder, lambda files, by_path: files.append({**by_path[entry], "path": path})
+    )
 
 
 def _unlisted(folder, entry, secret):

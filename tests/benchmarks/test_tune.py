@@ -104,4 +104,4 @@ def test_trials_share_the_networks_that_they_do_not_vary(tmp_path, monkeypatch):
     assert tune.main([*map(str, arguments), "--vary", "phases.finetune.learning_rate=0.01,0.02"]) == run.DONE
     folder = tmp_path / "out" / "sine" / "tuning"
     assert len(list(folder.glob("*/runs/*/done"))) == 2
-    assert len(list(folder.glob("stages/*/stage.json"))) == 2 and not list(folder.glob("*/stages/*"))
+    assert len(list(folder.glob("stages/*/stage.npz"))) == 2 and not list(folder.glob("*/stages/*"))

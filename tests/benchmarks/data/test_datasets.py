@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.data import cache as data_cache
 from benchmarks.data import datasets
+from benchmarks.runs import worker
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +140,49 @@ def test_a_truncated_cache_names_file_and_remedy(tmp_path, part):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(data_cache.DataCorruptError, match=rf"{path} cannot be read.*Delete the folder {path.parent}"):
         datasets.load("digits", None, tmp_path, seed=0)
+
+
+def _changed(kind, folder):
+    path = folder / ("test_labels.npy" if kind == "labels" else "train_images.npy")
+    array = np.load(path)
+    if kind == "type":
+        array = array.astype("float32")
+    elif kind == "size":
+        array = array.reshape(len(array), 16, 4, 1)
+    elif kind == "order":
+        array = array[::-1]
+    else:
+        array.flat[-1] ^= 1
+    np.save(path, array)
+
+
+@pytest.mark.parametrize(
+    "kind, words",
+    [
+        ("pixel", "expected arrays of the SHA-256"),
+        ("labels", "expected arrays of the SHA-256"),
+        ("order", "expected arrays of the SHA-256"),
+        ("type", r"expected uint8 of shape \(1197, 8, 8, 1\), received float32"),
+        ("size", r"received uint8 of shape \(1197, 16, 4, 1\)"),
+    ],
+)
+def test_other_data_under_the_old_hash_is_refused(tmp_path, kind, words):
+    datasets.load("digits", None, tmp_path, seed=0)
+    _changed(kind, tmp_path / "digits")
+    with pytest.raises(data_cache.DataCorruptError, match=f"{words}.*Delete the folder {tmp_path / 'digits'}"):
+        datasets.load("digits", None, tmp_path, seed=0)
+
+
+def test_the_hash_is_checked_once_for_the_same_files_and_again_when_that_is_asked_for(tmp_path, capsys):
+    datasets.load("digits", None, tmp_path, seed=0)
+    _changed("pixel", tmp_path / "digits")  # as a disk does it, which tells nobody
+    files = {part: data_cache._traits(tmp_path / "digits" / f"{part}.npy") for part in data_cache.PARTS}
+    about = json.loads((tmp_path / "digits" / "info.json").read_text())
+    (tmp_path / "digits" / "verified.json").write_text(json.dumps({"sha256": about["sha256"], "files": files}))
+    assert datasets.load("digits", None, tmp_path, seed=0).outputs == 10
+    assert worker.check("digits", None, str(tmp_path)) == 0
+    assert worker.check("digits", None, str(tmp_path), verify=True) == 3
+    assert "expected arrays of the SHA-256" in capsys.readouterr().out
 
 
 def test_a_cache_without_its_description_is_refused(tmp_path):

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from benchmarks import files
 from benchmarks.records import results, store
 
 CONFIGURATION = {"suite": "s", "strategy": "one_model", "seed": 3, "scale": 0.5, "examples": None, "backend": "jax"}
@@ -125,17 +126,17 @@ def test_corrupt_and_foreign_folders_are_reported_and_left_out(tmp_path):
 
 def test_a_write_that_finds_no_room_leaves_the_old_file(tmp_path):
     path = tmp_path / "runs.csv"
-    store.write_atomically(path, "old")
+    files.write_atomically(path, "old")
     code = """
 import resource, signal, sys
 from pathlib import Path
-from benchmarks.records import store
+from benchmarks import files
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
-    store.write_atomically(Path(sys.argv[1]), "new" * 1000)
+    files.write_atomically(Path(sys.argv[1]), "new" * 1000)
 except OSError as error:
-    print(store.is_disk_full(error))
+    print(files.is_disk_full(error))
 """
     out, err = _python(code, path).communicate(timeout=60)
     assert out == "True\n", err
@@ -167,9 +168,9 @@ def test_two_processes_train_a_stage_once_and_a_killed_one_leaves_no_lock(tmp_pa
     code = """
 import sys, time
 from pathlib import Path
-from benchmarks.records import store
+from benchmarks import files
 folder = Path(sys.argv[1])
-with store.locked(folder / "lock"):
+with files.locked(folder / "lock"):
     print("holds", flush=True)
     if not (folder / "trained").exists():
         time.sleep(float(sys.argv[2]))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import report
+from benchmarks.files import write_atomically
 from benchmarks.records import results, store
 from benchmarks.records.tables import write_csv
 from benchmarks.reports import claims, figures, latex, summaries
@@ -195,9 +196,9 @@ def test_figures_are_drawn_from_what_runs_left(tmp_path):
     ]
     for seed in range(3):
         run = _finish(tmp_path, "l0_merge", seed, 0.9, history=epochs)
-        store.write_atomically(run.path / store.FUNCTION, json.dumps({"x": [0.0, 1.0, 2.0], "y": [0.0, seed, 0.0]}))
+        write_atomically(run.path / store.FUNCTION, json.dumps({"x": [0.0, 1.0, 2.0], "y": [0.0, seed, 0.0]}))
         filters = {"kernel": np.arange(-54, 54).reshape(3, 3, 3, 4).tolist(), "parents": [0, 1, 1, 0]}
-        store.write_atomically(run.path / store.FILTERS, json.dumps(filters))
+        write_atomically(run.path / store.FILTERS, json.dumps(filters))
         _finish(tmp_path, "one_model", seed, 0.8, history=epochs[:3])
     text = _report(tmp_path)
     for kind in ("boxplot", "curves", "gates", "functions", "filters", "compute"):

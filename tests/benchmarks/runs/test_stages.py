@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from baselines.protocol.strategy import TrainingRecord
-from benchmarks.records.store import locked
+from benchmarks.files import locked
 from benchmarks.runs.stages import Alone, StageCache
 
 
@@ -53,7 +53,7 @@ def test_a_damaged_stage_is_trained_again(tmp_path, damage):
     calls = []
     cache = StageCache(tmp_path)
     before, _ = cache.run({"seed": 1}, _model, _train(calls))
-    (weights,) = tmp_path.glob("*/weights.npz")
+    (weights,) = tmp_path.glob("*/stage.npz")
     weights.write_bytes(damage)
     after, _ = cache.run({"seed": 1}, _model, _train(calls))
     assert len(calls) == 2 and len(after.get_weights()) == len(before.get_weights())
@@ -79,7 +79,7 @@ def test_waiting_for_a_stage_that_another_trains_is_told(tmp_path):
             heard.append("another works")
             held.close()
 
-    cache = StageCache(tmp_path, trainer=Other(), on_wait=heard.append)
+    cache = StageCache(tmp_path, trainer=Other(), tell=lambda kind, **_: heard.append(kind))
     cache.run({"seed": 1}, _model, _train([]))
     assert heard == []
     (lock,) = tmp_path.glob("*/lock")

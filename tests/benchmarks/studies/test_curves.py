@@ -113,7 +113,7 @@ drop_factor = 0.1
     whole, few = rows_of(tmp_path / "mine_teacher")
     assert whole["parameters"] == str(40 + 20 * 30 + 30 + 31) and whole["tuned"] == "" == few["tuned"]
     assert int(few["removed_units"]) > 0 and int(few["parameters"]) < int(whole["parameters"]) / 2
-    assert not list((tmp_path / "mine_teacher" / "stages").glob("*/stage.json")), "nothing was trained"
+    assert not list((tmp_path / "mine_teacher" / "stages").glob("*/stage.npz")), "nothing was trained"
 
 
 @pytest.mark.parametrize(

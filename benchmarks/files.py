@@ -27,6 +27,8 @@ from typing import BinaryIO
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # No link is followed, no pipe waited for, and no program that is started has it open.
 _CAREFULLY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# Who holds a lock that does not say it: it was taken in this very moment.
+SOMEBODY = "another process"
 _DRAFT = re.compile(r"\.(done|.+\.(csv|html|json|md|npz|pdf|png|tex|txt))\.[a-z0-9_]{8}")
 
 
@@ -153,8 +155,11 @@ def locked(path: Path, wait: Callable[[], None] = pause) -> Iterator[None]:
                 wait()
         os.ftruncate(descriptor, 0)
         with contextlib.suppress(OSError):  # where there is no room, others wait for somebody without a name
-            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-        yield
+            os.pwrite(descriptor, name_of(os.getpid()).encode(), 0)
+        try:
+            yield
+        finally:
+            os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 
@@ -174,13 +179,18 @@ def locked_at_once(path: Path) -> Iterator[None]:
         yield
 
 
+def name_of(pid: int) -> str:
+    """What a process of this machine is called in locks: "process 4711 on some-machine"."""
+    return f"process {pid} on {socket.gethostname()}"
+
+
 def holder_of(path: Path) -> str:
-    """Who holds that lock, or held it last: "process 4711 on some-machine"."""
+    """Who holds that lock, or held it last; see `name_of`."""
     try:
         text = read_regular(path, 200).decode()
     except (OSError, ValueError):
         text = ""
-    return text if re.fullmatch(r"process \d+ on [\w.-]+", text) else "another process"
+    return text if re.fullmatch(r"process \d+ on [\w.-]+", text) else SOMEBODY
 
 
 def _regular(path: Path | str, flags: int, folder: int | None = None) -> int:

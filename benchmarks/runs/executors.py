@@ -17,12 +17,12 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from benchmarks.files import open_regular
+from benchmarks.files import SOMEBODY, name_of, open_regular
 from benchmarks.records.store import RunFolder, json_text
 from benchmarks.runs.preloading import Copy, Preloaded, preload
 
@@ -118,7 +118,8 @@ class _Worker:
     reported: set[Path] = field(default_factory=set)
     started: dict[Path, float] = field(default_factory=dict)
     waiting: dict[Path, float] = field(default_factory=dict)
-    queued: set[Path] = field(default_factory=set)
+    # For whom runs wait that none of our workers is: to do the run itself, or a network that it needs.
+    strangers: dict[Path, str] = field(default_factory=dict)
     late: RunFolder | None = None
     words: BinaryIO | None = None  # what it says before it has the log of a run
 
@@ -142,8 +143,8 @@ class LocalProcesses:
         jobs: how many workers at a time.
         environment: of the workers; see `worker_environment`.
         together: how many seeds a worker trains in one program.
-        timeout: seconds that a run may take, those left out in which it waits for a network that another run trains; None
-            for any time.
+        timeout: seconds that a run may take, those left out in which it waits for a network that another run trains; where
+            none of our workers does that, the wait may take as long. None for any time.
         retries: how often a run is tried again whose worker was killed from outside.
         launch: what config.json is to say of the runs that are done here; None for what it says.
         module: what a worker runs. Of the default, several batches are worked through by copies of a process that has
@@ -201,7 +202,8 @@ class LocalProcesses:
             except queue.Empty:
                 continue
             if message is not None:
-                event = _event(worker, message)
+                ours = [SOMEBODY, *(name_of(worker.process.pid) for worker in self._workers)]
+                event = _event(worker, message, ours)
                 if event is not None:
                     yield event
                 continue
@@ -220,7 +222,9 @@ class LocalProcesses:
         for worker in self._workers:
             for run in worker.batch:
                 began, end = worker.started.get(run.path, now), worker.waiting.get(run.path, now)
-                if worker.late is None and run.path not in worker.reported and end - began > self.timeout:
+                waited = now - end if run.path in worker.strangers else 0.0
+                is_late = max(end - began, waited) > self.timeout
+                if worker.late is None and run.path not in worker.reported and is_late:
                     worker.late = run
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         os.killpg(worker.process.pid, signal.SIGKILL)
@@ -238,8 +242,9 @@ class LocalProcesses:
         status = worker.process.returncode
         error = _reason(status)
         if late is not None:
-            who = "somebody else does it, and that" if late.path in worker.queued else "it"
-            error = f"{who} took longer than the limit of {self.timeout:g} seconds"
+            stranger = worker.strangers.get(late.path)
+            what = "it took" if stranger is None else f"it waited for {stranger}, which takes"
+            error = f"{what} longer than the limit of {self.timeout:g} seconds"
         elif (-status in _FROM_OUTSIDE or status == _ASKED_TO_END) and self._tries[run.path] < self.retries:
             self._tries[run.path] += 1
             return [*events, Event("retry", run, {"error": error})], open_runs
@@ -307,23 +312,25 @@ class LocalProcesses:
         self._messages.put((worker, None))
 
 
-def _event(worker: _Worker, message: dict[str, Any]) -> Event | None:
-    """The event that a worker's message tells of; None if it tells of none of its runs."""
+def _event(worker: _Worker, message: dict[str, Any], ours: Collection[str]) -> Event | None:
+    """The event that a worker's message tells of; None if it tells of none of its runs. `ours` are the names of workers."""
     folder, kind = message.pop("folder", None), message.pop("event", None)
     run = next((run for run in worker.batch if str(run.path) == folder), None)
     if run is None or run.path in worker.reported:
         return None
-    if kind == "queues":
-        worker.started.setdefault(run.path, time.monotonic())
-        worker.queued.add(run.path)
-    if kind == "start":
-        worker.started[run.path] = time.monotonic()
-        worker.queued.discard(run.path)
-    if kind == "waits":
-        worker.waiting.setdefault(run.path, time.monotonic())
+    now = time.monotonic()
+    if kind in ("queues", "waits"):
+        worker.started.setdefault(run.path, now)
+        worker.waiting.setdefault(run.path, now)
+        if (holder := message.get("holder", SOMEBODY)) not in ours:
+            worker.strangers[run.path] = holder
     if kind == "resumes":
-        now = time.monotonic()
-        worker.started[run.path] += now - worker.waiting.pop(run.path, now)
+        worker.started[run.path] += now - worker.waiting.get(run.path, now)
+    if kind in ("start", "resumes"):
+        worker.waiting.pop(run.path, None)
+        worker.strangers.pop(run.path, None)
+    if kind == "start":
+        worker.started[run.path] = now
     if kind in ("done", "failed"):
         worker.reported.add(run.path)
     return Event(kind, run, message)

@@ -92,7 +92,7 @@ class Preloaded:
         self._channel.close()
         self._process.kill()
         self._process.wait()
-        _adopt_orphans(False)
+        adopt_orphans(False)
 
 
 def preload(modules: Sequence[str], environment: dict[str, str]) -> Preloaded | None:
@@ -101,10 +101,11 @@ def preload(modules: Sequence[str], environment: dict[str, str]) -> Preloaded | 
     Nor is there one on a machine with a GPU or TPU: that the drivers of these bear the copies has not been shown.
     """
     has_devices = any(any(Path("/dev").glob(pattern)) for pattern in _DEVICES)
-    return Preloaded(modules, environment) if not has_devices and _adopt_orphans(True) else None
+    return Preloaded(modules, environment) if not has_devices and adopt_orphans(True) else None
 
 
-def _adopt_orphans(whether: bool) -> bool:
+def adopt_orphans(whether: bool) -> bool:
+    """Whether what our children leave behind becomes ours, from now on; False where the system cannot do that."""
     return sys.platform == "linux" and ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(whether), 0, 0, 0) == 0
 
 
@@ -115,7 +116,7 @@ def _may_be_copied() -> bool:
     return len(os.listdir("/proc/self/task")) == 1 and not any(name.startswith("/dev/") for name in files)
 
 
-def _copies(channel: socket.socket) -> list[str] | None:
+def copies(channel: socket.socket) -> list[str] | None:
     """Fork at each request: in a copy, its arguments; in the process itself None, once the launch is gone."""
     while (request := socket.recv_fds(channel, _LONGEST_REQUEST, 3))[0]:
         arguments, streams = json.loads(request[0]), request[1]
@@ -145,7 +146,7 @@ def serve() -> None:
     worker, *_ = [importlib.import_module(name) for name in sys.argv[2:]]
     gc.collect()
     gc.freeze()  # the collector would touch, and so copy, the pages of all that was imported
-    arguments = _copies(channel) if _may_be_copied() else None
+    arguments = copies(channel) if _may_be_copied() else None
     if arguments is None:
         os._exit(0)
     sys.exit(worker.main(arguments))

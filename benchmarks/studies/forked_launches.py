@@ -1,0 +1,188 @@
+"""Launches of `benchmarks.run` as forks of one process, which start in a moment and can be made to die at any.
+
+Scheduler, workers and all that they write are the real ones; training is arithmetic. The process that forks has one thread.
+"""
+
+import contextlib
+import functools
+import mmap
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import run
+from benchmarks.runs import worker
+from benchmarks.runs.executors import LocalProcesses
+from benchmarks.runs.preloading import Preloaded, adopt_orphans, copies
+from benchmarks.studies.arithmetic import calculate
+
+# What a process does to files, as the interpreter tells of it beforehand.
+_TOLD = ("open", "os.rename", "os.remove", "os.mkdir", "os.chmod", "fcntl.flock")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong with a launch.
+
+    Attributes:
+        scheduler: it is killed before it does so many things to files in the results; 0 for never.
+        worker: likewise one of the workers.
+        which: of the workers that is, in the order of their starts, from 1 on.
+        largest: bytes that a file may have, as on a full disk; 0 for any number.
+        clock: seconds that the clock is set back.
+    """
+
+    scheduler: int = 0
+    worker: int = 0
+    which: int = 1
+    largest: int = 0
+    clock: float = 0.0
+
+
+@dataclass
+class Launch:
+    """A launch that runs, or ran.
+
+    Attributes:
+        pid: of its scheduler.
+        name: what its rows tell as their commit.
+        said: the file of what it prints.
+        status: its exit status, negative for a signal; None while it runs.
+    """
+
+    pid: int
+    name: str
+    said: Path
+    status: int | None = None
+
+    def text(self) -> str:
+        """What it printed."""
+        return self.said.read_text(errors="replace")
+
+
+def launch(arguments: Sequence[str], results: Path, name: str, said: Path, fault: Fault) -> Launch:
+    """Fork a launch.
+
+    Args:
+        arguments: of the command line.
+        results: the folder in which faults are counted.
+        name: of this launch.
+        said: what it prints goes there.
+        fault: what goes wrong.
+    """
+    sys.stdout.flush()
+    if pid := os.fork():
+        return Launch(pid, name, said)
+    status = 1
+    try:
+        with open(said, "wb") as log:
+            for descriptor in (1, 2):
+                os.dup2(log.fileno(), descriptor)
+        os.setsid()
+        status = _launched(arguments, results, name, fault)
+    except BaseException:  # as the interpreter does it, which is not to go on with what this process is a fork of
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _launched(arguments: Sequence[str], results: Path, name: str, fault: Fault) -> int:
+    if fault.largest:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (fault.largest, fault.largest))
+    if fault.clock:
+        now = time.time
+        time.time = lambda: now() - fault.clock
+    # None of these is asked what it does when it dies; without them tables are written in a moment.
+    sys.modules |= dict.fromkeys(("matplotlib", "pandas", "jinja2"))
+    run.commit = lambda: name
+    count = mmap.mmap(-1, 1)
+    run.LocalProcesses = functools.partial(_Forks, functools.partial(_worked, results, name, fault, count))
+    if fault.scheduler:
+        _die_before(fault.scheduler, results)
+    return run.main(arguments)
+
+
+def _worked(results: Path, name: str, fault: Fault, count: mmap.mmap, arguments: list[str]) -> int:
+    """What a worker of such a launch does."""
+    count[0] += 1
+    calculate(seconds_per_epoch=0.0, seconds_between_writes=0.0)
+    train = worker.train
+
+    def marked(of: Any, stages: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        result, history = train(of, stages)
+        return result | {"extras": {"launch": name}}, history
+
+    worker.train = marked
+    if fault.worker and count[0] == fault.which:
+        _die_before(fault.worker, results)
+    return worker.main(arguments)
+
+
+def _die_before(number: int, results: Path) -> None:
+    """Have this process killed before it does so many things to files in the results."""
+    here, left, within = os.getpid(), number, str(results)
+
+    def hear(event: str, about: tuple) -> None:
+        nonlocal left
+        if event not in _TOLD or os.getpid() != here:
+            return
+        paths = [os.fspath(each) for each in about if isinstance(each, str | os.PathLike)]
+        if event == "fcntl.flock" or any(path.startswith(within) for path in paths):
+            left -= 1
+            if left == 0:
+                os.kill(here, signal.SIGKILL)
+
+    sys.addaudithook(hear)
+
+
+class _Forks(LocalProcesses):
+    """Workers that are forks of the launch as it was when it began."""
+
+    def __init__(self, main: Callable[[list[str]], int], *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings, module="forks")
+        self._main = main
+
+    def __enter__(self) -> "_Forks":
+        self._preloaded = _Forker(self._main)
+        return self
+
+
+class _Forker(Preloaded):
+    """As `Preloaded`, of what this process has imported."""
+
+    def __init__(self, main: Callable[[list[str]], int]) -> None:
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel.settimeout(60.0)
+        adopt_orphans(True)
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._channel.close()
+            os.setsid()
+            arguments, status = copies(theirs), 1
+            try:
+                status = 0 if arguments is None else main(arguments)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+        theirs.close()
+
+    def close(self) -> None:
+        """End the process; its copies go on."""
+        self._channel.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        adopt_orphans(False)

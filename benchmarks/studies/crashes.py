@@ -44,8 +44,9 @@ _DROPS = "".join(f"[phases.{phase}]\ndrops = []\n" for phase in ("teacher", "fin
 _SEEDS = 2
 # Seconds after which a launch counts as one that hangs; the largest part of one that is not disturbed.
 _HANGS, _LONGEST = 60.0, 0.35
-# What a launch does to files, at most; a worker of it.
+# What a launch and a worker of it do to files, and how many lines of code about files they run, both about.
 _ACTIONS, _WORKER_ACTIONS = 215, 190
+_LINES, _WORKER_LINES = 24_000, 60_000
 _ANY_FAILURE = {DONE, FAILED, run.TABLES_STALE, run.USAGE}
 
 
@@ -77,6 +78,13 @@ class Round:
             _KINDS[kind](self)
             self._check_runs()
         self._check_end(self.end(self.start()))
+
+    def death(self, scheduler: bool = False, worker: bool = False, clock: float = 0.0) -> Fault:
+        """That these die somewhere on their way."""
+        by_lines, which = self.draw.random() < 0.4, self.draw.randint(1, 2)
+        most = (_LINES, _WORKER_LINES) if by_lines else (_ACTIONS, _WORKER_ACTIONS)
+        steps = [of and self.draw.randint(1, number) for of, number in zip((scheduler, worker), most, strict=True)]
+        return Fault(*steps, which, by_lines, clock=clock)
 
     def start(self, *more: str, fault: Fault | None = None) -> Launch:
         """A launch that has just begun."""
@@ -181,16 +189,15 @@ def _survived(status: int) -> bool:
 
 
 def _scheduler_dies(of: Round) -> None:
-    of.end(of.start(fault=Fault(scheduler=of.draw.randint(1, _ACTIONS))), _survived)
+    of.end(of.start(fault=of.death(scheduler=True)), _survived)
 
 
 def _worker_dies(of: Round) -> None:
-    of.end(of.start(fault=Fault(worker=of.draw.randint(1, _WORKER_ACTIONS), which=of.draw.randint(1, 2))))
+    of.end(of.start(fault=of.death(worker=True)))
 
 
 def _both_die(of: Round) -> None:
-    fault = Fault(of.draw.randint(1, _ACTIONS), of.draw.randint(1, _WORKER_ACTIONS), of.draw.randint(1, 2))
-    of.end(of.start(fault=fault), _survived)
+    of.end(of.start(fault=of.death(scheduler=True, worker=True)), _survived)
 
 
 def _killed_from_outside(of: Round) -> None:
@@ -217,20 +224,28 @@ def _interrupted(of: Round) -> None:
 
 
 def _two_launches(of: Round) -> None:
-    first, second = of.start(), of.start()
+    first = of.start()
+    of.wait()
+    second = of.start()
     of.end(first)
     of.end(second)
 
 
 def _two_launches_of_which_one_is_killed(of: Round) -> None:
-    first = of.start(fault=Fault(scheduler=of.draw.randint(1, _ACTIONS)))
+    first = of.start(fault=of.death(scheduler=True))
+    of.wait()
     second = of.start()
     of.end(first, _survived)
     of.end(second)
 
 
 def _shards(of: Round) -> None:
-    shards = [of.start("--shard", f"{number}/{_SEEDS}") for number in range(1, _SEEDS + 1)]
+    """Each has done its own half; one reads the rows of both, and is slow to write them."""
+    slow = of.draw.randint(1, _SEEDS)
+    shards = [
+        of.start("--shard", f"{number}/{_SEEDS}", fault=Fault(pause=0.4 * (number == slow)))
+        for number in range(1, _SEEDS + 1)
+    ]
     for each in shards:
         of.end(each)
     of.check_tables()
@@ -242,7 +257,7 @@ def _full_disk(of: Round) -> None:
 
 
 def _clock_set_back(of: Round) -> None:
-    of.end(of.start(fault=Fault(clock=1e7, scheduler=of.draw.choice((0, of.draw.randint(1, _ACTIONS))))), _survived)
+    of.end(of.start(fault=of.death(scheduler=of.draw.random() < 0.5, clock=1e7)), _survived)
 
 
 def _frozen_worker(of: Round) -> None:

@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 import traceback
+import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,9 @@ from benchmarks.runs.executors import LocalProcesses
 from benchmarks.runs.preloading import Preloaded, adopt_orphans, copies
 from benchmarks.studies.arithmetic import calculate
 
-# What a process does to files, as the interpreter tells of it beforehand.
+# The code about files; and what a process does to files, as the interpreter tells of it beforehand.
+_TRACED = ("benchmarks/files.py", "records/store.py", "records/results.py", "runs/arrays.py", "runs/checkpoints.py",
+           "runs/executors.py", "runs/stages.py", "runs/worker.py", "pathlib.py")  # fmt: skip
 _TOLD = ("open", "os.rename", "os.remove", "os.mkdir", "os.chmod", "fcntl.flock")
 
 
@@ -33,18 +36,22 @@ class Fault:
     """What goes wrong with a launch.
 
     Attributes:
-        scheduler: it is killed before it does so many things to files in the results; 0 for never.
+        scheduler: it is killed before its so many-th step; 0 for never.
         worker: likewise one of the workers.
         which: of the workers that is, in the order of their starts, from 1 on.
+        by_lines: whether a step is a line of code about files, or what is done to a file in the results.
         largest: bytes that a file may have, as on a full disk; 0 for any number.
         clock: seconds that the clock is set back.
+        pause: seconds between reading all rows and writing them.
     """
 
     scheduler: int = 0
     worker: int = 0
     which: int = 1
+    by_lines: bool = False
     largest: int = 0
     clock: float = 0.0
+    pause: float = 0.0
 
 
 @dataclass
@@ -102,13 +109,16 @@ def _launched(arguments: Sequence[str], results: Path, name: str, fault: Fault) 
     if fault.clock:
         now = time.time
         time.time = lambda: now() - fault.clock
+    if fault.pause:
+        write = run.write_tables
+        run.write_tables = lambda results: (time.sleep(fault.pause), write(results))
     # None of these is asked what it does when it dies; without them tables are written in a moment.
     sys.modules |= dict.fromkeys(("matplotlib", "pandas", "jinja2"))
     run.commit = lambda: name
     count = mmap.mmap(-1, 1)
     run.LocalProcesses = functools.partial(_Forks, functools.partial(_worked, results, name, fault, count))
     if fault.scheduler:
-        _die_before(fault.scheduler, results)
+        _die_before(fault.scheduler, results, fault.by_lines)
     return run.main(arguments)
 
 
@@ -124,25 +134,35 @@ def _worked(results: Path, name: str, fault: Fault, count: mmap.mmap, arguments:
 
     worker.train = marked
     if fault.worker and count[0] == fault.which:
-        _die_before(fault.worker, results)
+        _die_before(fault.worker, results, fault.by_lines)
     return worker.main(arguments)
 
 
-def _die_before(number: int, results: Path) -> None:
-    """Have this process killed before it does so many things to files in the results."""
+def _die_before(number: int, results: Path, by_lines: bool) -> None:
+    """Have this process killed before its so many-th step from now on."""
     here, left, within = os.getpid(), number, str(results)
 
-    def hear(event: str, about: tuple) -> None:
+    def step() -> None:
         nonlocal left
-        if event not in _TOLD or os.getpid() != here:
-            return
-        paths = [os.fspath(each) for each in about if isinstance(each, str | os.PathLike)]
-        if event == "fcntl.flock" or any(path.startswith(within) for path in paths):
-            left -= 1
-            if left == 0:
-                os.kill(here, signal.SIGKILL)
+        left -= 1
+        if left == 0 and os.getpid() == here:
+            os.kill(here, signal.SIGKILL)
 
-    sys.addaudithook(hear)
+    def hear(event: str, about: tuple) -> None:
+        if event in _TOLD:
+            paths = [os.fspath(each) for each in about if isinstance(each, str | os.PathLike)]
+            if event == "fcntl.flock" or any(path.startswith(within) for path in paths):
+                step()
+
+    def trace(frame: types.FrameType, event: str, _: Any) -> Any:
+        if event == "line":
+            step()
+        return trace if frame.f_code.co_filename.endswith(_TRACED) else None
+
+    if by_lines:
+        sys.settrace(trace)
+    else:
+        sys.addaudithook(hear)
 
 
 class _Forks(LocalProcesses):

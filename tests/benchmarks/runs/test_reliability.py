@@ -1,61 +1,139 @@
-"""Schedulers and workers that are killed at random moments: what is in the end in the table does not depend on it.
+"""What docs/development/reliability.md promises of launches: faults lose nothing, strangers' folders lead nowhere."""
 
-Set KMERGE_KILL_ROUNDS for more rounds than a test should take.
-"""
-
-import contextlib
 import os
-import random
 import signal
+import subprocess
+import sys
 import time
 
-from benchmarks import run
+import pytest
+
+from benchmarks import report, run
+from benchmarks.files import holder_of
+from benchmarks.records import store
+from benchmarks.runs import executors
 from tests import launches
 
-ROUNDS = int(os.environ.get("KMERGE_KILL_ROUNDS", "2"))
 # What tells when and where, but not what came out; a command that was launched again counts its compile time anew.
 TIMES = ("seconds", "wall_seconds", "compile_seconds", "programs")
+# The study plays thousands; two cores that other tests share play about one a second.
+ROUNDS = 24
 
 
-def _outcome(folder):
-    rows = launches.table_of(folder / "variant" / "runs.csv")
-    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
+def test_rounds_of_faults_lose_no_run_double_none_and_change_none():
+    command = [sys.executable, "-m", "benchmarks.studies.crashes", "--rounds", str(ROUNDS)]
+    done = subprocess.run(command, cwd=launches.ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0 and f"{ROUNDS} rounds" in done.stdout, done.stdout + done.stderr
 
 
-def _killed(process, draw, is_scheduler):
-    """Kill a launch's scheduler, or first its workers, at some moment; how many processes that hit."""
-    launches.wait_for(lambda: launches.children(process.pid) or process.poll() is not None)
-    time.sleep(draw.uniform(0, 3))
-    hit = 0
-    for pid in [process.pid] if is_scheduler else launches.children(process.pid):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-            hit += 1
-    if not is_scheduler:
-        time.sleep(draw.uniform(0, 1))
-    process.kill()
-    process.communicate(timeout=60)
-    return hit
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Tables without figures, which take longer than all else."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
 
 
-def test_a_launch_that_is_killed_again_and_again_ends_with_the_same_table(tmp_path):
-    suite = launches.variant(
-        tmp_path,
-        "sine",
-        (r"\nteacher = \d+", "\nteacher = 40000"),
-        (r"\nsingle = \d+", "\nsingle = 120000"),
-        (r"runs_per_process = \d+", "runs_per_process = 2"),
-    )
-    strategies = ("--strategy", "one_model", "best_of_three", "--seeds", "2", "--jobs", "2", "--retries", "9")
-    arguments = ("--suite", suite, *launches.SMALL, *strategies, "--cache-dir", tmp_path / "cache")
-    draw = random.Random(7)
-    launched = (*arguments, "--out", tmp_path / "killed")
-    killed = sum(
-        _killed(launches.start(*launched, asleep=True), draw, is_scheduler=number % 2 == 1) for number in range(ROUNDS)
-    )
-    status, out, err = launches.call(*arguments, "--out", tmp_path / "killed", executor=launches.asleep)
+def _small(tmp_path, *strategies, single=10_000_000):
+    """Arguments of a launch in which one_model takes for ever, or as long as is said."""
+    suite = launches.variant(tmp_path, "sine", (r"\nsingle = \d+", f"\nsingle = {single}"))
+    chosen = ("--strategy", *strategies, "--seeds", "1", "--jobs", "1")
+    return ("--suite", suite, *launches.SMALL, *chosen, *launches.places(tmp_path))
+
+
+def _outside(tmp_path):
+    """A folder that no results are in, with a file."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_text("secret")
+    return tmp_path / "outside"
+
+
+def test_links_in_a_strangers_folder_are_not_followed(tmp_path):
+    arguments = _small(tmp_path, "one_model", single=9_000)
+    assert launches.call(*arguments, executor=launches.asleep)[0] == run.DONE
+    folder, outside = tmp_path / "out" / "variant", _outside(tmp_path)
+    (run_folder,) = (folder / "runs").iterdir()
+    (run_folder / "done").unlink()
+    links = [run_folder / "log.txt", run_folder / "checkpoint.npz", run_folder / "history.json", folder / "report.html"]
+    for path in links:
+        path.unlink(missing_ok=True)
+        path.symlink_to(outside / "secret")
+    for name in ("figures", "tensorboard"):
+        if (folder / name).exists():
+            (folder / name).rename(folder / f"old {name}")
+        (folder / name).symlink_to(outside)
+    status, out, err = launches.call(*arguments, executor=launches.asleep)
     assert status == run.DONE, out + err
-    status, out, err = launches.call(*arguments, "--out", tmp_path / "whole", executor=launches.asleep)
-    assert status == run.DONE, out + err
-    assert _outcome(tmp_path / "killed") == _outcome(tmp_path / "whole") and killed > 0
-    assert {row["status"] for row in _outcome(tmp_path / "killed")} == {"done"}
+    assert report.main([str(folder), "--tensorboard"]) == 0
+    assert [path.name for path in outside.iterdir()] == ["secret"] and (outside / "secret").read_text() == "secret"
+    assert not any(path.is_symlink() for path in folder.rglob("*") if path.name != "checkpoint.npz.damaged")
+    assert list((folder / "figures").glob("*.png")) and list(folder.glob("tensorboard/*/*/events*"))
+
+
+@pytest.mark.parametrize("name", ["runs", "stages", "runs/{run}", "runs/{run}/lock", "lock"])
+def test_links_that_a_launch_would_have_to_follow_are_refused_by_name(tmp_path, undrawn, name):
+    arguments, outside = _small(tmp_path, "best_of_three", single=9_000), _outside(tmp_path)
+    folder = tmp_path / "out" / "variant"
+    out = launches.call(*arguments, "--dry-run")[1]
+    path = folder / name.format(run=out.split()[0])
+    path.parent.mkdir(parents=True)
+    path.symlink_to(outside / "secret" if path.name == "lock" else outside)
+    status, out, err = launches.call(*arguments, "--retries", "0", executor=launches.asleep)
+    assert status == {"lock": run.TABLES_STALE}.get(name, run.FAILED if "runs" not in name or "lock" in name else run.USAGE)
+    assert "received a link. Delete it" in out + err or "Cannot write" in err, out + err
+    assert [path.name for path in outside.iterdir()] == ["secret"] and (outside / "secret").read_text() == "secret"
+
+
+def test_tables_that_cannot_be_written_are_told_and_have_a_status_of_their_own(tmp_path, undrawn):
+    arguments = _small(tmp_path, "one_model", single=9_000)
+    (tmp_path / "out" / "variant" / "summary.csv" / "in the way").mkdir(parents=True)
+    status, out, err = launches.call(*arguments, executor=launches.asleep)
+    assert status == run.TABLES_STALE and "1 done; no tables or figures of that" in out and "not up to date" in err
+    assert launches.call(*arguments, "--tables")[0] == run.TABLES_STALE
+    (tmp_path / "out" / "variant" / "summary.csv" / "in the way").rmdir()
+    (tmp_path / "out" / "variant" / "summary.csv").rmdir()
+    assert launches.call(*arguments, "--tables")[0] == run.DONE
+
+
+def test_a_second_launch_leaves_a_run_alone_that_another_does_and_says_for_whom_it_waits(tmp_path, undrawn):
+    """Its configuration, its log and its status; here as one whose worker is frozen, until a limit."""
+    first = launches.start(*_small(tmp_path, "one_model"), asleep=True)
+    folder = tmp_path / "out" / "variant"
+    name = launches.wait_for(lambda: [each for each in folder.glob("runs/*/lock") if each.stat().st_size])[0].parent
+    (worker,) = launches.children(first.pid)
+    launches.wait_for(lambda: (name / "log.txt").exists())
+    os.kill(worker, signal.SIGSTOP)
+    before = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in name.glob("[clf]*")}
+    status, out, err = launches.call(*_small(tmp_path, "one_model"), "--timeout", "1", executor=launches.asleep)
+    holder = f"process {worker} on "
+    assert status == run.FAILED and f"one_model seed 100 waits: {holder}" in out and f"waited for {holder}" in out
+    assert {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in name.glob("[clf]*")} == before
+    assert holder_of(name / "lock").startswith(holder) and "1 unfinished" in out
+    assert store.RunFolder.read(name).launch["command"].endswith("--jobs 1")
+    os.kill(worker, signal.SIGCONT)
+    first.terminate()
+    first.communicate(timeout=60)
+    assert first.returncode == run.INTERRUPTED
+
+
+def test_rows_tell_the_launch_whose_worker_did_the_run(tmp_path):
+    """Though another launch announced it meanwhile."""
+    folder = store.RunFolder.of(tmp_path, {"suite": "s", "strategy": "a", "seed": 1})
+    folder.create({"commit": "first"})
+    mine = folder.taken({"commit": "second"})
+    assert folder.launch == mine.launch == {"commit": "second"}
+    folder.announce({"commit": "third"})
+    folder.create({"commit": "fourth"})
+    assert mine.launch == {"commit": "second"} and mine == folder
+    assert executors.LocalProcesses(1, {}, launch={"commit": "x"}).launch == {"commit": "x"}
+
+
+def test_a_history_that_was_lost_is_told(tmp_path, undrawn):
+    arguments = _small(tmp_path, "one_model", single=9_000)
+    assert launches.call(*arguments, executor=launches.asleep)[0] == run.DONE
+    (path,) = tmp_path.glob("out/variant/runs/*/history.json")
+    content = path.read_text()
+    for damage in (path.unlink, lambda: path.write_text(content[:-9]), lambda: path.write_text("[" * 100_000)):
+        damage()
+        began = time.monotonic()
+        status, out, _ = launches.call(*arguments, "--tables")
+        assert status == run.DONE and f"{path} is not a list of epochs: it was lost, cut or edited" in out
+        assert time.monotonic() - began < 20

@@ -71,8 +71,8 @@ class Launch:
     status: int | None = None
 
     def text(self) -> str:
-        """What it printed."""
-        return self.said.read_text(errors="replace")
+        """What it printed; nothing if it died before that."""
+        return self.said.read_text(errors="replace") if self.said.exists() else ""
 
 
 def launch(arguments: Sequence[str], results: Path, name: str, said: Path, fault: Fault) -> Launch:

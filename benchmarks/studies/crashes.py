@@ -169,8 +169,8 @@ class Round:
         if found != sorted(right):
             self.problems.append(f"runs.csv: {found} instead of {right}")
 
-    def workers(self, of: Launch) -> list[int]:
-        """Process ids of what a launch does runs with; empty if it has none now."""
+    def workers(self) -> list[int]:
+        """Process ids of those that do runs now."""
         holders = {holder_of(each.lock) for each in self.runs}
         return [int(name.split()[1]) for name in holders if name.startswith("process ")]
 
@@ -203,7 +203,7 @@ def _both_die(of: Round) -> None:
 def _killed_from_outside(of: Round) -> None:
     started = of.start()
     of.wait()
-    for pid in of.draw.choice(([started.pid], [*of.workers(started), started.pid])):
+    for pid in of.draw.choice(([started.pid], [*of.workers(), started.pid])):
         _kill(pid)
     of.end(started, _survived)
 
@@ -211,7 +211,7 @@ def _killed_from_outside(of: Round) -> None:
 def _workers_killed_from_outside(of: Round) -> None:
     started = of.start()
     of.wait()
-    for pid in of.workers(started):
+    for pid in of.workers():
         _kill(pid)
     of.end(started)
 
@@ -261,15 +261,20 @@ def _clock_set_back(of: Round) -> None:
 def _frozen_worker(of: Round) -> None:
     """A worker stands still, its scheduler is killed, and the next launch has a limit."""
     started = of.start()
-    of.wait()
-    frozen = of.workers(started)
+    limit = time.monotonic() + 2 * _LONGEST
+    while not (frozen := of.workers()) and time.monotonic() < limit:
+        time.sleep(0.002)
+    of.wait(0.1)
+    frozen = of.workers()
     for pid in frozen:
         _kill(pid, signal.SIGSTOP)
     _kill(started.pid)
     of.end(started, _survived)
-    held = [holder for each in of.runs if (holder := _holder(each)) is not None]
+    held = {each.path: holder for each in of.runs if (holder := _holder(each)) is not None}
     following = of.end(of.start("--timeout", "0.5"), lambda status: status == (FAILED if held else DONE))
-    if not all(holder in following.text() for holder in held):
+    if touched := [path.name for path in held if (path / "failed.json").exists()]:
+        of.problems.append(f"{following.name} wrote in {touched}, which it waited for")
+    if not all(holder in following.text() for holder in held.values()):
         of.problems.append(f"{following.name} does not say that it waits for {held}: {following.text()[-1000:]}")
     for pid in frozen:
         _kill(pid)

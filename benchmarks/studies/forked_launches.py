@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import run
+from benchmarks.files import locked_at_once
 from benchmarks.runs import worker
 from benchmarks.runs.executors import LocalProcesses
 from benchmarks.runs.preloading import Preloaded, adopt_orphans, copies
@@ -129,7 +130,8 @@ def _worked(results: Path, name: str, fault: Fault, count: mmap.mmap, arguments:
     train = worker.train
 
     def marked(of: Any, stages: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        result, history = train(of, stages)
+        with locked_at_once(results.parent / of.path.name):  # a run that two do at once fails
+            result, history = train(of, stages)
         return result | {"extras": {"launch": name}}, history
 
     worker.train = marked

@@ -145,12 +145,18 @@ def work(
             if run.status == "done":
                 (run.path / NAME).unlink(missing_ok=True)  # of a worker that was killed right after `done`
                 emit(run, "done", **run.result)
-        waiting = [run.taken(launch) for run in runs if run.status != "done"]
+        waiting = [run for run in runs if run.status != "done"]
         if not waiting:
             return ["done"] * len(runs)
-        import keras  # with the first log still being that of the launch
+        import keras  # before there is a log of a run: what goes wrong here the launch hears
 
-        _log_to(waiting, held)
+        try:
+            waiting = [run.taken(launch) for run in waiting]
+            _log_to(waiting, held)
+        except OSError as error:
+            for run in waiting:
+                _record(run, error, functools.partial(emit, run))
+            return ["failed"] * len(waiting)
         keras.backend.clear_session()  # of all threads
         jobs = [functools.partial(_attempt, run, functools.partial(emit, run), stop) for run in waiting]
         statuses = [jobs[0](Alone())] if len(jobs) == 1 else work_together(jobs, stop)

@@ -56,10 +56,9 @@ def read_arrays(path: Path, tell: Callable[[str], None]) -> tuple[dict[str, np.n
 def _read(path: Path) -> tuple[dict[str, np.ndarray], Any]:
     with open_regular(path) as file:
         content = file.read()
-    archive, digest = memoryview(content)[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
-    if hashlib.sha256(archive).digest() != digest:
+    if hashlib.sha256(memoryview(content)[:-_DIGEST_BYTES]).digest() != content[-_DIGEST_BYTES:]:
         raise ValueError("its hash is that of another content")
-    with np.load(io.BytesIO(archive), allow_pickle=False) as found:
+    with np.load(io.BytesIO(content), allow_pickle=False) as found:
         arrays = dict(found)
     return arrays, json.loads(arrays.pop(_CONTENTS).tobytes())
 

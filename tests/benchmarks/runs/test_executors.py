@@ -300,6 +300,19 @@ time.sleep(60)
     assert first.status == "done" and "longer than the limit of 1.5 seconds" in second.failure["error"]
 
 
+def test_a_wait_for_a_network_that_no_worker_of_this_launch_trains_has_the_same_limit(tmp_path):
+    script = """
+import json, sys, time
+message = {"folder": sys.argv[1], "holder": "process 1 on another-machine", "seconds": 0.0}
+for kind in ("start", "waits"):
+    print(json.dumps({"event": kind, **message}), flush=True)
+time.sleep(60)
+"""
+    events, (run,) = _scripted(tmp_path, script, 1, timeout=0.5)
+    assert events == [("start", 0), ("waits", 0), ("failed", 0)]
+    assert "waited for process 1 on another-machine, which takes longer than the limit of 0.5" in run.failure["error"]
+
+
 def test_a_run_whose_worker_dies_keeps_its_own_log(tmp_path):
     script = """
 import json, sys

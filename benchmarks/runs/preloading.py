@@ -116,9 +116,17 @@ def _may_be_copied() -> bool:
     return len(os.listdir("/proc/self/task")) == 1 and not any(name.startswith("/dev/") for name in files)
 
 
+def _request(channel: socket.socket) -> tuple[bytes, list[int]]:
+    """The next request, and the streams that come with it; an empty one once the launch is gone."""
+    try:
+        return socket.recv_fds(channel, _LONGEST_REQUEST, 3)[:2]
+    except ConnectionError:  # it was killed with an answer unread
+        return b"", []
+
+
 def copies(channel: socket.socket) -> list[str] | None:
     """Fork at each request: in a copy, its arguments; in the process itself None, once the launch is gone."""
-    while (request := socket.recv_fds(channel, _LONGEST_REQUEST, 3))[0]:
+    while (request := _request(channel))[0]:
         arguments, streams = json.loads(request[0]), request[1]
         receiver, sender = os.pipe()
         between = os.fork()

@@ -18,7 +18,6 @@ Exit status: 0, or 1 if anything of that did not hold, which is then told.
 
 import contextlib
 import os
-import random
 import shutil
 import signal
 import sys
@@ -30,158 +29,13 @@ from pathlib import Path
 
 from benchmarks import run
 from benchmarks.command_line import DONE, FAILED, command_parser, positive_whole_number, whole_number
-from benchmarks.files import HeldError, holder_of, locked_at_once
-from benchmarks.records.results import read_results
-from benchmarks.records.store import RUN_COLUMNS, RunFolder, read_json
-from benchmarks.runs.planning import named_suite, planned_runs
+from benchmarks.files import HeldError, locked_at_once
+from benchmarks.records.store import RunFolder
 from benchmarks.runs.preloading import adopt_orphans
-from benchmarks.studies.arithmetic import expected
-from benchmarks.studies.forked_launches import Fault, Launch, launch
+from benchmarks.studies.crash_rounds import LONGEST, SEEDS, SUITE, Round, kill
+from benchmarks.studies.forked_launches import Fault
 
-_SUITE = 'based_on = "sine"\ndescription = "a few epochs"\nruns_per_process = 3\n'
-_EPOCHS = "[epochs]\nteacher = 3\ngates = 2\nfinetune = 2\nsingle = 5\n"
-_DROPS = "".join(f"[phases.{phase}]\ndrops = []\n" for phase in ("teacher", "finetune", "single"))
-_SEEDS = 2
-# Seconds after which a launch counts as one that hangs; the largest part of one that is not disturbed.
-_HANGS, _LONGEST = 60.0, 0.35
-# What a launch and a worker of it do to files, and how many lines of code about files they run, both about.
-_ACTIONS, _WORKER_ACTIONS = 215, 190
-_LINES, _WORKER_LINES = 24_000, 60_000
 _ANY_FAILURE = {DONE, FAILED, run.TABLES_STALE, run.USAGE}
-
-
-class Round:
-    """One folder of results, and what happens to it.
-
-    Args:
-        seed: of all that is drawn.
-        suite: the file of the suite.
-        folder: of this round alone.
-    """
-
-    def __init__(self, seed: int, suite: Path, folder: Path) -> None:
-        self.draw = random.Random(seed)
-        self.folder, self.out, self.suite = folder, folder / "out", suite
-        self.problems: list[str] = []
-        self.faults: list[str] = []
-        self.launches: list[Launch] = []
-        self.damaged: set[str] = set()
-        self.done: set[str] = set()
-        options = run.parsed(self._arguments())
-        self.runs = planned_runs(named_suite(str(suite)), options)
-
-    def play(self) -> None:
-        """Launch with faults, then without."""
-        for _ in range(self.draw.randint(1, 3)):
-            kind = self.draw.choice(list(_KINDS))
-            self.faults.append(kind)
-            _KINDS[kind](self)
-            self._check_runs()
-        self._check_end(self.end(self.start()))
-
-    def death(self, scheduler: bool = False, worker: bool = False, clock: float = 0.0) -> Fault:
-        """That these die somewhere on their way."""
-        by_lines, which = self.draw.random() < 0.4, self.draw.randint(1, 2)
-        most = (_LINES, _WORKER_LINES) if by_lines else (_ACTIONS, _WORKER_ACTIONS)
-        steps = [of and self.draw.randint(1, number) for of, number in zip((scheduler, worker), most, strict=True)]
-        return Fault(*steps, which, by_lines, clock=clock)
-
-    def start(self, *more: str, fault: Fault | None = None) -> Launch:
-        """A launch that has just begun."""
-        number = len(self.launches)
-        arguments = [*self._arguments(), *more]
-        said = self.folder / f"launch-{number}.txt"
-        self.launches.append(launch(arguments, self.out, f"launch-{number}", said, fault or Fault()))
-        return self.launches[-1]
-
-    def _arguments(self) -> list[str]:
-        places = ["--out", str(self.out), "--cache-dir", str(self.folder / "cache")]
-        settings = ["--jobs", "2", "--backend", "tensorflow", "--retries", "1"]
-        return ["--suite", str(self.suite), "--seeds", str(_SEEDS), *settings, *places]
-
-    def end(self, of: Launch, fits: Callable[[int], bool] = lambda status: status == DONE) -> Launch:
-        """Wait for a launch; its status must fit, and what it said must be no traceback."""
-        limit = time.monotonic() + _HANGS
-        while of.status is None:
-            with contextlib.suppress(ChildProcessError):
-                for pid, status in iter(lambda: os.waitpid(-1, os.WNOHANG), (0, 0)):
-                    for each in self.launches:
-                        each.status = os.waitstatus_to_exitcode(status) if each.pid == pid else each.status
-            if time.monotonic() > limit:
-                self.problems.append(f"{of.name} hangs: {of.text()[-500:]}")
-                os.kill(of.pid, signal.SIGKILL)
-                limit += _HANGS
-            time.sleep(0.003)
-        if not fits(of.status) or "Traceback" in of.text():
-            self.problems.append(f"{of.name} ended with {of.status}: {of.text()[-2500:]}")
-        return of
-
-    def _check_runs(self) -> None:
-        """All that is done is right, and stays."""
-        done = set()
-        for each in self.runs:
-            found = RunFolder(each.path, each.configuration)
-            result = found.result if found.status == "done" else None
-            if result is None:
-                continue
-            done.add(each.path.name)
-            rows = expected(each.configuration)
-            history = read_json(each.path / "history.json")
-            if history != rows and each.path.name not in self.damaged:
-                self.problems.append(f"{each.name}: another history")
-            if result["test_last"] != rows[-1]["loss"]:
-                self.problems.append(f"{each.name}: {result['test_last']} instead of {rows[-1]['loss']}")
-            by = {result["extras"]["launch"], result["commit"]}
-            by |= set() if each.path.name in self.damaged else {found.launch.get("commit")}
-            if len(by) > 1:
-                self.problems.append(f"{each.name}: done, recorded and launched by {sorted(map(str, by))}")
-        if lost := self.done - done - self.damaged:
-            self.problems.append(f"lost: {sorted(lost)}")
-        self.done = done
-
-    def _check_end(self, last: Launch) -> None:
-        """All runs are done, have one row each, and nothing is left over."""
-        self._check_runs()
-        if len(self.done) != len(self.runs):
-            self.problems.append(f"{len(self.done)} of {len(self.runs)} are done: {last.text()[-1000:]}")
-        results = read_results(self.out / self.suite.stem)
-        names = Counter(row["run"] for row in results.rows)
-        if names != Counter(each.path.name for each in self.runs):
-            self.problems.append(f"rows: {names}")
-        self.check_tables()
-        drafts = [path for path in self.out.rglob(".*") if path.name != ".." and path.is_file()]
-        if drafts:
-            self.problems.append(f"left over: {', '.join(map(str, drafts))}")
-        told = sum("is not a list of epochs" in text for text in results.problems)
-        cut = [each for each in self.runs if not isinstance(read_json(each.path / "history.json"), list)]
-        if told != len(cut) or (cut and "is not a list of epochs" not in last.text()):
-            self.problems.append("a history that was cut is not told")
-
-    def check_tables(self) -> None:
-        """The tables on the disk have each run once, with its result."""
-        lines = (self.out / self.suite.stem / "runs.csv").read_text().splitlines()
-        at = {name: RUN_COLUMNS.index(name) for name in ("strategy", "seed", "status", "test_last")}
-        found = sorted(tuple(line.split(",")[i] for i in at.values()) for line in lines[1:])
-        right = []
-        for each in self.runs:
-            loss = expected(each.configuration)[-1]["loss"]
-            right.append((each.configuration["strategy"], str(each.configuration["seed"]), "done", repr(loss)))
-        if found != sorted(right):
-            self.problems.append(f"runs.csv: {found} instead of {right}")
-
-    def workers(self) -> list[int]:
-        """Process ids of those that do runs now."""
-        holders = {holder_of(each.lock) for each in self.runs}
-        return [int(name.split()[1]) for name in holders if name.startswith("process ")]
-
-    def wait(self, most: float = _LONGEST) -> None:
-        """Let a launch go on for some time."""
-        time.sleep(self.draw.uniform(0.0, most))
-
-
-def _kill(pid: int, how: int = signal.SIGKILL) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, how)
 
 
 def _survived(status: int) -> bool:
@@ -204,7 +58,7 @@ def _killed_from_outside(of: Round) -> None:
     started = of.start()
     of.wait()
     for pid in of.draw.choice(([started.pid], [*of.workers(), started.pid])):
-        _kill(pid)
+        kill(pid)
     of.end(started, _survived)
 
 
@@ -212,14 +66,14 @@ def _workers_killed_from_outside(of: Round) -> None:
     started = of.start()
     of.wait()
     for pid in of.workers():
-        _kill(pid)
+        kill(pid)
     of.end(started)
 
 
 def _interrupted(of: Round) -> None:
     started = of.start()
     of.wait()
-    _kill(started.pid, of.draw.choice((signal.SIGINT, signal.SIGTERM)))
+    kill(started.pid, of.draw.choice((signal.SIGINT, signal.SIGTERM)))
     of.end(started, lambda status: status in (DONE, run.INTERRUPTED, -signal.SIGTERM))
 
 
@@ -241,10 +95,10 @@ def _two_launches_of_which_one_is_killed(of: Round) -> None:
 
 def _shards(of: Round) -> None:
     """Each does its own half; the one that began first reads the rows, and is slow to write them."""
-    numbers = of.draw.sample(range(1, _SEEDS + 1), _SEEDS)
-    first = of.start("--shard", f"{numbers.pop()}/{_SEEDS}", fault=Fault(pause=0.4))
+    numbers = of.draw.sample(range(1, SEEDS + 1), SEEDS)
+    first = of.start("--shard", f"{numbers.pop()}/{SEEDS}", fault=Fault(pause=0.4))
     of.wait()
-    for each in (first, *(of.start("--shard", f"{number}/{_SEEDS}") for number in numbers)):
+    for each in (first, *(of.start("--shard", f"{number}/{SEEDS}") for number in numbers)):
         of.end(each)
     of.check_tables()
 
@@ -261,14 +115,14 @@ def _clock_set_back(of: Round) -> None:
 def _frozen_worker(of: Round) -> None:
     """A worker stands still, its scheduler is killed, and the next launch has a limit."""
     started = of.start()
-    limit = time.monotonic() + 2 * _LONGEST
+    limit = time.monotonic() + 2 * LONGEST
     while not (frozen := of.workers()) and time.monotonic() < limit:
         time.sleep(0.002)
     of.wait(0.1)
     frozen = of.workers()
     for pid in frozen:
-        _kill(pid, signal.SIGSTOP)
-    _kill(started.pid)
+        kill(pid, signal.SIGSTOP)
+    kill(started.pid)
     of.end(started, _survived)
     held = {each.path: holder for each in of.runs if (holder := _holder(each)) is not None}
     following = of.end(of.start("--timeout", "0.5"), lambda status: status == (FAILED if held else DONE))
@@ -277,7 +131,7 @@ def _frozen_worker(of: Round) -> None:
     if not all(holder in following.text() for holder in held.values()):
         of.problems.append(f"{following.name} does not say that it waits for {held}: {following.text()[-1000:]}")
     for pid in frozen:
-        _kill(pid)
+        kill(pid)
 
 
 def _holder(of: RunFolder) -> str | None:
@@ -361,18 +215,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         suite = Path(folder) / "crash.toml"
-        suite.write_text(_SUITE + _EPOCHS + _DROPS)
+        suite.write_text(SUITE)
         for seed in range(options.first, options.first + options.rounds):
-            of = Round(seed, suite, Path(folder) / str(seed))
-            of.folder.mkdir()
-            of.play()
-            _kill_orphans()
-            shutil.rmtree(of.folder, ignore_errors=True)
+            of = _played(seed, suite, Path(folder) / str(seed))
             faults.update(of.faults)
             launches += len(of.launches)
             wrong += bool(of.problems)
-            for problem in of.problems:
-                print(f"Round {seed} ({', '.join(of.faults)}): {problem}", flush=True)
     for kind, count in sorted(faults.items()):
         print(f"{count:6}  {kind}")
     seconds = time.monotonic() - began
@@ -380,11 +228,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return FAILED if wrong else DONE
 
 
+def _played(seed: int, suite: Path, folder: Path) -> Round:
+    """A round, of which nothing is left but what went wrong."""
+    of = Round(seed, suite, folder)
+    folder.mkdir()
+    of.play(_KINDS)
+    _kill_orphans()
+    shutil.rmtree(folder, ignore_errors=True)
+    for problem in of.problems:
+        print(f"Round {seed} ({', '.join(of.faults)}): {problem}", flush=True)
+    return of
+
+
 def _kill_orphans() -> None:
     """End what is left of the launches of a round: workers that have not yet noticed that their launch is gone."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     for pid in map(int, children):
-        _kill(pid)
+        kill(pid)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
 

@@ -76,10 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status; see the module.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        parser = _parser()
+        options = parser.parse_args(arguments)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         if options.list:
             print(listing())
             return DONE

@@ -5,6 +5,7 @@ Scheduler, workers and all that they write are the real ones; training is arithm
 
 import contextlib
 import functools
+import importlib
 import mmap
 import os
 import resource
@@ -26,6 +27,8 @@ from benchmarks.runs.executors import LocalProcesses
 from benchmarks.runs.preloading import Preloaded, adopt_orphans, copies
 from benchmarks.studies.arithmetic import calculate
 
+# What launches and workers import late is imported once, before all of them are forked.
+_LATE = ("numpy.ma", "numpy.random", "encodings.cp437")
 # The code about files; and what a process does to files, as the interpreter tells of it beforehand.
 _TRACED = ("benchmarks/files.py", "records/store.py", "records/results.py", "runs/arrays.py", "runs/checkpoints.py",
            "runs/executors.py", "runs/stages.py", "runs/worker.py", "pathlib.py")  # fmt: skip
@@ -86,8 +89,13 @@ def launch(arguments: Sequence[str], results: Path, name: str, said: Path, fault
         said: what it prints goes there.
         fault: what goes wrong.
     """
+    for name in _LATE:
+        importlib.import_module(name)
     sys.stdout.flush()
-    if pid := os.fork():
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)  # until it is the launch that hears it
+    pid = os.fork()
+    if pid:
+        signal.signal(signal.SIGINT, heard)
         return Launch(pid, name, said)
     status = 1
     try:
@@ -120,7 +128,10 @@ def _launched(arguments: Sequence[str], results: Path, name: str, fault: Fault) 
     run.LocalProcesses = functools.partial(_Forks, functools.partial(_worked, results, name, fault, count))
     if fault.scheduler:
         _die_before(fault.scheduler, results, fault.by_lines)
-    return run.main(arguments)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    status = run.main(arguments)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return status
 
 
 def _worked(results: Path, name: str, fault: Fault, count: mmap.mmap, arguments: list[str]) -> int:

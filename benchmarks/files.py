@@ -42,13 +42,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
     Args:
         path: of the file; its folder exists. A link in its place is replaced, not followed.
-        content: text is written as UTF-8.
+        content: text is written as UTF-8; what that cannot hold, as half of a pair of surrogates, as an escape.
 
     Raises:
         OSError: when there is no room; the old file then stands as it was.
     """
     if isinstance(content, str):
-        content = content.encode()
+        content = content.encode(errors="backslashreplace")
     descriptor, temporary = _draft(path)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -29,7 +29,7 @@ from pathlib import Path
 
 from benchmarks import run
 from benchmarks.command_line import DONE, FAILED, command_parser, positive_whole_number, whole_number
-from benchmarks.files import HeldError, locked_at_once
+from benchmarks.files import HeldError, locked_at_once, name_of
 from benchmarks.records.store import RunFolder
 from benchmarks.runs.preloading import adopt_orphans
 from benchmarks.studies.crash_rounds import LONGEST, SEEDS, SUITE, Round, kill
@@ -79,7 +79,7 @@ def _interrupted(of: Round) -> None:
 
 def _two_launches(of: Round) -> None:
     first = of.start()
-    of.wait()
+    of.wait(of.draw.choice((0.0, LONGEST)))
     second = of.start()
     of.end(first)
     of.end(second)
@@ -87,7 +87,7 @@ def _two_launches(of: Round) -> None:
 
 def _two_launches_of_which_one_is_killed(of: Round) -> None:
     first = of.start(fault=of.death(scheduler=True))
-    of.wait()
+    of.wait(of.draw.choice((0.0, LONGEST)))
     second = of.start()
     of.end(first, _survived)
     of.end(second)
@@ -124,11 +124,12 @@ def _frozen_worker(of: Round) -> None:
         kill(pid, signal.SIGSTOP)
     kill(started.pid)
     of.end(started, _survived)
-    held = {each.path: holder for each in of.runs if (holder := _holder(each)) is not None}
+    names = [name_of(pid) for pid in frozen]
+    held = {each.path: holder for each in of.runs if (holder := _holder(each)) in names}
     following = of.end(of.start("--timeout", "0.5"), lambda status: status == (FAILED if held else DONE))
     if touched := [path.name for path in held if (path / "failed.json").exists()]:
         of.problems.append(f"{following.name} wrote in {touched}, which it waited for")
-    if not all(holder in following.text() for holder in held.values()):
+    if not all(f"waits: {holder} does this run" in following.text() for holder in held.values()):
         of.problems.append(f"{following.name} does not say that it waits for {held}: {following.text()[-1000:]}")
     for pid in frozen:
         kill(pid)

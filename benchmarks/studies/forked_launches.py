@@ -89,8 +89,8 @@ def launch(arguments: Sequence[str], results: Path, name: str, said: Path, fault
         said: what it prints goes there.
         fault: what goes wrong.
     """
-    for name in _LATE:
-        importlib.import_module(name)
+    for module in _LATE:
+        importlib.import_module(module)
     sys.stdout.flush()
     heard = signal.signal(signal.SIGINT, signal.SIG_IGN)  # until it is the launch that hears it
     pid = os.fork()

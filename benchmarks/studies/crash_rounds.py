@@ -93,7 +93,7 @@ class Round:
                 limit += _HANGS
             time.sleep(0.003)
         if not fits(of.status) or "Traceback" in of.text():
-            self.problems.append(f"{of.name} ended with {of.status}: {of.text()[-2500:]}")
+            self.problems.append(f"{of.name} ended with {of.status}: {of.text()[of.text().find('Traceback') :][-2500:]}")
         return of
 
     def _check_runs(self) -> None:

@@ -129,9 +129,11 @@ def _launched(arguments: Sequence[str], results: Path, name: str, fault: Fault) 
     if fault.scheduler:
         _die_before(fault.scheduler, results, fault.by_lines)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    status = run.main(arguments)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return status
+    try:
+        return run.main(arguments)
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _worked(results: Path, name: str, fault: Fault, count: mmap.mmap, arguments: list[str]) -> int:

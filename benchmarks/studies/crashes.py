@@ -125,7 +125,8 @@ def _frozen_worker(of: Round) -> None:
     kill(started.pid)
     of.end(started, _survived)
     names = [name_of(pid) for pid in frozen]
-    held = {each.path: holder for each in of.runs if (holder := _holder(each)) in names}
+    waited_for = [each for each in of.runs if each.status != "done"]  # and not frozen just before it let go
+    held = {each.path: holder for each in waited_for if (holder := _holder(each)) in names}
     following = of.end(of.start("--timeout", "0.5"), lambda status: status == (FAILED if held else DONE))
     if touched := [path.name for path in held if (path / "failed.json").exists()]:
         of.problems.append(f"{following.name} wrote in {touched}, which it waited for")

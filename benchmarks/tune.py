@@ -39,8 +39,9 @@ from benchmarks.command_line import (
     positive_whole_number,
     refusal,
 )
+from benchmarks.files import write_atomically
 from benchmarks.records.results import HIGHER_IS_BETTER
-from benchmarks.records.store import hash_of, json_text, write_atomically
+from benchmarks.records.store import hash_of, json_text
 from benchmarks.records.tables import write_csv
 from benchmarks.runs.planning import check_name, named_suite, planned_runs
 from benchmarks.strategies.registry import STRATEGIES

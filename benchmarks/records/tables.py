@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.records.store import json_text, write_atomically
+from benchmarks.files import open_regular, write_atomically
+from benchmarks.records.store import json_text
 
 # Also where apostrophes stand before it already, so that reading knows which are ours.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
@@ -46,9 +47,7 @@ def read_csv(path: Path) -> Iterator[list[str]]:
         OSError, csv.Error: if it cannot be read; bytes that are no text are read as escapes.
     """
     csv.field_size_limit(_LONGEST)
-    if not path.is_file():
-        raise OSError("it is no file")  # a pipe has no end
-    with open(path, newline="", encoding="utf-8", errors="backslashreplace") as file:
+    with io.TextIOWrapper(open_regular(path), "utf-8", "backslashreplace", newline="") as file:
         for cells in csv.reader(file):
             yield [cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell for cell in cells]
 

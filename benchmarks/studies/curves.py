@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.checkout import code_digest, commit
 from benchmarks.command_line import DATA_MISSING, DONE, UsageError, command_parser, ended, seeds_of, whole_number
 from benchmarks.data.cache import DataMissingError
-from benchmarks.records.store import hash_of, json_text, read_json, write_atomically
+from benchmarks.files import write_atomically
+from benchmarks.records.store import hash_of, json_text, read_json
 from benchmarks.records.tables import write_csv
 from benchmarks.reports.figures import files_of, new_figure
 from benchmarks.runs.stages import StageCache

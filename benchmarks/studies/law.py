@@ -29,8 +29,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.command_line import DONE, command_parser, ended
+from benchmarks.files import write_atomically
 from benchmarks.records.results import HIGHER_IS_BETTER, Results, ResultsError, Row, read_results
-from benchmarks.records.store import write_atomically
 from benchmarks.records.tables import write_csv
 from benchmarks.reports.figures import files_of, new_figure, point_style
 from benchmarks.reports.summaries import done, grouped

@@ -34,7 +34,7 @@ from benchmarks.command_line import (
     seeds_of,
 )
 from benchmarks.data.cache import DataMissingError
-from benchmarks.records.store import write_atomically
+from benchmarks.files import write_atomically
 from benchmarks.records.tables import write_csv
 from benchmarks.reports.figures import files_of, new_figure
 from benchmarks.runs.stages import StageCache

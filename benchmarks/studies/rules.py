@@ -1,7 +1,7 @@
 """The table of all layers and operations of Keras: which rule of kmerge follows each, or why it runs as it is.
 
-    python -m benchmarks.studies.rules                 # prints the table
-    python -m benchmarks.studies.rules --out docs      # writes docs/layers_and_operations.md
+    python -m benchmarks.studies.rules                        # prints the table
+    python -m benchmarks.studies.rules --out docs/concepts    # writes layers_and_operations.md there
 
 It is read from the code: from what `keras.layers` and `keras.ops` offer, and from the rules of kmerge.
 """
@@ -16,11 +16,11 @@ PAGE = "layers_and_operations.md"
 _INTRODUCTION = """\
 # Layers and operations
 
-Written by `python -m benchmarks.studies.rules --out docs`, from the code: {followed} of {count} layers and functions are
+Written by `python -m benchmarks.studies.rules --out docs/concepts`, from the code: {followed} of {count} layers and functions are
 followed. What is followed is cut, permuted, grown and joined with the channels around it, as far as a call allows it: a
 softmax over time is followed, one over channels is not. What runs *as it is* holds the channels that it reads and makes
 fixed; `concatenate` runs one for each model, and in front of the first weight it costs nothing. A rule may be written for
-any of them: [how](write_a_rule.md).
+any of them: [how](../guides/write_a_rule.md).
 """
 
 

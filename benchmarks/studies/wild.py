@@ -1,8 +1,8 @@
 """The promises of kmerge on models as people have them: public ones that are not in `keras.applications`.
 
-    python -m benchmarks.studies.wild --out docs                          # all that docs/wild.csv lacks
-    python -m benchmarks.studies.wild --only unet keras_hub --out docs    # those whose names hold one of these words
-    python -m benchmarks.studies.wild --only unet --again                 # measured anew, and printed
+    python -m benchmarks.studies.wild --out docs/development                          # all that wild.csv there lacks
+    python -m benchmarks.studies.wild --only unet keras_hub --out docs/development    # whose names hold one of these words
+    python -m benchmarks.studies.wild --only unet --again                             # measured anew, and printed
 
 The models are rebuilt from the layers of public examples, or come from packages: benchmarks/studies/wild_models. Packages
 are installed without their dependencies, next to kmerge or in a folder on PYTHONPATH,

@@ -2,7 +2,7 @@
 
     python -m benchmarks.studies.zoo --members ResNet50 NASNetLarge       # some
     python -m benchmarks.studies.zoo --members small                      # one of each family
-    python -m benchmarks.studies.zoo --members all --out docs             # all of them: docs/zoo.csv and docs/zoo.md
+    python -m benchmarks.studies.zoo --members all --out docs/development # all of them: zoo.csv and zoo.md
 
 Each member is built twice at the smallest input it takes, with random weights and statistics, in a process of its own.
 There it is traced, concatenated, permuted; one parent is selected back; half of every free space is pruned, and what is

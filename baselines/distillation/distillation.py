@@ -53,7 +53,7 @@ def big_teacher(task: Task, budget: Budget) -> tuple[Task, Budget, int]:
 
 @dataclass(frozen=True)
 class Distillation:
-    """Teachers, then a student; a `Strategy`.
+    """Teachers, then a student that learns from their outputs; a `Strategy`.
 
     Attributes:
         big_teacher: whether there is one big teacher, `Task.big_teacher` or one of twice the width, instead of two of the

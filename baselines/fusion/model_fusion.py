@@ -77,7 +77,7 @@ def aligned_by(
 
 @dataclass(frozen=True)
 class Fusion:
-    """Two teachers, aligned and averaged; a `Strategy`.
+    """Two teachers, aligned, averaged, fine-tuned; a `Strategy`.
 
     Attributes:
         matching: one of `MATCHINGS`; None for the units as they stand.

@@ -44,7 +44,7 @@ _WIDEN = 2
 
 @dataclass(frozen=True)
 class ChannelPruning:
-    """A wide network, pruned step by step; a `Strategy`.
+    """A network of twice the width, its channels cut little by little, fine-tuned; a `Strategy`.
 
     Attributes:
         importance: one of those of `kmerge.unit_importance` other than "gates".

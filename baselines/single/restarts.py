@@ -18,7 +18,7 @@ from baselines.protocol.teachers import train_teacher
 
 
 def restart(task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
-    """The better of two teachers, by the last validation metric, has the epochs after the teachers'; see `Strategy`."""
+    """The better of two teachers, by the last validation metric, trains on for the epochs after theirs; see `Strategy`."""
     trained = [train_teacher(task, budget, seed, number, stages) for number in range(2)]
     return _go_on(task, trained, budget.gates + budget.finetune, seed, stages)
 

@@ -60,7 +60,7 @@ def best_of_three(task: Task, budget: Budget, seed: int, stages: Stages) -> Outc
 
 
 def best_of_three_big(task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
-    """The same of three teachers of twice the width; see `Strategy`."""
+    """The best of three teachers of twice the width; see `Strategy`."""
     return _best_of_three(task, budget, seed, stages, widen=2)
 
 

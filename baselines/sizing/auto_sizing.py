@@ -46,7 +46,7 @@ SECONDS_BETWEEN_STATES = 5.0
 
 @dataclass(frozen=True)
 class AutoSizing:
-    """A network that finds its own size, or one of the variants of table III; a `Strategy`.
+    """A network that finds its own size, then is fine-tuned, or a variant by the settings; a `Strategy`.
 
     Attributes:
         name: of the strategy, which may have a learning rate of its own; labels its epochs.

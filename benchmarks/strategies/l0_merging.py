@@ -37,7 +37,7 @@ _EXAMPLES = 2_000
 
 @dataclass(frozen=True)
 class L0Merge:
-    """Two teachers, merged by gates; a `Strategy`.
+    """Two teachers, merged by gates, cut to the size of one, fine-tuned; a `Strategy`.
 
     Attributes:
         control: of the gates' budget; None for the suite's own choice.

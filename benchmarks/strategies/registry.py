@@ -17,6 +17,10 @@ class _Strategies(Mapping[str, Strategy]):
         found = getattr(importlib.import_module(module), attribute)
         return found(**settings) if isinstance(found, type) else found
 
+    def source(self, name: str) -> tuple[str, str, dict]:
+        """(module, name in it, settings) of a strategy, which is not imported."""
+        return self._sources[name]
+
     def __contains__(self, name: object) -> bool:  # Mapping's own would get the value, and so import it.
         return name in self._sources
 

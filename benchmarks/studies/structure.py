@@ -104,6 +104,23 @@ class Structure:
         return "\n".join(text)
 
 
+def structures(root: Path = ROOT) -> dict[str, Structure]:
+    """Reads the rooms of all packages.
+
+    Args:
+        root: folder of the checkout.
+    """
+    trees = read_files(root, *ORDER)
+    found = {package: Structure({}, {}) for package in ORDER}
+    for path in trees:
+        package, room = room_of(path, root)
+        arrows, files = found[package].arrows, found[package].files
+        files[room] = files.get(room, 0) + 1
+        below = {room_of(file, root) for file, _ in imported_files(path, trees, root) if file}
+        arrows.setdefault(room, set()).update(name for other, name in below if other == package and name != room)
+    return found
+
+
 def structure_of(package: str, root: Path = ROOT) -> Structure:
     """Reads the rooms of a package.
 
@@ -111,16 +128,7 @@ def structure_of(package: str, root: Path = ROOT) -> Structure:
         package: name of the package, a folder of `root`.
         root: folder of the checkout.
     """
-    trees = read_files(root, *ORDER)
-    arrows: dict[str, set[str]] = {}
-    files: dict[str, int] = {}
-    for path in trees:
-        own, room = room_of(path, root)
-        if own == package:
-            files[room] = files.get(room, 0) + 1
-            below = {room_of(file, root) for file, _ in imported_files(path, trees, root) if file}
-            arrows.setdefault(room, set()).update(name for other, name in below if other == package and name != room)
-    return Structure(arrows, files)
+    return structures(root)[package]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -128,8 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_parser(__file__, __doc__)
     parser.add_argument("--root", type=Path, default=ROOT, metavar="DIR", help="another checkout (default: this one)")
     root = parser.parse_args(arguments).root.resolve()
-    for package in ORDER:
-        structure = structure_of(package, root)
+    for package, structure in structures(root).items():
         arrows = sum(map(len, structure.arrows.values()))
         floors = max(structure.floors().values())
         print(f"{package}: {len(structure.arrows)} rooms on {floors} floors, {arrows} arrows\n{structure}\n")

@@ -1,0 +1,36 @@
+"""Pages that are read from the code are current, and the picture of the floor plan says what the imports say."""
+
+import pytest
+
+from benchmarks.checkout import ROOT
+from benchmarks.studies import contents, floor_plan
+from benchmarks.studies.structure import structures
+
+
+@pytest.mark.parametrize("module, folder", [(contents, "benchmark"), (floor_plan, "development")])
+def test_written_pages_are_current(module, folder, tmp_path):
+    assert module.main(["--out", str(tmp_path)]) == 0
+    written = {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()}
+    stale = [name for name, text in written.items() if (ROOT / "docs" / folder / name).read_text("utf-8") != text]
+    assert written and not stale, f"run: make pages; {stale} in docs/{folder}"
+
+
+def test_every_suite_and_strategy_is_on_its_page_with_what_it_is():
+    pages = {name: (ROOT / "docs" / "benchmark" / name).read_text() for name in contents.PAGES}
+    assert not [name for name in contents.SUITES if f"| `{name}` | " not in pages["suites.md"]]
+    assert not [name for name in contents.STRATEGIES if f"| `{name}` | " not in pages["strategies.md"]]
+    assert "|  |" not in "".join(line.partition("`")[2].rpartition(" | ")[0] for line in pages["suites.md"].splitlines())
+
+
+def test_the_arrows_that_are_drawn_lead_where_all_of_them_lead():
+    def reached(arrows, room):
+        return arrows[room].union(*(reached(arrows, other) for other in arrows[room]))
+
+    for structure in structures().values():
+        drawn = floor_plan.needed_arrows(structure.arrows)
+        assert all(reached(drawn, room) == reached(structure.arrows, room) for room in structure.arrows)
+        assert sum(map(len, drawn.values())) < sum(map(len, structure.arrows.values()))
+
+
+def test_of_two_ways_to_a_room_the_longer_one_is_drawn():
+    assert floor_plan.needed_arrows({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == {"a": {"b"}, "b": {"c"}, "c": set()}

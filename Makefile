@@ -2,9 +2,11 @@
 #   make demo   two networks that know five digits each become one that knows all ten: three minutes on two idle cores
 #   make test   the linter and the tests: exactly what CI runs
 #   make quick  the linter and the tests that are not slow, while you work
+#   make docs   the documentation as a site: open site/index.html
+#   make pages  the pages of it that are written from the code
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick clean
+.PHONY: help demo test quick docs pages clean
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -32,11 +34,20 @@ quick: $(VENV)/ready-test
 	$(RUN) -m ruff check .
 	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow"
 
-# One environment for both commands, a stamp for each. Stamps go before an installation starts and come back when it is
+# mkdocs.yml makes it strict: a warning ends it.
+docs: $(VENV)/ready-docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build
+
+pages: $(VENV)/ready-test
+	$(RUN) -m benchmarks.studies.rules --out docs/concepts
+	$(RUN) -m benchmarks.studies.contents --out docs/benchmark
+	$(RUN) -m benchmarks.studies.floor_plan --out docs/development
+
+# One environment for all commands, a stamp for each. Stamps go before an installation starts and come back when it is
 # complete, so one that was cut off is made anew, and `make test` after `make demo` adds what is missing. Most modules of
 # what is installed are never imported: Python compiles the others when it first imports them, and has to keep that.
 export PYTHONDONTWRITEBYTECODE :=
-$(VENV)/ready-demo $(VENV)/ready-test: $(VENV)/ready-%: setup.cfg pyproject.toml
+$(VENV)/ready-demo $(VENV)/ready-test $(VENV)/ready-docs: $(VENV)/ready-%: setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "kmerge needs Python 3.11 or newer. Name one: make demo PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Setting up $(VENV) for \`make $*\`. This happens once and takes a minute or more."
 	@ls $(VENV)/ready-* >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
@@ -45,4 +56,4 @@ $(VENV)/ready-demo $(VENV)/ready-test: $(VENV)/ready-%: setup.cfg pyproject.toml
 	@touch $(VENV)/ready-demo $@
 
 clean:
-	rm -rf $(VENV) kmerge.egg-info build .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) kmerge.egg-info build site .pytest_cache .ruff_cache .hypothesis

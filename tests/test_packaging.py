@@ -30,6 +30,9 @@ NEEDED_BY_OTHERS = {
     "jinja2": "pandas writes LaTeX by it",
     "importlib_resources": "tensorflow-datasets imports it for builders of others, as ours are, without asking for it",
     "ruff": "`make test` runs it",
+    "mkdocs": "`make docs` runs it",
+    "mkdocs-material": "the theme of the site",
+    "mkdocstrings": "writes the site's reference",
 }
 # What tests use where it is installed.
 NEEDED_IF_THERE = {"onnxruntime"}

@@ -47,13 +47,18 @@ pages: $(VENV)/ready-test
 # complete, so one that was cut off is made anew, and `make test` after `make demo` adds what is missing. Most modules of
 # what is installed are never imported: Python compiles the others when it first imports them, and has to keep that.
 export PYTHONDONTWRITEBYTECODE :=
-$(VENV)/ready-demo $(VENV)/ready-test $(VENV)/ready-docs: $(VENV)/ready-%: setup.cfg pyproject.toml
+$(VENV)/ready-demo $(VENV)/ready-test: $(VENV)/ready-%: setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "kmerge needs Python 3.11 or newer. Name one: make demo PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Setting up $(VENV) for \`make $*\`. This happens once and takes a minute or more."
 	@ls $(VENV)/ready-* >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@rm -f $(VENV)/ready-*
 	$(RUN) -m pip install --quiet --prefer-binary --no-compile --editable '.[$*]'
 	@touch $(VENV)/ready-demo $@
+
+# What makes the site comes on top, and leaves the other stamps as they are.
+$(VENV)/ready-docs: $(VENV)/ready-demo
+	$(RUN) -m pip install --quiet --prefer-binary --no-compile --editable '.[docs]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) kmerge.egg-info build site .pytest_cache .ruff_cache .hypothesis

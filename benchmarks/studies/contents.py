@@ -10,7 +10,6 @@ import ast
 import inspect
 import re
 from collections.abc import Sequence
-from functools import cache
 
 from benchmarks.checkout import ROOT
 from benchmarks.command_line import DONE, command_parser
@@ -78,10 +77,9 @@ def _text(value: object) -> str:
     return "-".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-@cache
-def _docstring(module: str, name: str) -> str:
+def _docstring(path: str, name: str) -> str:
     """The docstring of a class or function, which is not imported."""
-    tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / f"{path}.py").read_text(encoding="utf-8"))
     return next(ast.get_docstring(node) or "" for node in tree.body if getattr(node, "name", None) == name)
 
 
@@ -100,19 +98,29 @@ def _settings(docstring: str) -> list[str]:
 
 def strategies_page() -> str:
     """The page of all strategies."""
-    text = _STRATEGIES
+    text, sources = _STRATEGIES, {}
+    for name in STRATEGIES:
+        module, attribute, settings = STRATEGIES.source(name)
+        sources.setdefault((module.replace(".", "/"), attribute), {})[name] = settings
     for folder, title in _TITLES.items():
-        sources = {name: STRATEGIES.source(name) for name in STRATEGIES}
-        sources = {name: source for name, source in sources.items() if source[0].replace(".", "/").startswith(folder + "/")}
-        text += f"\n## {title}\n\n| strategy | what it does | settings | file |\n|---|---|---|---|\n"
-        for name, (module, attribute, settings) in sources.items():
-            given = ", ".join(f"`{key}={value!r}`" for key, value in settings.items() if value != name)
-            file = f"`{module.replace('.', '/')}.py`"
-            text += f"| `{name}` | {_sentence(_docstring(module, attribute))} | {given} | {file} |\n"
-        for module, attribute in dict.fromkeys(source[:2] for source in sources.values()):
-            if rows := _settings(_docstring(module, attribute)):
-                text += f"\n| setting of {attribute} | meaning |\n|---|---|\n" + "\n".join(rows) + "\n"
+        text += f"\n## {title}\n"
+        for (path, attribute), strategies in sources.items():
+            if path.startswith(f"{folder}/"):
+                text += _strategies_of(path, attribute, strategies)
     return text
+
+
+def _strategies_of(path: str, attribute: str, strategies: dict[str, dict]) -> str:
+    """What one function or class is as a strategy, or as several by its settings."""
+    docstring = _docstring(path, attribute)
+    text = f"\n{_sentence(docstring)} (`{path}.py`):"
+    if not (meanings := _settings(docstring)):
+        return f"{text} {', '.join(f'`{name}`' for name in strategies)}.\n"
+    text += "\n\n| strategy | settings |\n|---|---|\n"
+    for name, settings in strategies.items():
+        given = ", ".join(f"`{key}={value!r}`" for key, value in settings.items() if value != name)
+        text += f"| `{name}` | {given} |\n"
+    return text + "\n| setting | meaning |\n|---|---|\n" + "\n".join(meanings) + "\n"
 
 
 PAGES = {"suites.md": suites_page, "strategies.md": strategies_page}

@@ -15,11 +15,10 @@ def test_written_pages_are_current(module, folder, tmp_path):
     assert written and not stale, f"run: make pages; {stale} in docs/{folder}"
 
 
-def test_every_suite_and_strategy_is_on_its_page_with_what_it_is():
+def test_every_suite_and_strategy_is_on_its_page():
     pages = {name: (ROOT / "docs" / "benchmark" / name).read_text() for name in contents.PAGES}
     assert not [name for name in contents.SUITES if f"| `{name}` | " not in pages["suites.md"]]
-    assert not [name for name in contents.STRATEGIES if f"| `{name}` | " not in pages["strategies.md"]]
-    assert "|  |" not in "".join(line.partition("`")[2].rpartition(" | ")[0] for line in pages["suites.md"].splitlines())
+    assert not [name for name in contents.STRATEGIES if f"`{name}`" not in pages["strategies.md"]]
 
 
 def test_the_arrows_that_are_drawn_lead_where_all_of_them_lead():

@@ -38,6 +38,13 @@ def blocks(document: Path, *languages: str) -> list[Block]:
     ]
 
 
+def headings(document: Path) -> set[str]:
+    """The anchors of a file's headings: in lower case, without punctuation, with hyphens for spaces."""
+    content = re.sub(r"^```.*?^```", "", document.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", content, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
 def run_guide(document: Path, printed: Callable[[], str], changes: Mapping[str, str] | None = None) -> dict:
     """Runs the Python blocks of a file one after the other, each with the names of those before.
 

@@ -7,7 +7,8 @@ import yaml
 
 from benchmarks.checkout import ROOT
 
-WHERE = re.findall(r"^\| .* \| .* \| `(.*)` \| `(.*)` \|$", (ROOT / "docs" / "where_things_are.md").read_text(), re.MULTILINE)
+PAGE = (ROOT / "docs" / "development" / "where_things_are.md").read_text()
+WHERE = re.findall(r"^\| .* \| .* \| `(.*)` \| `(.*)` \|$", PAGE, re.MULTILINE)
 
 
 @pytest.mark.parametrize("path, name", WHERE)

@@ -12,7 +12,7 @@ from tests.launches import table_of
 def test_the_guide_adds_a_strategy_and_a_suite(tmp_path):
     for package in ("kmerge", "baselines", "benchmarks"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    guide = ROOT / "docs" / "add_a_strategy.md"
+    guide = ROOT / "docs" / "benchmark" / "add_a_strategy.md"
     (code,) = blocks(guide, "python")
     (line,) = blocks(guide, "text")
     suite, command = blocks(guide, "bash")

@@ -16,7 +16,7 @@ from benchmarks.checkout import ROOT
 from benchmarks.studies.structure import ORDER, read_files
 
 SOURCES = read_files(ROOT, *ORDER)
-TEXTS = [*SOURCES, *read_files(ROOT, "tests"), *ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("baselines/*.md")]
+TEXTS = [*SOURCES, *read_files(ROOT, "tests"), *ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("baselines/*.md")]
 TEXTS += [*ROOT.glob("benchmarks/suites/*.toml"), ROOT / "Makefile"]
 
 

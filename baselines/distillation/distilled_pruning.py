@@ -25,7 +25,9 @@ _EXAMPLES = 64
 
 @dataclass(frozen=True)
 class DistilledPruning:
-    """A teacher, then a student whose weights are pruned once and fine-tuned; a `Strategy`. It ends with the target's layers, some narrower.
+    """A teacher, then a student whose weights are pruned once and fine-tuned; a `Strategy`.
+
+    It ends with the target's layers, some of them narrower.
 
     Attributes:
         method: of pruning, one of `weight_pruning.METHODS`.

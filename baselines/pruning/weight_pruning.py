@@ -162,7 +162,9 @@ def tune(pruned: Pruned, task: Task, epochs: int, seed: int, stages: Stages, lab
 
 @dataclass(frozen=True)
 class WeightPruning:
-    """One network: 80 % of its weights are zeroed, what that cuts off goes, fine-tuned; a `Strategy`. It ends with the target's layers, some of them narrower.
+    """One network: 80 % of its weights are zeroed, what that cuts off goes, fine-tuned; a `Strategy`.
+
+    It ends with the target's layers, some of them narrower.
 
     Attributes:
         method: one of `METHODS`.

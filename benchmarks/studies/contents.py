@@ -22,8 +22,8 @@ _SUITES = f"""\
 # Suites
 
 Written by `{_COMMAND}`, from the files in
-`benchmarks/suites`. Each is one TOML file with the data, the network, the epochs and every hyper-parameter, with its source beside
-it. [How to add one](add_a_strategy.md#a-suite)
+`benchmarks/suites`. Each is one TOML file with the data, the network, the epochs and every hyper-parameter, with its source
+beside it. [How to add one](add_a_strategy.md#a-suite)
 
 Epochs are those of a teacher, the gates, fine-tuning, and of one network that trains for the whole budget.
 
@@ -35,9 +35,11 @@ _STRATEGIES = f"""\
 # Strategies
 
 Written by `{_COMMAND}`, from
-`benchmarks/strategies/registry.py` and the docstrings of what it names. The papers, and what differs from them, stand in [the table of baselines](../../baselines/README.md). [How to add one](add_a_strategy.md)
+`benchmarks/strategies/registry.py` and the docstrings of what it names. The papers, and what differs from them, stand in
+[the table of baselines](../../baselines/README.md). [How to add one](add_a_strategy.md)
 
-A *teacher* is a trained network of the target architecture. Strategies of a seed share their teachers, and each is charged for them.
+A *teacher* is a trained network of the target architecture. Strategies of a seed share their teachers, and each is charged for
+them.
 """
 
 _TITLES = {

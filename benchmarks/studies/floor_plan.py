@@ -18,8 +18,9 @@ PAGE, PICTURE = "floor_plan.md", "floor_plan.svg"
 _INTRODUCTION = """\
 # Floor plan
 
-Written by `python -m benchmarks.studies.floor_plan --out docs/development`, from the imports. Three packages of a few rooms each: a room is
-a file or a folder. A package imports only packages above it on this page, and a room only rooms below it in the picture.
+Written by `python -m benchmarks.studies.floor_plan --out docs/development`, from the imports. Three packages of a few rooms
+each: a room is a file or a folder. A package imports only packages above it on this page, and a room only rooms below
+it in the picture.
 `python -m benchmarks.studies.structure` prints every arrow, and tests hold the order.
 
 ![The rooms of each package, and who imports whom](floor_plan.svg)
@@ -80,7 +81,8 @@ def _package(package: str, structure: Structure, top: float) -> tuple[list[str],
         name = package if room == "__init__" else room
         width = _width(name)
         box = f'<rect rx="4" x="{x - width / 2:.0f}" y="{y - _ROOM / 2:.0f}" width="{width:.0f}" height="{_ROOM}"/>'
-        boxes.append(f'<g><title>{escape(_about(package, room))}</title>{box}<text x="{x:.0f}" y="{y + 4:.0f}">{name}</text></g>')
+        text = f'<text x="{x:.0f}" y="{y + 4:.0f}">{name}</text>'
+        boxes.append(f"<g><title>{escape(_about(package, room))}</title>{box}{text}</g>")
     title = f'<text class="title" x="10" y="{top + 20:.0f}">{package}</text>'
     return [title, *lines, *boxes], top + _TITLE + max(floors.values()) * _FLOOR
 
@@ -95,9 +97,8 @@ def picture() -> str:
     tip = f'<defs>{tip}<path d="M0 0L6 3L0 6z" style="fill:#9aa"/></marker></defs>'
     size = f'width="{_WIDTH}" height="{top:.0f}" viewBox="0 0 {_WIDTH} {top:.0f}"'
     background = '<rect width="100%" height="100%" style="fill:#fff;stroke:none"/>'
-    return "\n".join(
-        [f'<svg xmlns="http://www.w3.org/2000/svg" {size}>', f"<style>{_STYLE}</style>", tip, background, *shapes, "</svg>", ""]
-    )
+    head = [f'<svg xmlns="http://www.w3.org/2000/svg" {size}>', f"<style>{_STYLE}</style>", tip, background]
+    return "\n".join([*head, *shapes, "</svg>", ""])
 
 
 def _about(package: str, room: str) -> str:

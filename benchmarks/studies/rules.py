@@ -16,8 +16,8 @@ PAGE = "layers_and_operations.md"
 _INTRODUCTION = """\
 # Layers and operations
 
-Written by `python -m benchmarks.studies.rules --out docs/concepts`, from the code: {followed} of {count} layers and functions are
-followed. What is followed is cut, permuted, grown and joined with the channels around it, as far as a call allows it: a
+Written by `python -m benchmarks.studies.rules --out docs/concepts`, from the code: {followed} of {count} layers and functions
+are followed. What is followed is cut, permuted, grown and joined with the channels around it, as far as a call allows it: a
 softmax over time is followed, one over channels is not. What runs *as it is* holds the channels that it reads and makes
 fixed; `concatenate` runs one for each model, and in front of the first weight it costs nothing. A rule may be written for
 any of them: [how](../guides/write_a_rule.md).

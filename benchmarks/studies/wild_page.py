@@ -99,10 +99,10 @@ def _about(rows: Table) -> str:
     commits = Counter(row["commit"] for verbs in rows.values() for row in verbs.values())
     ours = [f"{name} {version(name)}" for name in ("keras", "tensorflow", "numpy")]
     return (
-        f"{len(rows)} models, measured by `python -m benchmarks.studies.wild --out docs/development`; page written on {date.today()}, "
-        f"commit {', '.join(name for name, _ in commits.most_common())}; {', '.join([*ours, *packages])}. Each model is as "
-        "small as its example or package allows, with random weights and statistics; backbones, whose stream of channels "
-        "is an output, have two blocks or more, in the proportions of the published ones. Numbers are errors, max|difference| "
+        f"{len(rows)} models, measured by `python -m benchmarks.studies.wild --out docs/development`; page written on "
+        f"{date.today()}, commit {', '.join(name for name, _ in commits.most_common())}; {', '.join([*ours, *packages])}. "
+        "Each model is as small as its example or package allows, with random weights and statistics; backbones, whose stream "
+        "of channels is an output, have two blocks or more, in the proportions of the published ones. Numbers are errors, max|difference| "
         "/ max|reference|; of spaces, the share of units that are free; of prune, the share of weights that is left."
     )
 

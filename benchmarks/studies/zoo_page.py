@@ -106,8 +106,8 @@ def _about(count: int, of: int) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in ("keras", "tensorflow", "numpy"))
     hardware = f"{_processor()}, {os.cpu_count()} cores, no GPU; Python {platform.python_version()}, {versions}"
     return (
-        f"{count} of {of} members, measured by `python -m benchmarks.studies.zoo --members all --out docs/development`; page written on "
-        f"{date.today()}, {hardware}. "
+        f"{count} of {of} members, measured by `python -m benchmarks.studies.zoo --members all --out docs/development`; "
+        f"page written on {date.today()}, {hardware}. "
         "Two parents each, at the smallest input that the member takes, with random weights and statistics. "
         "An error is max|difference| / max|reference| of the logits; *rounding* is that of the member itself when its "
         "inputs change in their last bit, so that other errors cannot be expected below it. "

@@ -103,8 +103,8 @@ def _about(rows: Table) -> str:
         f"{date.today()}, commit {', '.join(name for name, _ in commits.most_common())}; {', '.join([*ours, *packages])}. "
         "Each model is as small as its example or package allows, with random weights and statistics; backbones, whose stream "
         "of channels is an output, have two blocks or more, in the proportions of the published ones. Numbers are errors, "
-        "max|difference| / max|reference|; of spaces, the share of units that are free; of prune, the share of weights that is "
-        "left."
+        "max|difference| / max|reference|; of spaces, the share of units that are free; of prune, the share of weights that "
+        "is left."
     )
 
 

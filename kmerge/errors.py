@@ -7,11 +7,27 @@ from collections.abc import Sequence
 
 
 class KmergeError(Exception):
-    """Base class of the library's errors."""
+    """Base class of the library's errors.
+
+    Example:
+        >>> try:
+        ...     kmerge.select(model, {"third": 2})
+        ... except kmerge.KmergeError as error:
+        ...     print(type(error).__name__)
+        InvalidArgumentError
+    """
 
 
 class InvalidArgumentError(KmergeError, ValueError):
-    """An argument that no model could make right: an unknown space, a mask of another length."""
+    """An argument that no model could make right: an unknown space, a mask of another length.
+
+    Example:
+        >>> try:
+        ...     kmerge.Budget(parameters=-1)
+        ... except kmerge.InvalidArgumentError as error:
+        ...     print(str(error).partition(".")[0])
+        Budget: expected parameters to be a number above 0, received -1
+    """
 
 
 class UnsupportedLayerError(KmergeError, ValueError):
@@ -24,6 +40,15 @@ class UnsupportedLayerError(KmergeError, ValueError):
         remedy: what the user can do.
         reads: names of the layers whose outputs it reads in the call concerned.
         may_run_as_it_is: whether the layer can be left as it is instead, with its channels fixed.
+
+    Example:
+        >>> flipped = keras.Sequential([model, keras.layers.Lambda(lambda x: x[:, ::-1], name="flip")])
+        >>> try:
+        ...     with kmerge.strict():
+        ...         kmerge.channel_spaces(flipped)
+        ... except kmerge.UnsupportedLayerError as error:
+        ...     print(error.layer)
+        flip
     """
 
     def __init__(
@@ -40,7 +65,12 @@ class UnsupportedLayerError(KmergeError, ValueError):
 
 
 class UnfollowedLayerWarning(UserWarning):
-    """A layer whose channels kmerge cannot follow runs as it is, all of its channels fixed."""
+    """A layer whose channels kmerge cannot follow runs as it is, all of its channels fixed.
+
+    Example:
+        >>> import warnings
+        >>> warnings.simplefilter("error", kmerge.UnfollowedLayerWarning)      # or kmerge.strict()
+    """
 
 
 def told(error: Exception) -> str:
@@ -49,8 +79,21 @@ def told(error: Exception) -> str:
 
 
 class OpenedLayerWarning(UserWarning):
-    """A layer that holds others was opened: a model of plain layers comes back in its place."""
+    """A layer that holds others was opened: a model of plain layers comes back in its place.
+
+    Example:
+        >>> import warnings
+        >>> warnings.simplefilter("ignore", kmerge.OpenedLayerWarning)
+    """
 
 
 class ArchitectureMismatchError(KmergeError, ValueError):
-    """Two models that were expected to have one architecture differ; the first difference is named."""
+    """Two models that were expected to have one architecture differ; the first difference is named.
+
+    Example:
+        >>> try:
+        ...     kmerge.merge(model, keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]))
+        ... except kmerge.ArchitectureMismatchError as error:
+        ...     print(str(error).partition(":")[0])
+        The models differ, first in 'first'
+    """

@@ -9,6 +9,10 @@ the rank j = 1..N of a unit in its layer:
 
 Each can stand on its own, as `kernel_regularizer` of any Keras layer whose kernel has its units on the last axis, and
 `AutoSizer` drives the sizes of layers with them.
+
+Example:
+    >>> layer = keras.layers.Dense(4, kernel_regularizer=kmerge.regularizers.L21(1e-3))
+    >>> sizer = kmerge.AutoSizer(model, alpha=1e-3, penalty=kmerge.regularizers.WeightedL1(1e-3, normalize="fan_in"))
 """
 
 import functools

@@ -53,6 +53,12 @@ class Budget:
 
     Raises:
         InvalidArgumentError: if there is no limit, or one is no positive number.
+
+    Example:
+        >>> budget = kmerge.Budget(multiply_accumulates=0.5, parameters=1_000_000)
+        >>> small = kmerge.prune(model, budget=budget)
+        >>> kmerge.multiply_accumulates(small) <= 0.5 * kmerge.multiply_accumulates(model)
+        True
     """
 
     parameters: int | float | None = None

@@ -30,6 +30,10 @@ def parameters(model: keras.Model) -> int:
 
     Raises:
         InvalidArgumentError: if it is no model, or not built.
+
+    Example:
+        >>> kmerge.parameters(model)
+        62
     """
     check_built(model)
     return int(sum(math.prod(weight.shape) for weight in model.weights))

@@ -33,6 +33,9 @@ def latency(model: keras.Model, *, batch_size: int = 1, repetitions: int = 30) -
 
     Raises:
         InvalidArgumentError: if a count is no positive integer, or an input size is unknown.
+
+    Example:
+        >>> seconds = kmerge.latency(model, batch_size=32, repetitions=3)
     """
     return latency_with_noise(model, batch_size, repetitions)[0]
 
@@ -79,6 +82,10 @@ def saved_bytes(model: keras.Model) -> int:
 
     Returns:
         The number of bytes.
+
+    Example:
+        >>> kmerge.saved_bytes(model) > 4 * kmerge.parameters(model)
+        True
     """
     check_built(model)
     with tempfile.TemporaryDirectory() as folder:

@@ -31,6 +31,11 @@ class LayerShare:
         roles: "input" (is the model's input), "makes", "carries" (holds weights for each unit), "normalizes" (over
             all units together), "ties", "mixes"; or "passes" alone.
         parameters: how many of its weights go if one unit goes.
+
+    Example:
+        >>> share = kmerge.explain(model)["first"].layers[0]
+        >>> share.layer, share.roles, share.parameters
+        ('first', ('makes',), 4)
     """
 
     layer: str
@@ -49,6 +54,11 @@ class SpaceExplanation:
             layers share a weight.
         kept: of a big student, which units of which parent the gates keep, shape `(parents, units)`; None where there
             is no gate.
+
+    Example:
+        >>> space = kmerge.explain(model)["first"]
+        >>> [share.layer for share in space.layers], space.parameters
+        (['first', 'second'], 8)
     """
 
     space: ChannelSpace
@@ -81,6 +91,11 @@ class Explanation(dict):
     Args:
         title: what is explained.
         spaces: the explanations.
+
+    Example:
+        >>> explanation = kmerge.explain(model)
+        >>> {name: space.parameters for name, space in explanation.items()}
+        {'x': 6, 'first': 8, 'second': 9, 'logits': 5}
     """
 
     def __init__(self, title: str, spaces: Iterable[SpaceExplanation]):
@@ -107,6 +122,12 @@ def explain(model: keras.Model) -> Explanation:
     Raises:
         UnsupportedLayerError: names a layer whose channels cannot be followed.
         InvalidArgumentError: for a subclassed or unbuilt model.
+
+    Example:
+        >>> print(kmerge.explain(model)["first"])
+        first: 6 units, selectable, 8 parameters each
+            first   makes  4
+            second  mixes  4
     """
     return explain_walk(*walk_to_show(model))
 

@@ -33,7 +33,12 @@ _MOST_CHIPS = 4
 
 
 class Drawing(str):
-    """An SVG document. Notebooks show it as a picture."""
+    """An SVG document. Notebooks show it as a picture.
+
+    Example:
+        >>> isinstance(kmerge.plot(model), kmerge.Drawing)
+        True
+    """
 
     def _repr_svg_(self) -> str:
         return str(self)
@@ -56,6 +61,11 @@ def plot(model: keras.Model, path: str | Path | None = None) -> Drawing:
     Raises:
         UnsupportedLayerError: names a layer whose channels cannot be followed.
         InvalidArgumentError: for a subclassed or unbuilt model, or a path that does not end in ".svg".
+
+    Example:
+        >>> drawing = kmerge.plot(model)
+        >>> drawing[:4]
+        '<svg'
     """
     path = None if path is None else file_path("path", path, of="plot")
     if path is not None and path.suffix.lower() != ".svg":

@@ -36,6 +36,11 @@ class ApplyGates(keras.layers.Layer):
 
     Raises:
         InvalidArgumentError: if the indices do not fit the axis of `x` or the masks.
+
+    Example:
+        >>> mask = np.array([[1.0, 0.0, 0.5]], "float32")
+        >>> np.array(kmerge.ApplyGates([1, 2, 3])([np.ones((1, 3), "float32"), mask])).tolist()
+        [[1.0, 0.0, 0.5]]
     """
 
     def __init__(self, indices: Sequence[int], axis: int = -1, **kwargs):
@@ -150,6 +155,12 @@ class FoldGates(keras.layers.Wrapper):
 
     Raises:
         InvalidArgumentError: if the indices do not fit the kernel's axis or the masks, or a mask has a row per example.
+
+    Example:
+        >>> mask = np.array([[1.0, 0.0, 0.5]], "float32")
+        >>> folded = kmerge.FoldGates(keras.layers.Dense(2), [1, 2, 3], axis=0)
+        >>> tuple(folded([x, mask]).shape)
+        (32, 2)
     """
 
     def __init__(self, layer: keras.layers.Layer, indices: Sequence[int], axis: int, **kwargs):

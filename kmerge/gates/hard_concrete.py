@@ -90,6 +90,11 @@ class HardConcreteGate(keras.layers.Layer):
 
     Reference:
         Louizos et al. 2018, equations 10 to 12. Pašen and Boža, Merging of neural networks, section 3.
+
+    Example:
+        >>> gate = kmerge.HardConcreteGate(8, target=0.5, start="open", seed=1)
+        >>> tuple(gate(x).shape), tuple(gate(x, training=True).shape)
+        ((1, 8), (32, 8))
     """
 
     def __init__(
@@ -278,6 +283,10 @@ def gates_of(model: keras.Model) -> list[HardConcreteGate]:
 
     Returns:
         A list, empty for a model without gates.
+
+    Example:
+        >>> [gate.units for gate in kmerge.gates_of(kmerge.merge(model, other))]
+        [12, 8]
     """
     if not isinstance(model, keras.Model):
         checks.refuse("model", "a keras.Model", model, of="gates_of")

@@ -39,6 +39,11 @@ class GateOptimizer(keras.optimizers.MultiOptimizer):
         InvalidArgumentError: if `base` is built already, would put the gates into a second group (it is itself a
             `MultiOptimizer`, or wraps another optimizer), or a number is out of its range; when it is built, if there are no
             gates among the variables.
+
+    Example:
+        >>> optimizer = kmerge.gate_optimizer(keras.optimizers.SGD(0.05))
+        >>> isinstance(optimizer, kmerge.GateOptimizer), round(float(optimizer.learning_rate), 3)
+        (True, 0.05)
     """
 
     def __init__(
@@ -124,6 +129,10 @@ def gate_optimizer(
 
     Reference:
         Pašen and Boža, Merging of neural networks: gates have their own optimizer with a constant learning rate.
+
+    Example:
+        >>> big = kmerge.merge(model, other)
+        >>> big.compile(kmerge.gate_optimizer(keras.optimizers.SGD(0.05), gate_learning_rate=0.01), loss)
     """
     return GateOptimizer(base, gate_learning_rate, gate_momentum)
 

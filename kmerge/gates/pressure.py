@@ -34,6 +34,13 @@ class GateControl:
     `gate.choose()`. It is 0 when epoch 0 begins. Subclass it for a rule of your own. Controls are saved as Keras objects are:
     register the subclass with `keras.saving.register_keras_serializable`, and override `get_config` if it takes arguments
     and is no dataclass.
+
+    Example:
+        >>> class Constant(kmerge.GateControl):
+        ...     def before_epoch(self, gates, epoch, epochs):
+        ...         for gate in gates:
+        ...             gate.pressure.assign(2.0)
+        >>> pressure = kmerge.GatePressure(Constant())
     """
 
     def before_epoch(self, gates: Sequence[HardConcreteGate], epoch: int, epochs: int) -> None:
@@ -84,6 +91,11 @@ class PaperControl(GateControl):
 
     Reference:
         Pašen and Boža, Merging of neural networks, section 3, figure 5.
+
+    Example:
+        >>> control = kmerge.PaperControl(start=0.05, step=0.05)
+        >>> round(control.pressure(epoch=99), 2)
+        7.25
     """
 
     start: float = 0.05
@@ -117,6 +129,9 @@ class LagrangianControl(GateControl):
 
     Raises:
         InvalidArgumentError: if a setting is no number from 0 on.
+
+    Example:
+        >>> pressure = kmerge.GatePressure(kmerge.LagrangianControl(rho=5.0))
     """
 
     rho: float = 10.0
@@ -154,6 +169,9 @@ class FadeControl(GateControl):
 
     Raises:
         InvalidArgumentError: if a setting is no number from 0 on, or a share above 1.
+
+    Example:
+        >>> pressure = kmerge.GatePressure(kmerge.FadeControl(compete=0.5))
     """
 
     pressure: float = 0.05
@@ -223,6 +241,13 @@ class GatePressure(keras.callbacks.Callback):
 
     Reference:
         Pašen and Boža, Merging of neural networks, section 3.
+
+    Example:
+        >>> big = kmerge.merge(model, other)
+        >>> big.compile(kmerge.gate_optimizer("adam"), loss)
+        >>> history = big.fit(x, y, epochs=3, callbacks=[kmerge.GatePressure()], verbose=0).history
+        >>> history["gate_undecided"][-1]
+        0.0
     """
 
     def __init__(

@@ -72,6 +72,11 @@ def compress(
 
     Reference:
         Pašen & Boža 2024, section 2.3; folding the gates' values is ours.
+
+    Example:
+        >>> student = kmerge.compress(kmerge.merge(model, other))
+        >>> [layer.name for layer in student.layers]
+        ['first', 'second', 'logits']
     """
     merged = read_merge(big)
     training = training_of(big, _plain_optimizer(big.optimizer)) if compile else {}

@@ -90,6 +90,13 @@ def merge(
 
     Reference:
         Pašen & Boža 2024, section 2.1 and 2.2.
+
+    Example:
+        >>> big = kmerge.merge(model, other, gates="open")
+        >>> big.get_layer("first").units
+        12
+        >>> np.allclose(big(x), (model(x) + other(x)) / 2, atol=1e-5)
+        True
     """
     models = for_surgery(listed(models))
     if one_of("heads", heads, HEADS) != "same":
@@ -131,6 +138,11 @@ def gate(
 
     Reference:
         Louizos et al., Learning Sparse Neural Networks through L0 Regularization, 2018.
+
+    Example:
+        >>> gated = kmerge.gate(model, kmerge.Budget(parameters=0.5))
+        >>> np.allclose(gated(x), model(x), atol=1e-5)
+        True
     """
     return _gated(for_surgery([model]), width, gates, sampling, seed, f"{model.name}_gated")
 

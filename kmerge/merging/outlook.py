@@ -73,6 +73,11 @@ class MergingOutlook:
         interval: 95 % prediction interval of `expected`.
         cells: in how many settings that was measured.
         advice: "merge", "train on" or "either".
+
+    Example:
+        >>> outlook = kmerge.merging_outlook([[0.5, 0.7, 0.8], [0.5, 0.6, 0.7]])
+        >>> outlook.parents, outlook.advice
+        ((0.8, 0.7), 'train on')
     """
 
     parents: tuple[float, ...]
@@ -131,8 +136,9 @@ def merging_outlook(
             values are not between 0 and 1.
 
     Example:
-        >>> histories = [model.fit(x, y, validation_data=data, epochs=20) for model in (a, b)]
-        >>> print(kmerge.merging_outlook(histories))
+        >>> histories = [{"val_accuracy": [0.70, 0.78, 0.80, 0.80]}, {"val_accuracy": [0.60, 0.72, 0.78, 0.79]}]
+        >>> kmerge.merging_outlook(histories).advice
+        'either'
     """
     text("monitor", monitor, of="merging_outlook")
     sequence("histories", histories, "a list of the parents' histories", of="merging_outlook")

@@ -37,6 +37,14 @@ def merge_pairwise(
     Raises:
         ArchitectureMismatchError: names the first layer that differs, also where `train` changed the architecture.
         InvalidArgumentError: for fewer than two models, or if `train` returns no model.
+
+    Example:
+        >>> def train(big):
+        ...     # compile it with gate_optimizer, fit it with GatePressure, then:
+        ...     return kmerge.compress(big)
+        >>> student = kmerge.merge_pairwise(model, other, model, train=train)
+        >>> student.count_params() == model.count_params()
+        True
     """
     function("train", train)
     check_seed("seed", seed)

@@ -38,6 +38,11 @@ class MergeReport(dict):
     Attributes:
         metrics: what the metric is on the data, by "parent 1", ..., "mean of the parents" and "big student"; empty if no data
             was given.
+
+    Example:
+        >>> report = kmerge.merge_report(kmerge.merge(model, other))
+        >>> list(report)
+        ['first', 'second']
     """
 
     def __init__(self, metrics: dict[str, float]):
@@ -84,11 +89,10 @@ def merge_report(
             without data.
 
     Example:
-        >>> report = kmerge.merge_report(
-        ...     big, parents=[a, b], data=(x_val, y_val), metric="sparse_categorical_accuracy"
-        ... )
-        >>> print(report)
-        >>> report.metrics["mean of the parents"]
+        >>> metric = "sparse_categorical_accuracy"
+        >>> report = kmerge.merge_report(kmerge.merge(model, other), parents=[model, other], data=(x, y), metric=metric)
+        >>> list(report.metrics)
+        ['parent 1', 'parent 2', 'mean of the parents', 'big student']
     """
     merged = read_merge(big)
     if not isinstance(parents, list | tuple) or len(parents) not in (0, merged.plan.sources):

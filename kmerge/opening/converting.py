@@ -68,24 +68,20 @@ def functional(model: keras.Model, input_shape: Any = None) -> keras.Model:
         UnsupportedLayerError: if the model itself cannot be opened, with the reason.
 
     Example:
-
-    ```python
-    class Net(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.blocks = [keras.layers.Dense(8, activation="relu") for _ in range(2)]
-            self.head = keras.layers.Dense(3)
-
-        def call(self, x):
-            for block in self.blocks:
-                x = x + block(x)
-            return self.head(x)
-
-    net = Net()
-    net(np.zeros((1, 8), "float32"))
-    model = kmerge.functional(net, input_shape=(8,))
-    small = kmerge.prune(model, budget=0.5)
-    ```
+        >>> class Net(keras.Model):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.stem = keras.layers.Dense(6, name="stem")
+        ...         self.block = keras.layers.Dense(6, activation="relu", name="block")
+        ...         self.head = keras.layers.Dense(2, name="head")
+        ...     def call(self, x):
+        ...         x = self.stem(x)
+        ...         return self.head(x + self.block(x))
+        >>> net = Net()
+        >>> outputs = net(x)
+        >>> opened = kmerge.functional(net, input_shape=(3,))
+        >>> kmerge.select(opened, {"stem": 0.5}).get_layer("block").units
+        3
     """
     if not isinstance(model, keras.Model):
         refuse("model", "a keras.Model", model)

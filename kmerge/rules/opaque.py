@@ -28,6 +28,12 @@ class OpaqueRule(Rule):
 
     Args:
         why: why the layer cannot be followed, and what to do about it; empty if that is meant.
+
+    Example:
+        >>> class Secret(keras.layers.Layer):
+        ...     def call(self, x):
+        ...         return x[:, ::-1]
+        >>> kmerge.register_rule(Secret, kmerge.OpaqueRule())
     """
 
     is_opaque = True

@@ -34,6 +34,9 @@ def consumes(units: np.ndarray) -> Axis:
 
     Returns:
         The axis, to be handed to `site.weight`.
+
+    Example:
+        >>> axis = kmerge.consumes(np.arange(4))           # for axis 0 of the kernel of Dense on four channels
     """
     return Axis("consumes", whole_numbers("units", units, of="consumes"))
 
@@ -46,6 +49,9 @@ def produces(units: np.ndarray) -> Axis:
 
     Returns:
         The axis, to be handed to `site.weight`.
+
+    Example:
+        >>> axis = kmerge.produces(np.arange(6))           # for the last axis of the kernel of Dense(6)
     """
     return Axis("produces", whole_numbers("units", units, of="produces"))
 
@@ -58,6 +64,9 @@ def channel(units: np.ndarray) -> Axis:
 
     Returns:
         The axis, to be handed to `site.weight`.
+
+    Example:
+        >>> axis = kmerge.channel(np.arange(4))            # for gamma of a normalization of four channels
     """
     return Axis("channel", whole_numbers("units", units, of="channel"))
 
@@ -84,6 +93,15 @@ class Rule(abc.ABC):
         gated: the layer class that stands for this one in a big student, where it mixes units inside itself. It has the
             same weights. If it uses `Site.normalize`, it is called on `[x, gates]`; if it uses `Site.consume_inside`, it takes
             `head_gates`, of shape (batch or 1, units mixed inside), as a further argument of its call.
+
+    Example:
+        >>> class PassAlong(kmerge.Rule):
+        ...     def walk(self, site, x):
+        ...         return x                                   # every unit stays where it is
+        >>> class Double(keras.layers.Layer):
+        ...     def call(self, x):
+        ...         return 2 * x
+        >>> kmerge.register_rule(Double, PassAlong())
     """
 
     is_activation = False
@@ -161,6 +179,19 @@ def register_rule(layer_class: type | Callable, rule: Rule) -> None:
 
     Raises:
         InvalidArgumentError: if the arguments are not such a class or function, and a rule.
+
+    Example:
+        >>> class Scale(keras.layers.Layer):
+        ...     def build(self, shape):
+        ...         self.scale = self.add_weight(shape=(shape[-1],), initializer="ones", name="scale")
+        ...     def call(self, x):
+        ...         return x * self.scale
+        >>> class ScaleRule(kmerge.Rule):
+        ...     def walk(self, site, x):
+        ...         x = site.hold(x)
+        ...         site.weight("scale", kmerge.channel(x.units))
+        ...         return x
+        >>> kmerge.register_rule(Scale, ScaleRule())
     """
     if not isinstance(rule, Rule):
         refuse(

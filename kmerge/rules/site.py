@@ -31,6 +31,13 @@ class Site(abc.ABC):
 
     Attributes:
         layer: the layer or operation that is called, the template's.
+
+    Example:
+        >>> class ScaleRule(kmerge.Rule):
+        ...     def walk(self, site, x):                       # site is the Site
+        ...         x = site.hold(x)
+        ...         site.weight("scale", kmerge.channel(x.units))
+        ...         return x
     """
 
     def __init__(self, call: Call, path: str, final: bool):

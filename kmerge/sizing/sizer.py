@@ -44,7 +44,12 @@ from kmerge.training import Arrays, check_augment, check_counts, check_options, 
 
 
 class SizingWarning(UserWarning):
-    """Sizing works, but not as well as one may expect; the message says why."""
+    """Sizing works, but not as well as one may expect; the message says why.
+
+    Example:
+        >>> import warnings
+        >>> warnings.simplefilter("error", kmerge.SizingWarning)
+    """
 
 
 class AutoSizer:
@@ -98,6 +103,14 @@ class AutoSizer:
 
     Reference:
         Cahlik et al. 2022, Algorithm 1 and equation 1.
+
+    Example:
+        >>> sizer = kmerge.AutoSizer(model, alpha=1e-3, min_growth=2)
+        >>> sizer.sizes
+        {'first': 6, 'second': 4}
+        >>> sizer.compile("adam", loss)
+        >>> history = sizer.fit(x, y, epochs=1, static_epochs=1, verbose=0)
+        >>> sizer.model.save("sized.keras")
     """
 
     def __init__(

@@ -94,6 +94,11 @@ class ChannelSpace:
         owners: paths of the layers that make the units.
         facts: what the walk noted about them, in its order; the properties tell what follows.
         units: the numbers of the units in the walk, shape `(size,)`.
+
+    Example:
+        >>> space = kmerge.channel_spaces(model)["second"]
+        >>> space.size, space.owners, space.selectable
+        (4, ('second',), True)
     """
 
     name: str
@@ -195,6 +200,11 @@ class ChannelSpaces(Mapping):
 
     Args:
         spaces: the spaces, in the order in which the model makes them.
+
+    Example:
+        >>> spaces = kmerge.channel_spaces(model)
+        >>> [space.name for space in spaces.selectable]
+        ['first', 'second']
     """
 
     def __init__(self, spaces: list[ChannelSpace]):
@@ -247,6 +257,14 @@ def channel_spaces(model: keras.Model) -> ChannelSpaces:
     Raises:
         UnsupportedLayerError: names a layer whose channels cannot be followed.
         InvalidArgumentError: for a subclassed or unbuilt model.
+
+    Example:
+        >>> print(kmerge.channel_spaces(model))
+        space   units  made by  mixed by  tied by  selectable
+        x       3      x        first     -        no: input 0 of the model
+        first   6      first    second    -        yes
+        second  4      second   logits    -        yes
+        logits  2      logits   -         -        no: output 0 of the model
     """
     return trace(model).spaces
 

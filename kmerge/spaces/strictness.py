@@ -24,9 +24,8 @@ def strict() -> Iterator[None]:
     """Refuses, within a `with` block, each layer that no rule follows, instead of letting it run as it is.
 
     Example:
-
-        with kmerge.strict():
-            small = kmerge.prune(model, "magnitude", budget=0.5)   # UnsupportedLayerError names the first such layer
+        >>> with kmerge.strict():
+        ...     small = kmerge.prune(model, budget=0.5)      # UnsupportedLayerError would name the first such layer
     """
     token = _strict.set(True)
     try:

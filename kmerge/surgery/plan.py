@@ -29,6 +29,11 @@ class Plan:
         copied: the places at which what enters the model is copied for each source, see `Trace.entries`.
         averaged_outputs: numbers of the outputs that are averaged behind the layer that makes them.
         apart: whether a layer that normalizes over units does so once for each source, or over all of them together.
+
+    Example:
+        >>> plan = kmerge.Plan(2, {"first": [(0, 0), (0, 3), (1, 2), (kmerge.NEW, 3)]})
+        >>> len(plan.entries["first"])
+        4
     """
 
     sources: int

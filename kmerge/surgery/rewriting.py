@@ -102,6 +102,11 @@ def rewrite(
 
     Warns:
         UserWarning: if the template's class has a way of its own to train: the new model is a plain one.
+
+    Example:
+        >>> plan = kmerge.Plan(1, {"first": [(0, 2), (0, 0)], "second": [(0, unit) for unit in range(4)]})
+        >>> kmerge.rewrite(model, [model], plan).get_layer("first").units
+        2
     """
     check_fresh(scale, seed)
     if not isinstance(plan, Plan):

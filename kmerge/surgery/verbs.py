@@ -41,6 +41,13 @@ def concatenate(*models: keras.Model) -> keras.Model:
 
     Reference:
         Pašen & Boža, Merging of Neural Networks, 2024, section 2.1.
+
+    Example:
+        >>> both = kmerge.concatenate(model, other)
+        >>> both.get_layer("first").units
+        12
+        >>> np.allclose(both(x), (model(x) + other(x)) / 2, atol=1e-5)
+        True
     """
     common = at_common_widths(for_surgery(listed(models)))
     models = common.models
@@ -131,7 +138,9 @@ def select(model: keras.Model, keep: Mapping[str, object], *, compile: bool = Fa
             if the model is not compiled, or has a metric or an optimizer that its configuration does not build again.
 
     Example:
-        >>> small = kmerge.select(model, {"conv1": 0.5, "dense": [0, 3, 7]}, compile=True)
+        >>> small = kmerge.select(model, {"first": 0.5, "second": [0, 3]})
+        >>> small.get_layer("first").units, small.get_layer("second").units
+        (3, 2)
     """
     training = training_of(model) if compile else {}
     (model,) = for_surgery([model])
@@ -160,6 +169,11 @@ def permute(model: keras.Model, order: Mapping[str, Sequence[int]]) -> keras.Mod
 
     Raises:
         InvalidArgumentError: for an unknown or not selectable space, or what is no permutation of its units.
+
+    Example:
+        >>> moved = kmerge.permute(model, {"second": [3, 2, 1, 0]})
+        >>> np.allclose(moved(x), model(x), atol=1e-5)
+        True
     """
     (model,) = for_surgery([model])
     walked = trace(model)
@@ -204,7 +218,11 @@ def grow(
             or output that cannot grow alone, as where one is tied to the other.
 
     Example:
-        >>> more = kmerge.grow(model, {"classes": 1}, outputs=True)
+        >>> wide = kmerge.grow(model, {"first": 2})
+        >>> np.allclose(wide(x), model(x), atol=1e-5)
+        True
+        >>> kmerge.grow(model, {"logits": 1}, outputs=True).output_shape      # one more class
+        (None, 3)
     """
     check_fresh(scale, seed)
     outputs, inputs = flag("outputs", outputs), flag("inputs", inputs)

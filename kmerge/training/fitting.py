@@ -37,7 +37,12 @@ Arrays = Any
 
 
 class ModelFitWarning(UserWarning):
-    """`fit` leaves the work to `model.fit`; the message says why."""
+    """`fit` leaves the work to `model.fit`; the message says why.
+
+    Example:
+        >>> import warnings
+        >>> warnings.simplefilter("error", kmerge.ModelFitWarning)
+    """
 
 
 def fit(
@@ -103,6 +108,12 @@ def fit(
         InvalidArgumentError: if the model is not compiled; data is of an unknown kind; arrays differ in length or hold NaN;
             labels of a sparse crossentropy lie outside the classes; an argument is out of its range.
         DeviceMemoryError: if the device runs out of memory. The weights of the last finished epoch are kept.
+
+    Example:
+        >>> model.compile("adam", loss, metrics=["accuracy"])
+        >>> history = kmerge.fit(model, x, y, epochs=2, verbose=0)
+        >>> len(history.history["accuracy"])
+        2
     """
     check_compiled(model)
     check_counts(batch_size, epochs, initial_epoch)
@@ -231,6 +242,11 @@ def fit_many(
         InvalidArgumentError: as `fit`; if the backend is not JAX; if a list has not one entry per model; for what
             `fit` leaves to `model.fit`.
         DeviceMemoryError: if the device runs out of memory. The weights of the last finished epoch are kept.
+
+    Example:
+        >>> for each in (model, other):
+        ...     each.compile("adam", loss)
+        >>> histories = kmerge.fit_many([model, other], x, y, epochs=2) if keras.backend.backend() == "jax" else []
     """
     if BACKEND != "jax":
         raise InvalidArgumentError(

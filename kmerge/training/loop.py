@@ -24,7 +24,12 @@ _programs = weakref.WeakKeyDictionary()
 
 
 class DeviceMemoryError(KmergeError, MemoryError):
-    """The device has no room for the data and the activations of one batch."""
+    """The device has no room for the data and the activations of one batch.
+
+    Example:
+        >>> issubclass(kmerge.DeviceMemoryError, (kmerge.KmergeError, MemoryError))
+        True
+    """
 
 
 class EpochPlan(NamedTuple):

@@ -121,6 +121,12 @@ def recalibrate(
 
     Reference:
         Jordan et al., REPAIR: REnormalizing Permuted Activations for Interpolation Repair, 2023, section 4.
+
+    Example:
+        >>> layers = [keras.Input((3,)), keras.layers.Dense(4), keras.layers.BatchNormalization(name="norm")]
+        >>> measured = kmerge.recalibrate(keras.Sequential(layers), x)
+        >>> tuple(measured.get_layer("norm").moving_variance.shape)
+        (4,)
     """
     _check_model(model)
     batches = Batches(model, data, "recalibrate", batch_size=batch_size, steps=steps, again=True)

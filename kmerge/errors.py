@@ -35,7 +35,7 @@ class UnsupportedLayerError(KmergeError, ValueError):
 
     Args:
         layer: name of the layer or operation, with the names of the nested models it lies in.
-        kind: its class.
+        kind: class of the layer or operation.
         why: what cannot be followed.
         remedy: what the user can do.
         reads: names of the layers whose outputs it reads in the call concerned.

@@ -46,7 +46,7 @@ class Budget:
 
     Attributes:
         parameters: number of weights, as `kmerge.parameters` counts them.
-        multiply_accumulates: of one example, as `kmerge.multiply_accumulates` counts them.
+        multiply_accumulates: those of one example, as `kmerge.multiply_accumulates` counts them.
         units: number of units of all selectable spaces together.
         latency: time of one prediction of one example, on this machine and backend, in microseconds where it is a number.
         file_bytes: size of the `.keras` file of the uncompiled model.

@@ -26,7 +26,7 @@ def latency(model: keras.Model, *, batch_size: int = 1, repetitions: int = 30) -
     Args:
         model: Functional or Sequential, with fixed input sizes.
         batch_size: examples per prediction.
-        repetitions: how often it is measured.
+        repetitions: number of batches that are timed.
 
     Returns:
         The median time of a batch, in seconds.

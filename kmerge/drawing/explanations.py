@@ -27,10 +27,10 @@ class LayerShare:
     """What one layer does to the units of a space.
 
     Attributes:
-        layer: its path.
+        layer: path of the layer.
         roles: "input" (is the model's input), "makes", "carries" (holds weights for each unit), "normalizes" (over
             all units together), "ties", "mixes"; or "passes" alone.
-        parameters: how many of its weights go if one unit goes.
+        parameters: number of weights of the layer that go if one unit goes.
 
     Example:
         >>> share = kmerge.explain(model)["first"].layers[0]
@@ -50,9 +50,9 @@ class SpaceExplanation:
     Attributes:
         space: the `ChannelSpace`.
         layers: a `LayerShare` for each layer that its units meet, in the order in which the model runs.
-        parameters: how many weights of the model go if one unit goes; fewer than those of the layers together where
+        parameters: number of weights of the model that go if one unit goes; fewer than those of the layers together where
             layers share a weight.
-        kept: of a big student, which units of which parent the gates keep, shape `(parents, units)`; None where there
+        kept: which units of which parent the gates of a big student keep, shape `(parents, units)`; None where there
             is no gate.
 
     Example:

@@ -26,7 +26,7 @@ class ApplyGates(keras.layers.Layer):
     Args:
         indices: number of the gate of each position of the axis: 0 for none, else 1 + its place among all masks' units.
         axis: the axis of `x` that holds the units; not the batch axis.
-        **kwargs: for `keras.layers.Layer`.
+        **kwargs: arguments of `keras.layers.Layer`, such as `name`.
 
     Call arguments:
         inputs: `[x, *masks]`; `x` of shape `(batch, ..., len(indices), ...)`, each mask `(batch or 1, units)`.
@@ -106,7 +106,7 @@ class LookUpGates(keras.layers.Layer):
 
     Args:
         indices: number of the gate of each unit, see `ApplyGates`.
-        **kwargs: for `keras.layers.Layer`.
+        **kwargs: arguments of `keras.layers.Layer`, such as `name`.
 
     Call arguments:
         inputs: a list of masks, each of shape `(batch or 1, units)`.
@@ -145,7 +145,7 @@ class FoldGates(keras.layers.Wrapper):
         layer: a layer with a `kernel`.
         indices: number of the gate of each position of the axis, see `ApplyGates`.
         axis: the axis of the kernel along which the inputs lie.
-        **kwargs: for `keras.layers.Layer`.
+        **kwargs: arguments of `keras.layers.Layer`, such as `name`.
 
     Call arguments:
         inputs: `[x, *masks]`; each mask of shape `(1, units)`.

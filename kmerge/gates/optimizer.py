@@ -29,11 +29,11 @@ class GateOptimizer(keras.optimizers.MultiOptimizer):
         base: optimizer, or its Keras name, of all other variables; not built yet.
         gate_learning_rate: learning rate of the gates.
         gate_momentum: momentum of the gates.
-        name: of the optimizer.
+        name: name of the optimizer.
 
     Attributes:
         base: the optimizer given.
-        gates: that of the gates, a `keras.optimizers.SGD`.
+        gates: optimizer of the gates, a `keras.optimizers.SGD`.
 
     Raises:
         InvalidArgumentError: if `base` is built already, would put the gates into a second group (it is itself a

@@ -71,7 +71,7 @@ class MergingOutlook:
         rise: what doubling the epochs still gave the parents, in points.
         expected: merging less training the better parent on for as many epochs, in points.
         interval: 95 % prediction interval of `expected`.
-        cells: in how many settings that was measured.
+        cells: number of settings in which that was measured.
         advice: "merge", "train on" or "either".
 
     Example:
@@ -123,7 +123,7 @@ def merging_outlook(
     told by the mean of their outputs, which is then far ahead of both.
 
     Args:
-        histories: of each parent, what `model.fit` returned, its `history`, or the validation accuracy after each epoch,
+        histories: a list with, for each parent, what `model.fit` returned, its `history`, or the validation accuracy after each epoch,
             between 0 and 1.
         mean: validation accuracy of the mean of the parents' outputs, as `merge_report` measures it.
         monitor: name of the validation accuracy in a history.

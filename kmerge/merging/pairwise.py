@@ -27,9 +27,9 @@ def merge_pairwise(
         *models: two or more models of one architecture, or one list of them.
         train: `train(big)` trains the big student of a pair and returns what is to be merged next: as a rule
             `compress(big)`, trained on.
-        gates: as for `merge`.
-        sampling: as for `merge`.
-        seed: as for `merge`; every pair has a seed of its own.
+        gates: start of the gates: "paper", "open" or the mean of `loc`, see `merge`.
+        sampling: "example" for gates drawn for each example (paper), "batch" for one draw per batch.
+        seed: seed of the gates' start and noise; every pair has one of its own, made from it.
 
     Returns:
         What `train` returned for the last pair.

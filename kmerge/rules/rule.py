@@ -145,8 +145,8 @@ class Rule(abc.ABC):
         Args:
             call: the call in the template.
             operation: the layer or operation of the new model.
-            tensors: its symbolic inputs.
-            picks: for each output that reads positions of an axis, that axis and the new positions.
+            tensors: symbolic inputs of the layer.
+            picks: a list with, for each output that reads positions of an axis, that axis and the new positions.
 
         Returns:
             The list of symbolic outputs.
@@ -175,7 +175,7 @@ def register_rule(layer_class: type | Callable, rule: Rule) -> None:
     Args:
         layer_class: a subclass of `keras.Layer` or `keras.Operation`, or a function of `keras.ops` such as
             `keras.ops.cumsum`. Subclasses that override nothing which makes outputs get the rule too.
-        rule: its `Rule`.
+        rule: `Rule` of the layer or operation.
 
     Raises:
         InvalidArgumentError: if the arguments are not such a class or function, and a rule.

@@ -138,7 +138,7 @@ class Site(abc.ABC):
 
         Args:
             x: labels of what is cut.
-            grid: its units, of shape `(rows, units of a row)`.
+            grid: units of the axis, of shape `(rows, units of a row)`.
             movable: whether `x` may be reordered for that: the reshape cuts nothing but its feature axis.
         """
 

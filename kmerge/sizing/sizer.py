@@ -65,7 +65,7 @@ class AutoSizer:
         growth: share of its units that each space gains per period, rounded down; or "adaptive": a space of which at
             least 3/4 of the new units stayed is offered twice as many the next time, one of which at most 1/4 stayed half as
             many, but always one, and never more than it has. The first offer is a fifth.
-        min_growth: but at least so many; of an adaptive growth, in the first period only.
+        min_growth: least number of units that a space gains; of an adaptive growth, in the first period only.
         threshold: tau: a unit stays if its largest weight, bias included, is at least so large. Behind a normalization
             its effective weight counts, and not the bias. New units have fresh weights times tau.
         period: epochs from one growth to the next.
@@ -75,7 +75,7 @@ class AutoSizer:
         max_units: what no space grows beyond; one that has more gets no new units. None for no limit, as in the paper: then
             spaces may grow without end where the learning rate is large for the threshold, as new units stay.
         grow: whether units are added.
-        prune: when units are dropped: "period" (the end of each), "end" (of the dynamic epochs; original auto-sizing), or
+        prune: time at which units are dropped: "period" (the end of each), "end" (of the dynamic epochs; original auto-sizing), or
             "never".
         optimizer_state: "carry" keeps the state of the optimizer with each unit. "restart" is the paper's: at every
             change weights with units start anew, but the number of steps goes on.
@@ -85,14 +85,14 @@ class AutoSizer:
             decay, Adam does not rescale the amounts, so alpha must be larger: on handwritten digits a thousand times. Behind a
             normalization gamma and beta shrink. Losses in logs are without a penalty.
         spaces: names of the spaces to size, or of layers that make them; by default all that can be.
-        seed: of new units, and of the order of the data.
+        seed: seed of new units, and of the order of the data.
 
     Attributes:
         options: the arguments but the model and alpha, frozen; `options.spaces` are the spaces that are sized.
         left: the spaces that keep their size, with the reason.
-        epochs_done: how many epochs were trained.
-        compile_seconds: how long tracing and compiling took.
-        history_of_sizes: for each dynamic epoch, or period within it, `{"epoch", "grown", "new", "sizes", "room"}`: the sizes
+        epochs_done: number of epochs trained.
+        compile_seconds: seconds that tracing and compiling took.
+        history_of_sizes: list with, for each dynamic epoch or period within it, `{"epoch", "grown", "new", "sizes", "room"}`: the sizes
             it was trained with, how many units of them were new in its period, the sizes after it, and those of the
             program. Where it pruned, also "stayed", how many of the new units stayed, "change", the largest
             change of an output that dropped constants made, and "not_exact", where they could not be carried exactly.
@@ -169,9 +169,9 @@ class AutoSizer:
         """Sets how the model is trained, as `keras.Model.compile` does. Once training began, it starts the optimizer anew.
 
         Args:
-            optimizer: its configuration is used; the object is not changed.
-            loss: as in `keras.Model.compile`.
-            metrics: likewise.
+            optimizer: optimizer, or its name; its configuration is used, and the object is not changed.
+            loss: loss, as in `keras.Model.compile`.
+            metrics: list of metrics, as in `keras.Model.compile`.
             **arguments: others of `keras.Model.compile`.
         """
         optimizer = optimizer_of("optimizer", optimizer)
@@ -266,21 +266,21 @@ class AutoSizer:
         an epoch, come after units were dropped.
 
         Args:
-            x: as in `kmerge.fit`.
-            y: likewise.
+            x: examples, as in `kmerge.fit`.
+            y: targets, as in `kmerge.fit`.
             batch_size: examples per step.
             epochs: number of dynamic epochs.
             static_epochs: number of epochs after them.
             initial_epoch: number of the first epoch, counted from 0 over both; with a sizer that was loaded, its
                 `epochs_done`.
-            sample_weight: as in `kmerge.fit`.
-            validation_data: as in `kmerge.fit`.
+            sample_weight: weight of each example, as in `kmerge.fit`.
+            validation_data: tuple `(x, y)`, as in `kmerge.fit`.
             steps_per_epoch: batches of an epoch, where x comes in batches; a generator needs it. The next epoch goes on
                 where the one before ended.
-            validation_steps: as in `model.fit`.
+            validation_steps: batches of the validation data, as in `model.fit`.
             callbacks: Keras callbacks.
-            shuffle: as in `kmerge.fit`.
-            augment: as in `kmerge.fit`.
+            shuffle: whether each epoch goes through the data in a random order of its own.
+            augment: layer that alters each batch, as in `kmerge.fit`.
             verbose: 0 is silent; else each epoch prints a line with the sizes.
 
         Returns:
@@ -318,7 +318,7 @@ class AutoSizer:
         Call it between epochs: after `fit`, or from a callback at the end of an epoch.
 
         Args:
-            path: of the file.
+            path: path of the file.
         """
         state = self._compiled_state()
         path = checks.file_path("path", path, of="AutoSizer.save")
@@ -332,7 +332,7 @@ class AutoSizer:
         """Reads a sizer that `save` wrote; go on with `fit(..., initial_epoch=sizer.epochs_done)`.
 
         Args:
-            path: of the file.
+            path: path of the file.
             alpha: strength of the penalty from now on; needed where it is a function, which no file holds.
 
         Raises:

@@ -90,7 +90,7 @@ class ChannelSpace:
     """An ordered set of units that are kept, dropped, added or reordered together.
 
     Attributes:
-        name: that of the first layer that makes the units; with `:0`, `:1`, ... if it makes several spaces.
+        name: name of the first layer that makes the units; with `:0`, `:1`, ... if it makes several spaces.
         owners: paths of the layers that make the units.
         facts: what the walk noted about them, in its order; the properties tell what follows.
         units: the numbers of the units in the walk, shape `(size,)`.

@@ -22,7 +22,7 @@ class Plan:
 
     Attributes:
         sources: number of source models.
-        entries: for each space, a sequence of pairs (source, index of the unit in the space). With source `NEW` the
+        entries: by name of a space, a sequence of pairs (source, index of the unit in the space). With source `NEW` the
             unit is new, and lies wherever the unit of that index lies. With source `COMMON` one unit stands for those of
             that index of all sources: what makes it is averaged, what reads it reads all of them there. So are the units
             of spaces that are not listed.

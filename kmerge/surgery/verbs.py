@@ -124,7 +124,7 @@ def select(model: keras.Model, keep: Mapping[str, object], *, compile: bool = Fa
 
     Args:
         model: a Functional or Sequential model.
-        keep: by name of a space, or of a layer that makes one: indices, which are kept in ascending order; a boolean
+        keep: what stays, by name of a space or of a layer that makes one: indices, which are kept in ascending order; a boolean
             mask of shape `(units,)`; a count, of the first units; or a fraction between 0 and 1 (a float), of the
             first units, at least one. Spaces that are not named stay as they are.
         compile: whether the new model is compiled as this one is, with the same losses, new metrics and a new optimizer
@@ -162,7 +162,7 @@ def permute(model: keras.Model, order: Mapping[str, Sequence[int]]) -> keras.Mod
 
     Args:
         model: a Functional or Sequential model.
-        order: by name of a space: a permutation of its units; unit `order[i]` moves to place i.
+        order: permutation of the units, by name of a space; unit `order[i]` moves to place i.
 
     Returns:
         A new `keras.Model`.
@@ -200,7 +200,7 @@ def grow(
 
     Args:
         model: a Functional or Sequential model.
-        new_units: by name of a space: how many units to add.
+        new_units: number of units to add, by name of a space.
         outputs: whether spaces that are outputs of the model may grow, as by one more class. The old logits stay as they
             are; the new ones come last, from weights that the layer's initializers draw. A final softmax is then over
             all classes, so that the old probabilities shrink, all by the same factor.

@@ -91,11 +91,11 @@ def fit(
             `model.fit` takes.
         callbacks: Keras callbacks. They run between epochs and may assign to any variable of the model.
         shuffle: whether each epoch goes through the data in a random order of its own.
-        seed: with the number of the epoch it decides that order, so a resumed run sees the same orders.
+        seed: seed of that order, with the number of the epoch, so a resumed run sees the same orders.
         augment: a layer that is called as `augment(x, training=True)` on every training batch, inside the program. It may
             change the shape of the examples, as a crop does.
-        data_bytes: how much of the device's memory training and validation data may fill; by default half of it.
-        verbose: as in `model.fit`.
+        data_bytes: bytes of the device's memory training and validation data may fill; by default half of it.
+        verbose: 0 for silence, 1 for a progress bar, 2 for a line per epoch, "auto" for 1, as in `model.fit`.
         **fit_arguments: other arguments of `model.fit`, like `class_weight`.
 
     Returns:
@@ -229,10 +229,10 @@ def fit_many(
         epochs: number of the epoch to stop before, as in `model.fit`.
         initial_epoch: number of the first epoch, counted from 0.
         validation_data: a tuple `(x, y)` for all models, or a list with one tuple for each.
-        callbacks: for each model its callbacks. When one stops a model, the others go on.
+        callbacks: a list with the callbacks of each model. When one stops a model, the others go on.
         shuffle: whether each epoch goes through the data in a random order of its own.
-        seeds: for each model the seed of its data order, see `fit`; 0, 1, 2, ... by default.
-        augments: for each model its augmentation layer, see `fit`.
+        seeds: a list with the seed of the data order of each model, see `fit`; 0, 1, 2, ... by default.
+        augments: a list with the augmentation layer of each model, see `fit`.
 
     Returns:
         The history of each model.

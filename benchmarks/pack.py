@@ -145,7 +145,7 @@ def _pack(options: argparse.Namespace) -> int:
 
 
 def _write_source(path: Path) -> None:
-    """The code, with the name of its commit: rows tell it, and there is no git there."""
+    """The code, with the name of its commit: rows report it, and there is no git there."""
     def chosen(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
         return None if "__pycache__" in info.name else info
 

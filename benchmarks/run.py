@@ -183,7 +183,7 @@ def _add_launch_options(parser: argparse.ArgumentParser) -> None:
 
 
 def recorded_command(arguments: Sequence[str]) -> str:
-    """The command as rows tell it: without the options that name folders of this machine, which change no result.
+    """The command as rows report it: without the options that name folders of this machine, which change no result.
 
     Args:
         arguments: of the command line.

@@ -2,7 +2,7 @@
 
 Keras builds a layer again from `get_config`, and finds what stands in it by name: `relu`, or a class that was registered.
 A lambda, a local function or a class that nobody registered has no such name. So a layer is described by a stand-in of
-its own class, which holds functions with names that we give in the place of these objects; and while the new layer is
+its own class, which holds functions with names that we give instead of these objects; and while the new layer is
 built, these names mean the objects:
 
     Dense(8, activation=my_lambda)  ->  {"units": 8, "activation": "kmerge_object_0", ...}, {"kmerge_object_0": my_lambda}

@@ -31,7 +31,7 @@ class Copier:
             name: of the model.
             prefix: the names of the models that it lies in, and its own, each with a slash behind.
             names: those that are taken where operations get new names; otherwise they keep theirs.
-            shapes: of the inputs, where the graph was recorded with numbers in the place of sizes that are open there.
+            shapes: of the inputs, where the graph was recorded with numbers instead of sizes that are open there.
         """
         shapes = [tuple(x.shape) for x in graph.inputs] if shapes is None else shapes
         pairs = zip(graph.inputs, shapes, strict=True)

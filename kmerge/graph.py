@@ -88,7 +88,7 @@ class Call:
         return [value for value in keras.tree.flatten((self.args, self.kwargs)) if _is_array(value)]
 
     def with_constants(self, arrays: Mapping[int, np.ndarray]) -> "Call":
-        """This call with other arrays in the place of `constants`, by their numbers."""
+        """This call with other arrays instead of `constants`, by their numbers."""
         numbers = iter(range(len(self.constants)))
 
         def place(value):
@@ -108,7 +108,7 @@ class Call:
         return replace(self, args=args, kwargs=kwargs)
 
     def replay(self, operation: keras.Operation, tensors: list) -> list:
-        """Calls `operation` as this call does, with `tensors` in the place of `inputs`; returns its outputs."""
+        """Calls `operation` as this call does, with `tensors` instead of `inputs`; returns its outputs."""
         call = self.on(tensors)
         return keras.tree.flatten(operation(*call.args, **call.kwargs))
 

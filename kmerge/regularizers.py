@@ -62,7 +62,7 @@ class UnitRegularizer(keras.regularizers.Regularizer):
 
         Args:
             ranks: integer array.
-            alpha: strength to take in the place of the regularizer's own.
+            alpha: strength to take instead of the regularizer's own.
             fan_in: number of weights of each unit, by which the factors are divided where `normalize` asks for it.
 
         Returns:
@@ -109,7 +109,7 @@ class WeightedL1(UnitRegularizer):
             must be registered with `keras.saving.register_keras_serializable` for the model to be saved.
         normalize: "fan_in" divides what a unit pays by the number of its weights, so that it pays for their mean size
             and the same alpha suits layers with few inputs and with many. `AutoSizer` counts the weights of a unit's
-            kernels and biases at the sizes of now; in a layer it is those of the kernel, or of the bias. None is the paper's.
+            kernels and biases at the current sizes; in a layer it is those of the kernel, or of the bias. None is the paper's.
 
     Raises:
         InvalidArgumentError: if alpha is not positive, f is not such a function, or normalize is something else.

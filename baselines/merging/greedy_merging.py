@@ -7,7 +7,7 @@ What differs, besides what `baselines.merging.local_problems` says:
 - Budget: for each space the gates train for the epochs of the phase "gates"; all these problems together are about as much
   work as one gate phase of the big student. Mimicking takes half of the epochs of fine-tuning for each layer, the other
   half fine-tunes the student. To compute what layers read comes on top, once for each problem: little in a long budget,
-  a fifth of all in a short one. So neither steps nor operations are those of other strategies; rows tell them.
+  a fifth of all in a short one. So neither steps nor operations are those of other strategies; rows report them.
 - What a layer reads and puts out is computed once, without augmentation, for as many training examples as a gibibyte
   holds; `greedy_examples` says how many in the largest problem. The digits fit; of CIFAR-100, ResNet-20 reads 16,384 for
   an inside of its last stage and 897 for the stream of its first, which is few: memory is what the method lacks there.

@@ -16,7 +16,7 @@ What the paper leaves open, and what we do:
 - Optimizers, epochs and rates: those of the suite. As a strategy, training takes the epochs of the teachers and the gates
   under the schedule "single", and fine-tuning those of the phase "finetune".
 - Its LeNet has 0.357 million parameters and is not described; LeNet-5 has 62,006 on CIFAR-10. The suites of the paper take
-  LeNet-5 with every hidden width times 2.41, which has 357,427. Every row tells its own parameters.
+  LeNet-5 with every hidden width times 2.41, which has 357,427. Every row reports its own parameters.
 - Accuracy is that of the validation data; test data belongs to the end of a run.
 
 What comes out is dense: multiply-accumulates fall only by removed units. `nonzero` counts parameters that are not pruned.

@@ -231,7 +231,7 @@ class LocalProcesses:
         return 0.2
 
     def _last_words(self, worker: _Worker) -> tuple[list[Event], list[RunFolder]]:
-        """What is to be told of a worker's runs that it did not report itself, and those that are still to be done."""
+        """What is to be reported of a worker's runs that it did not report itself, and those that are still to be done."""
         open_runs = [run for run in worker.batch if run.path not in worker.reported]
         events = [Event("done", run, run.result) for run in open_runs if run.status == "done"]
         open_runs = [run for run in open_runs if run.status != "done"]
@@ -313,7 +313,7 @@ class LocalProcesses:
 
 
 def _event(worker: _Worker, message: dict[str, Any], ours: Collection[str]) -> Event | None:
-    """The event that a worker's message tells of; None if it tells of none of its runs. `ours` are the names of workers."""
+    """The event that a worker's message reports; None if it is about none of its runs. `ours` are the names of workers."""
     folder, kind = message.pop("folder", None), message.pop("event", None)
     run = next((run for run in worker.batch if str(run.path) == folder), None)
     if run is None or run.path in worker.reported:

@@ -10,7 +10,7 @@ from benchmarks.runs.executors import Event
 
 
 class Progress(Protocol):
-    """Is told of every event."""
+    """Is called for every event."""
 
     def show(self, event: Event) -> None:
         """Show what happened."""

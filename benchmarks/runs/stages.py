@@ -63,7 +63,7 @@ class StageCache(Stages):
 
     Args:
         folder: where the stages are kept.
-        on_epoch: is told of every epoch that ends, with its row.
+        on_epoch: is called for every epoch that ends, with its row.
         stop: whether to end before the next epoch.
         trainer: what trains; see `Alone`.
         tell: is told "waits" when somebody else trains the stage that is asked for, with `holder` for who, "resumes" when it

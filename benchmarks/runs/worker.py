@@ -173,7 +173,7 @@ def _log_to(runs: Sequence[RunFolder], held: contextlib.ExitStack) -> None:
     for descriptor in (1, 2):
         os.dup2(log.fileno(), descriptor)
     for run in runs[1:]:
-        text = f"Trained together with {runs[0].path.name}, whose log.txt tells of all.\n"
+        text = f"Trained together with {runs[0].path.name}, whose log.txt is that of all.\n"
         write_atomically(run.path / "log.txt", text)
 
 

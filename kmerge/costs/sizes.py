@@ -17,7 +17,7 @@ InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int
 
 
 def sized_calls(model: keras.Model, input_shape: InputShape | None = None) -> Iterator[tuple[tuple, Call]]:
-    """All calls of a model, those of nested models in the place of the model. The model is not changed.
+    """All calls of a model, those of nested models instead of the model. The model is not changed.
 
     Args:
         model: Functional or Sequential. A nested model without a graph is one call.

@@ -42,7 +42,7 @@ class _GatedUnits:
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.input_spec = None  # it tells of one input
+        self.input_spec = None  # it is that of one input
 
     def __call__(self, sequences, *args, head_gates=None, **kwargs):
         # As one argument: Keras looks up the mask of a layer's only tensor argument, but not of one among several.

@@ -1,4 +1,4 @@
-"""Which unit of one network belongs in the place of which unit of another of the same architecture."""
+"""Which unit of one network corresponds to which unit of another of the same architecture."""
 
 from kmerge.matching.alignment import METHODS, align, average, match, match_score
 from kmerge.matching.comparison import Comparison, compare

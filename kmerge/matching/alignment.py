@@ -1,4 +1,4 @@
-"""Aligning two networks of one architecture: which unit of the second belongs in the place of which unit of the first.
+"""Aligning two networks of one architecture: which unit of the second corresponds to which unit of the first.
 
 Two trained networks may compute much the same with their units in another order. Their plain mean then mixes units that
 have nothing to do with each other. With four channels,
@@ -49,7 +49,7 @@ def match(
 
     Returns:
         For each selectable space of `model` a permutation, as `kmerge.permute(other, ...)` takes it if spaces are
-        named alike, and `align` in any case: unit `order[i]` of `other` belongs in the place of unit i.
+        named alike, and `align` in any case: unit `order[i]` of `other` corresponds to unit i.
 
     Raises:
         ArchitectureMismatchError: names the first layer that differs.

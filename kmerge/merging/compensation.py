@@ -1,7 +1,7 @@
 """Least-squares correction of the layers that lose inputs when channels are cut.
 
 A layer reads the units x, of which x_k stay and x_d go. On data, x_d is predicted from x_k: x_d ~ M x_k + m, where the
-Gram matrix of the activations gives M and m. The kernel then reads W_k + M' W_d in the place of W_k, and m goes into the
+Gram matrix of the activations gives M and m. The kernel then reads W_k + M' W_d instead of W_k, and m goes into the
 bias where the layer has one. With four units of which the last is the sum of the first two, dropping the last changes nothing.
 """
 

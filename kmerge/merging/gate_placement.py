@@ -82,7 +82,7 @@ class GatePlacement:
                 self.record.ungated[space] = int(self.widths[space])
 
     def apply(self, placed: Placed, operation, tensors: list) -> tuple:
-        """The operation to call in the place of one that mixes units, and its inputs."""
+        """The operation to call instead of one that mixes units, and its inputs."""
         if self.folds and operation is not None:
             if id(operation) not in self._folded:
                 # One way for all uses of a shared layer: one that stands in a wrapper and by itself cannot be loaded.

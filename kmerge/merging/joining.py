@@ -124,7 +124,8 @@ def gate(
     Args:
         model: a Functional or Sequential model.
         width: what `compress` will cut to; as for `merge`, and at most the model's own widths.
-        gates: start of the gates: "open" gives the model's own outputs, "paper" starts at loc = 1, a number is the mean of `loc`.
+        gates: start of the gates: "open" gives the model's own outputs, "paper" starts at loc = 1, a number is the mean
+            of `loc`.
         sampling: "example" for gates drawn for each example (paper), "batch" for one draw per batch.
         seed: seed of the gates' start and noise.
 

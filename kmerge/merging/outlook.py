@@ -123,8 +123,8 @@ def merging_outlook(
     told by the mean of their outputs, which is then far ahead of both.
 
     Args:
-        histories: a list with, for each parent, what `model.fit` returned, its `history`, or the validation accuracy after each epoch,
-            between 0 and 1.
+        histories: a list with, for each parent, what `model.fit` returned, its `history`, or the validation accuracy after
+            each epoch, between 0 and 1.
         mean: validation accuracy of the mean of the parents' outputs, as `merge_report` measures it.
         monitor: name of the validation accuracy in a history.
 

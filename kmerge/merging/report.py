@@ -69,8 +69,8 @@ def merge_report(
 ) -> MergeReport:
     """Tells, per space, how many units `compress` would keep of which parent, and how decided the gates are.
 
-    With data it also tells how good the big student is, and beside it each parent and the mean of the parents' outputs: a big
-    student that is not ahead of its better parent has nothing to hand on.
+    With data it also reports how good the big student is, and beside it each parent and the mean of the parents' outputs: a
+    big student that is not ahead of its better parent has nothing to hand on.
 
     Args:
         big: a big student made by `merge`.

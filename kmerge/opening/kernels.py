@@ -16,7 +16,7 @@ from kmerge.opening.recording import StaysClosed
 
 
 def with_dense_layers(graph: Graph, kernels: dict[int, keras.layers.Dense | None]) -> Graph:
-    """The graph with a Dense layer in the place of each product with a held weight that nothing else reads.
+    """The graph with a Dense layer instead of each product with a held weight that nothing else reads.
 
     Args:
         graph: the graph; it is not changed.

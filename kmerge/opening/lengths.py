@@ -132,7 +132,7 @@ def _partitions(count: int) -> list[tuple[int, ...]]:
 
 
 def known_lengths(graph: Graph, shapes: Sequence[tuple]) -> set[int]:
-    """The numbers with which a graph was recorded in the place of open lengths of its inputs."""
+    """The numbers with which a graph was recorded instead of open lengths of its inputs."""
     pairs = [pair for x, shape in zip(graph.inputs, shapes, strict=True) for pair in zip(x.shape[1:], shape[1:], strict=True)]
     return {number for number, size in pairs if size is None and number is not None}
 
@@ -212,13 +212,13 @@ def has_length(value: Any, sizes: dict) -> bool:
 
 
 def freed_masks(call: Call, tensors: list, sizes: dict, name: str) -> tuple[Call, list]:
-    """The call with a `CausalMask` in the place of each array that is one; and what it reads.
+    """The call with a `CausalMask` instead of each array that is one; and what it reads.
 
     Args:
         call: the call, recorded with lengths.
         tensors: what it reads in the new model.
         sizes: as for `freed_rows`.
-        name: for what stands in the place of arrays.
+        name: for what replaces arrays.
     """
     call, made = call.on(tensors), []
 

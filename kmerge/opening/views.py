@@ -257,7 +257,7 @@ def _with_known_sizes(reshape: keras.Operation, shape: tuple) -> keras.Operation
 
 
 def _call(layer: keras.Layer, args: tuple, kwargs: dict, arrays: list):
-    """Calls a layer on arrays in the place of symbolic tensors, in inference."""
+    """Calls a layer on arrays instead of symbolic tensors, in inference."""
     waiting = list(arrays)
     args, kwargs = keras.tree.map_structure(
         lambda x: waiting.pop(0) if isinstance(x, keras.KerasTensor) else x, (args, kwargs)

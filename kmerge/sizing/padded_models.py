@@ -53,7 +53,7 @@ class Rooms:
         self.exact = list(exact)
 
     def next(self, needed: Mapping[str, int], now: Mapping[str, int] | None) -> dict[str, int]:
-        """The room for units that are needed: that of now, if they fit and it does not cost too much."""
+        """The room for units that are needed: the current one, if they fit and it does not cost too much."""
         if now is not None and self._fits(needed, now):
             return dict(now)
         tight = {n: count if n in self.exact else _up(count) for n, count in needed.items()}

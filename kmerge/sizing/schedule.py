@@ -89,7 +89,7 @@ def next_sizes(sizes: Mapping[str, int], options: SizingOptions, history: Sequen
     """The sizes after units are added.
 
     Args:
-        sizes: those of now.
+        sizes: the current ones.
         options: the rule and its limits.
         history: of sizes, as an `AutoSizer` keeps it.
     """
@@ -114,9 +114,9 @@ def adapted_sizes(sizes: Mapping[str, int], min_growth: int, history: Sequence[M
     """The sizes after units are added by the adaptive rule.
 
     Args:
-        sizes: those of now.
+        sizes: the current ones.
         min_growth: the least of the first offer.
-        history: of sizes, as an `AutoSizer` keeps it. The last record with "stayed" tells of the last offer.
+        history: of sizes, as an `AutoSizer` keeps it. The last record with "stayed" describes the last offer.
     """
     last = next((record for record in reversed(history) if "stayed" in record), None)
     if last is None:

@@ -55,7 +55,7 @@ class SizingWarning(UserWarning):
 class AutoSizer:
     """Trains a model whose channel spaces find their own sizes (Algorithm 1 of the paper).
 
-    The model given is never changed. `model` is a plain one of the sizes of now; `sizes` are these.
+    The model given is never changed. `model` is a plain one of the current sizes; `sizes` are these.
 
     Args:
         model: a Functional or Sequential model, compiled or not. A compiled one hands on its optimizer's state.
@@ -69,17 +69,17 @@ class AutoSizer:
         threshold: tau: a unit stays if its largest weight, bias included, is at least so large. Behind a normalization
             its effective weight counts, and not the bias. New units have fresh weights times tau.
         period: epochs from one growth to the next.
-        period_steps: steps from one growth to the next, in the place of epochs: what sizes depend on is how many steps units
+        period_steps: steps from one growth to the next, instead of epochs: what sizes depend on is how many steps units
             have. A period ends with its epoch at the latest, and metrics of an epoch are means over its periods.
         min_units: what every space keeps.
         max_units: what no space grows beyond; one that has more gets no new units. None for no limit, as in the paper: then
             spaces may grow without end where the learning rate is large for the threshold, as new units stay.
         grow: whether units are added.
-        prune: time at which units are dropped: "period" (the end of each), "end" (of the dynamic epochs; original auto-sizing), or
-            "never".
+        prune: time at which units are dropped: "period" (the end of each), "end" (of the dynamic epochs; original
+            auto-sizing), or "never".
         optimizer_state: "carry" keeps the state of the optimizer with each unit. "restart" is the paper's: at every
             change weights with units start anew, but the number of steps goes on.
-        proximal: whether, in the place of a penalty in the loss, weights shrink after each step of the optimizer, by its
+        proximal: whether, instead of a penalty in the loss, weights shrink after each step of the optimizer, by its
             learning rate times what their unit pays, and stop at exactly zero (soft thresholding; of whole units with
             "l21"). Then units go that are zero, and the threshold is only the size of new ones. As with decoupled weight
             decay, Adam does not rescale the amounts, so alpha must be larger: on handwritten digits a thousand times. Behind a
@@ -92,9 +92,9 @@ class AutoSizer:
         left: the spaces that keep their size, with the reason.
         epochs_done: number of epochs trained.
         compile_seconds: seconds that tracing and compiling took.
-        history_of_sizes: list with, for each dynamic epoch or period within it, `{"epoch", "grown", "new", "sizes", "room"}`: the sizes
-            it was trained with, how many units of them were new in its period, the sizes after it, and those of the
-            program. Where it pruned, also "stayed", how many of the new units stayed, "change", the largest
+        history_of_sizes: list with, for each dynamic epoch or period within it, `{"epoch", "grown", "new", "sizes",
+            "room"}`: the sizes it was trained with, how many units of them were new in its period, the sizes after it, and
+            those of the program. Where it pruned, also "stayed", how many of the new units stayed, "change", the largest
             change of an output that dropped constants made, and "not_exact", where they could not be carried exactly.
 
     Raises:
@@ -238,7 +238,7 @@ class AutoSizer:
 
     @property
     def model(self) -> keras.Model:
-        """A plain `keras.Model` of the sizes of now, compiled, with the state of its optimizer."""
+        """A plain `keras.Model` of the current sizes, compiled, with the state of its optimizer."""
         return self._compiled_state().plain_model()
 
     def fit(

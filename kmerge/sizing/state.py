@@ -30,7 +30,7 @@ class SizingState:
         arguments: of `compile`.
 
     Attributes:
-        epochs_done, compile_seconds, history: what an `AutoSizer` tells of its training.
+        epochs_done, compile_seconds, history: what an `AutoSizer` reports of its training.
         weights: of the units alive, with their slots.
         working: the model that is trained, or None.
         room: the room of the last dynamic epoch, or None.
@@ -220,7 +220,7 @@ class SizingState:
             self._write(model)
 
     def plain_model(self) -> keras.Model:
-        """A plain model of the sizes of now, compiled, with the state of the optimizer."""
+        """A plain model of the current sizes, compiled, with the state of the optimizer."""
         self.settle()
         model = self._built(self.sizes, plain=True)
         self._write(model)

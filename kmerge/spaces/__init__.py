@@ -1,6 +1,7 @@
 """Channel spaces: the walk over a model's graph that finds which units belong together."""
 
-from kmerge.spaces.channels import ChannelSpace, ChannelSpaces, Record, Trace, channel_spaces, check_selectable, trace
+from kmerge.spaces.channel_space import ChannelSpace
+from kmerge.spaces.channels import ChannelSpaces, Record, Trace, channel_spaces, check_selectable, trace
 from kmerge.spaces.strictness import strict, warn_of_unfollowed
 from kmerge.spaces.walks import copy_name, output_name, walk_calls, without_masks
 

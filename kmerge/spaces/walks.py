@@ -12,7 +12,7 @@ from kmerge.spaces.facts import Fact, Kind
 
 
 def walk_calls(graph: Graph, inputs: list, visit: Callable) -> list:
-    """Runs `visit` over all calls in their order, those of nested models in the place of the model.
+    """Runs `visit` over all calls in their order, those of nested models instead of the model.
 
     Args:
         graph: the graph to walk.

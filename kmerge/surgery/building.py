@@ -22,7 +22,7 @@ class Gating:
 
     Attributes:
         start: called once with the list of the model's inputs.
-        apply: `apply(placed, operation, tensors)` gives what is called in the place of an operation, and on what; the
+        apply: `apply(placed, operation, tensors)` gives what is called instead of an operation, and on what; the
             operation is None where several run, each on the channels of a source.
         inside: `inside(entries)` gives the gates of units that a layer mixes inside itself, or None if they have none.
         note: `note(key, path, name)` is told the name of each operation that is called with arrays.

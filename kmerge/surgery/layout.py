@@ -139,7 +139,7 @@ class Layout:
         return np.where(own >= 0, own, positions_of(units, x.units))
 
     def part(self, path: str, group: int, first: bool, reads: dict) -> Part:
-        """The layer that runs in the place of that of `path` for a group of `source_of`, the same at all its uses."""
+        """The layer that runs instead of that of `path` for a group of `source_of`, the same at all its uses."""
         if (path, group) not in self._parts:
             of_source = 1 <= group <= self.plan.sources
             name = path if first else f"{path}_of_{group if of_source else 'new'}"

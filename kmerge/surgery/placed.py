@@ -11,7 +11,7 @@ from kmerge.spaces import Record
 
 @dataclass(frozen=True)
 class Part:
-    """One of the layers that run in the place of one, each on the channels of a source.
+    """One of the layers that replace one, each on the channels of a source.
 
     Attributes:
         path: by which the new model's layers and `Layout.axes` know it; the first has that of the template's layer.
@@ -34,7 +34,7 @@ class Placed:
         gathers: for some inputs, the positions to read first: `{input: (axis, positions)}`.
         averages: positions of each source, if the input is averaged first.
         picks: for each output that is a slice or gather, `(axis, positions)`.
-        parts: the layers that run in the place of this one, each for a source; empty if it runs as one.
+        parts: the layers that run instead of this one, each for a source; empty if it runs as one.
         changes: entries of the configuration that change.
         consumed: inputs that the layer mixes.
         inside: the entries of units of its own that it mixes, if it has such.

@@ -7,7 +7,7 @@ from kmerge.checks import flag, is_whole_number, mapping, refuse, sentence, whol
 from kmerge.errors import InvalidArgumentError
 from kmerge.spaces import ChannelSpaces
 
-# In the place of a source: none has the unit; all have it together.
+# Instead of a source: none has the unit; all have it together.
 NEW, COMMON = None, -1
 
 
@@ -15,15 +15,15 @@ NEW, COMMON = None, -1
 class Plan:
     """Which unit of which source each unit of a new model comes from.
 
-    Two constants stand in the place of a source: `NEW`, where none has the unit, and `COMMON`, where all have it
+    Two constants stand for a source: `NEW`, where none has the unit, and `COMMON`, where all have it
     together. A plan for a space "hidden" of four units: two of the first model, one of the second, and a new one:
 
         Plan(2, {"hidden": [(0, 0), (0, 3), (1, 2), (NEW, 3)]})
 
     Attributes:
         sources: number of source models.
-        entries: by name of a space, a sequence of pairs (source, index of the unit in the space). With source `NEW` the
-            unit is new, and lies wherever the unit of that index lies. With source `COMMON` one unit stands for those of
+        entries: a sequence for each space, by its name, of pairs (source, index of the unit in the space). With source `NEW`
+            the unit is new, and lies wherever the unit of that index lies. With source `COMMON` one unit stands for those of
             that index of all sources: what makes it is averaged, what reads it reads all of them there. So are the units
             of spaces that are not listed.
         copied: the places at which what enters the model is copied for each source, see `Trace.entries`.

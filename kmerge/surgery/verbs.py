@@ -124,8 +124,8 @@ def select(model: keras.Model, keep: Mapping[str, object], *, compile: bool = Fa
 
     Args:
         model: a Functional or Sequential model.
-        keep: what stays, by name of a space or of a layer that makes one: indices, which are kept in ascending order; a boolean
-            mask of shape `(units,)`; a count, of the first units; or a fraction between 0 and 1 (a float), of the
+        keep: what stays, by name of a space or of a layer that makes one: indices, which are kept in ascending order; a
+            boolean mask of shape `(units,)`; a count, of the first units; or a fraction between 0 and 1 (a float), of the
             first units, at least one. Spaces that are not named stay as they are.
         compile: whether the new model is compiled as this one is, with the same losses, new metrics and a new optimizer
             of the same configuration.

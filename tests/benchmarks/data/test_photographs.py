@@ -46,7 +46,7 @@ class Photographs(tfds.testing.DummyDataset):
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
-    """The folders of tensorflow-datasets and of the cache, with our photographs in the place of Imagewoof."""
+    """The folders of tensorflow-datasets and of the cache, with our photographs instead of Imagewoof."""
     folder = tmp_path_factory.mktemp("photographs")
     builder = Photographs(data_dir=folder / "data")
     builder.download_and_prepare()

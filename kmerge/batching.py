@@ -278,7 +278,7 @@ class Continued(keras.utils.PyDataset):
 
 
 def as_tuples(batch: Any) -> Any:
-    """A batch with tuples in the place of lists, which Keras' adapters for TensorFlow do not take inside of batches."""
+    """A batch with tuples instead of lists, which Keras' adapters for TensorFlow do not take inside of batches."""
     if isinstance(batch, list | tuple):
         return tuple(map(as_tuples, batch))
     return {key: as_tuples(value) for key, value in batch.items()} if isinstance(batch, dict) else batch

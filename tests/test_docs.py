@@ -75,6 +75,12 @@ def test_the_guide_on_pruning_halves_the_parameters_but_of_a_layer_that_is_kept_
     assert (tmp_path / "small.keras").is_file()
 
 
+def test_the_guide_on_callbacks_picks_a_decided_epoch(run):
+    names = run("guides/gates_and_callbacks")
+    assert all(gate.is_decided() for gate in kmerge.gates_of(names["best"]))
+    assert len(names["history"].epoch) > 6
+
+
 def test_the_guide_on_rules_teaches_its_layers(run):
     names = run("guides/write_a_rule")
     assert type(names["student"].get_layer("bottleneck")) is names["Bottleneck"]

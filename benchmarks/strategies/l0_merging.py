@@ -162,7 +162,7 @@ def _big_student(task: Task, teachers: list[keras.Model], seed: int, sampling: s
 
 
 def _cut(big: keras.Model, sample: np.ndarray | None = None) -> keras.Model:
-    """What `compress` keeps, asked for by name: that gates of other units are open is no surprise, and rows tell the cost."""
+    """What `compress` keeps, asked for by name: that gates of other units are open is no surprise; rows report the cost."""
     return kmerge.compress(big, sample, keep={name: gate.kept() for name, gate in read_merge(big).gates.items()})
 
 

@@ -47,7 +47,7 @@ class AfterFade(keras.callbacks.Callback):
 
     Example:
         >>> stop = keras.callbacks.EarlyStopping("val_loss", patience=5, restore_best_weights=True)
-        >>> big.fit(x, y, epochs=40, validation_data=held_out, callbacks=[kmerge.GatePressure(), kmerge.AfterFade(stop)])
+        >>> callbacks = [kmerge.GatePressure(), kmerge.AfterFade(stop)]      # for big.fit(..., validation_data=...)
     """
 
     def __init__(self, callback: keras.callbacks.Callback):

@@ -286,7 +286,7 @@ class GatePressure(keras.callbacks.Callback):
             self._stay()
 
     def _set_back(self, hardness: float) -> None:
-        """Sets the state of the gates to 0; tells of it if they had faded so far."""
+        """Sets the state of the gates to 0; warns if they had faded so far."""
         if 0 < hardness < 1:
             checks.warn(
                 f"GatePressure: the gates of {self.model.name!r} had faded to {hardness:.0%} in a fit that ended early, and "

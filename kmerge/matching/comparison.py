@@ -43,7 +43,11 @@ class Comparison(dict):
             "averaged, matched"; empty if there was no metric.
         costs: parameters and multiply-accumulates of an example (None where an input's size is open), by "one model" and
             "concatenated".
-        order: for each space, which unit of the other model belongs in the place of each unit of the first.
+        order: units of the other model that correspond to those of the first, for each space.
+
+    Example:
+        >>> kmerge.compare(model, other, x).order["first"].shape
+        (6,)
     """
 
     def __init__(self, metrics: Mapping[str, float], costs: Mapping[str, tuple], order: Mapping[str, np.ndarray]):
@@ -98,9 +102,9 @@ def compare(
         Li et al., Convergent Learning, 2016. Ainsworth et al., Git Re-Basin, ICLR 2023. Jordan et al., REPAIR, 2023.
 
     Example:
-        >>> found = kmerge.compare(model_a, model_b, (x_val, y_val), metric="sparse_categorical_accuracy")
-        >>> print(found)
-        >>> found.metrics["averaged, matched"]
+        >>> found = kmerge.compare(model, other, (x, y), metric="sparse_categorical_accuracy")
+        >>> list(found), list(found.costs)
+        (['first', 'second'], ['one model', 'concatenated'])
     """
     if not all(isinstance(each, keras.Model) for each in (model, other)):
         raise InvalidArgumentError(sentence("two Keras models", (type(model).__name__, type(other).__name__), of="compare"))

@@ -24,8 +24,6 @@ def test_the_example_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names, said = {}, []
     SETTING.run(names)
-    if getattr(getattr(kmerge, name), "__module__", "").startswith("kmerge.pruning"):
-        pytest.skip("not yet")
     example = doctest.DocTestParser().get_doctest(inspect.getdoc(getattr(kmerge, name)), names, name, None, 0)
     assert example.examples, "it has none"
     with without_programs(), warnings.catch_warnings():

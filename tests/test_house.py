@@ -319,8 +319,6 @@ FRAGMENT = re.compile(r"(?:of|for|as|by|in|but|its|that|likewise)\b(?! (?:many|i
 
 @pytest.mark.parametrize("function, doc", PUBLIC)
 def test_descriptions_of_arguments_stand_alone(function, doc):
-    if function.__module__.startswith("kmerge.pruning"):
-        pytest.skip("not yet")
     assert not [(name, text) for name, text in described_arguments(doc or "") or [] if FRAGMENT.match(text)]
 
 

@@ -24,7 +24,7 @@ def register_importance(name: str, importance: Importance) -> Importance:
     It is enough to hand the function itself to them; a name is for configurations.
 
     Args:
-        name: of the importance.
+        name: name of the importance.
         importance: a function of a `UnitWeights` that returns, by name of a space, an array of shape `(units,)`: the
             higher, the more important. Spaces that it leaves out stay whole.
 
@@ -37,7 +37,7 @@ def register_importance(name: str, importance: Importance) -> Importance:
     Example:
         >>> def largest(weights):
         ...     return weights.sums(lambda weight: np.abs(weight.array) ** 4)
-        >>> kmerge.register_importance("l4", largest)
+        >>> importance = kmerge.register_importance("l4", largest)
         >>> small = kmerge.prune(model, "l4", budget=0.5)
     """
     if not isinstance(name, str) or IMPORTANCES.get(name, importance) is not importance or name in (*MEASURED, "gates"):

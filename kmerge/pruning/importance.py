@@ -49,11 +49,11 @@ def unit_importance(
         model: a Functional or Sequential model; compiled for "taylor" and "hessian", made by `merge` or `gate` for "gates".
         importance: "magnitude", "magnitude_l1", "lamp", "bn_scale", "fpgm", "taylor", "hessian", "random" or "gates"; the
             name of one that is registered; or a function, as `register_importance` takes it.
-        data: for "taylor" and "hessian" alone: whatever `model.evaluate` takes, with targets: `(x, y)` or
+        data: examples, for "taylor" and "hessian" alone: whatever `model.evaluate` takes, with targets: `(x, y)` or
             `(x, y, sample_weight)` of arrays, a `tf.data.Dataset`, `PyDataset`, generator, ... It is read once, by batches.
-        batch_size: for "taylor": examples per gradient, where the data is arrays. "hessian" takes a gradient of each example.
+        batch_size: examples per gradient of "taylor", where the data is arrays. "hessian" takes a gradient of each example.
         steps: the most batches to take; None for all.
-        seed: for "random".
+        seed: seed of "random".
 
     Returns:
         An array of shape `(units,)` for each selectable space, by its name. With "bn_scale", spaces that pass no
@@ -74,6 +74,11 @@ def unit_importance(
         "hessian": LeCun et al., Optimal Brain Damage, NeurIPS 1989: half the sum of h w^2 over a unit's weights, those of
         "magnitude"; h is the diagonal of the empirical Fisher matrix, the mean over examples of the squared gradient.
         "lamp": Lee et al., Layer-adaptive Sparsity for the Magnitude-based Pruning, ICLR 2021, with units for weights.
+
+    Example:
+        >>> importance = kmerge.unit_importance(model, "magnitude")
+        >>> {name: values.shape for name, values in importance.items()}
+        {'first': (6,), 'second': (4,)}
     """
     check_asked(importance, data)
     whole_number("batch_size", batch_size)

@@ -49,22 +49,25 @@ def prune_iteratively(
         model: a Functional or Sequential model.
         budget: what the model may cost after the last step, as for `choose_units`.
         train: trains the model that it is given, in place; called once for each step.
-        steps: their number, under the cubic `PruningSchedule`; or a schedule.
-        evaluate: for the report: of a model a number, or several by name; called before and after each training.
-        folder: where each step is kept once it is done. A second call with the same arguments goes on behind the last one.
-        importance: as for `choose_units`, by name or as a function; measured anew at each step.
-        selection: as for `choose_units`.
-        normalization: as for `choose_units`.
-        multiple: as for `choose_units`.
-        minimum: as for `choose_units`.
-        maximum: as for `choose_units`; it holds from the first step on.
-        exclude: as for `choose_units`.
-        data: as for `prune`; read at each step, so that a generator serves one step alone.
-        batch_size: as for `choose_units`.
-        seed: as for `choose_units`.
+        steps: number of steps, under the cubic `PruningSchedule`; or a schedule.
+        evaluate: function that gives a number for a model, or several by name, for the report; called before and after
+            each training.
+        folder: folder in which each step is kept once it is done. A second call with the same arguments goes
+            on behind the last one.
+        importance: name of an importance, or a function, see `choose_units`; measured anew at each step.
+        selection: "local" or "global", see `choose_units`.
+        normalization: way in which importances of several spaces are made comparable, see `choose_units`.
+        multiple: number of which widths are multiples, see `choose_units`.
+        minimum: what stays at least, see `choose_units`.
+        maximum: what stays at most, see `choose_units`; it holds from the first step on.
+        exclude: names of spaces, or of layers that make them, that stay whole.
+        data: examples for importances that read some, and for `compensate`, see `prune`; read at each step, so
+            that a generator serves one step alone.
+        batch_size: examples per gradient, see `choose_units`.
+        seed: seed of "random".
         compile: whether the model of each step is compiled as the first one is, with a new optimizer of the same
             configuration; otherwise `train` compiles it.
-        compensate: as for `prune`.
+        compensate: whether layers that lose inputs are corrected by least squares, see `prune`.
 
     Returns:
         An `IterativePruning`: the last model and what each step did; `print` shows it.
@@ -74,14 +77,12 @@ def prune_iteratively(
         UnsupportedLayerError: names a layer whose channels cannot be followed.
 
     Example:
-        >>> result = kmerge.prune_iteratively(
-        ...     model,
-        ...     budget=0.2,
-        ...     train=lambda small: small.fit(x, y, epochs=2),
-        ...     evaluate=lambda small: small.evaluate(x_val, y_val, return_dict=True),
-        ... )
-        >>> print(result)
-        >>> result.model.save("small.keras")
+        >>> model.compile("sgd", loss)
+        >>> def train(small):
+        ...     kmerge.fit(small, x, y, epochs=1, verbose=0)
+        >>> result = kmerge.prune_iteratively(model, budget=0.5, train=train, steps=2)
+        >>> kmerge.parameters(result.model) <= 0.5 * kmerge.parameters(model)
+        True
     """
     schedule = steps if isinstance(steps, PruningSchedule) else PruningSchedule(steps)
     if isinstance(importance, Mapping):

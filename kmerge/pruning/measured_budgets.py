@@ -38,7 +38,7 @@ def measured_costs(model: keras.Model, names: Mapping) -> dict[str, tuple[float,
 
 
 def absolute_budget(budget: Budget, costs: WidthCosts, whole: Mapping[str, tuple[float, float]]) -> Budget:
-    """A budget with numbers in the place of shares of a model's costs.
+    """A budget with numbers instead of shares of a model's costs.
 
     Args:
         budget: the budget.

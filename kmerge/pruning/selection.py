@@ -43,23 +43,23 @@ def choose_units(
 
     Args:
         model: a Functional or Sequential model.
-        importance: one of those of `unit_importance` other than "gates", by its name; a function, as
-            `register_importance` takes it; or importance of your own: by name of a space an array of shape `(units,)`.
+        importance: name of an importance, one of those of `unit_importance` other than "gates"; a function, as
+            `register_importance` takes it; or a mapping of your own from names of spaces to arrays of shape `(units,)`.
             Spaces that are not named stay whole.
         budget: a `Budget`; a float is a share of the parameters.
         selection: "local" keeps the same share of every space, up to rounding. "global" ranks all units by importance.
-        normalization: for "global": how importances of several spaces are made comparable. "mean", "max" and "sum" divide
+        normalization: way in which "global" makes importances of several spaces comparable. "mean", "max" and "sum" divide
             by that of the space; "range" brings them to 0 to 1, "standard" to mean 0 and deviation 1; None takes them as
             they are. "auto" is None for "lamp" and importance of your own, and "mean" for all others.
         multiple: widths are multiples of it, as devices like them, or a space's whole width.
-        minimum: of each space, at least this number of units (an int) or share of them (a float) stays; at least one.
+        minimum: number of units (an int) or share of them (a float) that stays at least, of each space; at least one.
             For some, by name of a space or of a layer that makes it: `{"conv1": 16, "dense": 0.5}`.
         maximum: the most that stays, in the same ways.
         exclude: names of spaces, or of layers that make them, that stay whole.
-        data: for "taylor" and "hessian": whatever `model.evaluate` takes, see `unit_importance`.
+        data: examples for "taylor" and "hessian": whatever `model.evaluate` takes, see `unit_importance`.
         batch_size: examples per batch, where the data is arrays.
         steps: the most batches of the data to take; None for all.
-        seed: for "random".
+        seed: seed of "random".
 
     Returns:
         A `UnitChoice`, never above the budget. With "global", in no space would one unit more (`multiple` more) fit.
@@ -75,7 +75,9 @@ def choose_units(
         UserWarning: if the budget limits multiply-accumulates, names layers and operations of which these are not known.
 
     Example:
-        >>> print(kmerge.choose_units(model, budget=0.5, selection="global", exclude=["stem"], minimum={"conv4": 16}))
+        >>> choice = kmerge.choose_units(model, budget=0.7, selection="global", minimum={"first": 4})
+        >>> len(choice["first"]) >= 4
+        True
 
     Reference:
         The mean as normalizer of global rankings, and other ones: Fang et al., DepGraph, CVPR 2023.
@@ -113,18 +115,24 @@ def prune(
 
     Args:
         model: a Functional or Sequential model.
-        importance: as for `choose_units`.
-        budget: as for `choose_units`.
-        selection: as for `choose_units`.
-        normalization: as for `choose_units`.
-        multiple: as for `choose_units`.
-        minimum: as for `choose_units`.
-        maximum: as for `choose_units`.
-        exclude: as for `choose_units`.
-        data: as for `choose_units`; with `compensate=True` also, or only, to compensate on, for which inputs are enough.
-        batch_size: as for `choose_units`.
-        steps: as for `choose_units`.
-        seed: as for `choose_units`.
+        importance: name of an importance, one of those of `unit_importance` other than "gates"; a function, as
+            `register_importance` takes it; or a mapping of your own from names of spaces to arrays of shape `(units,)`.
+            Spaces that are not named stay whole.
+        budget: a `Budget`; a float is a share of the parameters.
+        selection: "local" keeps the same share of every space, up to rounding. "global" ranks all units by importance.
+        normalization: way in which "global" makes importances of several spaces comparable. "mean", "max" and "sum" divide
+            by that of the space; "range" brings them to 0 to 1, "standard" to mean 0 and deviation 1; None takes them as
+            they are. "auto" is None for "lamp" and importance of your own, and "mean" for all others.
+        multiple: widths are multiples of it, as devices like them, or a space's whole width.
+        minimum: number of units (an int) or share of them (a float) that stays at least, of each space; at least one.
+            For some, by name of a space or of a layer that makes it: `{"conv1": 16, "dense": 0.5}`.
+        maximum: the most that stays, in the same ways.
+        exclude: names of spaces, or of layers that make them, that stay whole.
+        data: examples for "taylor" and "hessian": whatever `model.evaluate` takes, see `unit_importance`; with
+            `compensate=True` also, or only, to compensate on, for which inputs are enough.
+        batch_size: examples per batch, where the data is arrays.
+        steps: the most batches of the data to take; None for all.
+        seed: seed of "random".
         compile: whether the new model is compiled as this one is, with the same losses, new metrics and a new optimizer
             of the same configuration.
         compensate: whether each Dense and convolution layer that loses inputs is corrected for them, by least squares on
@@ -138,9 +146,10 @@ def prune(
             `compensate=True` as `gate`.
 
     Example:
-        >>> small = kmerge.prune(model, budget=0.5, exclude=["stem"], compile=True)
-        >>> small.fit(x, y, epochs=3)
-        >>> untrained = kmerge.prune(model, budget=0.7, data=x, compensate=True)
+        >>> small = kmerge.prune(model, budget=0.7, exclude=["first"])
+        >>> small.get_layer("first").units, kmerge.parameters(small) <= 0.7 * kmerge.parameters(model)
+        (6, True)
+        >>> repaired = kmerge.prune(model, budget=0.7, data=x, compensate=True)
     """
     bounds = {"multiple": multiple, "minimum": minimum, "maximum": maximum, "exclude": exclude}
     check_compensation(compensate, data)

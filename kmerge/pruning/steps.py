@@ -34,7 +34,7 @@ class PruningSchedule:
         InvalidArgumentError: if `steps` is no positive integer, or there is no such shape.
 
     Example:
-        >>> kmerge.prune_iteratively(model, 0.2, train=train, steps=kmerge.PruningSchedule(8, "linear"))
+        >>> schedule = kmerge.PruningSchedule(steps=8, shape="linear")      # for prune_iteratively(..., steps=schedule)
 
     Reference:
         "cubic": Zhu & Gupta, To Prune, or Not to Prune, 2017, equation 1.
@@ -66,12 +66,18 @@ class PruningStep:
     """What one step did.
 
     Attributes:
-        number: of the step, from 1.
-        costs: for each measure that was limited, what the first model costs, what is left, and the limit of this step.
-        noise: of those that were measured, see `UnitChoice`.
-        units: for each space its units before and after the step.
+        number: number of the step, from 1.
+        costs: a tuple for each measure that was limited: what the first model costs, what is left, and the limit of this step.
+        noise: noise of the measures that were measured, see `UnitChoice`.
+        units: number of units of each space before and after the step.
         after_cut: what `evaluate` gave before the training; empty without it.
         after_training: what it gave behind it.
+
+    Example:
+        >>> model.compile("sgd", loss)
+        >>> result = kmerge.prune_iteratively(model, budget=0.5, train=lambda small: None, steps=2)
+        >>> [step.number for step in result.steps]
+        [1, 2]
     """
 
     number: int
@@ -101,6 +107,12 @@ class IterativePruning:
     Attributes:
         model: the model after the last step, trained.
         steps: what each step did.
+
+    Example:
+        >>> model.compile("sgd", loss)
+        >>> result = kmerge.prune_iteratively(model, budget=0.5, train=lambda small: None, steps=2)
+        >>> len(result.steps)
+        2
     """
 
     model: keras.Model

@@ -9,10 +9,16 @@ class UnitChoice(dict):
     """The units to keep of each space: ascending indices by its name, as `select` takes them. Prints as a table.
 
     Args:
-        keep: the indices.
-        sizes: units of each of these spaces.
-        costs: for each measure that was limited: cost of the whole model, of the chosen one, and the limit.
-        noise: of those that were measured, by how much they may differ if they are measured again.
+        keep: indices of the units that stay, by name of a space.
+        sizes: number of units of each of these spaces.
+        costs: costs of the whole model and of the chosen one, and the limit, for each measure that was limited.
+        noise: amount by which measured costs may differ if they are measured again.
+
+    Example:
+        >>> choice = kmerge.choose_units(model, budget=0.5)
+        >>> del choice["first"]                            # now the space stays whole
+        >>> kmerge.select(model, choice).get_layer("first").units
+        6
     """
 
     def __init__(

@@ -26,12 +26,17 @@ class UnitWeight:
     """A weight on whose axes units lie.
 
     Attributes:
-        path: of the layer that holds it.
-        name: such as "kernel".
-        array: its values.
-        axes: for each axis its `Axis`, or None if no units lie on it. The role is "produces" where the weight makes the
-            units, "consumes" where it reads them, "channel" where it holds one value for each that passes.
+        path: path of the layer that holds it.
+        name: name of the weight, such as "kernel".
+        array: values of the weight.
+        axes: a list with, for each axis, its `Axis`, or None if no units lie on it. The role is "produces" where the weight
+            makes the units, "consumes" where it reads them, "channel" where it holds one value for each that passes.
         variable: the weight itself.
+
+    Example:
+        >>> def of_kernels(weights):
+        ...     return weights.sums(lambda weight: np.abs(weight.array) if weight.name == "kernel" else 0 * weight.array)
+        >>> small = kmerge.prune(model, of_kernels, budget=0.5)
     """
 
     path: str
@@ -52,12 +57,17 @@ class UnitWeights:
     Args:
         walked: the walk of the model.
         arrays: what `check_finite` gives of it.
-        seed: for an importance that is drawn.
+        seed: seed of an importance that is drawn.
 
     Attributes:
         model: the model.
-        spaces: its channel spaces, those that are not selectable among them.
+        spaces: channel spaces of the model, those that are not selectable among them.
         seed: the seed.
+
+    Example:
+        >>> def smallest(weights):
+        ...     return weights.sums(lambda weight: -np.square(weight.array))
+        >>> small = kmerge.prune(model, smallest, budget=0.5)
     """
 
     def __init__(self, walked: Trace, arrays: Mapping[int, np.ndarray], seed: int = 0):

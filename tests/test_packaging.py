@@ -35,7 +35,7 @@ NEEDED_BY_OTHERS = {
     "mkdocstrings": "writes the site's reference",
 }
 # What tests use where it is installed.
-NEEDED_IF_THERE = {"onnxruntime"}
+NEEDED_IF_THERE = {"onnxruntime", "torch", "torch_pruning", "torchvision"}
 
 
 def requirements(section, option):

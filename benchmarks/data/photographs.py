@@ -64,7 +64,7 @@ def write_photographs(
 
 
 def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
-    """The hash that `info.json` tells of such arrays, from all that is in them."""
+    """The hash that `info.json` has of such arrays, from all that is in them."""
     hashes = {}
     for part in ("train", "test"):
         images = arrays[f"{part}_images"]

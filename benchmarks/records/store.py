@@ -195,7 +195,7 @@ class RunFolder:
         """Make the folder and write config.json; a finished run stays finished.
 
         Raises:
-            OSError: if there is no room, or a link is in the place of the folder or of the one that it is in.
+            OSError: if there is no room, or a link is there instead of the folder or of the one that it is in.
         """
         real_folder(real_folder(self.path.parent) / self.path.name)
         content = {"configuration": self.configuration, "launch": launch}

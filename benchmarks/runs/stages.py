@@ -116,7 +116,7 @@ class StageCache(Stages):
         return model, record
 
     def tell_damage(self, text: str) -> None:
-        """Tell of a file that counts as none."""
+        """Report a file that counts as none."""
         self._tell("damaged", text=text)
 
     @contextlib.contextmanager

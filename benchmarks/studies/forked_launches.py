@@ -29,7 +29,7 @@ from benchmarks.studies.arithmetic import calculate
 
 # What launches and workers import late is imported once, before all of them are forked.
 _LATE = ("numpy.ma", "numpy.random", "encodings.cp437")
-# The code about files; and what a process does to files, as the interpreter tells of it beforehand.
+# The code about files; and what a process does to files, as the interpreter announces it.
 _TRACED = ("benchmarks/files.py", "records/store.py", "records/results.py", "runs/arrays.py", "runs/checkpoints.py",
            "runs/executors.py", "runs/stages.py", "runs/worker.py", "pathlib.py")  # fmt: skip
 _TOLD = ("open", "os.rename", "os.remove", "os.mkdir", "os.chmod", "fcntl.flock")
@@ -64,7 +64,7 @@ class Launch:
 
     Attributes:
         pid: of its scheduler.
-        name: what its rows tell as their commit.
+        name: what its rows report as their commit.
         said: the file of what it prints.
         status: its exit status, negative for a signal; None while it runs.
     """

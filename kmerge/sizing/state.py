@@ -214,7 +214,7 @@ class SizingState:
             self.pull()
 
     def check(self) -> None:
-        """Raises if the weights, slots and other variables do not fit a model of the sizes of now."""
+        """Raises if the weights, slots and other variables do not fit a model of the current sizes."""
         model = WorkingModel(self.geometry, self.sizes, None, self.arguments, self.options.proximal)
         if self.others is not None:
             self._write(model)

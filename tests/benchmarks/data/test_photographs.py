@@ -106,7 +106,7 @@ def test_networks_are_told_the_statistics_of_the_training_part(stored):
 def test_a_second_reading_gives_the_same_files(stored, tmp_path):
     first = load(stored).identity["sha256"]
     assert datasets.load(NAME, stored[0], tmp_path, seed=1).identity["sha256"] == first
-    for path in (stored[1] / NAME).glob("*[!d].*"):  # but for verified.json, which tells of these files alone
+    for path in (stored[1] / NAME).glob("*[!d].*"):  # but for verified.json, which is about these files alone
         assert path.read_bytes() == (tmp_path / NAME / path.name).read_bytes()
 
 

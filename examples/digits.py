@@ -1,4 +1,4 @@
-"""The data and the network of the examples: 1,797 handwritten digits that come with scikit-learn, and a small residual network."""
+"""What the examples share: the 1,797 handwritten digits of scikit-learn, and a small residual network."""
 
 import keras
 import numpy as np
@@ -18,16 +18,18 @@ def network(classes: int = 10, width: int = 16) -> keras.Model:
     """A residual network whose last layer gives logits."""
     image = keras.Input((8, 8, 1), name="image")
     x = keras.layers.Conv2D(width, 3, use_bias=False, name="stem")(image)
-    x = keras.layers.BatchNormalization(name="stem_norm")(x)
+    x = keras.layers.BatchNormalization(momentum=0.9, name="stem_norm")(x)
     x = stem = keras.layers.ReLU(name="stem_relu")(x)
     x = keras.layers.Conv2D(width, 3, padding="same", use_bias=False, name="block")(x)
-    x = keras.layers.BatchNormalization(name="block_norm")(x)
+    x = keras.layers.BatchNormalization(momentum=0.9, name="block_norm")(x)
     x = keras.layers.Add(name="add")([stem, keras.layers.ReLU(name="block_relu")(x)])
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     return keras.Model(image, keras.layers.Dense(classes, name="logits")(x))
 
 
-def compiled(model: keras.Model, learning_rate: float = 3e-3, optimizer: keras.optimizers.Optimizer | None = None) -> keras.Model:
+def compiled(
+    model: keras.Model, learning_rate: float = 3e-3, optimizer: keras.optimizers.Optimizer | None = None
+) -> keras.Model:
     """The model, compiled to learn classes from logits."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer or keras.optimizers.Adam(learning_rate), loss, metrics=["accuracy"])

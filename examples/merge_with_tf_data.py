@@ -27,17 +27,17 @@ parents = []
 for seed in (1, 2):
     keras.utils.set_random_seed(seed)
     parents.append(compiled(network()))
-    parents[-1].fit(batches, epochs=EPOCHS, verbose=0)
+    parents[-1].fit(batches, epochs=EPOCHS, shuffle=False, verbose=0)
 
 big = compiled(kmerge.merge(*parents), optimizer=kmerge.gate_optimizer(keras.optimizers.Adam(3e-3)))
 best = Path(tempfile.mkdtemp()) / "best.keras"
 checkpoint = keras.callbacks.ModelCheckpoint(best, monitor="val_accuracy", save_best_only=True)
 callbacks = [kmerge.GatePressure(), kmerge.AfterFade(checkpoint)]
-big.fit(batches, epochs=EPOCHS, validation_data=validation, callbacks=callbacks, verbose=0)
+big.fit(batches, epochs=EPOCHS, validation_data=validation, callbacks=callbacks, shuffle=False, verbose=0)
 print(kmerge.merge_report(big))
 
 student = compiled(kmerge.compress(keras.models.load_model(best)), 1e-3)
-student.fit(batches, epochs=EPOCHS, verbose=0)
+student.fit(batches, epochs=EPOCHS, shuffle=False, verbose=0)
 accuracies = [model.evaluate(test_batches, verbose=0, return_dict=True)["accuracy"] for model in (*parents, student)]
 print("parents {:.3f} and {:.3f}, student {:.3f}".format(*accuracies))
 keras.config.set_dtype_policy("float32")

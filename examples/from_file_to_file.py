@@ -3,7 +3,7 @@
     python -m examples.from_file_to_file [FOLDER]
 """
 
-import subprocess
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -12,10 +12,12 @@ import keras
 import numpy as np
 
 from examples.digits import compiled, digits, network
+from kmerge.commands import main
 
 EPOCHS = 4
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
+os.chdir(folder)
 train, test = digits()
 for seed, name in ((1, "first"), (2, "second")):
     keras.utils.set_random_seed(seed)
@@ -27,9 +29,9 @@ for name, (images, labels) in (("train", train), ("test", test)):
 
 
 def kmerge(*arguments: str) -> None:
-    """Runs a command line in the folder."""
+    """Does what the command does that a shell would call."""
     print("$ kmerge", *arguments)
-    subprocess.run([sys.executable, "-m", "kmerge", *arguments], cwd=folder, check=True)
+    assert main(arguments) == 0
 
 
 kmerge("compare", "first.keras", "second.keras", "--data", "test.npz", "--metric", "sparse_categorical_accuracy")

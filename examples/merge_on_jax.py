@@ -7,10 +7,10 @@ import os
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
-import keras  # noqa: E402
+import keras
 
-import kmerge  # noqa: E402
-from examples.digits import compiled, digits, network  # noqa: E402
+import kmerge
+from examples.digits import compiled, digits, network
 
 EPOCHS = 8
 

@@ -397,3 +397,8 @@ def is_quantized(operation: keras.Operation) -> bool:
 def compile_arguments(model: keras.Model) -> dict:
     """The arguments with which a model was compiled, as they were given; none for a model that is not."""
     return dict(model._compile_config.config) if model.compiled else {}
+
+
+def profiles_batches(callback: keras.callbacks.TensorBoard) -> bool:
+    """Whether a callback profiles some batches."""
+    return callback._should_trace

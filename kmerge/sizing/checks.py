@@ -1,12 +1,57 @@
-"""Which spaces of a model an `AutoSizer` can size, and what it refuses."""
+"""Which spaces of a model an `AutoSizer` can size, what it refuses, and what it warns of."""
 
 from collections.abc import Sequence
+
+import keras
+import numpy as np
 
 from kmerge import checks
 from kmerge.errors import InvalidArgumentError
 from kmerge.regularizers import UnitRegularizer
+from kmerge.sizing.optimizer_slots import find_slots
+from kmerge.sizing.options import SizingOptions
 from kmerge.sizing.unit_routes import UnitRoutes
 from kmerge.surgery import by_space
+
+
+class SizingWarning(UserWarning):
+    """Sizing works, but not as well as one may expect; the message says why.
+
+    Example:
+        >>> import warnings
+        >>> warnings.simplefilter("error", kmerge.SizingWarning)
+    """
+
+
+def warn_of(options: SizingOptions, optimizer: keras.optimizers.Optimizer, exact: Sequence[str]) -> None:
+    """Warns where new units hardly stay, or idle units are not zero.
+
+    Args:
+        options: of the sizer.
+        optimizer: that trains.
+        exact: the spaces that get no room.
+    """
+    if options.grow and not find_slots(optimizer, [keras.Variable(np.zeros(1))]):
+        checks.warn(
+            f"Optimizer {type(optimizer).__name__} keeps no state for each weight. It steps by the gradient alone, which "
+            "hardly moves units of the size of the threshold, so few new units will stay. Take Adam, or RMSprop.",
+            SizingWarning,
+        )
+    if exact:
+        checks.warn(
+            f"Idle units of {', '.join(exact)} are not zero where they are read, as an activation with f(0) != 0 "
+            "follows. A dropped unit leaves a constant, so pruning changes the outputs where that cannot be carried into "
+            "a bias; and each change of size compiles a new program. Activations with f(0) = 0, as relu, avoid both.",
+            SizingWarning,
+        )
+
+
+def check_loss_weights(loss_weights: object) -> None:
+    """Raises if metrics came in their place."""
+    for weight in keras.tree.flatten(loss_weights):
+        if weight is not None and not checks.is_number(weight) and not hasattr(weight, "dtype"):
+            do = "Metrics come after it, as in keras.Model.compile: write metrics=[...]."
+            checks.refuse("loss_weights", "numbers", weight, do, of="AutoSizer.compile")
 
 
 def check_proximal(penalty: UnitRegularizer, routes: UnitRoutes, names: Sequence[str]) -> None:

@@ -1,28 +1,33 @@
 """The epochs of an `AutoSizer`: when units come and go, and what callbacks see."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
 
 from kmerge.batching import Continued
+from kmerge.sizing.callbacks import Hooks
 from kmerge.sizing.schedule import Schedule, next_sizes
 from kmerge.sizing.state import SizingState
 from kmerge.training import ModelFitWarning, arrays_of, fit
 
-_BATCH_HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
-
 
 class _Inside(keras.callbacks.Callback):
-    """Runs inside `fit`: prunes before the model is validated."""
+    """Runs inside `fit`: prunes before the model is validated, and lets callbacks know of that."""
 
-    def __init__(self, finish: Callable[[], None]):
+    def __init__(self, finish: Callable[[], bool], hooks: keras.callbacks.CallbackList):
         super().__init__()
-        self._finish = finish
+        self._finish, self._hooks, self._tells = finish, hooks, False
 
     def on_test_begin(self, logs=None):
-        self._finish()
+        self._tells = self._finish()
+        if self._tells:
+            self._hooks.on_test_begin(logs)
+
+    def on_test_end(self, logs=None):
+        if self._tells:
+            self._hooks.on_test_end(logs)
 
     def on_epoch_end(self, epoch, logs=None):
         self._finish()
@@ -43,14 +48,17 @@ class _Batches(keras.callbacks.Callback):
         for callback in self._callbacks:
             callback.on_train_batch_end(batch, logs)
 
+    def on_test_batch_begin(self, batch, logs=None):
+        for callback in self._callbacks:
+            callback.on_test_batch_begin(batch, logs)
+
+    def on_test_batch_end(self, batch, logs=None):
+        for callback in self._callbacks:
+            callback.on_test_batch_end(batch, logs)
+
 
 def run_epochs(
-    state: SizingState,
-    schedule: Schedule,
-    alpha_at: Callable[[int], float],
-    data: Mapping,
-    callbacks: Sequence,
-    verbose: str | int,
+    state: SizingState, schedule: Schedule, alpha_at: Callable[[int], float], data: Mapping, hooks: Hooks
 ) -> keras.callbacks.History:
     """Runs the epochs of a schedule.
 
@@ -59,53 +67,37 @@ def run_epochs(
         schedule: what happens when.
         alpha_at: gives the strength of the penalty in an epoch.
         data: arguments of `fit`.
-        callbacks: of the user.
-        verbose: 0 is silent.
+        hooks: the callbacks.
 
     Returns:
         The history.
     """
-    run = _Run(state, schedule, alpha_at, data, verbose)
-    total = schedule.dynamic + schedule.static
-    history = keras.callbacks.History()
-    hooks = keras.callbacks.CallbackList(
-        [*callbacks, history], add_history=False, model=None, epochs=total, verbose=verbose
-    )
-    run.relayed = [c for c in callbacks if _has_batch_hooks(c)]
-    units, logs, started = [], {}, False
-    for epoch in range(schedule.start, total):
-        model = run.begin(epoch)
-        if getattr(hooks, "model", None) is not model:
-            hooks.set_model(model)
-        if not started:
-            hooks.on_train_begin()
-            started = True
-        hooks.on_epoch_begin(epoch)
+    run = _Run(state, schedule, alpha_at, data, hooks)
+    start = state.epochs_done if hooks.restored else schedule.start
+    units, logs = [], None
+    for epoch in range(start, schedule.dynamic + schedule.static):
+        hooks.set_model(run.begin(epoch))
+        if logs is None:
+            hooks.list.on_train_begin()
+        hooks.list.on_epoch_begin(epoch)
+        state.read_others()
         logs = run.train(epoch)
-        if state.working.trained is not model:
-            model = state.working.trained
-            hooks.set_model(model)
+        hooks.set_model(state.working.trained)
         units.append(state.sizes)
-        hooks.on_epoch_end(epoch, logs)
-        run.tell(epoch, total, logs)
-        if model.stop_training:
+        hooks.list.on_epoch_end(epoch, logs)
+        state.read_others()
+        if state.working.trained.stop_training:
             break
-    if started:
-        hooks.on_train_end(logs)
+    if logs is not None:
         state.pull()
-    history.history["units"] = units
-    return history
-
-
-def _has_batch_hooks(callback: keras.callbacks.Callback) -> bool:
-    base = keras.callbacks.Callback
-    return any(getattr(type(callback), hook) is not getattr(base, hook) for hook in _BATCH_HOOKS)
+        hooks.list.on_train_end(logs)
+    hooks.history.history["units"] = units
+    return hooks.history
 
 
 class _Run:
-    def __init__(self, state: SizingState, schedule: Schedule, alpha_at: Callable, data: Mapping, verbose):
-        self.state, self.schedule, self.alpha_at, self.data, self.verbose = state, schedule, alpha_at, dict(data), verbose
-        self.relayed: list = []
+    def __init__(self, state: SizingState, schedule: Schedule, alpha_at: Callable, data: Mapping, hooks: Hooks):
+        self.state, self.schedule, self.alpha_at, self.data, self.hooks = state, schedule, alpha_at, dict(data), hooks
         self._open = False  # whether the sizes of this epoch are still to be found
         self._record: dict = {}
         self._ready = False  # whether the model that is trained holds the weights
@@ -152,9 +144,10 @@ class _Run:
         return {**found[-1][1], **means}
 
     def _fit(self, epoch: int, data: Mapping, last_part: bool) -> dict:
-        dynamic = self._open = self.schedule.is_dynamic(epoch)
-        inside = [_Inside(lambda: self._finish(epoch, last_part))] if dynamic else []
-        inside += [_Batches(self.relayed)] if self.relayed else []
+        self._open = self.schedule.is_dynamic(epoch)
+        inside = [_Inside(lambda: self._finish(epoch, last_part), self.hooks.list)]
+        if of_batches := self.hooks.of_batches:  # under their own names, which a warning tells
+            inside += [type(type(of_batches[0]).__name__, (_Batches,), {})(of_batches)]
         while True:
             model = self.state.working.trained
             with warnings.catch_warnings():
@@ -171,10 +164,15 @@ class _Run:
             self.state.load(self.alpha_at(epoch))
         return {name: values[-1] for name, values in history.history.items()}
 
-    def _finish(self, epoch: int, last_part: bool) -> None:
-        """After the steps of a dynamic epoch or a part of it: reads the weights, and drops units if it is time."""
-        if not self._open or self.state.woken():
-            return
+    def _finish(self, epoch: int, last_part: bool) -> bool:
+        """After the steps of a dynamic epoch or a part of it: reads the weights, and drops units if it is time.
+
+        Returns whether the epoch need not be trained once more.
+        """
+        if not self._open:
+            return True
+        if self.state.woken():
+            return False
         self._open = False
         self.state.pull()
         if self.schedule.prunes(epoch, last_part):
@@ -184,15 +182,8 @@ class _Run:
             self._record["stayed"] = {n: int(np.sum(ranks >= grown[n] - new[n])) for n, ranks in keep.items()}
             self._record |= {"change": self.state.change, "not_exact": self.state.not_exact}
         self.state.history.append({**self._record, "sizes": self.state.sizes})
+        return True
 
     def _restart(self) -> None:
         if self.state.options.optimizer_state == "restart":
             self.state.weights.restart_slots()
-
-    def tell(self, epoch: int, total: int, logs: Mapping) -> None:
-        """Prints a line on an epoch."""
-        if self.verbose:
-            sizes = " ".join(f"{name} {n}" for name, n in self.state.sizes.items())
-            kind = "dynamic" if self.schedule.is_dynamic(epoch) else "static"
-            values = " ".join(f"{name} {value:.4g}" for name, value in logs.items())
-            print(f"Epoch {epoch + 1}/{total} {kind}: units {sizes}; {values}", flush=True)

@@ -134,10 +134,7 @@ def read_sizer(path: Path) -> tuple[keras.Model, float | None, SizingOptions, di
     Raises:
         Exception: of any kind, if it is no such file, or a damaged one; see `whole_file`.
     """
-    rest = _arrays_in(path)
-    about = json.loads(rest.pop("about").tobytes())
-    if about["format"] != _FORMAT:
-        raise InvalidArgumentError(f"it has the format {about['format']}, and this version of kmerge reads {_FORMAT}")
+    about, rest = _archive(path)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.keras"
         file.write_bytes(rest.pop("model").tobytes())
@@ -145,6 +142,38 @@ def read_sizer(path: Path) -> tuple[keras.Model, float | None, SizingOptions, di
     compiled = keras.saving.deserialize_keras_object(about["compiled"])
     alpha, options = about["options"]["options"].pop("alpha"), SizingOptions.from_config(about["options"]["options"])
     return model, alpha, options, compiled, {**about, "arrays": rest}
+
+
+def _archive(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """What is written about a sizer, and its arrays."""
+    rest = _arrays_in(path)
+    about = json.loads(rest.pop("about").tobytes())
+    if about["format"] != _FORMAT:
+        raise InvalidArgumentError(f"it has the format {about['format']}, and this version of kmerge reads {_FORMAT}")
+    return about, rest
+
+
+def continue_from(path: Path, state: SizingState) -> None:
+    """Gives a state what `write_sizer` wrote of another one of the same model, in place.
+
+    Args:
+        path: of the file.
+        state: the state.
+
+    Raises:
+        InvalidArgumentError: if it is no such file, or of another model or optimizer.
+    """
+    with whole_file(path):
+        about, arrays = _archive(path)
+        arrays.pop("model")
+        kind, spaces = about["compiled"]["optimizer"]["class_name"], ", ".join(about["sizes"])
+    wanted = type(state.arguments["optimizer"]).__name__
+    if kind != wanted or list(about["sizes"]) != list(state.sizes):
+        expected = f"{path} to hold this model, optimizer and spaces, {wanted} with {', '.join(state.sizes)}"
+        raise InvalidArgumentError(sentence(expected, f"{kind} with {spaces}", "Take another backup_dir, or remove that one."))
+    with whole_file(path):
+        restore(state, {**about, "arrays": arrays})
+    state.working = None
 
 
 def restore(state: SizingState, saved: Mapping) -> None:

@@ -145,7 +145,11 @@ class WorkingModel:
             arrays[self.owner(slot.weight)].append(array_of(self.trained.optimizer.variables[slot.variable]))
             starts[self.owner(slot.weight)].append(slot.start)
         padded = SizedWeights(self._geometry, self.room, arrays, starts)
-        return padded.resized(sizes), [array_of(variable) for variable in self._others(slots)]
+        return padded.resized(sizes), self.read_others(slots)
+
+    def read_others(self, slots: Sequence[Slot]) -> list[np.ndarray]:
+        """The variables that no unit has a part in."""
+        return [array_of(variable) for variable in self._others(slots)]
 
     def woken(self, sizes: Mapping[str, int]) -> list[str]:
         """The spaces in which idle units have weights that are not zero: what reads or makes them has learned."""

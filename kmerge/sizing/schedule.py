@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from kmerge.checks import sentence
+from kmerge.checks import sentence, whole_number
 from kmerge.errors import InvalidArgumentError
 from kmerge.sizing.options import SizingOptions
 from kmerge.training import EpochPlan, arrays_of, is_array
@@ -36,12 +36,25 @@ class Schedule:
         static: number of those after them.
         start: the first to run.
         options: say how long a period is, and whether units are added and dropped in it.
+        validation_freq: after every how many epochs the model is validated, or after which ones, counted from 1.
     """
 
     dynamic: int
     static: int
     start: int
     options: SizingOptions
+    validation_freq: int | Sequence[int] = 1
+
+    def __post_init__(self):
+        for name, epochs in (("epochs", self.dynamic), ("static_epochs", self.static), ("initial_epoch", self.start)):
+            whole_number(name, epochs, 0)
+        if isinstance(self.validation_freq, int):
+            whole_number("validation_freq", self.validation_freq, of="AutoSizer.fit")
+
+    def validates(self, epoch: int) -> bool:
+        """Whether the model is validated after it."""
+        often = self.validation_freq
+        return (epoch + 1) % often == 0 if isinstance(often, int) else epoch + 1 in often
 
     def is_dynamic(self, epoch: int) -> bool:
         """Whether units may come and go."""
@@ -63,6 +76,8 @@ class Schedule:
 
     def parts(self, epoch: int, data: Mapping) -> list[dict]:
         """The data of an epoch, period by period: the arguments of `fit`."""
+        if not self.validates(epoch):
+            data = {**data, "validation_data": None}
         if not self._in_steps or not self.is_dynamic(epoch):
             return [dict(data)]
         kinds = ("x", "y", "sample_weight")

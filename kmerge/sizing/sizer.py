@@ -16,40 +16,29 @@ Sizes change without a new program: see `padded_models`.
 Reference: Cahlik, Kordik, Cepek, Adapting the Size of Artificial Neural Networks Using Dynamic Auto-Sizing, 2022.
 """
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from kmerge import checks
-from kmerge.batching import Batches, Continued, comes_in_batches
 from kmerge.errors import InvalidArgumentError
 from kmerge.gates import optimizer_of
 from kmerge.graph import compile_arguments
 from kmerge.regularizers import UnitRegularizer
-from kmerge.sizing.checks import check_proximal, sizable_spaces
+from kmerge.sizing.callbacks import Hooks
+from kmerge.sizing.checks import check_loss_weights, check_proximal, sizable_spaces, warn_of
+from kmerge.sizing.data import fit_data
 from kmerge.sizing.epochs import run_epochs
 from kmerge.sizing.files import read_sizer, restore, whole_file, write_sizer
-from kmerge.sizing.optimizer_slots import find_slots
 from kmerge.sizing.options import SizingOptions, check_alpha
 from kmerge.sizing.schedule import Schedule, next_sizes
 from kmerge.sizing.state import SizingState
 from kmerge.sizing.unit_routes import UnitRoutes
 from kmerge.spaces import trace
-from kmerge.training import Arrays, check_augment, check_counts, check_options, listed_callbacks
-
-
-class SizingWarning(UserWarning):
-    """Sizing works, but not as well as one may expect; the message says why.
-
-    Example:
-        >>> import warnings
-        >>> warnings.simplefilter("error", kmerge.SizingWarning)
-    """
+from kmerge.training import Arrays
 
 
 class AutoSizer:
@@ -163,38 +152,40 @@ class AutoSizer:
         self,
         optimizer: str | keras.optimizers.Optimizer = "adam",
         loss: object = None,
+        loss_weights: object = None,
         metrics: object = None,
-        **arguments,
+        weighted_metrics: object = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: str | bool = "auto",
+        auto_scale_loss: bool = True,
     ) -> None:
         """Sets how the model is trained, as `keras.Model.compile` does. Once training began, it starts the optimizer anew.
 
         Args:
             optimizer: optimizer, or its name; its configuration is used, and the object is not changed.
             loss: loss, as in `keras.Model.compile`.
+            loss_weights: weights of the losses, as in `keras.Model.compile`.
             metrics: list of metrics, as in `keras.Model.compile`.
-            **arguments: others of `keras.Model.compile`.
+            weighted_metrics: list of metrics that sample weights weigh, as in `keras.Model.compile`.
+            run_eagerly: whether nothing is compiled.
+            steps_per_execution: steps of each call of a compiled function, where `model.fit` trains.
+            jit_compile: whether XLA compiles, or "auto".
+            auto_scale_loss: whether the loss is scaled in mixed precision, as in `keras.Model.compile`.
+
+        Raises:
+            InvalidArgumentError: for `loss_weights` that hold no numbers.
         """
+        check_loss_weights(loss_weights)
         optimizer = optimizer_of("optimizer", optimizer)
-        arguments = {**arguments, "optimizer": optimizer, "loss": loss, "metrics": metrics}
+        arguments = dict(optimizer=optimizer, loss=loss, loss_weights=loss_weights, metrics=metrics)
+        arguments |= dict(weighted_metrics=weighted_metrics, run_eagerly=run_eagerly, auto_scale_loss=auto_scale_loss)
+        arguments |= dict(steps_per_execution=steps_per_execution, jit_compile=jit_compile)
         state = SizingState(self._routes, self.options, arguments)
         if self._state is not None:
             state.continue_from(self._state)
         self._state = state
-        if self.options.grow and not find_slots(optimizer, [keras.Variable(np.zeros(1))]):
-            warnings.warn(
-                f"Optimizer {type(optimizer).__name__} keeps no state for each weight. It steps by the gradient alone, which "
-                "hardly moves units of the size of the threshold, so few new units will stay. Take Adam, or RMSprop.",
-                SizingWarning,
-                stacklevel=2,
-            )
-        if self.exact:
-            warnings.warn(
-                f"Idle units of {', '.join(self.exact)} are not zero where they are read, as an activation with f(0) != 0 "
-                "follows. A dropped unit leaves a constant, so pruning changes the outputs where that cannot be carried into "
-                "a bias; and each change of size compiles a new program. Activations with f(0) = 0, as relu, avoid both.",
-                SizingWarning,
-                stacklevel=2,
-            )
+        warn_of(self.options, optimizer, self.exact)
 
     @property
     def alpha(self) -> float | Callable[[int], float]:
@@ -241,71 +232,105 @@ class AutoSizer:
         """A plain `keras.Model` of the current sizes, compiled, with the state of its optimizer."""
         return self._compiled_state().plain_model()
 
+    def summary(self, **arguments) -> None:
+        """Prints the layers with their current sizes.
+
+        Args:
+            **arguments: arguments of `keras.Model.summary`.
+        """
+        self._model_now().summary(**arguments)
+
+    def predict(self, x: Any, batch_size: int | None = None, **arguments) -> Any:
+        """What the model of the current sizes gives, as `keras.Model.predict`.
+
+        Args:
+            x: examples, as in `keras.Model.predict`.
+            batch_size: examples per batch.
+            **arguments: others of `keras.Model.predict`.
+        """
+        return self._model_now().predict(x, batch_size, **arguments)
+
+    def evaluate(self, x: Any = None, y: Any = None, batch_size: int | None = None, **arguments) -> Any:
+        """Loss and metrics of the model of the current sizes, without the penalty, as `keras.Model.evaluate`.
+
+        Args:
+            x: examples, as in `keras.Model.evaluate`.
+            y: targets, as in `keras.Model.evaluate`.
+            batch_size: examples per batch.
+            **arguments: others of `keras.Model.evaluate`.
+
+        Raises:
+            InvalidArgumentError: if the sizer was not compiled.
+        """
+        return self._compiled_state().model_now().evaluate(x, y, batch_size, **arguments)
+
     def fit(
         self,
         x: Arrays,
         y: Arrays | None = None,
-        *,
-        batch_size: int = 32,
+        batch_size: int | None = 32,
         epochs: int = 20,
-        static_epochs: int = 20,
-        initial_epoch: int = 0,
-        sample_weight: Arrays | None = None,
+        verbose: str | int = "auto",
+        callbacks: keras.callbacks.Callback | Sequence[keras.callbacks.Callback] | None = None,
+        validation_split: float = 0.0,
         validation_data: Any = None,
+        shuffle: bool = True,
+        class_weight: Mapping[int, float] | None = None,
+        sample_weight: Arrays | None = None,
+        initial_epoch: int = 0,
         steps_per_epoch: int | None = None,
         validation_steps: int | None = None,
-        callbacks: Sequence[keras.callbacks.Callback] = (),
-        shuffle: bool = True,
+        validation_batch_size: int | None = None,
+        validation_freq: int | Sequence[int] = 1,
+        *,
+        static_epochs: int = 20,
         augment: keras.Layer | None = None,
-        verbose: str | int = "auto",
     ) -> keras.callbacks.History:
         """Trains: dynamic epochs, then static ones at the sizes found, without a penalty.
 
-        A second call goes on with the sizes there are, so it follows data that changes. Callbacks see, in dynamic epochs,
-        a model with room for units and a penalty; `sizer.model` is the one to save. Validation, and callbacks at the end of
-        an epoch, come after units were dropped.
+        A second call goes on with the sizes there are, so it follows data that changes. Validation, and callbacks at the
+        end of an epoch, come after units were dropped.
+
+        `ModelCheckpoint` saves plain models of the sizes of the epoch. `EarlyStopping` ends the dynamic and the static epochs,
+        and what it restores is the best epoch with its sizes. `BackupAndRestore` backs up the sizer as `save` does.
+        `TensorBoard` logs no graph, as there is not one only. Other callbacks see, in dynamic epochs, a model with room for
+        units and a penalty: learning rates that they set count; what they save is not for use. What needs sizes that never
+        change is refused by name.
 
         Args:
-            x: examples, as in `kmerge.fit`.
-            y: targets, as in `kmerge.fit`.
-            batch_size: examples per step.
-            epochs: number of dynamic epochs.
-            static_epochs: number of epochs after them.
-            initial_epoch: number of the first epoch, counted from 0 over both; with a sizer that was loaded, its
-                `epochs_done`.
-            sample_weight: weight of each example, as in `kmerge.fit`.
+            verbose: 0 is silent; else the progress bar of `model.fit`, with the units of each space.
+            callbacks: Keras callbacks, or one alone.
+            validation_split: share of the examples, the last ones, that validate; for arrays.
             validation_data: tuple `(x, y)`, as in `kmerge.fit`.
-            steps_per_epoch: batches of an epoch, where x comes in batches; a generator needs it. The next epoch goes on
-                where the one before ended.
-            validation_steps: batches of the validation data, as in `model.fit`.
-            callbacks: Keras callbacks.
             shuffle: whether each epoch goes through the data in a random order of its own.
+            class_weight: dict of the weights of classes, as in `model.fit`.
+            sample_weight: weight of each example, as in `kmerge.fit`.
+            initial_epoch: number of the first epoch, counted from 0 over both kinds; with a sizer that was loaded, its
+                `epochs_done`.
+            steps_per_epoch: batches of an epoch, where x comes in batches; the next one goes on where it ended.
+            validation_steps: batches of the validation data, as in `model.fit`.
+            validation_batch_size: examples per batch of the validation data, as in `model.fit`.
+            validation_freq: number of epochs from one validation to the next, or list of epochs, counted from 1 over both
+                kinds.
+            static_epochs: number of epochs after the dynamic ones.
             augment: layer that alters each batch, as in `kmerge.fit`.
-            verbose: 0 is silent; else each epoch prints a line with the sizes.
 
         Returns:
             The history, as that of `model.fit`. Its "units" are, for each epoch, the sizes after it.
 
         Raises:
-            InvalidArgumentError: as `kmerge.fit`, and if the sizer was not compiled.
+            InvalidArgumentError: as `kmerge.fit`, if the sizer was not compiled, or for a callback that needs one size.
         """
         state = self._compiled_state()
-        check_counts(batch_size, epochs, initial_epoch)
-        checks.whole_number("static_epochs", static_epochs, 0)
-        check_options(shuffle, verbose)
-        check_augment(augment)
-        callbacks = listed_callbacks(callbacks)
-        schedule = Schedule(epochs, static_epochs, initial_epoch, self.options)
-        expected = "data that the sizer's model can be trained on"
-        if steps_per_epoch is not None or isinstance(x, Iterator):
-            x, shuffle = _continued(x, steps_per_epoch), False
-        with checks.in_our_words(expected, x, of="AutoSizer"):
-            state.examples = _first_examples(self._routes.walked.model, x)
-        data = dict(x=x, y=y, batch_size=batch_size, validation_data=validation_data, shuffle=shuffle, augment=augment)
-        data |= dict(sample_weight=sample_weight, seed=self.options.seed)
-        data |= {} if validation_steps is None else {"validation_steps": validation_steps}
-        with checks.in_our_words(expected, x, of="AutoSizer"):
-            return run_epochs(state, schedule, self.alpha_at, data, callbacks, verbose)
+        schedule = Schedule(epochs, static_epochs, initial_epoch, self.options, validation_freq)
+        data = dict(x=x, y=y, sample_weight=sample_weight, validation_data=validation_data, batch_size=batch_size)
+        data |= dict(shuffle=shuffle, augment=augment, seed=self.options.seed)
+        data |= dict(validation_steps=validation_steps, validation_batch_size=validation_batch_size)
+        with checks.in_our_words("data that the sizer's model can be trained on", x, of="AutoSizer"):
+            model = self._routes.walked.model
+            data, state.examples, steps = fit_data(model, data, validation_split, class_weight, steps_per_epoch, verbose)
+            hooks = Hooks(state, callbacks, verbose, epochs + static_epochs, steps)
+            return run_epochs(state, schedule, self.alpha_at, data, hooks)
 
     @property
     def exact(self) -> list[str]:
@@ -320,12 +345,10 @@ class AutoSizer:
         Args:
             path: path of the file.
         """
-        state = self._compiled_state()
         path = checks.file_path("path", path, of="AutoSizer.save")
         if not path.parent.is_dir() or path.is_dir():
             checks.refuse("path", "that of a file, in a folder that is there", str(path), of="AutoSizer.save")
-        state.settle()
-        write_sizer(path, None if callable(self.alpha) else float(self.alpha), state)
+        write_sizer(path, None if callable(self.alpha) else float(self.alpha), self._compiled_state().settled())
 
     @classmethod
     def load(cls, path: str | Path, alpha: float | Callable[[int], float] | None = None) -> "AutoSizer":
@@ -365,6 +388,10 @@ class AutoSizer:
             checks.whole_number(f"the size of {name!r}", size)
         return next_sizes(sizes, self.options, self.history_of_sizes)
 
+    def _model_now(self) -> keras.Model:
+        """A plain model of the current sizes; the one given, before the sizer is compiled."""
+        return self._state.model_now() if self._state else self._routes.walked.model
+
     def _compiled_state(self) -> SizingState:
         if self._state is None:
             raise InvalidArgumentError(
@@ -372,18 +399,3 @@ class AutoSizer:
                 "sizer.compile(optimizer, loss, metrics) first."
             )
         return self._state
-
-
-def _continued(x: Any, steps: int | None) -> Continued:
-    """So many batches of some data for each epoch."""
-    if not comes_in_batches(x):
-        do = "Leave it out: an epoch goes through all of an array."
-        checks.refuse("steps_per_epoch", "None where x is arrays", steps, do, of="AutoSizer.fit")
-    do = "A generator does not tell how many batches an epoch has." if steps is None else ""
-    return Continued(x, checks.whole_number("steps_per_epoch", steps, do=do, of="AutoSizer.fit"), "AutoSizer.fit")
-
-
-def _first_examples(model: keras.Model, x: Any) -> Any:
-    """The inputs of two examples, nested as the model's inputs are."""
-    first, *_ = next(iter(Batches(model, x, "AutoSizer.fit", name="x", batch_size=2)))
-    return keras.tree.map_structure(lambda array: array[:2], first)

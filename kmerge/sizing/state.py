@@ -51,6 +51,7 @@ class SizingState:
         self.epochs_done, self.compile_seconds = 0, 0.0
         self.history: list[dict] = []
         self.working: WorkingModel | None = None
+        self._plain: WorkingModel | None = None
         self.compiles = self.grown = 0
         self.room: dict[str, int] | None = None
         self._new: dict[str, np.ndarray] = {}  # units whose constants are still to be taken from what reads them
@@ -208,10 +209,25 @@ class SizingState:
         self.compiles, self.grown, self.rooms = other.compiles, other.grown, other.rooms
         self.epochs_done, self.compile_seconds, self.history = other.epochs_done, other.compile_seconds, other.history
 
-    def settle(self) -> None:
-        """Reads the weights of static epochs, which change no sizes."""
+    def settled(self) -> "SizingState":
+        """This state, once the weights of static epochs are read, which change no sizes."""
         if self.working is not None and self.working.penalty is None:
             self.pull()
+        return self
+
+    def read_others(self) -> None:
+        """Reads what no unit has a part in, such as a learning rate that a callback has set."""
+        self.others = self.working.read_others(self.slots)
+
+    def snapshot(self) -> tuple[SizedWeights, list[np.ndarray]]:
+        """The weights with their sizes, and what else is trained, for `return_to`."""
+        self.settled()
+        return self.weights.copy(), list(self.others)
+
+    def return_to(self, snapshot: tuple[SizedWeights, list[np.ndarray]]) -> None:
+        """Goes back to a snapshot."""
+        weights, others = snapshot
+        self.weights, self.others, self.working = weights.copy(), list(others), None
 
     def check(self) -> None:
         """Raises if the weights, slots and other variables do not fit a model of the current sizes."""
@@ -221,10 +237,20 @@ class SizingState:
 
     def plain_model(self) -> keras.Model:
         """A plain model of the current sizes, compiled, with the state of the optimizer."""
-        self.settle()
+        self.settled()
         model = self._built(self.sizes, plain=True)
         self._write(model)
         return model.plain
+
+    def model_now(self) -> keras.Model:
+        """A plain model like that, for use at once: as long as sizes stay, the same one with the weights of the time."""
+        self.settled()
+        if self.working is not None and self.working.penalty is None:
+            return self.working.plain
+        if self._plain is None or self._plain.room != self.sizes:
+            self._plain = self._built(self.sizes, plain=True)
+        self._write(self._plain)
+        return self._plain.plain
 
     def _built(self, room: Mapping[str, int], plain: bool) -> WorkingModel:
         penalized = None if plain else (self.routes, self.regularizer)

@@ -178,6 +178,11 @@ class SizedWeights:
             ]
         return SizedWeights(self.geometry, sizes, arrays, self.starts)
 
+    def copy(self) -> "SizedWeights":
+        """The same, in arrays of its own."""
+        arrays = {key: [value.copy() for value in values] for key, values in self.arrays.items()}
+        return SizedWeights(self.geometry, self.sizes, arrays, {key: list(s) for key, s in self.starts.items()})
+
     def _renumbered(self, ids: np.ndarray, keep: Mapping | None) -> np.ndarray:
         return ids if keep is None else self.geometry.renumber(ids, keep)
 

@@ -53,7 +53,7 @@ def task(model: keras.Model, examples: int = 64) -> tuple[np.ndarray, np.ndarray
 def sizer_of(model: keras.Model, optimizer="adam", **options) -> kmerge.AutoSizer:
     """A compiled sizer with a growth of 3."""
     sizer = kmerge.AutoSizer(model, **{"alpha": 1e-4, "min_growth": 3, **options})
-    sizer.compile(optimizer, "sparse_categorical_crossentropy", ["accuracy"])
+    sizer.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     return sizer
 
 

@@ -1,8 +1,7 @@
 """A read-only view of a Functional model: its calls in the order in which they run.
 
 Keras keeps the graph behind underscore attributes; this is the only file that knows them. A *call* is one use of
-a layer, an operation or a nested model. A layer that is used twice makes two calls.
-
+a layer, an operation or a nested model. A layer that is used twice makes two calls:
     inputs -> Graph(model).calls -> outputs
 """
 
@@ -388,10 +387,7 @@ def replaced_methods(operation: keras.Operation, ancestor: type) -> list[str]:
 def is_quantized(operation: keras.Operation) -> bool:
     """Whether a layer, or one inside it, has quantized weights or LoRA factors."""
     layers = operation._flatten_layers() if isinstance(operation, keras.Layer) else ()
-    return any(
-        getattr(layer, "quantization_mode", None) is not None or getattr(layer, "lora_enabled", False)
-        for layer in layers
-    )
+    return any(getattr(each, "quantization_mode", None) or getattr(each, "lora_enabled", False) for each in layers)
 
 
 def compile_arguments(model: keras.Model) -> dict:

@@ -290,14 +290,15 @@ class AutoSizer:
 
         A second call goes on with the sizes there are, so it follows data that changes. Validation, and callbacks at the
         end of an epoch, come after units were dropped.
-
-        `ModelCheckpoint` saves plain models of the sizes of the epoch. `EarlyStopping` ends the dynamic and the static epochs,
-        and what it restores is the best epoch with its sizes. `BackupAndRestore` backs up the sizer as `save` does.
-        `TensorBoard` logs no graph, as there is not one only. Other callbacks see, in dynamic epochs, a model with room for
-        units and a penalty: learning rates that they set count; what they save is not for use. What needs sizes that never
-        change is refused by name.
+        `ModelCheckpoint` saves plain models of the current sizes. `EarlyStopping` ends the static epochs, too, and restores an
+        epoch with its sizes. `BackupAndRestore` keeps all of the sizer. `TensorBoard` logs no graph. Others see, in dynamic
+        epochs, a model with room for units and a penalty: learning rates that they set count, what they save is of no use.
 
         Args:
+            x: examples, as in `kmerge.fit`.
+            y: targets, as in `kmerge.fit`.
+            batch_size: examples per step, where x is arrays; None for 32.
+            epochs: number of dynamic epochs.
             verbose: 0 is silent; else the progress bar of `model.fit`, with the units of each space.
             callbacks: Keras callbacks, or one alone.
             validation_split: share of the examples, the last ones, that validate; for arrays.
@@ -305,13 +306,11 @@ class AutoSizer:
             shuffle: whether each epoch goes through the data in a random order of its own.
             class_weight: dict of the weights of classes, as in `model.fit`.
             sample_weight: weight of each example, as in `kmerge.fit`.
-            initial_epoch: number of the first epoch, counted from 0 over both kinds; with a sizer that was loaded, its
-                `epochs_done`.
+            initial_epoch: number of the first epoch, from 0 over both kinds; of a loaded sizer, its `epochs_done`.
             steps_per_epoch: batches of an epoch, where x comes in batches; the next one goes on where it ended.
             validation_steps: batches of the validation data, as in `model.fit`.
             validation_batch_size: examples per batch of the validation data, as in `model.fit`.
-            validation_freq: number of epochs from one validation to the next, or list of epochs, counted from 1 over both
-                kinds.
+            validation_freq: epochs from one validation to the next, or a list of epochs counted from 1 over both kinds.
             static_epochs: number of epochs after the dynamic ones.
             augment: layer that alters each batch, as in `kmerge.fit`.
 
@@ -396,6 +395,6 @@ class AutoSizer:
         if self._state is None:
             raise InvalidArgumentError(
                 "AutoSizer: expected a compiled sizer, received one whose model was not compiled. Call "
-                "sizer.compile(optimizer, loss, metrics) first."
+                "sizer.compile(optimizer, loss, metrics=[...]) first."
             )
         return self._state

@@ -4,7 +4,6 @@ from kmerge.training.backend import build_state, choose_xla, loss_gradients
 from kmerge.training.checks import (
     arrays_of,
     check_augment,
-    check_counts,
     check_data,
     check_options,
     is_array,
@@ -24,7 +23,6 @@ __all__ = [
     "arrays_of",
     "build_state",
     "check_augment",
-    "check_counts",
     "check_data",
     "check_options",
     "choose_xla",

@@ -29,7 +29,7 @@ def fitted(*callbacks, epochs=3, static=1, sizer=None, rate=0.05, **arguments):
 
 
 class Note(keras.callbacks.Callback):
-    """Notes, after each epoch, what the model of the sizes of then gives."""
+    """Notes, after each epoch, what the model of its sizes gives."""
 
     def __init__(self, sizer=None):
         super().__init__()

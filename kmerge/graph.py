@@ -1,8 +1,7 @@
 """A read-only view of a Functional model: its calls in the order in which they run.
 
 Keras keeps the graph behind underscore attributes; this is the only file that knows them. A *call* is one use of
-a layer, an operation or a nested model. A layer that is used twice makes two calls:
-    inputs -> Graph(model).calls -> outputs
+a layer, an operation or a nested model. A layer that is used twice makes two calls.
 """
 
 import contextlib

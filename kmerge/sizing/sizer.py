@@ -258,9 +258,6 @@ class AutoSizer:
             y: targets, as in `keras.Model.evaluate`.
             batch_size: examples per batch.
             **arguments: others of `keras.Model.evaluate`.
-
-        Raises:
-            InvalidArgumentError: if the sizer was not compiled.
         """
         return self._compiled_state().model_now().evaluate(x, y, batch_size, **arguments)
 

@@ -60,3 +60,38 @@ def test_an_end_that_is_no_head_is_refused():
         kmerge.merge(model, model, heads="join")
     with pytest.raises(kmerge.InvalidArgumentError, match="heads to be one of 'same', 'join', 'both', received 'two'"):
         kmerge.merge(model, model, heads="two")
+
+
+def model_of(*behind, names=("hidden", "logits"), units=3, seed=1, **kinds):
+    """A small model whose head has these kinds; the names are those of its two layers."""
+    x = layers.Dense(4, "relu", name=names[0])(features := keras.Input((5,), name="x"))
+    x = layers.Dense(units, name=names[1], **kinds)(x)
+    for layer in behind:
+        x = layer(x)
+    model = keras.Model({"x": features}, {"y": x})
+    randomize(model, seed)
+    return model
+
+
+@pytest.mark.parametrize("heads", ["join", "both"])
+def test_heads_may_differ_in_bias_and_names(heads):
+    a = model_of(use_bias=False)
+    b = model_of(names=("logits", "hidden"), seed=2, units=2)
+    c = model_of(names=("logits_of_student", "classes"), seed=3)
+    data = {"x": example_inputs(a)[0]}
+    own = [model(data)["y"] for model in (a, b, c)]
+    made = kmerge.merge(a, b, c, heads=heads, gates="open")(data)  # nested as the first model's inputs and outputs
+    checks.assert_close(made if heads == "both" else [made["y"]], own if heads == "both" else [np.concatenate(own, -1)], 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("heads", "other", "told"),
+    [
+        ("join", model_of(activation="sigmoid", units=1), r"final activation \['softmax'\] as .* received \['sigmoid'\]"),
+        ("join", model_of(), r"final activation \['softmax'\] as .* received \[\]"),
+        ("both", keras.Model(i := keras.Input((4, 5)), layers.Dense(3)(i)), "axes of its input 2 as .* received 3"),
+    ],
+)
+def test_heads_that_are_not_one(heads, other, told):
+    with pytest.raises(kmerge.InvalidArgumentError, match=told):
+        kmerge.merge(model_of(layers.Softmax()), other, heads=heads)

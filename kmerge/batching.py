@@ -21,7 +21,7 @@ import numpy as np
 
 from kmerge.checks import whole_number
 from kmerge.errors import InvalidArgumentError, told
-from kmerge.graph import Graph
+from kmerge.graph import Graph, input_layer
 
 _KINDS = (
     "arrays, a list or dict of arrays, a tuple (x, y) or (x, y, sample_weight) of them, a tf.data.Dataset, "
@@ -141,18 +141,23 @@ class Batches:
 
     def _is_x(self, x: Any) -> bool:
         if isinstance(x, dict):
-            return set(self._names()) <= set(x)
+            return any(set(names) <= set(x) for names in self._keys())
         is_list_with_dict = isinstance(x, list | tuple) and any(isinstance(item, dict) for item in x)
         return len(keras.tree.flatten(x)) == len(self._inputs) and not is_list_with_dict
 
     def _names(self) -> list[str]:
-        by_key = isinstance(self._structure, dict)
-        return list(self._structure) if by_key else [tensor.name for tensor in self._inputs]
+        return self._keys()[0]
+
+    def _keys(self) -> list[list[str]]:
+        """The names by which a dict may hold the inputs: its own where they are one, else of layers, or of tensors."""
+        if isinstance(self._structure, dict):
+            return [list(self._structure)]
+        return [[input_layer(tensor).name for tensor in self._inputs], [tensor.name for tensor in self._inputs]]
 
     def _arranged(self, x: Any) -> Any:
         """x, nested as the model's inputs are."""
         if isinstance(x, dict):
-            x = {name: x[name] for name in self._names()}
+            x = {name: x[name] for name in next(names for names in self._keys() if set(names) <= set(x))}
             if isinstance(self._structure, dict):
                 return x
             x = list(x.values())
@@ -167,7 +172,7 @@ class Batches:
             if not _fits(array.shape, tuple(tensor.shape)):
                 examples = array.shape == tuple(tensor.shape)[1:]
                 do = "Put the examples in batches: data.batch(32)." if examples else ""
-                self._refuse(f"batches of shape {tuple(tensor.shape)} for input {tensor.name!r}", array.shape, do)
+                self._refuse(f"batches of shape {tuple(tensor.shape)} for input {input_layer(tensor).name!r}", array.shape, do)
         lengths = [len(array) for array in keras.tree.flatten((x, y, weight)) if array is not None and array.ndim]
         if len(set(lengths)) != 1:
             self._refuse("arrays with equally many examples in each batch", lengths)

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 import keras
 
+from kmerge.batching import Batches
 from kmerge.checks import refuse
 from kmerge.commands.files import Examples
 from kmerge.costs import Budget
 from kmerge.errors import InvalidArgumentError
 from kmerge.gates import GatePressure, gate_optimizer
-from kmerge.merging import compress, gate, merge
+from kmerge.merging import compress, merge
 from kmerge.pruning import prune
 
 
@@ -39,17 +40,15 @@ def pruned(models: Sequence[keras.Model], examples: Examples | None, options: Na
 
 
 def merged(models: Sequence[keras.Model], examples: Examples | None, options: Namespace) -> keras.Model:
-    """`kmerge.merge`; with epochs also the training of its gates, `kmerge.compress` and fine-tuning.
-
-    A single model gets gates of its own, `kmerge.gate`, and so is pruned by what they learn.
-    """
+    """`kmerge.merge`; with epochs also the training of its gates, `kmerge.compress` and fine-tuning."""
     choices = {"width": options.width, "sampling": options.sampling, "seed": options.seed}
     if not options.epochs:
-        return merge(*models, **choices) if len(models) > 1 else gate(models[0], **choices)
+        return merge(*models, **choices)
     if examples is None or examples.targets is None:
         raise InvalidArgumentError("--epochs: expected --data with inputs and targets 'y' to train on, received none.")
     loss, metrics, optimizer = _training(models[0], options)
-    big = merge(*models, **choices) if len(models) > 1 else gate(models[0], **choices)
+    next(iter(Batches(models[0], examples.for_model(), "merge", name="--data", batch_size=options.batch_size)))
+    big = merge(*models, **choices)
     big.compile(gate_optimizer(optimizer()), loss, metrics=metrics())
     keras.utils.set_random_seed(options.seed)
     fitted = {"batch_size": options.batch_size, "verbose": 2}
@@ -76,15 +75,21 @@ def _training(model: keras.Model, options: Namespace):
         )
     if loss == "sparse_categorical_crossentropy_from_logits":
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    elif options.loss:
+        try:
+            keras.losses.get(loss)
+        except ValueError:
+            refuse("--loss", "the name of a loss of Keras, such as mean_squared_error", loss)
 
     def metrics():
         return config and keras.saving.deserialize_keras_object(config["metrics"])
 
     def optimizer():
-        made = keras.saving.deserialize_keras_object(config["optimizer"]) if config else keras.optimizers.Adam()
-        if options.learning_rate:
-            made.learning_rate = options.learning_rate
-        return made
+        rate = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
+        if not config:
+            return keras.optimizers.Adam(**rate)
+        made = keras.saving.deserialize_keras_object(config["optimizer"])
+        return type(made).from_config(made.get_config() | rate)  # in place of a schedule, too, which cannot be set
 
     return loss, metrics, optimizer
 

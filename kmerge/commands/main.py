@@ -36,6 +36,8 @@ def _make(options: argparse.Namespace) -> None:
     beside = [out.with_suffix(".card.md"), out.with_suffix(".recipe.yaml")]
     for path in beside:
         check_free(path, path.suffix, options.overwrite)
+    if any(path.exists() and path.resolve() == out.resolve() for path in options.models):
+        raise InvalidArgumentError(f"Expected --out to be another file than the models, received {str(out)!r}.")
     if options.command == "merge" and len(options.models) < 2:
         raise InvalidArgumentError(f"Expected two models or more, received {len(options.models)}.")
     import_modules(options.imports)

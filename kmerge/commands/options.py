@@ -33,6 +33,15 @@ def command_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, received {text!r}")
+        return int(text)
+
+    return number
+
+
 def defaults(command: str) -> dict[str, object]:
     """The options of a command that makes a model, where only what must be given is."""
     budget = ["--budget", ""] if command == "prune" else []
@@ -49,7 +58,7 @@ def _add_making(parser: argparse.ArgumentParser) -> None:
     reads = "what the command itself reads: arrays, targets 'y', all others inputs"
     parser.add_argument("--data", type=Path, metavar="FILE.npz", help=reads)
     parser.add_argument("--test", type=Path, metavar="FILE.npz", help="the same, on which models are measured for the card")
-    parser.add_argument("--batch-size", type=int, default=32, help="examples per batch (32)")
+    parser.add_argument("--batch-size", type=_at_least(1), default=32, help="examples per batch (32)")
 
 
 def _add_pruning(parser: argparse.ArgumentParser) -> None:
@@ -59,19 +68,20 @@ def _add_pruning(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--of", choices=kinds, default=kinds[0], help=f"what the budget limits ({kinds[0]})")
     parser.add_argument("--importance", default="magnitude", help="by which units are chosen (magnitude)")
     parser.add_argument("--selection", choices=("local", "global"), default="local", help="within or across spaces (local)")
-    parser.add_argument("--multiple", type=int, default=1, help="widths are multiples of this number (1)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of random choices (0)")
+    parser.add_argument("--multiple", type=_at_least(1), default=1, help="widths are multiples of this number (1)")
+    parser.add_argument("--seed", type=_at_least(0), default=0, help="seed of random choices (0)")
 
 
 def _add_merging(parser: argparse.ArgumentParser) -> None:
     _add_making(parser)
-    parser.add_argument("--epochs", type=int, default=0, help="epochs of the gates; 0: write the model with its gates (0)")
-    parser.add_argument("--fine-tune", type=int, default=0, metavar="EPOCHS", help="epochs after the cut (0)")
+    epochs = "epochs of the gates; 0: write the model with its gates (0)"
+    parser.add_argument("--epochs", type=_at_least(0), default=0, help=epochs)
+    parser.add_argument("--fine-tune", type=_at_least(0), default=0, metavar="EPOCHS", help="epochs after the cut (0)")
     parser.add_argument("--loss", help="name of a loss of Keras; default: that which the first model was compiled with")
     parser.add_argument("--learning-rate", type=float, help="default: that of the first model's optimizer, or of Adam")
     parser.add_argument("--width", type=float, default=1.0, help="share of the first model's widths (1)")
     parser.add_argument("--sampling", choices=("example", "batch"), default="example", help="a mask per (example)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the gates' noise (0)")
+    parser.add_argument("--seed", type=_at_least(0), default=0, help="seed of the gates' noise (0)")
 
 
 def _add_explaining(parser: argparse.ArgumentParser) -> None:

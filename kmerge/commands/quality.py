@@ -27,4 +27,5 @@ def quality(model: keras.Model, examples: Examples, batch_size: int) -> dict[str
             return {"accuracy": float(np.mean(outputs.argmax(-1) == examples.targets.reshape(-1)))}
         return {"mean squared error": float(np.mean((outputs - examples.targets.reshape(outputs.shape)) ** 2))}
     except Exception as error:
-        raise InvalidArgumentError(f"--data does not fit the model {model.name!r} ({told(error)}).") from None
+        what = f"--test: expected examples that fit the model {model.name!r}"
+        raise InvalidArgumentError(f"{what}, received others ({told(error)}).") from None

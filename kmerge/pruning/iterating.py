@@ -6,7 +6,7 @@ from pathlib import Path
 
 import keras
 
-from kmerge.checks import is_number, refuse
+from kmerge.checks import flag, is_number, refuse
 from kmerge.compiling import training_of
 from kmerge.costs import Budget, WidthCosts, check_reachable
 from kmerge.errors import KmergeError
@@ -97,7 +97,7 @@ def prune_iteratively(
         if not callable(function) and not (name == "evaluate" and function is None):
             refuse(name, "a function of a model", function)
     budget = checked_budget(budget)
-    if compile:
+    if flag("compile", compile):
         training_of(model)  # refuses before any work
     run = {
         "model": "" if folder is None else digest_of(model),

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kmerge.checks import refuse
+from kmerge.checks import flag, refuse
 from kmerge.compiling import training_of
 from kmerge.costs import Budget
 from kmerge.pruning.bounds import Bound
@@ -156,7 +156,7 @@ def prune(
     ranked_on = data if not compensate or importance in MEASURED else None
     ranking = Ranking(importance, selection, normalization, bounds, ranked_on, batch_size, steps, seed)
     budget = checked_budget(budget)
-    training = training_of(model) if compile else {}
+    training = training_of(model) if flag("compile", compile) else {}
     _, small = cut(model, ranking, budget, data if compensate else None)
     if training:
         small.compile(**training)
@@ -177,5 +177,5 @@ def cut(model: keras.Model, ranking: Ranking, budget: Budget, examples: object =
 
 def check_compensation(compensate: bool, data: object) -> None:
     """Refuses to compensate without data."""
-    if compensate and data is None:
+    if flag("compensate", compensate) and data is None:
         refuse("data", "inputs of the model, to compensate on", None, "Pass data=x, or data=(x, y).")

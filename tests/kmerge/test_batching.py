@@ -252,3 +252,12 @@ def test_batches_are_read_one_at_a_time():
     for number, _ in enumerate(Batches(network(), generator, "test"), 1):
         assert len(drawn) == number
     assert number == STEPS
+
+
+def test_a_dict_may_name_inputs_by_their_layers_as_keras_does():
+    inputs = [keras.Input((4,)), keras.Input((3,))]  # the tensors of these have other names than the layers
+    model = keras.Model(inputs, keras.layers.Concatenate()(inputs))
+    names = [layer.name for layer in model.layers[:2]]
+    ((x, _, _),) = Batches(model, {names[1]: B[:5], names[0]: A[:5]}, "test")
+    np.testing.assert_array_equal(x[0], A[:5])
+    np.testing.assert_array_equal(x[1], B[:5])

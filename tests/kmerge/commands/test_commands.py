@@ -1,12 +1,14 @@
 """The command line: what it writes is what the verbs return, a recipe repeats it, and wrong input loses nothing."""
 
+from argparse import Namespace
+
 import keras
 import numpy as np
 import pytest
 import yaml
 
 import kmerge
-from kmerge.commands import main
+from kmerge.commands import jobs, main
 from tests.models import randomize
 
 
@@ -28,6 +30,7 @@ def folder(tmp_path_factory):
     for name in ("data", "test"):
         np.savez(folder / f"{name}.npz", x=rng.normal(size=(20, 4)).astype("float32"), y=rng.integers(0, 3, 20))
     np.savez(folder / "pickled.npz", x=np.array([object()] * 4))
+    np.savez(folder / "narrow.npz", x=np.zeros((4, 3)), y=np.zeros(4))
     np.savez(folder / "uneven.npz", x=np.zeros((4, 4)), y=np.zeros(3))
     (folder / "broken.keras").write_bytes(b"not a model")
     return folder
@@ -109,6 +112,10 @@ def test_compare_prints_what_the_verb_says(run, folder):
         ("merge a.keras --out new.keras", "two models or more"),
         ("merge a.keras b.keras --epochs 1 --out new.keras", "--data"),
         ("merge b.keras a.keras --epochs 1 --data data.npz --out new.keras", "--loss"),
+        ("merge b.keras a.keras --epochs 1 --data data.npz --loss nothing --out new.keras", "--loss to be"),
+        ("merge a.keras b.keras --epochs 1 --data narrow.npz --out new.keras", "--data to be batches of shape"),
+        ("prune a.keras --budget .5 --test narrow.npz --out new.keras", "--test: expected"),
+        ("prune a.keras --budget .5 --out a.keras --overwrite", "another file than the models"),
         ("compress a.keras --out new.keras", "big student"),
         ("compare a.keras b.keras --data pickled.npz", "cannot be read"),
         ("compare a.keras b.keras --data test.npz --metric no_such_metric", "no_such_metric"),
@@ -120,6 +127,22 @@ def test_wrong_input_is_told_and_nothing_is_written(run, folder, line, said):
     status, printed = run(line)
     assert status == 2 and said in printed.err and not printed.out
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("option", ["--epochs -1", "--fine-tune 1.5", "--batch-size 0", "--seed x"])
+def test_numbers_out_of_range_are_told_before_anything_is_read(run, capsys, option):
+    with pytest.raises(SystemExit, match="2"):
+        run(f"merge a.keras b.keras --out new.keras {option}")
+    assert f"{option.split()[0]}: expected a whole number of at least" in capsys.readouterr().err
+
+
+def test_a_learning_rate_goes_before_a_schedule(folder):
+    model = keras.models.load_model(folder / "a.keras")
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    model.compile(keras.optimizers.SGD(schedule, momentum=0.9), "mse")
+    options = Namespace(loss=None, learning_rate=0.25)
+    optimizer = jobs._training(model, options)[2]()
+    assert float(optimizer.learning_rate) == 0.25 and optimizer.momentum == 0.9
 
 
 def test_a_recipe_refuses_another_model(run, folder):

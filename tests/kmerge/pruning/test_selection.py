@@ -286,3 +286,6 @@ def test_compensation_makes_up_for_units_that_others_tell(name):
 def test_compensation_needs_data():
     with pytest.raises(kmerge.InvalidArgumentError, match="data to be inputs of the model, to compensate on.*data=x"):
         kmerge.prune(wide_model(), budget=0.5, compensate=True)
+    for switch in ("compensate", "compile"):
+        with pytest.raises(kmerge.InvalidArgumentError, match=f"{switch} to be True or False, received 'no'"):
+            kmerge.prune(wide_model(), budget=0.5, **{switch: "no"})

@@ -117,9 +117,9 @@ def _with_heads(number: int, model: keras.Model, found: Sequence[_Head], heads: 
     own, read = found[number], found[number].call.inputs
     sizes = [head.outputs for head in found]
     start = sum(sizes[:number])
-    ends = [call.operation for call in (own.call, *own.behind)]
+    ends = {id(tensor) for call in (own.call, *own.behind) for tensor in call.outputs}
     graph = Graph(model)
-    names = _Names(call.operation.name for call in graph.calls if call.operation not in ends)
+    names = _Names(call.operation.name for call in graph.calls if id(call.outputs[0]) not in ends)
     if heads == "join":
         use_bias = any(head.layer.use_bias for head in found)
         layer = _head_like(found[0], names.free(found[0].layer.name), sum(sizes), use_bias)

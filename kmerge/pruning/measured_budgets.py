@@ -99,7 +99,7 @@ def choose_measured(
             break
     choice, found = best
     spent = {name: tuple(round(x) for x in (whole[name][0], found[name][0], limits[name])) for name in limits}
-    kept = {name: spent for name, spent in choice.costs.items() if name in counted}
+    kept = {name: (*choice.costs[name][:2], limit) for name, limit in counted.items()}  # not the limit last tried
     return UnitChoice(choice, choice.sizes, kept | spent, {name: round(found[name][1]) for name in limits})
 
 

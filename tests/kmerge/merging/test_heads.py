@@ -84,6 +84,17 @@ def test_heads_may_differ_in_bias_and_names(heads):
     checks.assert_close(made if heads == "both" else [made["y"]], own if heads == "both" else [np.concatenate(own, -1)], 1e-5)
 
 
+def test_a_head_may_be_called_before():
+    features = keras.Input((5,))
+    head = layers.Dense(5, name="head")
+    models = [keras.Model(features, head(layers.ReLU()(head(features))))]
+    models.append(keras.models.clone_model(models[0]))
+    for seed, model in enumerate(models):
+        randomize(model, seed)
+    (x,) = example_inputs(models[0])
+    checks.assert_close(kmerge.merge(models, heads="both", gates="open")(x), [model(x) for model in models], 1e-5)
+
+
 @pytest.mark.parametrize(
     ("heads", "other", "told"),
     [

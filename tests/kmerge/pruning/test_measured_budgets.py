@@ -37,6 +37,8 @@ def test_measured_and_counted_limits_hold_together():
     choice = kmerge.choose_units(model, budget=kmerge.Budget(file_bytes=0.9, parameters=0.3))
     assert kmerge.parameters(kmerge.select(model, choice)) <= 0.3 * kmerge.parameters(model)
     assert set(choice.costs) == {"parameters", "file_bytes"}
+    choice = kmerge.choose_units(model, budget=kmerge.Budget(file_bytes=0.5, parameters=10**6))
+    assert choice.costs["parameters"][2] == 10**6  # what was asked for, not what was tried last
 
 
 def test_a_latency_that_is_met_already_costs_no_unit():

@@ -100,14 +100,14 @@ def read_examples(path: Path) -> Examples:
     return Examples(next(iter(arrays.values())) if len(arrays) == 1 else arrays, targets)
 
 
-def check_free(path: Path, suffix: str, overwrite: bool) -> Path:
+def check_free(path: Path, suffix: str, overwrite: bool, option: str = "--out") -> Path:
     """The path, if a file of this suffix can be written there and none is lost."""
     if path.suffix != suffix or not path.parent.is_dir():
         raise InvalidArgumentError(
-            f"Expected --out to be a file that ends in {suffix}, in a folder that is there, received {str(path)!r}."
+            f"Expected {option} to be a file that ends in {suffix}, in a folder that is there, received {str(path)!r}."
         )
     if path.exists() and not overwrite:
-        raise InvalidArgumentError(f"{str(path)!r} is there already. Give another --out, or --overwrite.")
+        raise InvalidArgumentError(f"{str(path)!r} is there already. Give another {option}, or --overwrite.")
     return path
 
 

@@ -60,11 +60,13 @@ def _make(options: argparse.Namespace) -> None:
 
 
 def _explain(options: argparse.Namespace) -> None:
+    if options.plot is not None:
+        check_free(options.plot, ".svg", options.overwrite, "--plot")
     import_modules(options.imports)
     model = read_model(options.models[0], options.trust_code)
     print(explain(model))
     if options.plot is not None:
-        write(check_free(options.plot, ".svg", options.overwrite), lambda draft: plot(model, draft))
+        write(options.plot, lambda draft: plot(model, draft))
 
 
 def _compare(options: argparse.Namespace) -> None:

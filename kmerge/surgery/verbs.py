@@ -8,7 +8,7 @@ import numpy as np
 
 from kmerge.checks import flag, sentence, whole_number
 from kmerge.compiling import training_of
-from kmerge.errors import InvalidArgumentError
+from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError
 from kmerge.opening import opened
 from kmerge.pairing import paired_layers
 from kmerge.spaces import ChannelSpace, ChannelSpaces, Trace, channel_spaces, trace
@@ -69,11 +69,15 @@ def check_models(models: Sequence[keras.Model]) -> None:
     """Checks that there are at least two models, all of one architecture."""
     if len(models) < 2:
         raise InvalidArgumentError(sentence("at least two models", len(models)))
+    _check_alike(models)
+    if len(models[0].weights) == 0:
+        raise InvalidArgumentError(sentence("models with weights to combine", models[0].name, "It has none."))
+
+
+def _check_alike(models: Sequence[keras.Model]) -> None:
     first, *others = (opened(model).model for model in models)
     for other in others:
         paired_layers(first, other)
-    if len(models[0].weights) == 0:
-        raise InvalidArgumentError(sentence("models with weights to combine", models[0].name, "It has none."))
 
 
 def _separate_sources(model: keras.Model) -> tuple[Trace, frozenset, frozenset]:
@@ -350,5 +354,9 @@ def at_common_widths(models: Sequence[keras.Model]) -> CommonWidths:
     for model, each in zip(models, spaces, strict=True):
         missing = {space.name: size - space.size for space, size in zip(each, most, strict=True) if size > space.size}
         wide.append(grow(model, missing) if missing else model)
+    try:
+        _check_alike(wide)
+    except ArchitectureMismatchError:
+        return CommonWidths(tuple(models), {})  # what differs is named as it is there, not in what was grown
     names = [space.name for space in spaces[0]]
     return CommonWidths(tuple(wide), dict(zip(names, zip(*sizes, strict=True), strict=True)))

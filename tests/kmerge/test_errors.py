@@ -46,7 +46,7 @@ def test_the_first_layer_that_differs_is_named(verb):
 @verbs_of_many
 def test_the_third_model_is_compared_too(verb):
     with raises_naming(ArchitectureMismatchError, "hidden", "tanh"):
-        verb(mlp(), mlp(), mlp(6, "tanh"))
+        verb(mlp(), mlp(), mlp(activation="tanh"))
 
 
 @verbs_of_many

@@ -119,6 +119,7 @@ def test_compare_prints_what_the_verb_says(run, folder):
         ("compress a.keras --out new.keras", "big student"),
         ("compare a.keras b.keras --data pickled.npz", "cannot be read"),
         ("compare a.keras b.keras --data test.npz --metric no_such_metric", "no_such_metric"),
+        ("explain a.keras --plot spaces.png", "--plot to be a file that ends in .svg"),
         ("run nothing.yaml", "cannot be read"),
     ],
 )

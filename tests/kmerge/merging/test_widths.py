@@ -207,3 +207,12 @@ def test_parents_of_other_widths_give_a_student_of_the_width_that_was_asked_for(
         kmerge.merge(*models, width=2.0)
     with pytest.raises(kmerge.ArchitectureMismatchError, match="The models differ"):
         kmerge.merge(models[0], ZOO["lenet"](0))
+
+
+def test_layers_that_cannot_have_silent_units_are_named_as_they_stand_in_the_models():
+    def normalized(width):
+        behind = [keras.layers.LayerNormalization(), keras.layers.Dense(3)]
+        return keras.Sequential([keras.Input((6,)), keras.layers.Dense(width, name="hidden"), *behind])
+
+    with pytest.raises(kmerge.ArchitectureMismatchError, match="first in 'hidden'"):
+        kmerge.merge(normalized(4), normalized(7))

@@ -48,6 +48,11 @@ class _Short(reprlib.Repr):
 shown = _Short().repr
 
 
+def printable(text: str) -> str:
+    """A text of somebody's folder as a terminal may have it: what is no character to be seen, as an escape."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
 def nearest(name: object, known: Collection[str]) -> str:
     """A hint at the nearest of the names that are known, as "Did you mean polarization?"; "" where none is near."""
     near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.5) if isinstance(name, str) else []

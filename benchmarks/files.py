@@ -87,15 +87,15 @@ def remove_drafts(folders: Iterable[Path]) -> list[Path]:
     """Remove the drafts in these folders whose writers are dead.
 
     Args:
-        folders: where to look, not below them; one need not exist.
+        folders: where to look, not below them; one need not exist, and one that is a link is left alone.
 
     Returns:
         The drafts that are gone.
     """
     gone = []
     for folder in folders:
-        with contextlib.suppress(OSError):
-            names = [name for name in os.listdir(folder) if _DRAFT.fullmatch(name)]
+        with contextlib.suppress(OSError), _opened_folder(folder) as descriptor:
+            names = [name for name in os.listdir(descriptor) if _DRAFT.fullmatch(name)]
             gone += [folder / name for name in names if _removed(folder / name)]
     return gone
 

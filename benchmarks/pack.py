@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from benchmarks.checkout import ROOT, commit
-from benchmarks.command_line import DATA_MISSING, DONE, FAILED, USAGE, command_parser, ended, refusal
+from benchmarks.command_line import DATA_MISSING, DONE, FAILED, USAGE, command_parser, ended, printable, refusal
 from benchmarks.files import draft_folder, new_file, open_inside, read_regular
 
 _SOURCE = ("kmerge", "baselines", "benchmarks", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
@@ -242,7 +242,7 @@ def _unpack(folder: Path, cache_dir: Path) -> int:
         _install(folder, names, cache_dir / data)
     print(f"{len(files)} files are complete; the data is in {cache_dir}")
     if others := _unlisted(folder, files):
-        print(f"Left alone, as manifest.json does not list them: {', '.join(others)}")
+        print(f"Left alone, as manifest.json does not list them: {printable(', '.join(others))}")
     if wheels := _names(files, "wheels/"):
         paths = " ".join(shlex.quote(str(folder / name)) for name in wheels)
         print(f"Install the packages: python -m pip install --no-index --no-deps {paths}")
@@ -276,7 +276,7 @@ def _fault(file: Any) -> str | None:
         where = "source.tar.gz, data/SET/ARRAY.npy, data/SET/info.json or wheels/WHEEL.whl"
         return f"manifest.json: expected a file as {where}, received {str(path)[:200]!r}."
     size, digest, parts = file["bytes"], file["sha256"], file["parts"]
-    is_size = isinstance(size, int) and not isinstance(size, bool) and size >= 0
+    is_size = type(size) is int and 0 <= size < 1 << 63
     if not is_size or not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
         return f"manifest.json: expected the size of {path} in bytes and its SHA-256, received others."
     if not isinstance(parts, list) or parts != [_part(path, number) for number in range(len(parts))]:

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.command_line import DONE, command_parser, ended, one_of
+from benchmarks.command_line import DONE, command_parser, ended, one_of, printable
 from benchmarks.files import write_atomically
 from benchmarks.records.results import Results, ResultsError, Row, read_results, tables_locked
 from benchmarks.records.tables import read_csv, write_csv
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 curves = [f"curves: {write_event_files(results)}"] if options.tensorboard else []
         except (ResultsError, SuiteError, OSError) as error:
             return ended(parser, error)
-        print(*results.problems, f"{len(results.rows)} runs: {folder / 'report.html'}", *curves, sep="\n")
+        print(*map(printable, results.problems), f"{len(results.rows)} runs: {folder / 'report.html'}", *curves, sep="\n")
     return DONE
 
 
@@ -228,7 +228,7 @@ def _latex(rows: Sequence[Row]) -> list[str]:
 
 def _text(text: object) -> str:
     """A text of somebody's results on one line of Markdown that has an end, with no HTML, link or image in it."""
-    line = " ".join(str(text).split()).encode(errors="backslashreplace").decode()
+    line = printable(" ".join(str(text).split()))
     line = line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
     return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", line).replace("](", "]\\(")
 

@@ -39,6 +39,7 @@ from benchmarks.command_line import (
     ended,
     positive_number,
     positive_whole_number,
+    printable,
     whole_number,
 )
 from benchmarks.data.datasets import IMAGES
@@ -228,7 +229,7 @@ def _launch(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace
     except OSError as error:
         print(f"Cannot write in {folder}: {error.strerror}.", file=sys.stderr)
         return FAILED if is_disk_full(error) else USAGE
-    _tidy_up(folder, options.stages or folder / "stages")
+    _tidy_up(folder, options.stages)
     print(f"{len(runs)} runs in {folder}, {len(runs) - len(waiting)} done before, {executor}")
     _tell_of_other_code(runs, launch["commit"])
     shared = batches(waiting, suite.runs_per_process, executor.jobs, options.together)
@@ -241,9 +242,11 @@ def _launch(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace
     return status
 
 
-def _tidy_up(folder: Path, stages: Path) -> None:
-    """Remove the drafts that killed processes left behind."""
-    folders = [folder, folder / "figures", *(folder / "runs").glob("*"), *stages.glob("*")]
+def _tidy_up(folder: Path, stages: Path | None) -> None:
+    """Remove the drafts that killed processes left behind; where a link leads is none of our business."""
+    ours = [place for place in (folder / "runs", folder / "stages") if not place.is_symlink()]
+    places = [*ours, *([] if stages is None else [stages])]
+    folders = [folder, folder / "figures", *(path for place in places for path in place.glob("*"))]
     if gone := remove_drafts(folders):
         print(f"Removed {len(gone)} files that a killed process had begun to write.")
 
@@ -289,7 +292,7 @@ def _data_places(options: argparse.Namespace) -> dict[str, str | None]:
 def _tell_of_other_code(runs: Sequence[RunFolder], current: str) -> None:
     """Say which of the runs that are done another version of the code did: their names do not."""
     others = [run.result.get("commit") for run in runs if run.status == "done"]
-    others = sorted({str(name) for name in others if name != current})
+    others = sorted({printable(str(name)) for name in others if name != current})
     if others:
         print(f"Done before by other code ({', '.join(others)}); this is {current}. Delete run folders to repeat them.")
 
@@ -345,7 +348,7 @@ def _write_results(folder: Path, suite: Suite, order: Sequence[str], protocol: s
         print(f"The tables of {folder} are not up to date: interrupted. The runs' folders are.", file=sys.stderr)
         return None
     shown = report.sections.values() if protocol is None else [report.sections[protocol]]
-    print("", *results.problems, *shown, sep="\n", end="\n\n")
+    print("", *map(printable, results.problems), *shown, sep="\n", end="\n\n")
     return report
 
 

@@ -23,6 +23,7 @@ import contextlib
 import copy
 import io
 import sys
+import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ from benchmarks import run
 from benchmarks.command_line import (
     DONE,
     FAILED,
+    USAGE,
     UsageError,
     command_parser,
     ended,
@@ -39,7 +41,7 @@ from benchmarks.command_line import (
     positive_whole_number,
     refusal,
 )
-from benchmarks.files import write_atomically
+from benchmarks.files import is_disk_full, real_folder, write_atomically
 from benchmarks.records.results import HIGHER_IS_BETTER
 from benchmarks.records.store import hash_of, json_text
 from benchmarks.records.tables import write_csv
@@ -73,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = _tuned(search, space, options)
     except UsageError as error:
         return ended(parser, error)
+    except OSError as error:
+        return ended(parser, error, FAILED if is_disk_full(error) else USAGE)
     except _CutShortError as error:
         return error.args[0]
     print(f"chosen of {len(search.rows)} trials: {json_text(chosen)}; all of them in {search.table}")
@@ -108,7 +112,7 @@ def _space(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]
         key, equals, values = text.partition("=")
         try:
             space[key] = tomllib.loads(f"values = [{values}]")["values"]
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # of TOML, or a number of thousands of digits
             raise UsageError("--vary: " + refusal("KEY=V,V with values as in TOML", text)) from error
     if not space:
         expected = f"expected [tuning.{options.strategy}] in the suite's file, or --vary, received neither"
@@ -179,7 +183,8 @@ class _Search:
             table, last = _place(content, key)
             table[last] = value
         name = f"{self.name}-{hash_of(content)}"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        for place in (self.folder, self.folder / "stages", self.folder / name):
+            real_folder(place)
         path = self.folder / f"{name}.json"
         write_atomically(path, json_text(content, indent=1))
         print(f"trial {len(self.rows) + 1}: {json_text(values)}", flush=True)
@@ -231,16 +236,20 @@ def _tuned(search: _Search, space: Mapping[str, Any], options: argparse.Namespac
         """keras-tuner's loop, whose trials are ours."""
 
         def run_trial(self, trial, *_, **__):
-            score = search.score(trial.hyperparameters.values)
+            try:
+                score = search.score(trial.hyperparameters.values)
+            except (_CutShortError, UsageError, OSError) as error:  # else it would go on with the next trial
+                raise keras_tuner.errors.FatalError("the search ends here") from error
             if score is None:
                 raise keras_tuner.errors.FailedTrialError("a run failed")
             return {"score": score}
 
     # What it keeps of its own is of no use to us: our runs are found again by what they are.
-    place = {"directory": search.folder, "project_name": f"keras_tuner_{options.strategy}", "overwrite": True}
-    tuner = Trials(oracle=oracle, **place)
-    with contextlib.redirect_stdout(sys.stderr):
-        tuner.search()
+    with tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(sys.stderr):
+        try:
+            Trials(oracle=oracle, directory=unused).search()
+        except keras_tuner.errors.FatalError as error:
+            raise error.__cause__ or error from None
     return search.choose()
 
 

@@ -312,7 +312,7 @@ def open_cache(name: str, folder: Path) -> tuple[dict[str, np.ndarray], dict]:
                 raise ValueError("expected {} of shape {}, received {} of shape {}.".format(*expected, *found))
         path = folder
         _verify(source, folder, arrays, about["sha256"])
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+    except Exception as error:  # damage shows as any of them: of the system, of an archive, of a header's syntax
         raise DataCorruptError(
             f"The cached file {path} cannot be read: {error} Delete the folder {folder} and run again."
         ) from error

@@ -117,6 +117,8 @@ def _twice(path):
 
 def _unlisted(folder, entry, secret):
     (folder / "data" / "digits" / "payload.npy").write_bytes(b"unchecked")
+    os.mkdir(os.fsencode(folder / "data") + b"/\xff\x1b[31m")  # no text, and red from here on
+    (folder / "data" / os.fsdecode(b"\xff\x1b[31m") / "payload.npy").write_bytes(b"unchecked")
     (folder / "data" / "other").mkdir()
     (folder / "data" / "other" / "info.json").symlink_to(secret)
     (folder / "wheels").mkdir()
@@ -150,6 +152,9 @@ ATTACKS = {
     "larger than listed": _listed({"bytes": 7}),
     "larger than any disk": _listed({"bytes": 1 << 60}),
     "size that is none": _listed({"bytes": "7"}),
+    "sizes whose sum has too many digits to be told": lambda folder, entry, secret: _attacked(
+        folder, lambda files, by_path: [file.update(bytes=int("9" * 4300)) for file in files]
+    ),
     "parts outside": _listed({"parts": ["../outside/secret"]}),
     "listed twice": _twice(LABELS),
     "other case": _named("data/digits/test_LABELS.npy"),

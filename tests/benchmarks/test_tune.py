@@ -50,6 +50,8 @@ def test_the_best_values_on_validation_data_are_chosen_and_what_fails_is_not(tmp
         ((), "suite sine: expected [tuning.one_model] in the suite's file, or --vary"),
         (("--vary", "phases.single.rate=1,2"), "received 'phases.single.rate'. Did you mean phases.single."),
         (("--vary", "phases.single.learning_rate=a,b"), "received 'phases.single.learning_rate=a,b'"),
+        (("--vary", f"phases.single.learning_rate={'9' * 5000}"), "KEY=V,V with values as in TOML"),
+        (("--vary", f"phases.single.learning_rate={'[' * 5000}"), "KEY=V,V with values as in TOML"),
         (("--vary", 'phases.single.learning_rate=1,"b"'), "a list of values of one type"),
         (("--vary", "phases.single.learning_rate={min=1,max=0.1}"), "of one type, or a range"),
         (("--vary", "phases.single.momentum=0.9,1.5"), "phases.single.momentum: expected a number of at least 0 and below 1"),
@@ -77,6 +79,25 @@ def test_ranges_are_for_bayesian_search(tmp_path, capsys):
 
 def _content(name):
     return tomllib.loads((FOLDER / f"{name}.toml").read_text())
+
+
+def test_what_ends_a_launch_ends_the_search(tmp_path, capsys, asleep):
+    arguments = _arguments(tmp_path, "--vary", "phases.single.learning_rate=0.1,0.2")
+    arguments[arguments.index("--seeds") + 1] = "1-0"
+    assert tune.main(arguments) == run.USAGE and capsys.readouterr().err.count("--seeds: expected") == 1
+    arguments[arguments.index("--out") + 1] = "/dev/null/nowhere"
+    assert tune.main(arguments) == run.USAGE and "Not a directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["", "stages", "keras_tuner_one_model"])
+def test_links_of_a_strangers_folder_are_not_followed(tmp_path, asleep, name):
+    (tmp_path / "outside" / "mine").mkdir(parents=True)
+    place = tmp_path / "out" / "sine" / "tuning" / name
+    place.parent.mkdir(parents=True)
+    place.symlink_to(tmp_path / "outside")
+    status = tune.main(_arguments(tmp_path, "--vary", "phases.single.learning_rate=0.1"))
+    assert status == (run.DONE if name.startswith("keras") else run.USAGE)
+    assert [path.name for path in (tmp_path / "outside").rglob("*")] == ["mine"]
 
 
 def test_values_in_a_suites_file_are_searched(tmp_path, asleep):

@@ -133,11 +133,20 @@ def test_a_second_writer_leaves_the_first_result(cache):
     assert sorted(path.name for path in cache.iterdir()) == ["digits"]
 
 
-@pytest.mark.parametrize("part", ["train_images", "test_labels"])
-def test_a_truncated_cache_names_file_and_remedy(tmp_path, part):
+@pytest.mark.parametrize(
+    "part, damaged",
+    [
+        ("train_images", lambda content: content[:-100]),
+        ("test_labels", lambda content: content[:-100]),
+        ("test_labels", lambda content: b""),
+        ("test_labels", lambda content: b"PK\3\4 and no archive"),
+        ("test_labels", lambda content: content.replace(b"'shape': (", b"'shape': [")),
+    ],
+)
+def test_a_damaged_cache_names_file_and_remedy(tmp_path, part, damaged):
     datasets.prepare("digits", None, tmp_path)
     path = tmp_path / "digits" / f"{part}.npy"
-    path.write_bytes(path.read_bytes()[:-100])
+    path.write_bytes(damaged(path.read_bytes()))
     with pytest.raises(data_cache.DataCorruptError, match=rf"{path} cannot be read.*Delete the folder {path.parent}"):
         datasets.load("digits", None, tmp_path, seed=0)
 

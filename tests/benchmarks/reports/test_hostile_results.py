@@ -94,7 +94,9 @@ def test_what_cannot_be_shown_is_told_and_costs_nothing_else(tmp_path, capsys):
         files[-1].write_text(json.dumps(content))
     for seed, epoch in enumerate(({"val_metric": 1e308}, {"\ud800": 1.0}, {"phase": []}, {"val_metric": 10**400}), 100):
         _finish(tmp_path, "one_big_model", seed, history=[*HISTORY, {**HISTORY[0], **epoch}])
+    os.mkdir(os.fsencode(tmp_path / "runs") + b"/\xff\x1b[31m")  # no text, and red from here on
     said = _report(tmp_path, capsys)
+    assert said.replace("\n", "").isprintable() and r"runs/\udcff\x1b[31m is not a run folder" in said
     assert [change for change, path in zip(changes, rows, strict=True) if path.name not in said] == []
     for path in files:
         if path.name in ("config.json", store.FUNCTION, store.FILTERS) and path.is_file():

@@ -39,11 +39,21 @@ def _small(tmp_path, *strategies, single=10_000_000):
     return ("--suite", suite, *launches.SMALL, *chosen, *launches.places(tmp_path))
 
 
+# Named as what a killed process left behind, which a launch removes where it is its own.
+SECRET = ".secret.txt.abcd1234"
+
+
 def _outside(tmp_path):
-    """A folder that no results are in, with a file."""
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside" / "secret").write_text("secret")
+    """A folder that no results are in, with a file, and a folder with another."""
+    for folder in (tmp_path / "outside", tmp_path / "outside" / "inner"):
+        folder.mkdir()
+        (folder / SECRET).write_text("secret")
     return tmp_path / "outside"
+
+
+def _is_untouched(outside):
+    found = {str(path.relative_to(outside)): path.read_text() for path in outside.rglob("*") if path.is_file()}
+    return found == {SECRET: "secret", f"inner/{SECRET}": "secret"}
 
 
 def test_links_in_a_strangers_folder_are_not_followed(tmp_path):
@@ -55,7 +65,8 @@ def test_links_in_a_strangers_folder_are_not_followed(tmp_path):
     links = [run_folder / "log.txt", run_folder / "checkpoint.npz", run_folder / "history.json", folder / "report.html"]
     for path in links:
         path.unlink(missing_ok=True)
-        path.symlink_to(outside / "secret")
+        path.symlink_to(outside / SECRET)
+    (folder / "runs" / "link").symlink_to(outside)
     for name in ("figures", "tensorboard"):
         if (folder / name).exists():
             (folder / name).rename(folder / f"old {name}")
@@ -63,8 +74,9 @@ def test_links_in_a_strangers_folder_are_not_followed(tmp_path):
     status, out, err = launches.call(*arguments, executor=launches.asleep)
     assert status == run.DONE, out + err
     assert report.main([str(folder), "--tensorboard"]) == 0
-    assert [path.name for path in outside.iterdir()] == ["secret"] and (outside / "secret").read_text() == "secret"
-    assert not any(path.is_symlink() for path in folder.rglob("*") if path.name != "checkpoint.npz.damaged")
+    assert _is_untouched(outside)
+    kept = ("link", "checkpoint.npz.damaged")
+    assert not any(path.is_symlink() for path in folder.rglob("*") if path.name not in kept)
     assert list((folder / "figures").glob("*.png")) and list(folder.glob("tensorboard/*/*/events*"))
 
 
@@ -75,11 +87,11 @@ def test_links_that_a_launch_would_have_to_follow_are_refused_by_name(tmp_path, 
     out = launches.call(*arguments, "--dry-run")[1]
     path = folder / name.format(run=out.split()[0])
     path.parent.mkdir(parents=True)
-    path.symlink_to(outside / "secret" if path.name == "lock" else outside)
+    path.symlink_to(outside / SECRET if path.name == "lock" else outside)
     status, out, err = launches.call(*arguments, "--retries", "0", executor=launches.asleep)
     assert status == {"lock": run.TABLES_STALE}.get(name, run.FAILED if "runs" not in name or "lock" in name else run.USAGE)
     assert "received a link. Delete it" in out + err or "Cannot write" in err, out + err
-    assert [path.name for path in outside.iterdir()] == ["secret"] and (outside / "secret").read_text() == "secret"
+    assert _is_untouched(outside)
 
 
 def test_tables_that_cannot_be_written_are_told_and_have_a_status_of_their_own(tmp_path, undrawn):

@@ -13,17 +13,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command_line import command_parser
+
 NETWORKS = ("resnet50", "mobilenet_v2", "densenet121")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
+    parser = command_parser(__file__, __doc__)
+    parser.add_argument("folder", type=Path, help="the folder that benchmarks.studies.torch_pruning has written")
+    folder = parser.parse_args(arguments).folder
     import numpy as np
     import torch
 
     torch.set_num_threads(1)
-    (folder,) = sys.argv[1:] if arguments is None else arguments
-    folder = Path(folder)
     operations = json.loads((folder / "network.json").read_text())
     with np.load(folder / "weights.npz") as weights, np.load(folder / "examples.npz") as examples:
         weights, x, y = dict(weights), torch.tensor(examples["x"]).permute(0, 3, 1, 2), torch.tensor(examples["y"]).long()

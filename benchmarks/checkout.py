@@ -12,7 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # All code that a run may use.
 ALL_CODE = ("kmerge", "baselines", "benchmarks")
 # The code that a trained network depends on.
-TRAINING_CODE = ("kmerge/seeds.py", "kmerge/training", "baselines/protocol", "benchmarks/data", "benchmarks/networks")
+TRAINING_CODE = (
+    "kmerge/seeds.py", "kmerge/batching.py", "kmerge/training", "baselines/protocol", "benchmarks/data", "benchmarks/networks",
+)  # fmt: skip
 # All that auto-sizing may use: it rewrites networks, so all of kmerge.
 SIZING_CODE = ("kmerge", "baselines/sizing")
 

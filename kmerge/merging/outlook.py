@@ -138,7 +138,7 @@ def merging_outlook(
     Example:
         >>> histories = [{"val_accuracy": [0.70, 0.78, 0.80, 0.80]}, {"val_accuracy": [0.60, 0.72, 0.78, 0.79]}]
         >>> kmerge.merging_outlook(histories).advice
-        'either'
+        'train on'
     """
     text("monitor", monitor, of="merging_outlook")
     sequence("histories", histories, "a list of the parents' histories", of="merging_outlook")

@@ -212,7 +212,7 @@ def test_other_bad_input_is_refused():
         def call(self, x):
             return x
 
-    with pytest.raises(InvalidArgumentError, match="Functional or Sequential model, received Subclassed"):
+    with pytest.raises(InvalidArgumentError, match="Functional or Sequential model, received <Subclassed"):
         recalibrate(Subclassed(), IMAGES)
 
     class Hiding(layers.Layer):

@@ -18,9 +18,9 @@ from benchmarks.command_line import DONE, command_parser
 # The order of the house: a package imports only packages before it, and a room only rooms of its package before it.
 ORDER: dict[str, tuple[str, ...]] = {
     "kmerge": (
-        "errors", "checks", "seeds", "regularizers", "graph", "batching", "sameness", "cloning", "copying", "compiling",
-        "pairing", "gates", "training", "rules", "opening", "spaces", "surgery", "costs", "merging", "matching", "sizing",
-        "pruning", "drawing", "version", "commands", "__init__", "__main__",
+        "errors", "checks", "files", "seeds", "regularizers", "graph", "batching", "sameness", "cloning", "copying",
+        "compiling", "pairing", "gates", "training", "rules", "opening", "spaces", "surgery", "costs", "merging", "matching",
+        "sizing", "pruning", "drawing", "version", "commands", "__init__", "__main__",
     ),
     "baselines": (
         "__init__", "protocol", "single", "fusion", "pruning", "merging", "distillation", "sizing",

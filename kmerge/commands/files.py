@@ -2,9 +2,8 @@
 
 import hashlib
 import importlib
-import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,13 +108,3 @@ def check_free(path: Path, suffix: str, overwrite: bool, option: str = "--out") 
     if path.exists() and not overwrite:
         raise InvalidArgumentError(f"{str(path)!r} is there already. Give another {option}, or --overwrite.")
     return path
-
-
-def write(path: Path, save: Callable[[Path], Any]) -> None:
-    """Writes a file through a draft beside it: it is there whole, or as it was."""
-    draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        save(draft)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kmerge.commands.card import Made, card, flags_of, recipe
-from kmerge.commands.files import check_free, digest, import_modules, read_examples, read_model, write
+from kmerge.commands.files import check_free, digest, import_modules, read_examples, read_model
 from kmerge.commands.jobs import JOBS
 from kmerge.commands.options import command_parser, defaults
 from kmerge.commands.quality import quality
 from kmerge.drawing import explain, plot
 from kmerge.errors import InvalidArgumentError, KmergeError, told
+from kmerge.files import write_whole
 from kmerge.matching import compare
 
 
@@ -53,9 +54,9 @@ def _make(options: argparse.Namespace) -> None:
     if test:
         made.quality = quality(model, test, options.batch_size)
     texts = [card(made, out.name), recipe(made, out.parent)]
-    write(out, model.save)
+    write_whole(out, model.save)
     for path, text in zip(beside, texts, strict=True):
-        write(path, lambda draft, text=text: draft.write_text(text, encoding="utf-8"))
+        write_whole(path, lambda draft, text=text: draft.write_text(text, encoding="utf-8"))
     print(f"{out}: {model.count_params():,} weights; {beside[0].name} and {beside[1].name} are beside it.")
 
 
@@ -66,7 +67,7 @@ def _explain(options: argparse.Namespace) -> None:
     model = read_model(options.models[0], options.trust_code)
     print(explain(model))
     if options.plot is not None:
-        write(options.plot, lambda draft: plot(model, draft))
+        write_whole(options.plot, lambda draft: plot(model, draft))
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -11,10 +11,10 @@ from kmerge.compiling import training_of
 from kmerge.costs import Budget, WidthCosts, check_reachable
 from kmerge.errors import KmergeError
 from kmerge.pruning.bounds import Bound, allowed_widths, listed_names
-from kmerge.pruning.criteria import MEASURED, Importance
+from kmerge.pruning.criteria import Importance
 from kmerge.pruning.measured_budgets import absolute_budget, measured_costs
 from kmerge.pruning.ranking import Ranking, checked_budget
-from kmerge.pruning.selection import check_compensation, cut
+from kmerge.pruning.selection import cut, divided
 from kmerge.pruning.steps import IterativePruning, PruningSchedule, PruningStep, StepFiles, digest_of
 from kmerge.spaces import Trace, check_selectable, trace
 from kmerge.surgery import select
@@ -88,9 +88,7 @@ def prune_iteratively(
     if isinstance(importance, Mapping):
         do = "Units are ranked anew at each step. Pass a function of a kmerge.UnitWeights."
         refuse("importance", "a name or a function", type(importance).__name__, do)
-    check_compensation(compensate, data)
-    examples = data if compensate else None
-    ranked_on = data if not compensate or importance in MEASURED else None
+    ranked_on, examples = divided(data, importance, compensate)
     bounds = {"multiple": multiple, "minimum": minimum, "maximum": maximum, "exclude": listed_names(exclude)}
     ranking = Ranking(importance, selection, normalization, bounds, ranked_on, batch_size, None, seed)
     for name, function in (("train", train), ("evaluate", evaluate)):

@@ -152,12 +152,11 @@ def prune(
         >>> repaired = kmerge.prune(model, budget=0.7, data=x, compensate=True)
     """
     bounds = {"multiple": multiple, "minimum": minimum, "maximum": maximum, "exclude": exclude}
-    check_compensation(compensate, data)
-    ranked_on = data if not compensate or importance in MEASURED else None
+    ranked_on, examples = divided(data, importance, compensate)
     ranking = Ranking(importance, selection, normalization, bounds, ranked_on, batch_size, steps, seed)
     budget = checked_budget(budget)
     training = training_of(model) if flag("compile", compile) else {}
-    _, small = cut(model, ranking, budget, data if compensate else None)
+    _, small = cut(model, ranking, budget, examples)
     if training:
         small.compile(**training)
     return small
@@ -175,7 +174,10 @@ def cut(model: keras.Model, ranking: Ranking, budget: Budget, examples: object =
     return choice, select_walked(walked, arrays, choice)
 
 
-def check_compensation(compensate: bool, data: object) -> None:
-    """Refuses to compensate without data."""
-    if flag("compensate", compensate) and data is None:
+def divided(data: object, importance: object, compensate: bool) -> tuple[object, object]:
+    """Of the data of `prune`, what units are ranked on and what is compensated on; refuses to compensate without any."""
+    if not flag("compensate", compensate):
+        return data, None
+    if data is None:
         refuse("data", "inputs of the model, to compensate on", None, "Pass data=x, or data=(x, y).")
+    return (data if importance in MEASURED else None), data

@@ -3,8 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 
 from kmerge.checks import one_of, sentence, whole_number
 from kmerge.errors import InvalidArgumentError
+from kmerge.files import write_arrays
 
 SHAPES = {"linear": 1, "cubic": 3}
 
@@ -153,7 +152,7 @@ class StepFiles:
         return about["keep"], weights, PruningStep(**step | pairs)
 
     def write(self, keep: Mapping[str, np.ndarray], model: keras.Model, step: PruningStep) -> None:
-        """Writes a step: beside its place, then renamed, so that a run that is killed leaves it done or not done."""
+        """Writes a step, whole, so that a run that is killed leaves it done or not done."""
         if self._folder is None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -167,9 +166,7 @@ class StepFiles:
         # NumPy's files do not know bfloat16, which float32 holds.
         arrays = {f"weight_{i}": w.astype("float32") if w.dtype.kind == "V" else w for i, w in enumerate(weights)}
         arrays["about"] = np.frombuffer(json.dumps(about).encode(), "uint8")
-        with tempfile.NamedTemporaryFile(dir=self._folder, prefix="unfinished_", delete=False) as file:
-            np.savez(file, **arrays)
-        os.replace(file.name, self._path(step.number))
+        write_arrays(self._path(step.number), arrays)
 
 
 def digest_of(model: keras.Model) -> str:

@@ -8,19 +8,17 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
-import secrets
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 import keras
 import numpy as np
 
 from kmerge.checks import sentence, whole_number
 from kmerge.errors import InvalidArgumentError, KmergeError, told
+from kmerge.files import write_arrays
 from kmerge.sizing.optimizer_slots import Slot
 from kmerge.sizing.options import SizingOptions
 from kmerge.sizing.state import SizingState
@@ -61,20 +59,7 @@ def write_sizer(path: Path, alpha: float | None, state: SizingState) -> None:
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), "uint8")
     arrays["model"] = np.frombuffer(_bytes_of(state.routes.walked.model), "uint8")
     arrays["digest"] = _digest(arrays)
-    _write(path, lambda file: np.savez(file, **arrays))
-
-
-def _write(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Writes a file beside its place, brings it to the disk, and gives it its name: all of it is there, or the old one."""
-    draft = path.with_name(f"{path.name[:100]}.{secrets.token_hex(4)}")
-    try:
-        with open(draft, "xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_arrays(path, arrays)
 
 
 def _bytes_of(model: keras.Model) -> bytes:

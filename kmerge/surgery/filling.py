@@ -78,15 +78,16 @@ def fill(
         for inner in inner_layers(layer):
             if isinstance(inner, keras.layers.Normalization):
                 inner.finalize_state()
-    _warn_of_untied([names for names in map(list, map(dict.values, made.values())) if len(dict(names)) > 1])
+    _warn_of_untied([dict(named.values()) for named in made.values()])
 
 
-def _warn_of_untied(together: list[list[tuple[str, str]]]) -> None:
+def _warn_of_untied(shared: list[dict[str, str]]) -> None:
+    """Warns of weights that several layers share in the sources; each has its name here, by the layer there."""
+    together = [", ".join(names.values()) for names in shared if len(names) > 1]
     if together:
-        names = "; ".join(", ".join(name for _, name in each) for each in together)
         warn(
-            f"Layers share weights in a way in which they cannot be built again: {names}. In the new model "
-            "each has its own, with equal outputs: training it moves them apart, and it has more weights."
+            f"Layers share weights in a way in which they cannot be built again: {'; '.join(together)}. In the "
+            "new model each has its own, with equal outputs: training it moves them apart, and it has more weights."
         )
 
 

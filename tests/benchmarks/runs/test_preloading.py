@@ -99,10 +99,11 @@ def _endless(tmp_path):
     def are_at_it():
         assert process.poll() is None, process.communicate()
         runs, _ = store.read_runs(tmp_path / "out" / "variant")
-        return sum((r.path / "lock").exists() for r in runs) == 2
+        # One can be at work before the process that forked it has ended, and is the launch's child only then.
+        started = launches.children(process.pid)
+        return len(started) == 3 and sum((r.path / "lock").exists() for r in runs) == 2 and started
 
-    launches.wait_for(are_at_it, seconds=200)
-    started = launches.children(process.pid)
+    started = launches.wait_for(are_at_it, seconds=200)
     preloaded = [pid for pid in started if os.readlink(f"/proc/{pid}/fd/0") == os.devnull]
     workers = [pid for pid in started if pid not in preloaded]
     assert len(preloaded) == 1 and len(workers) == 2

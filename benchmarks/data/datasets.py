@@ -6,7 +6,8 @@ The protocol, for images: the official test split is the test part (digits, whic
 validation part is cut from the training split by the hash of each image's pixels: it depends on no seed, and equal
 images never stand on both sides. All choices are made on it. Pixels are standardized by the mean and standard
 deviation per channel of the training part, or per pixel position if a suite says so. For sine, each seed has a data set
-of its own, with the same sizes. The puzzles are searched in a moment and split by the hash of each board.
+of its own, with the same sizes. The puzzles are searched in a moment and split by the hash of each board. In segmentation
+labels are masks, with the class of each pixel, and one label, void, for pixels that count nowhere.
 
 Photographs are too many and too large for memory: see `benchmarks.data.photographs`.
 
@@ -22,9 +23,10 @@ from pathlib import Path
 import numpy as np
 
 from baselines.protocol.task import Data
-from benchmarks.data.cache import IMAGES, open_cache, prepare_images
+from benchmarks.data.cache import open_cache, prepare_images
 from benchmarks.data.photographs import parts_of
 from benchmarks.data.puzzles import DEPTHS, boards_from_goal, one_hot
+from benchmarks.data.sources import IMAGES
 from benchmarks.data.splits import hash_order, split
 
 # The last data set of images: the runs of a process share its arrays, and so do networks that train together.
@@ -48,6 +50,8 @@ class Dataset:
         identity: what tells this data set from another, as JSON can hold it.
         standardize: of photographs, mean and deviation of each channel, which networks standardize by; else None.
         domains: of each training example, its kind, where images are of several; else None.
+        void: in segmentation, where targets are masks `(n, height, width)`, the label of pixels that are left out of losses
+            and metrics; else None.
     """
 
     data: Data
@@ -56,6 +60,7 @@ class Dataset:
     identity: dict
     standardize: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     domains: np.ndarray | None = None
+    void: int | None = None
 
 
 def load(
@@ -80,8 +85,9 @@ def load(
         folds: cross-validate images with so many folds, of which seed modulo folds is held out; None for the protocol.
 
     Returns:
-        The data set; inputs are float32, labels int32. Arrays of images are read-only, as all callers share them. Photographs
-        are bytes in mapped files, those for training whole and the others cut to what a network has of them.
+        The data set; inputs are float32, labels int32, masks uint8. Arrays of images are read-only, as all callers share
+        them. Photographs are bytes in mapped files, those for training whole and the others cut to what a network has of
+        them.
 
     Raises:
         DataMissingError: if the data is neither in the cache nor in `data_dir`; nothing is downloaded.
@@ -118,7 +124,7 @@ def load(
                 identity["fold"] = list(fold)
             classes = IMAGES[name].classes
             if IMAGES[name].domains == 1:
-                return Dataset(data, classes, black, identity)
+                return Dataset(data, classes, black, identity, void=IMAGES[name].void)
             labels = {part: getattr(data, part) % classes for part in ("y_train", "y_val", "y_test")}
             return Dataset(replace(data, **labels), classes, black, identity, domains=data.y_train // classes)
 
@@ -199,7 +205,7 @@ def _photographs(name: str, arrays: dict[str, np.ndarray], about: dict, examples
     source, train = IMAGES[name], check_examples(name, examples)
     data = parts_of(arrays, source.validation, train, source.crop)
     identity = {"name": name, "sha256": about["sha256"], "examples": train}
-    return Dataset(data, source.classes, (), identity, (tuple(about["mean"]), tuple(about["deviation"])))
+    return Dataset(data, source.classes, (), identity, (tuple(about["mean"]), tuple(about["deviation"])), void=source.void)
 
 
 @functools.cache

@@ -54,7 +54,7 @@ from kmerge.rules import OpaqueRule, Rule, Site, channel, consumes, produces, re
 from kmerge.sizing import AutoSizer, SizingWarning
 from kmerge.spaces import ChannelSpace, ChannelSpaces, channel_spaces, strict
 from kmerge.surgery import COMMON, NEW, Plan, concatenate, grow, permute, rewrite, select
-from kmerge.training import DeviceMemoryError, ModelFitWarning, fit, fit_many, recalibrate
+from kmerge.training import DeviceMemoryError, ModelFitWarning, WithMasks, fit, fit_many, recalibrate
 from kmerge.version import __version__
 
 __all__ = [
@@ -100,6 +100,7 @@ __all__ = [
     "UnitWeight",
     "UnitWeights",
     "UnsupportedLayerError",
+    "WithMasks",
     "__version__",
     "channel",
     "channel_spaces",

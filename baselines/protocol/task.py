@@ -13,7 +13,10 @@ if TYPE_CHECKING:  # The command line lists suites and strategies without import
 
 @dataclass(frozen=True)
 class Data:
-    """One data set in three parts: inputs `(n, ...)` and targets `(n,)` or `(n, outputs)`, ready for the network."""
+    """One data set in three parts: inputs `(n, ...)` and targets, ready for the network.
+
+    Targets are `(n,)` or `(n, outputs)`; in segmentation, where a label per pixel stands for its class, `(n, height, width)`.
+    """
 
     x_train: np.ndarray
     y_train: np.ndarray
@@ -142,7 +145,7 @@ class Task:
         build: from a seed to a fresh, uncompiled network; `widen=2` doubles the width of every hidden layer.
         loss: makes a new Keras loss object, for logits where the task is classification.
         metric: "accuracy" or "mse".
-        augment: from a seed to a layer that augments training inputs, or None.
+        augment: from a seed to a layer that augments training inputs, or None; a `kmerge.WithMasks` moves targets with them.
         phases: "teacher", "gates", "finetune" and "single" to how the weights are trained there; empty where a suite
             has strategies of auto-sizing alone.
         gates: how gates are trained, or None likewise.

@@ -1,4 +1,4 @@
-"""Augmentation that draws for every example.
+"""Augmentation that draws for every example, of images alone or of images with their masks.
 
 `keras.layers.RandomCrop` draws one offset for a whole batch, so that a batch shares its shift.
 """
@@ -61,6 +61,16 @@ class ShiftAndFlip(keras.layers.Layer):
 
     def get_config(self):
         return super().get_config() | {"padding": self.padding, "fill": self.fill, "seed": self.seed}
+
+
+def _bilinear(places, spacing, pixels: int):
+    """How much of each pixel of a row is seen at places (batch, places, 1) that lie so far apart: (batch, places, pixels).
+
+    The centre of the first pixel is 0.5. Where places lie further apart than pixels, the filter is wider.
+    """
+    centres = ops.reshape(ops.arange(pixels, dtype="float32") + 0.5, (1, 1, -1))
+    weights = ops.relu(1.0 - ops.abs(places - centres) / ops.maximum(spacing, 1.0))
+    return weights / ops.sum(weights, axis=-1, keepdims=True)
 
 
 class RandomResizedCrop(keras.layers.Layer):
@@ -127,10 +137,7 @@ class RandomResizedCrop(keras.layers.Layer):
         places = ops.reshape((ops.arange(self.size, dtype="float32") + 0.5) / self.size, (1, -1, 1))
         if may_flip:
             places = ops.where(self._draw(batch, 0.0, 1.0) < 0.5, 1.0 - places, places)
-        centres = ops.reshape(ops.arange(pixels, dtype="float32") + 0.5, (1, 1, -1))
-        reach = ops.maximum(length / self.size, 1.0)
-        weights = ops.relu(1.0 - ops.abs(start + places * length - centres) / reach)
-        return weights / ops.sum(weights, axis=-1, keepdims=True)
+        return _bilinear(start + places * length, length / self.size, pixels)
 
     def _jittered(self, batch, images):
         def factor():
@@ -151,3 +158,86 @@ class RandomResizedCrop(keras.layers.Layer):
     def get_config(self):
         own = {name: getattr(self, name) for name in ("size", "seed", "area", "ratio", "jitter")}
         return super().get_config() | own
+
+
+class ScaleCropFlip(keras.layers.Layer):
+    """Scales images and their masks, cuts out a window of the original size, and flips it left to right half of the time.
+
+    Every example has its own draws; its image and its mask move alike. The window lies at a random place of what was scaled
+    up, and around a random place of what was scaled down. What is new in it is filled, in the mask by void. Images are scaled
+    bilinearly, with a wider filter where they become smaller, masks by the nearest pixel. Only in training: otherwise both
+    pass unchanged. For `kmerge.WithMasks`.
+
+    It differs from torchvision's reference, from which the scales are, in that an image that became smaller lies anywhere in
+    the window and not in its corner.
+
+    Args:
+        fill: of new pixels of an image, one value per channel.
+        void: of new pixels of a mask.
+        seed: of the draws.
+        scales: least and most factor on both sides of an image; uniform between.
+
+    Call arguments:
+        data: dict of `images`, `(batch, height, width, channels)`, and `segmentation_masks`, `(batch, height, width, 1)`.
+        training: whether to augment.
+
+    Output shape:
+        A dict like `data`; images are floats.
+    """
+
+    def __init__(
+        self, fill: tuple[float, ...], void: int, seed: int, scales: tuple[float, float] = (0.5, 2.0), **kwargs
+    ):
+        super().__init__(autocast=False, **kwargs)
+        self.fill, self.void, self.seed, self.scales = tuple(fill), void, seed, tuple(scales)
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, data, training: bool = False):
+        images, masks = ops.cast(data["images"], "float32"), data["segmentation_masks"]
+        if training:
+            batch, (height, width, channels) = ops.shape(images)[0], images.shape[1:]
+            scale = self._draw(batch, *self.scales)
+            rows, columns = (self._places(batch, scale, pixels) for pixels in (height, width))
+            columns = ops.where(self._draw(batch, 0.0, 1.0) < 0.5, width - columns, columns)
+            # Images are seen from their fill: zero, where a place lies outside.
+            fill = ops.array(self.fill, dtype="float32")
+            images = ops.einsum("bih,bhwc->biwc", _seen(rows, scale, height), images - fill)
+            images = ops.einsum("bjw,biwc->bijc", _seen(columns, scale, width), images) + fill
+            masks = self._nearest(masks, rows, ops.transpose(columns, (0, 2, 1)))
+        return {"images": ops.cast(images, self.compute_dtype), "segmentation_masks": masks}
+
+    def _draw(self, batch, least: float, most: float):
+        return keras.random.uniform((batch, 1, 1), least, most, dtype="float32", seed=self.seed_generator)
+
+    def _places(self, batch, scale, pixels: int):
+        """Where the pixels of the window lie in the original, in its pixels: (batch, pixels, 1)."""
+        start = self._draw(batch, 0.0, 1.0) * (scale - 1.0) * pixels
+        return (start + ops.reshape(ops.arange(pixels, dtype="float32") + 0.5, (1, -1, 1))) / scale
+
+    def _nearest(self, masks, rows, columns):
+        """The masks at rows (batch, height, 1) and columns (batch, 1, width)."""
+        batch, (height, width) = ops.shape(masks)[0], masks.shape[1:3]
+        first = ops.reshape(ops.arange(batch, dtype="int32") * (height * width), (-1, 1, 1))
+        row, column = (
+            ops.clip(ops.cast(ops.floor(places), "int32"), 0, pixels - 1)
+            for places, pixels in ((rows, height), (columns, width))
+        )
+        labels = ops.take(ops.reshape(masks, (-1,)), first + row * width + column, axis=0)
+        void = ops.cast(self.void, masks.dtype)
+        return ops.where(ops.logical_and(_inside(rows, height), _inside(columns, width)), labels, void)[..., None]
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return super().get_config() | {name: getattr(self, name) for name in ("fill", "void", "seed", "scales")}
+
+
+def _inside(places, pixels: int):
+    return ops.logical_and(places >= 0, places < pixels)
+
+
+def _seen(places, scale, pixels: int):
+    """As `_bilinear`, at places of an image that was scaled so; nothing where they lie outside of it."""
+    weights = _bilinear(ops.clip(places, 0.0, float(pixels)), 1.0 / scale, pixels)
+    return weights * ops.cast(_inside(places, pixels), "float32")

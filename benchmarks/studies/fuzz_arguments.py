@@ -196,6 +196,7 @@ def _of_training(r: Right) -> dict[str, tuple]:
         "fit_many": (kmerge.fit_many, {"models": [r.trained], "xs": r.x, "ys": r.y, "batch_size": 8, "epochs": 1,
                                   "initial_epoch": 1, "validation_data": (r.x, r.y), "callbacks": [[]], "shuffle": True,
                                   "seeds": [0], "augments": [None]}),
+        "WithMasks": (kmerge.WithMasks, {"layer": keras.layers.RandomFlip(seed=1)}),
         "recalibrate": (kmerge.recalibrate, {"model": r.a, "data": r.x, "batch_size": 8}),
         "WeightedL1": (kmerge.regularizers.WeightedL1, {"alpha": 0.1, "f": "sqrt", "normalize": None}),
         "L21": (kmerge.regularizers.L21, {"alpha": 0.1}),

@@ -92,8 +92,8 @@ def _check_crop(place: Place, crop: Mapping[str, Any]) -> None:
 
 def _check_parents(place: Place, content: Mapping[str, Any]) -> None:
     table, dataset, source = content["parents"], content["dataset"], datasets.IMAGES.get(content["dataset"])
-    if source is None or source.crop is not None:
-        place.table.refuse("a data set of images that fit into memory", dataset)
+    if source is None or source.crop is not None or source.void is not None:
+        place.table.refuse("a data set of images that fit into memory, with one label each", dataset)
     if found := [key for key in ("teacher_data", "teacher") if key in content]:
         place.table.refuse(f"no {found[0]} beside it", content[found[0]], "Leave one out.")
     if table["by"] == "domains":

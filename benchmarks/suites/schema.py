@@ -136,12 +136,17 @@ def suite_table(content: Mapping[str, Any]) -> Table:
     """
     merges = "phases" in content or "gates" in content or "sizing" not in content
     dataset, metric = content.get("dataset"), content.get("metric")
-    are_photographs = dataset in list(datasets.IMAGES) and datasets.IMAGES[dataset].crop is not None
+    source = datasets.IMAGES[dataset] if dataset in list(datasets.IMAGES) else None
+    augmentation: Kind = OneOf(("none", "shift_and_flip"))
+    if source is not None and source.void is not None:
+        augmentation = OneOf(("none", "scale_crop_flip"))  # the one that moves masks with their images
+    elif source is not None and source.crop is not None:
+        augmentation = _CROP
     needed: dict[str, Kind] = {
         "description": Text(),
         "dataset": OneOf(datasets.NAMES),
         "metric": OneOf(METRICS),
-        "augmentation": _CROP if are_photographs else OneOf(("none", "shift_and_flip")),
+        "augmentation": augmentation,
         "seeds": ListOf(whole(0, MOST), 2, 2),
         "strategies": ListOf(_STRATEGY),
         "runs_per_process": whole(1),

@@ -250,8 +250,13 @@ class Suite:
         how = self.definition["augmentation"]
         if how == "none":
             return None
-        from benchmarks.data.augmentation import RandomResizedCrop, ShiftAndFlip
+        from benchmarks.data.augmentation import RandomResizedCrop, ScaleCropFlip, ShiftAndFlip
 
+        if how == "scale_crop_flip":
+            from kmerge import WithMasks
+
+            fill = dataset.black or (0,) * dataset.data.x_val.shape[-1]
+            return lambda seed: WithMasks(ScaleCropFlip(fill, dataset.void, seed))
         if isinstance(how, dict):
             return partial(RandomResizedCrop, dataset.data.x_val.shape[1], **how)
         return partial(ShiftAndFlip, 4, dataset.black)

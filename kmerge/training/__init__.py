@@ -1,5 +1,6 @@
 """`fit`: an epoch as one compiled program, and BatchNormalization's statistics. The only backend-specific folder."""
 
+from kmerge.training.augmentation import WithMasks
 from kmerge.training.backend import build_state, choose_xla, loss_gradients
 from kmerge.training.checks import (
     arrays_of,
@@ -20,6 +21,7 @@ __all__ = [
     "EpochPlan",
     "ModelFitWarning",
     "PROGRAMS",
+    "WithMasks",
     "arrays_of",
     "build_state",
     "check_augment",

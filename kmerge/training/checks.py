@@ -3,19 +3,27 @@
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 import keras
 import numpy as np
 
 from kmerge.batching import kind_of
-from kmerge.checks import flag, function, one_of, refuse, sentence, whole_number
+from kmerge.checks import flag, function, in_our_words, one_of, refuse, sentence, whole_number
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError
 from kmerge.gates import batch_hook
+from kmerge.training.augmentation import WithMasks
 from kmerge.training.backend import is_distributed, nested_layers
 from kmerge.training.programs import PROGRAMS
 
 _NUMBERS = "fiub"
 # Entries of a configuration that may differ between models that train in one program.
+# The largest whole number up to which a type of floats holds all of them.
+_EXACT_TO = {"bfloat16": 2**8, "float16": 2**11}
+# Examples that a layer is tried on.
+_TRIED = 8
+# Examples whose labels are looked at together.
+_AT_A_TIME = 1_000
 _FREE_ENTRIES = {"name", "seed", "shared_object_id", "build_config"}
 
 
@@ -75,6 +83,50 @@ def check_augment(augment: object) -> None:
     """Raise unless it is a layer, or a function that is called like one, or None."""
     if augment is not None:
         function("augment", augment, "a layer or None")
+
+
+def check_masks(augment: object, data: tuple) -> None:
+    """Raise unless `augment`, where it is `WithMasks`, can move the targets of this data with their images.
+
+    It is tried on a few examples; its seeds are as before then.
+
+    Args:
+        augment: a layer or None.
+        data: `(x, y)` or `(x, y, sample_weight)`, each an array or a structure of arrays; what is missing may be None.
+    """
+    if not isinstance(augment, WithMasks):
+        return
+    x, y, weight = (*data, None, None)[:3]
+    if not is_array(x) or len(x.shape) != 4:
+        _refuse_masks("x to be images in one array of shape (examples, height, width, channels)", x)
+    if not is_array(y) or tuple(y.shape) not in (tuple(x.shape[:3]), (*x.shape[:3], 1)):
+        _refuse_masks(f"y to be {x.shape[0]} masks of {x.shape[1]} x {x.shape[2]} pixels, as the images have", y)
+    if weight is not None and (not is_array(weight) or len(weight.shape) > 1):
+        do = "Leave pixels out by a label that the loss ignores: weights of pixels would stay where they are."
+        _refuse_masks("sample_weight to be one weight per example", weight, do)
+    dtype = augment.layer.compute_dtype
+    if dtype in _EXACT_TO and (largest := int(np.max(np.asarray(y)))) > _EXACT_TO[dtype]:
+        do = f"{dtype} holds no more of them exactly. Give the layer dtype='float32'."
+        _refuse_masks(f"labels of at most {_EXACT_TO[dtype]}", largest, do)
+    _try_masks(augment, np.asarray(x[:_TRIED]), np.asarray(y[:_TRIED]))
+
+
+def _try_masks(augment: WithMasks, x: np.ndarray, y: np.ndarray) -> None:
+    before = [(variable, keras.ops.convert_to_numpy(variable.value)) for variable in augment.variables]
+    with in_our_words("a layer that takes and returns a dict of images and segmentation_masks", augment.layer, of="augment"):
+        images, masks = augment.moved(x, y, training=True)
+    for variable, value in before:
+        variable.assign(value)
+    size, masks = tuple(images.shape[1:3]), keras.ops.convert_to_numpy(masks)
+    if masks.shape[:3] != (len(x), *size):
+        _refuse_masks(f"the layer to return masks of {size[0]} x {size[1]} pixels, as its images have", masks)
+    if not np.array_equal(masks, np.round(masks)):
+        do = "Masks are moved by the nearest pixel; this layer mixes labels."
+        _refuse_masks("the layer to return whole numbers as masks", masks, do)
+
+
+def _refuse_masks(expected: str, received: object, do: str = "") -> NoReturn:
+    raise InvalidArgumentError(sentence(expected, received, do, of=WithMasks.__name__))
 
 
 def listed_callbacks(callbacks: object) -> list[keras.callbacks.Callback]:
@@ -162,13 +214,19 @@ def _is_sparse(loss) -> bool:
 def _check_range(labels: np.ndarray, width: int | None, ignored: int | None, output: str, where: str) -> None:
     if width is None:
         return
-    bad = (labels < 0) | (labels >= width)
-    if ignored is not None:
-        bad &= labels != ignored
-    if bad.any():
+    count, first = 0, None
+    for start in range(0, len(labels), _AT_A_TIME):  # masks in a file may not fit into memory
+        some = np.asarray(labels[start : start + _AT_A_TIME])
+        bad = (some < 0) | (some >= width)
+        if ignored is not None:
+            bad &= some != ignored
+        if bad.any():
+            first = some[bad][0] if first is None else first
+            count += int(bad.sum())
+    if count:
         raise InvalidArgumentError(
-            f"Expected labels from 0 to {width - 1}, received others: y of the {where} holds {int(bad.sum())} labels that "
-            f"output {output!r} does not know, the first is {labels[bad][0]}: it has {width} classes."
+            f"Expected labels from 0 to {width - 1}, received others: y of the {where} holds {count} labels that "
+            f"output {output!r} does not know, the first is {first}: it has {width} classes."
         )
 
 
@@ -192,6 +250,25 @@ def check_same_architecture(models: Sequence) -> None:
                     f"Expected model {number} ({model.name!r}) and model 0 ({models[0].name!r}) to have the same {subject}, "
                     f"but {difference}. Train it in a call of its own."
                 )
+
+
+def check_same_augments(augments: Sequence) -> None:
+    """Raise unless the layers of augmentation are alike but for names and seeds, as one program augments for all models."""
+    expected = _settings(augments[0]) if augments else None
+    for number, augment in enumerate(augments):
+        if difference := first_difference(expected, _settings(augment)):
+            do = "Train the models in calls of their own."
+            raise InvalidArgumentError(
+                sentence("augments that differ only in names and seeds", f"number {number}, where {difference}", do)
+            )
+
+
+def _settings(augment: object):
+    """What a layer of augmentation does, as far as it tells: the class of one that has no configuration."""
+    try:
+        return [type(augment).__name__, _comparable(augment.get_config(), {})]
+    except (AttributeError, NotImplementedError):
+        return [type(augment).__name__]
 
 
 def _description(model, method: str):

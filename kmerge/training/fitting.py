@@ -16,6 +16,7 @@ from kmerge.checks import in_our_words, sentence, sequence, warn
 from kmerge.checks import seed as check_seed
 from kmerge.errors import InvalidArgumentError
 from kmerge.graph import array_of
+from kmerge.training.augmentation import augmented
 from kmerge.training.backend import BACKEND, is_data_parallel
 from kmerge.training.checks import (
     arrays_of,
@@ -23,8 +24,10 @@ from kmerge.training.checks import (
     check_compiled,
     check_counts,
     check_data,
+    check_masks,
     check_options,
     check_same_architecture,
+    check_same_augments,
     is_array,
     listed_callbacks,
     why_model_fit,
@@ -93,7 +96,8 @@ def fit(
         shuffle: whether each epoch goes through the data in a random order of its own.
         seed: seed of that order, with the number of the epoch, so a resumed run sees the same orders.
         augment: a layer that is called as `augment(x, training=True)` on every training batch, inside the program. It may
-            change the shape of the examples, as a crop does.
+            change the shape of the examples, as a crop does. Targets stay as they are, unless they are segmentation masks
+            and it is a `kmerge.WithMasks(layer)`, which moves them with the images.
         data_bytes: bytes of the device's memory training and validation data may fill; by default half of it.
         verbose: 0 for silence, 1 for a progress bar, 2 for a line per epoch, "auto" for 1, as in `model.fit`.
         **fit_arguments: other arguments of `model.fit`, like `class_weight`.
@@ -131,6 +135,8 @@ def _fit(model, data, validation, validation_data, callbacks, plan, seed, augmen
     for part, where in ((data, "training data"), (validation, "validation data")):
         if part is not None and all(map(is_array, arrays_of(part))):
             check_data(model, part, where)
+    if all(map(is_array, arrays_of(data))):
+        check_masks(augment, data)
     if reason := why_model_fit(model, callbacks, list(fit_arguments), data, validation):
         warn(f"{model.name}: model.fit does the training, because {reason}.", ModelFitWarning)
         fit_arguments.update(validation_data=validation_data, callbacks=callbacks)
@@ -171,10 +177,8 @@ class _Batches(keras.utils.PyDataset):
 
     def __getitem__(self, step: int) -> tuple:
         indices = self.order[step * self._batch_size : (step + 1) * self._batch_size]
-        x, *rest = keras.tree.map_structure(lambda array: array[indices], self._data)
-        if self._augment is not None:
-            x = keras.tree.map_structure(array_of, self._augment(x, training=True))
-        return as_tuples((x, *rest))
+        batch = keras.tree.map_structure(lambda array: array[indices], self._data)
+        return as_tuples(keras.tree.map_structure(array_of, augmented(self._augment, batch)))
 
 
 def _model_fit(model, data: tuple, plan: EpochPlan, seed: int, augment, reason: str, arguments: dict):
@@ -232,7 +236,7 @@ def fit_many(
         callbacks: a list with the callbacks of each model. When one stops a model, the others go on.
         shuffle: whether each epoch goes through the data in a random order of its own.
         seeds: a list with the seed of the data order of each model, see `fit`; 0, 1, 2, ... by default.
-        augments: a list with the augmentation layer of each model, see `fit`.
+        augments: a list with the augmentation layer of each model, see `fit`; they differ only in names and seeds.
 
     Returns:
         The history of each model.
@@ -260,9 +264,12 @@ def fit_many(
     for seed, augment in zip(seeds, augments, strict=True):
         check_seed("seeds", seed, of="fit_many")
         check_augment(augment)
+    check_same_augments(augments)
     callbacks = [listed_callbacks(each) for each in _for_each(models, "callbacks", callbacks, [[]] * len(models))]
     _check_many(models, callbacks)
     data = _data_for_all(models, (xs,) if ys is None else (xs, ys), "training data")
+    for number, augment in enumerate(augments):
+        check_masks(augment, tuple(part[number] if isinstance(part, list) else part for part in (xs, ys)))
     if isinstance(validation_data, list):
         validation_data = tuple(map(list, zip(*_for_each(models, "validation_data", validation_data), strict=True)))
     validation = _data_for_all(models, validation_data, "validation data")

@@ -15,6 +15,7 @@ import numpy as np
 
 from kmerge.errors import KmergeError
 from kmerge.seeds import rng_of
+from kmerge.training.augmentation import augmented
 from kmerge.training.backend import BACKEND, build_state, is_out_of_memory
 from kmerge.training.checks import arrays_of
 from kmerge.training.data import Data, InPieces, Piece, Whole
@@ -162,8 +163,8 @@ def _program(models: list, source: Whole | InPieces, batch_size: int, augments: 
 def _build_states(models: list, data: Data, augments: Sequence) -> None:
     """Create what the models, their metrics, losses and optimizers have only after a first step."""
     for i, (model, augment) in enumerate(zip(models, augments, strict=True)):
-        x, *rest = data._replace(parts=data.first_example(i)).on_device()
-        build_state(model, (x if augment is None else augment(x, training=False), *rest))
+        first = data._replace(parts=data.first_example(i)).on_device()
+        build_state(model, augmented(augment, first, training=False))
 
 
 def _of_each_size(source: Whole | InPieces, models: int) -> list[Piece]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import keras
 import numpy as np
 
+from kmerge.training.augmentation import augmented
 from kmerge.training.backend import BACKEND, choose_xla, on_all_devices, on_cpu, only_dense, split_over_devices, take
 
 if BACKEND == "tensorflow":
@@ -27,7 +28,7 @@ class _Program:
         models: compiled models with all their state.
         batch_size: examples per step.
         training: `train_step` if true, else `test_step`.
-        augments: for each model a layer that is applied to `x` of every batch, or None.
+        augments: for each model a layer that is applied to every batch, see `augmented`, or None.
         own: whether `x`, `y`, ... hold the data of each model along a first axis; else they are common to all.
     """
 
@@ -91,9 +92,7 @@ class TensorFlowProgram(_Program):
             batch = keras.tree.map_structure(
                 lambda array: tf.compat.v1.placeholder_with_default(array, [None, *array.shape[1:]]), batch
             )
-            if augment is not None:
-                batch = (augment(batch[0], training=True), *batch[1:])
-            step(batch)
+            step(augmented(augment, batch))
             return (first + batch_size,)
 
         tf.while_loop(lambda first: first < stop, body, [tf.constant(start)], parallel_iterations=1)
@@ -121,7 +120,7 @@ def _stateless_step(model, training: bool, augment):
         state = dict(state)
         if augment is not None:
             with keras.StatelessScope(list(zip(augment.variables, state["augment"], strict=True))) as scope:
-                batch = (augment(batch[0], training=True), *batch[1:])
+                batch = augmented(augment, batch)
             state["augment"] = [scope.get_current_value(variable) for variable in augment.variables]
         _, new = model_step(tuple(state[name] for name in names), batch)
         return {**state, **{name: list(values) for name, values in zip(names, new, strict=True)}}

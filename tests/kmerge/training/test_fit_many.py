@@ -205,3 +205,16 @@ def test_models_with_one_optimizer_are_refused():
 def test_other_backends_are_told_that_jax_is_needed():
     with pytest.raises(InvalidArgumentError, match="expected the JAX backend .KERAS_BACKEND=jax."):
         fit_many(pair(), *regression())
+
+
+@needs_jax
+@pytest.mark.parametrize(
+    ("augments", "message"),
+    [
+        ([layers.GaussianNoise(1.0, seed=1), layers.GaussianNoise(0.5, seed=1)], "number 1, where .*stddev is 0.5 instead of 1"),
+        ([layers.GaussianNoise(1.0, seed=1), None], "expected augments that differ only in names and seeds"),
+    ],
+)
+def test_augmentation_of_another_kind_is_refused(augments, message):
+    with pytest.raises(InvalidArgumentError, match=f"(?i){message}"):
+        fit_many(pair(), *regression(), augments=augments)

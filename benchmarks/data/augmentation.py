@@ -195,7 +195,7 @@ class ScaleCropFlip(keras.layers.Layer):
     def call(self, data, training: bool = False):
         images, masks = ops.cast(data["images"], "float32"), data["segmentation_masks"]
         if training:
-            batch, (height, width, channels) = ops.shape(images)[0], images.shape[1:]
+            batch, (height, width) = ops.shape(images)[0], images.shape[1:3]
             scale = self._draw(batch, *self.scales)
             rows, columns = (self._places(batch, scale, pixels) for pixels in (height, width))
             columns = ops.where(self._draw(batch, 0.0, 1.0) < 0.5, width - columns, columns)

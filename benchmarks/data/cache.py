@@ -156,14 +156,16 @@ def _prepare_photographs(name: str, data_dir: str | Path | None, folder: Path) -
     source, splits = IMAGES[name], _splits(name, data_dir, None)
     import tensorflow as tf
 
+    from benchmarks.data.tfds_builders.scenes import in_a_square
     from benchmarks.data.tfds_builders.squares import square
 
     def squares(image, label):
-        return square(image, source.shape[0]), label
+        side = source.shape[0]
+        return (square(image, side), label) if source.void is None else in_a_square(image, label, side)
 
     parts = [split.map(squares, tf.data.AUTOTUNE).as_numpy_iterator() for split in splits]
     try:
-        return write_photographs(folder, *parts, source.shape, (source.train, source.test), source.validation)
+        return write_photographs(folder, *parts, source)
     except (ValueError, tf.errors.OpError) as error:
         raise _unreadable(name, data_dir, error) from error
 

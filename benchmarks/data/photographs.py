@@ -1,7 +1,7 @@
 """Photographs: squares of bytes in files, mapped into memory, as there are too many for it.
 
     CACHE/imagenet_256/train_images.npy     the validation part, then the training part
-                      /train_labels.npy, test_images.npy, test_labels.npy
+                      /train_labels.npy, test_images.npy, test_labels.npy       in segmentation, labels are masks
                       /info.json            their hash, and mean and deviation of each channel of the training part
 
 Training cuts a part out of a square at random (`benchmarks.data.augmentation.RandomResizedCrop`); elsewhere a network has the
@@ -16,36 +16,36 @@ from typing import Any
 import numpy as np
 
 from baselines.protocol.task import Data
+from benchmarks.data.sources import ImageSource
 from benchmarks.data.splits import LEVELS, level_counts, pixel_hash, statistics_of
 
-Photographs = Iterable[tuple[np.ndarray, int]]
+# Images and their labels or masks.
+Photographs = Iterable[tuple[np.ndarray, Any]]
 
 
 def write_photographs(
     folder: Path,
     train: Photographs,
     test: Photographs,
-    shape: tuple[int, int, int],
-    counts: tuple[int, int],
-    validation: int,
+    source: ImageSource,
 ) -> dict[str, Any]:
     """Write squares to files one by one. Which of the training split are for validation, the hash of their pixels says.
 
     Args:
         folder: where to.
-        train: images of the shape, uint8, and their labels.
-        test: likewise.
-        shape: of an image: side, side, channels.
-        counts: of images in the training split and the test split.
-        validation: how many images of the training split make the validation part, which comes first in the file.
+        train: images of the training split, uint8, and their labels or masks.
+        test: those of the test split.
+        source: says the shape of images, how many there are, and how many of the training split make the validation part,
+            which comes first in the file.
 
     Returns:
         What `info.json` is to say.
 
     Raises:
-        ValueError: if there are more images than that, or fewer.
+        ValueError: if there are more images than that, or fewer, or a mask has a label beyond the classes.
     """
-    images, labels, digests, levels = _write(folder, "train", train, counts[0], shape)
+    images, labels, digests, levels = _write(folder, "train", train, source.train, source)
+    validation = source.validation
     held_out = np.argsort(digests, kind="stable")[:validation]
     late = held_out[held_out >= validation]
     early = np.setdiff1d(np.arange(validation), held_out)
@@ -55,9 +55,8 @@ def write_photographs(
     for image in images[:validation]:
         levels -= level_counts(image)
     images.flush()
-    np.save(folder / "train_labels.npy", labels)
-    _, test_labels, test_digests, _ = _write(folder, "test", test, counts[1], shape)
-    np.save(folder / "test_labels.npy", test_labels)
+    labels.flush()
+    _, test_labels, test_digests, _ = _write(folder, "test", test, source.test, source)
     digest = _digest(digests, labels, test_digests, test_labels)
     mean, deviation = statistics_of(levels)
     return {"sha256": digest, "mean": mean.tolist(), "deviation": deviation.tolist()}
@@ -75,18 +74,28 @@ def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _digest(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> str:
-    parts = [*train, train_labels.tobytes(), *test, test_labels.tobytes()]
+    parts = [*train, *_bytes_of(train_labels), *test, *_bytes_of(test_labels)]
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
-def _write(folder: Path, part: str, photographs: Photographs, count: int, shape: tuple[int, int, int]) -> tuple:
-    """Images (mapped), labels, the hash of each image's pixels, and how often each channel has each level."""
-    images = np.lib.format.open_memmap(folder / f"{part}_images.npy", mode="w+", dtype="uint8", shape=(count, *shape))
-    labels, digests = np.zeros(count, "int32"), np.zeros(count, "S32")
-    levels, found = np.zeros((shape[-1], LEVELS), "int64"), 0
+def _bytes_of(labels: np.ndarray) -> Iterable[bytes]:
+    """What is hashed of labels; of masks, which may not fit into memory, the hash of each."""
+    return [labels.tobytes()] if labels.ndim == 1 else map(pixel_hash, labels)
+
+
+def _write(folder: Path, part: str, photographs: Photographs, count: int, source: ImageSource) -> tuple:
+    """Images and labels (both mapped), the hash of each image's pixels, and how often each channel has each level."""
+    kinds = {"images": ("uint8", (count, *source.shape)), "labels": source.labels(count)}
+    images, labels = (
+        np.lib.format.open_memmap(folder / f"{part}_{name}.npy", mode="w+", dtype=dtype, shape=shape)
+        for name, (dtype, shape) in kinds.items()
+    )
+    digests, levels, found = np.zeros(count, "S32"), np.zeros((source.shape[-1], LEVELS), "int64"), 0
     for found, (image, label) in enumerate(photographs, 1):
         if found > count:
             break
+        if source.void is not None:
+            check_labels(label, source.classes, source.void, f"mask {found} of the {part} split")
         images[found - 1], labels[found - 1] = image, label
         digests[found - 1] = pixel_hash(image)
         levels += level_counts(image)
@@ -94,6 +103,23 @@ def _write(folder: Path, part: str, photographs: Photographs, count: int, shape:
         raise ValueError(f"the {part} split has {'more than ' if found > count else ''}{min(found, count)} images; "
                          f"expected {count}.")  # fmt: skip
     return images, labels, digests, levels
+
+
+def check_labels(mask: np.ndarray, classes: int, void: int, what: str) -> None:
+    """Raise unless all labels of a mask are below `classes`, or void.
+
+    Args:
+        mask: integers.
+        classes: how many there are.
+        void: the label of pixels that count nowhere.
+        what: the mask, for the message.
+
+    Raises:
+        ValueError: for another label.
+    """
+    beyond = mask[(mask >= classes) & (mask != void)]
+    if beyond.size:
+        raise ValueError(f"{what} has the label {beyond[0]}; expected 0 to {classes - 1}, or {void} for void.")
 
 
 def parts_of(arrays: dict[str, np.ndarray], validation: int, examples: int, side: int) -> Data:

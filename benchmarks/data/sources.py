@@ -18,7 +18,8 @@ class ImageSource:
         validation: how many images of the training split make the validation part.
         test_split: what tensorflow-datasets calls the test part.
         module: of ours that adds the builder to tensorflow-datasets when it is imported, where it has none of its own.
-        crop: for photographs, the side in pixels of what a network has of an image; None for other images.
+        crop: for photographs, the side in pixels of what a network has of an image; None for other images. Photographs are
+            squares out of the middle; in segmentation whole images, with void around them.
         manual: what has to be put where before, if the data cannot be downloaded.
         domains: of how many kinds images are. Where there are several, the cache's labels tell them: class + classes x domain.
         pooled: how many pixels of the original, a side, one pixel is the mean of.
@@ -78,6 +79,20 @@ IMAGES = {
         "register, into the folder downloads/manual there, then ",
     ),
     "mnist": ImageSource("mnist:3.0.1", (28, 28, 1), 10, 60_000, 10_000, validation=5_000),
+    "coco_segmentation": ImageSource(
+        "coco_segmentation:1.0.0",
+        (480, 480, 3),
+        21,
+        92_518,
+        5_000,
+        validation=5_000,
+        test_split="validation",  # the labels of the official test split are secret
+        module="benchmarks.data.tfds_builders.coco_segmentation",
+        crop=480,
+        manual="put train2017.zip, val2017.zip and annotations_trainval2017.zip, which cocodataset.org gives, into the folder "
+        "downloads/manual there, then ",
+        void=255,
+    ),
     "shapes": ImageSource(
         None, (shapes.SIDE, shapes.SIDE, 3), len(shapes.CLASSES), 2_400, 400, validation=400, void=shapes.VOID
     ),
@@ -91,5 +106,19 @@ IMAGES = {
         validation=10_000,
         test_split="validation",  # the labels of the official test split are secret
         module="benchmarks.data.tfds_builders.tiny_imagenet",
+    ),
+    "voc_segmentation": ImageSource(
+        "voc_segmentation:1.0.0",
+        (480, 480, 3),
+        21,
+        1_464,
+        1_449,
+        validation=164,
+        test_split="validation",  # the labels of the official test split are secret
+        module="benchmarks.data.tfds_builders.voc_segmentation",
+        crop=480,
+        manual="put VOCtrainval_11-May-2012.tar, which host.robots.ox.ac.uk/pascal/VOC/voc2012 gives, into the folder "
+        "downloads/manual there, then ",
+        void=255,
     ),
 }

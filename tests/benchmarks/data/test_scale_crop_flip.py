@@ -50,7 +50,8 @@ def test_an_image_that_is_coded_from_its_mask_stays_so():
 def test_scales_are_between_a_half_and_two_and_half_of_the_images_are_flipped():
     ramp = np.tile(np.arange(64, dtype="float32")[None, None, :, None], (300, 64, 1, 3)) + 0.5
     images, masks = moved(ScaleCropFlip((-1.0,) * 3, 255, seed=5), ramp, np.zeros((300, 64, 64), "uint8"))
-    steps = np.array([np.median(np.diff(image[32, mask[32] == 0, 0])[2:-2]) for image, mask in zip(images, masks, strict=True)])
+    middles = [image[32, mask[32] == 0, 0] for image, mask in zip(images, masks, strict=True)]
+    steps = np.array([np.median(np.diff(middle)[2:-2]) for middle in middles])
     scales = 1 / np.abs(steps)
     assert 0.5 - 1e-3 < scales.min() < 0.53 and 1.95 < scales.max() < 2 + 1e-3 and abs(scales.mean() - 1.25) < 0.1
     assert 0.4 < (steps < 0).mean() < 0.6 and len(np.unique(steps.round(6))) > 290

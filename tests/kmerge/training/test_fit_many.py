@@ -211,7 +211,7 @@ def test_other_backends_are_told_that_jax_is_needed():
 @pytest.mark.parametrize(
     ("augments", "message"),
     [
-        ([layers.GaussianNoise(1.0, seed=1), layers.GaussianNoise(0.5, seed=1)], "number 1, where .*stddev is 0.5 instead of 1"),
+        ([layers.GaussianNoise(1.0, seed=1), layers.GaussianNoise(0.5, seed=1)], "number 1, where .*stddev is 0.5 instead"),
         ([layers.GaussianNoise(1.0, seed=1), None], "expected augments that differ only in names and seeds"),
     ],
 )

@@ -81,13 +81,13 @@ class Losing(layers.Layer):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"y": MASKS[:, :7]}, r"expected y to be 24 masks of 8 x 8 pixels, as the images have, received an array of .*24, 7, 8"),
+        ({"y": MASKS[:, :7]}, r"expected y to be 24 masks of 8 x 8 pixels, as the images have, received .*24, 7, 8"),
         ({"y": np.zeros(24)}, r"expected y to be 24 masks of 8 x 8 pixels"),
         ({"y": None}, r"expected y to be 24 masks of 8 x 8 pixels, as the images have, received None"),
         ({"sample_weight": np.ones((24, 8, 8))}, "expected sample_weight to be one weight per example.*Leave pixels out by"),
         ({"augment": WithMasks(Mixing())}, "expected the layer to return whole numbers as masks.*nearest pixel"),
         ({"augment": WithMasks(Losing())}, "expected the layer to return masks of 4 x 4 pixels, as its images have"),
-        ({"augment": WithMasks(layers.GaussianNoise(0.1))}, "expected a layer that takes and returns a dict of images and seg"),
+        ({"augment": WithMasks(layers.GaussianNoise(0.1))}, "expected a layer that takes and returns a dict of images"),
         (
             {"y": MASKS.astype("int32") * 100, "augment": WithMasks(layers.RandomFlip(dtype="mixed_bfloat16"))},
             "expected labels of at most 256, received 300. bfloat16 holds no more of them exactly",

@@ -1,0 +1,163 @@
+"""What our builders for segmentation have in common: archives that are there by hand, masks, and their checks.
+
+An image and its mask are stored in their own size. `in_a_square` brings both to one size when the cache is written.
+"""
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from benchmarks.data.photographs import check_labels
+
+# VOC's: background and 20 kinds of objects; and the label of pixels that count nowhere.
+CLASSES, VOID = 21, 255
+
+
+def info(builder: tfds.core.GeneratorBasedBuilder, description: str, homepage: str, citation: str) -> tfds.core.DatasetInfo:
+    """The features `image`, `(height, width, 3)`, and `mask`, `(height, width, 1)`, each of any size.
+
+    Args:
+        builder: the builder.
+        description: one line.
+        homepage: of the data set.
+        citation: of the data set.
+
+    Returns:
+        What `_info` of the builder returns.
+    """
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
+            "mask": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
+        }
+    )
+    about = {"description": description, "homepage": homepage, "citation": citation}
+    return tfds.core.DatasetInfo(builder=builder, features=features, supervised_keys=("image", "mask"), **about)
+
+
+def manual_folder(dl_manager: tfds.download.DownloadManager, names: Sequence[str], command: str) -> Path:
+    """The folder of what cannot be downloaded, if all of it is there.
+
+    Args:
+        dl_manager: of the builder.
+        names: of the files.
+        command: what builds the data set once they are there.
+
+    Raises:
+        FileNotFoundError: if one is missing.
+    """
+    folder = Path(dl_manager.manual_dir)
+    for name in names:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder / name} is missing. Put {name} into {folder}, then run: {command}")
+    return folder
+
+
+class Archive:
+    """A tar or zip archive, open within a `with`, whose files are read where they lie: nothing is unpacked.
+
+    Args:
+        path: of the archive.
+
+    Raises:
+        ValueError: if it is damaged, or is asked for a file that it lacks.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            self._files = zipfile.ZipFile(path) if path.suffix == ".zip" else tarfile.open(path)
+        except (OSError, tarfile.TarError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} cannot be read as an archive. Get it anew.") from error
+
+    def __enter__(self) -> "Archive":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._files.close()
+
+    def read(self, name: str) -> bytes:
+        """The content of a file in it."""
+        try:
+            if isinstance(self._files, zipfile.ZipFile):
+                return self._files.read(name)
+            return self._files.extractfile(name).read()
+        except KeyError:
+            raise ValueError(f"{self.path} lacks {name}. Get the archive anew.") from None
+        except (OSError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+            raise self.damaged(name, error) from error
+
+    def damaged(self, name: str, error: Exception) -> ValueError:
+        """What to raise for a file in it that cannot be read."""
+        return ValueError(f"{name} in {self.path} cannot be read: {str(error).rstrip('.')}. Get the archive anew.")
+
+    def image(self, name: str) -> tuple[io.BytesIO, tuple[int, int]]:
+        """An image as it is stored, and its height and width."""
+        content = self.read(name)
+        try:
+            with Image.open(io.BytesIO(content)) as image:
+                image.load()
+                return io.BytesIO(content), image.size[::-1]
+        except (OSError, SyntaxError, ValueError) as error:
+            raise self.damaged(name, error) from error
+
+    def labels(self, name: str) -> np.ndarray:
+        """The labels of a mask that is stored as an image with a palette, or in shades of grey."""
+        try:
+            with Image.open(io.BytesIO(self.read(name))) as image:
+                if image.mode not in ("P", "L"):
+                    raise ValueError(f"expected a mask with a label per pixel, received an image of mode {image.mode}.")
+                return np.array(image, "uint8")
+        except (OSError, SyntaxError, ValueError) as error:
+            raise self.damaged(name, error) from error
+
+
+def example(archive: Archive, name: str, mask: np.ndarray) -> Mapping:
+    """An image and its mask, if they go together.
+
+    Args:
+        archive: with the image.
+        name: of the image in it.
+        mask: labels, `(height, width)`.
+
+    Raises:
+        ValueError: if the mask has another size, or labels beyond the classes.
+    """
+    image, size = archive.image(name)
+    if mask.shape != size:
+        sizes = f"{size[0]} x {size[1]} pixels; its mask has {mask.shape[0]} x {mask.shape[1]}"
+        raise ValueError(f"{name} in {archive.path} has {sizes}. Get the archive anew.")
+    check_labels(mask, CLASSES, VOID, f"the mask of {name} in {archive.path}")
+    return {"image": image, "mask": mask[..., None]}
+
+
+def in_a_square(image: tf.Tensor, mask: tf.Tensor, side: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """An image and its mask, scaled so that the longer side has so many pixels, in the upper left corner of a square.
+
+    Images are scaled by the mean of the pixels that become one, or bilinearly where they become larger, masks by the nearest
+    pixel. The rest of the square is black, in the mask void.
+
+    Args:
+        image: uint8 `(height, width, 3)`.
+        mask: uint8 `(height, width, 1)`.
+        side: of the square.
+
+    Returns:
+        The image, uint8 `(side, side, 3)`, and the mask, uint8 `(side, side)`.
+    """
+    shape = tf.shape(image)[:2]
+    longer = tf.reduce_max(shape)
+    size = tf.maximum(tf.cast(tf.round(shape * side / longer), "int32"), 1)
+    image = tf.cond(longer > side, lambda: tf.image.resize(image, size, "area"), lambda: tf.image.resize(image, size))
+    mask = tf.image.resize(mask, size, "nearest")
+    rest = [[0, side - size[0]], [0, side - size[1]]]
+    image = tf.pad(tf.cast(tf.round(image), "uint8"), [*rest, [0, 0]])
+    mask = tf.pad(mask[..., 0], rest, constant_values=VOID)
+    return tf.ensure_shape(image, (side, side, 3)), tf.ensure_shape(mask, (side, side))

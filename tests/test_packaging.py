@@ -23,6 +23,7 @@ MODULES = {
     "keras-tuner": "keras_tuner",
     "POT": "ot",
     "PyYAML": "yaml",
+    "pillow": "PIL",
     "pytest-xdist": "xdist",
 }
 # What we need and do not import.

@@ -156,12 +156,11 @@ def _prepare_photographs(name: str, data_dir: str | Path | None, folder: Path) -
     source, splits = IMAGES[name], _splits(name, data_dir, None)
     import tensorflow as tf
 
-    from benchmarks.data.tfds_builders.scenes import in_a_square
-    from benchmarks.data.tfds_builders.squares import square
+    from benchmarks.data.tfds_builders.squares import in_a_square, square
 
     def squares(image, label):
         side = source.shape[0]
-        return (square(image, side), label) if source.void is None else in_a_square(image, label, side)
+        return (square(image, side), label) if source.void is None else in_a_square(image, label, side, source.void)
 
     parts = [split.map(squares, tf.data.AUTOTUNE).as_numpy_iterator() for split in splits]
     try:

@@ -76,9 +76,10 @@ def _check_images(place: Place, content: Mapping[str, Any]) -> None:
         (place / f"augmentation {augmentation!r}").refuse("a data set of images", dataset, do)
     if not is_images and (found := [key for key in _FOR_IMAGES if key in content]):
         (place / found[0]).refuse("a data set of images", dataset, f"Leave out {' and '.join(found)}.")
-    if augmentation == "shift_and_flip" and content.get("standardize_by", "channel") != "channel":
+    fills = augmentation in ("shift_and_flip", "scale_crop_flip")
+    if fills and content.get("standardize_by", "channel") != "channel":
         do = "Augmentation shifts in black pixels, which have no one value if standardized by pixel."
-        (place / "standardize_by").refuse("channel beside shift_and_flip", "pixel", do)
+        (place / "standardize_by").refuse(f"channel beside {augmentation}", "pixel", do)
     if isinstance(augmentation, dict):
         _check_crop(place / "augmentation", augmentation)
 

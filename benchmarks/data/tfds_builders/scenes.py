@@ -1,6 +1,6 @@
 """What our builders for segmentation have in common: archives that are there by hand, masks, and their checks.
 
-An image and its mask are stored in their own size. `in_a_square` brings both to one size when the cache is written.
+An image and its mask are stored in their own size; `squares.in_a_square` brings both to one when the cache is written.
 """
 
 import io
@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
@@ -136,28 +135,3 @@ def example(archive: Archive, name: str, mask: np.ndarray) -> Mapping:
         raise ValueError(f"{name} in {archive.path} has {sizes}. Get the archive anew.")
     check_labels(mask, CLASSES, VOID, f"the mask of {name} in {archive.path}")
     return {"image": image, "mask": mask[..., None]}
-
-
-def in_a_square(image: tf.Tensor, mask: tf.Tensor, side: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """An image and its mask, scaled so that the longer side has so many pixels, in the upper left corner of a square.
-
-    Images are scaled by the mean of the pixels that become one, or bilinearly where they become larger, masks by the nearest
-    pixel. The rest of the square is black, in the mask void.
-
-    Args:
-        image: uint8 `(height, width, 3)`.
-        mask: uint8 `(height, width, 1)`.
-        side: of the square.
-
-    Returns:
-        The image, uint8 `(side, side, 3)`, and the mask, uint8 `(side, side)`.
-    """
-    shape = tf.shape(image)[:2]
-    longer = tf.reduce_max(shape)
-    size = tf.maximum(tf.cast(tf.round(shape * side / longer), "int32"), 1)
-    image = tf.cond(longer > side, lambda: tf.image.resize(image, size, "area"), lambda: tf.image.resize(image, size))
-    mask = tf.image.resize(mask, size, "nearest")
-    rest = [[0, side - size[0]], [0, side - size[1]]]
-    image = tf.pad(tf.cast(tf.round(image), "uint8"), [*rest, [0, 0]])
-    mask = tf.pad(mask[..., 0], rest, constant_values=VOID)
-    return tf.ensure_shape(image, (side, side, 3)), tf.ensure_shape(mask, (side, side))

@@ -17,7 +17,7 @@ from PIL import Image  # noqa: E402
 from benchmarks.data import cache as data_cache  # noqa: E402
 from benchmarks.data import datasets  # noqa: E402
 from benchmarks.data.tfds_builders import coco_segmentation, voc_segmentation  # noqa: E402
-from benchmarks.data.tfds_builders.scenes import in_a_square  # noqa: E402
+from benchmarks.data.tfds_builders.squares import in_a_square  # noqa: E402
 
 ROOT = "VOCdevkit/VOC2012"
 # By the part: names, heights and widths.
@@ -104,7 +104,7 @@ def data_parts(data, kind):
 def test_a_scene_is_scaled_by_its_longer_side_and_masks_by_the_nearest_pixel():
     image = np.repeat(np.arange(60, dtype="uint8").reshape(1, 60, 1) // 20 * 100, 40, axis=0).repeat(3, axis=2)
     mask = image[..., :1] // 50
-    small_image, small_mask = (part.numpy() for part in in_a_square(image, mask, 30))
+    small_image, small_mask = (part.numpy() for part in in_a_square(image, mask, 30, 255))
     assert small_image.shape == (30, 30, 3) and small_mask.shape == (30, 30)
     np.testing.assert_array_equal(small_mask[:20], np.tile(np.repeat([0, 2, 4], 10), (20, 1)))
     np.testing.assert_array_equal(small_image[:20, :, 0], small_mask[:20] * 50)

@@ -17,7 +17,7 @@ class WithMasks(keras.layers.Layer):
 
     Args:
         layer: a `keras.layers.RandomFlip` or the like, a `keras.layers.Pipeline` of such, or a layer of your own.
-        **kwargs: `name`, `dtype` and the like, for `keras.layers.Layer`. The mask has the policy's compute dtype; the
+        **kwargs: `name`, `dtype` and the like, for `keras.layers.Layer`.
 
     Call arguments:
         images: `(batch, height, width, channels)`.

@@ -30,7 +30,7 @@ class WithMasks(keras.layers.Layer):
     Example:
         >>> flip = kmerge.WithMasks(keras.layers.RandomFlip("horizontal", seed=1))
         >>> images, masks = flip(np.ones((2, 8, 8, 3)), np.ones((2, 8, 8), "uint8"), training=True)
-        >>> masks.shape
+        >>> tuple(masks.shape)
         (2, 8, 8)
     """
 

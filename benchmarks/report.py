@@ -34,7 +34,7 @@ from benchmarks.reports.claims import (
 from benchmarks.reports.event_files import write_event_files
 from benchmarks.reports.figures import write_figures
 from benchmarks.reports.latex import can_write, document, table
-from benchmarks.reports.page import page
+from benchmarks.reports.page import page, page_content
 from benchmarks.reports.summaries import (
     SUMMARY_COLUMNS,
     by_protocol,
@@ -136,7 +136,7 @@ def write_report(
         (folder / "tables.tex").unlink(missing_ok=True)  # of other rows
         parts.append("No tables.tex: pandas and jinja2 are not installed.")
     write_atomically(folder / "summary.md", "\n\n".join(parts) + "\n")
-    write_atomically(folder / "report.html", page(results, protocols, found))
+    write_atomically(folder / "report.html", page(page_content(results, protocols, found)))
     return Report(sections, {name: of_it.verdict for name, of_it in found.items()})
 
 

@@ -55,16 +55,23 @@ class Tab:
 
     def press(self, key):
         """Press a key, as Tab, Enter or ArrowRight."""
-        code = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowRight": 39}[key]
-        text = {"text": "\r"} if key == "Enter" else {}
+        code = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "ArrowRight": 39, "ArrowDown": 40}[key]
+        text = {"Enter": {"text": "\r"}, " ": {"text": " "}}.get(key, {})
         for kind in ("keyDown", "keyUp"):
             known = {"key": key, "code": key, "windowsVirtualKeyCode": code}
             self.ask("Input.dispatchKeyEvent", type=kind, **known, **(text if kind == "keyDown" else {}))
 
-    def open(self, path):
-        """Open a file; seconds until its script was through."""
+    def size(self, width, height=900, scheme="light"):
+        """Be a window of so many pixels, on a system that is "light" or "dark"."""
+        how = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.ask("Emulation.setDeviceMetricsOverride", **how)
+        self.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+    def open(self, place):
+        """Open a file, or an address; seconds until its script was through."""
+        self.ask("Page.navigate", url="about:blank")  # else another part of the same page would not be loaded anew
         began = time.monotonic()
-        self.ask("Page.navigate", url=path.as_uri())
+        self.ask("Page.navigate", url=place if isinstance(place, str) else place.as_uri())
         while self.run("document.documentElement?.dataset.ready") != "yes":
             assert time.monotonic() - began < 60, self.errors
             time.sleep(0.02)

@@ -1,17 +1,23 @@
-"""One HTML page of a suite's results that needs nothing else: `page.html` with the data in it.
+"""One HTML page of a suite's results that needs nothing else: `web/page.html` with style, scripts and data in it.
 
-The page's script only ever writes text, never markup, so that nothing in a result file can become code.
+The page's script only ever writes text, never markup, so that nothing in a result file can become code; and the browser is told
+to run that one script alone, by its hash.
 """
 
+import base64
+import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.records.results import Results, Row, is_number
+from benchmarks.records.results import HIGHER_IS_BETTER, Results, Row, is_number
+from benchmarks.records.store import hash_of
 from benchmarks.reports.claims import Claims
 from benchmarks.reports.comparisons import Comparison
+from benchmarks.reports.methods import methods
 from benchmarks.reports.summaries import done, grouped, protocol_text, summary_rows, unit
 from benchmarks.suites.suite import SUITES, load_suite
 
@@ -24,13 +30,41 @@ _CURVES = ("val_metric", "val_loss", "loss", "learning_rate", "gate_pressure", "
 _PROVENANCE = (
     "suite", "strategy", "seed", "status", "error", "test_last", "test_best", "validation_last", "validation_best",
     "epochs", "teacher_epoch_equivalents", "flops", "seconds", "compile_seconds", "wall_seconds", "together", "parameters",
-    "macs", "scale", "examples", "backend", "precision", "devices", "device", "environment", "versions", "commit", "command",
+    "macs", "scale", "match", "factor", "examples", "backend", "precision", "devices", "device", "environment", "versions", "commit", "command",
     "protocol", "run", "extras",
 )  # fmt: skip
 
 
-def page(results: Results, protocols: Mapping[str, Sequence[Row]], found: Mapping[str, Claims]) -> str:
-    """The page.
+_WEB = Path(__file__).parent / "web"
+_SCRIPTS = ("tables.js", "charts.js", "page.js", "live.js")
+
+
+def page(content: Mapping[str, Any]) -> str:
+    """The page as an HTML document.
+
+    Args:
+        content: what it shows; see `page_content`. With an entry `live` it asks its server for what is new.
+    """
+    text = json.dumps(content, separators=(",", ":"), default=str, allow_nan=False)
+    # In a script element only these can end or open anything.
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    script = "\n".join((_WEB / name).read_text(encoding="utf-8") for name in _SCRIPTS)
+    parts = {
+        "STYLE": (_WEB / "page.css").read_text(encoding="utf-8"),
+        "SCRIPT": script,
+        "HASH": "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "CONNECT": "'self'" if content.get("live") else "'none'",
+        "DATA": text,
+    }
+    template = (_WEB / "page.html").read_text(encoding="utf-8")
+    return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: parts[match[1]], template)
+
+
+def page_content(
+    results: Results, protocols: Mapping[str, Sequence[Row]], found: Mapping[str, Claims]
+) -> dict[str, Any]:
+    """What the page shows.
 
     Args:
         results: of a suite.
@@ -38,39 +72,48 @@ def page(results: Results, protocols: Mapping[str, Sequence[Row]], found: Mappin
         found: per protocol, what may be claimed of it.
 
     Returns:
-        An HTML document.
+        Content for `page`, which JSON can hold.
     """
     most = max(_FEWEST, _POINTS // max(1, len(results.history)))
-    content = {
-        "title": f"Results of {results.folder.name}",
-        "problems": results.problems,
-        "protocols": [_protocol(name, rows, found[name], results, most) for name, rows in protocols.items()],
-    }
-    text = json.dumps(content, separators=(",", ":"), default=str, allow_nan=False)
-    # In a script element only these can end or open anything.
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
-    return template.replace("{{DATA}}", text)
+    settings: dict[str, Any] = {}
+    shown = [_protocol(name, rows, found[name], results, most, settings) for name, rows in protocols.items()]
+    title = f"Results of {results.folder.resolve().name}"
+    return {"title": title, "problems": results.problems, "protocols": shown, "settings": settings}
 
 
-def _protocol(name: str, rows: Sequence[Row], found: Claims, results: Results, most: int) -> dict:
+def _protocol(
+    name: str, rows: Sequence[Row], found: Claims, results: Results, most: int, settings: dict[str, Any]
+) -> dict[str, Any]:
     finished = done(rows)
     metric = finished[0]["metric"] if finished else "accuracy"
-    configurations = [results.configurations.get(row["run"], {}) for row in rows]
+    definition = next((c["definition"] for row in rows if "definition" in (c := results.configurations.get(row["run"], {}))), {})
     return {
         "name": name,
         "text": protocol_text(rows[0]),
         "metric": metric,
         "scale": 100 if unit(metric) else 1,
+        "higher_is_better": HIGHER_IS_BETTER[metric],
         "missing": _missing(rows),
-        "definition": next((_without_nan(c["definition"]) for c in configurations if "definition" in c), None),
+        "methods": methods(rows, found, definition),
         "summary": [_finite(row) for row in summary_rows(rows) if row["n"]],
         "verdict": found.verdict,
         "comparisons": [_finite(_comparison(c)) for c in found.comparisons],
-        "runs": [{k: _plain(row[k]) for k in _PROVENANCE if row.get(k) is not None} for row in rows],
+        "runs": [_run(row, results.configurations.get(row["run"], {}), settings) for row in rows],
         "curves": {row["run"]: _curve(epochs, most) for row in finished if (epochs := results.history.get(row["run"]))},
     }
+
+
+def _run(row: Row, configuration: Mapping[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """What is shown of a run; what many runs have in common stands in `settings` once, and its key here."""
+    shown = {name: _plain(row[name]) for name in _PROVENANCE if row.get(name) is not None}
+    own = {name: value for name, value in configuration.items() if name not in _PROVENANCE}
+    parts = {"definition": own.pop("definition", None), "settings": own}
+    for name, content in parts.items():
+        if content:
+            content = _without_nan(content)
+            shown[name] = key = hash_of({"": content})
+            settings[key] = content
+    return shown
 
 
 def _comparison(c: Comparison) -> dict[str, Any]:
@@ -84,7 +127,16 @@ def _missing(rows: Sequence[Row]) -> list[str]:
     suite = rows[0]["suite"]
     seeds = {row["seed"] for row in rows} | (set(load_suite(suite).seeds) if suite in SUITES else set())
     found = {name: {row["seed"] for row in group} for name, group in grouped(rows, "strategy").items()}
-    return [f"{name}: seeds {_ranges(seeds - there)}" for name, there in found.items() if seeds - there]
+    lacking: dict[str, list[str]] = {}
+    for name, there in found.items():
+        if seeds - there:
+            lacking.setdefault(_ranges(seeds - there), []).append(name)
+    return [f"{_few(names)}: seeds {text}" for text, names in lacking.items()]
+
+
+def _few(names: Sequence[str]) -> str:
+    """Some names, and how many more there are."""
+    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])} and {len(names) - 5} more strategies"
 
 
 def _ranges(numbers: set[int]) -> str:

@@ -2,15 +2,19 @@
 
     python -m benchmarks.report results/cifar100
     python -m benchmarks.report results/digits results/sine --reference l0_merge_fade
+    python -m benchmarks.report --serve results/digits
 
 Into each folder go summary.csv, comparisons.csv, summary.md, tables.tex, figures/*.pdf and *.png, and report.html, one
 file that needs nothing else. What failed, is missing or cannot be trusted is said first, and never averaged.
 
-The suite's file says what is compared; `--suite FILE` names it where it is none that comes with the benchmark.
+With `--serve` nothing is written: the page of one folder is on an address of this machine until Ctrl-C, and stays live while a
+launch runs. The suite's file says what is compared; `--suite FILE` names it where it is none that comes with the benchmark.
 
 Exit status: 0, or 2 for a folder without results or a reference that has none.
 """
 
+import argparse
+import contextlib
 import csv
 import itertools
 import re
@@ -19,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.command_line import DONE, command_parser, ended, one_of, printable
+from benchmarks.command_line import DONE, UsageError, command_parser, ended, one_of, printable, refusal, whole_number
 from benchmarks.files import write_atomically
 from benchmarks.records.results import Results, ResultsError, Row, read_results, tables_locked
 from benchmarks.records.tables import read_csv, write_csv
@@ -46,10 +50,13 @@ from benchmarks.reports.summaries import (
     summary_rows,
     writer,
 )
+from benchmarks.runs.serving import serve
 from benchmarks.suites.suite import SUITES, Suite, SuiteError, load_suite
 
 # The longest text that is shown whole.
 _LONGEST = 2000
+# Of `--serve`, unless it is told another.
+_PORT = 8765
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,10 +74,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--reference", metavar="S", help="compare this one with the others, all as exploration (default: the suite's own)"
     )
     parser.add_argument("--tensorboard", action="store_true", help="write learning curves for TensorBoard, too")
+    parser.add_argument("--serve", action="store_true", help="show the page of one folder while a launch runs; write nothing")
+    parser.add_argument(
+        "--port", metavar="N", type=whole_number, default=_PORT, help=f"of --serve; 0 for a free one (default: {_PORT})"
+    )
     options = parser.parse_args(arguments)
     try:
         suite = None if options.suite is None else load_suite(options.suite)
-    except SuiteError as error:
+        if options.serve:
+            return _serve(options, suite)
+    except (UsageError, SuiteError, ResultsError, OSError, OverflowError) as error:
         return ended(parser, error)
     for folder in options.folders:
         try:
@@ -84,6 +97,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return ended(parser, error)
         print(*map(printable, results.problems), f"{len(results.rows)} runs: {folder / 'report.html'}", *curves, sep="\n")
     return DONE
+
+
+def _serve(options: argparse.Namespace, suite: Suite | None) -> int:
+    """Show the page of the one folder until somebody interrupts."""
+    if len(options.folders) != 1:
+        raise UsageError("--serve: " + refusal("one folder", [str(folder) for folder in options.folders]))
+    (folder,) = options.folders
+
+    def content() -> dict[str, Any]:
+        results = read_results(folder)
+        order = suite_order(results.rows) if suite is None else suite.strategies
+        return page_content(results, *judged(results, order, options.reference, suite))
+
+    content()  # a folder without results is refused now
+    with serve(folder, content, options.port) as server, contextlib.suppress(KeyboardInterrupt):
+        print(f"The page is on http://{server.server_address[0]}:{server.server_address[1]}/ until Ctrl-C.", flush=True)
+        server.serve_forever()
+    return DONE
+
+
+def judged(
+    results: Results, order: Sequence[str], reference: str | None, suite: Suite | None
+) -> tuple[dict[str, list[Row]], dict[str, Claims]]:
+    """The rows of each protocol, and what may be claimed of them."""
+    protocols = by_protocol(results.rows, order)
+    return protocols, {name: claims(rows, _declared(rows[0]["suite"], suite), reference) for name, rows in protocols.items()}
 
 
 def suite_order(rows: Sequence[Row]) -> list[str]:
@@ -115,8 +154,7 @@ def write_report(
         What it says of each protocol.
     """
     folder = results.folder
-    protocols = by_protocol(results.rows, order)
-    found = {name: claims(rows, _declared(rows[0]["suite"], suite), reference) for name, rows in protocols.items()}
+    protocols, found = judged(results, order, reference, suite)
     summaries = [row for rows in protocols.values() for row in summary_rows(rows)]
     pairs = [
         row for name, rows in protocols.items() for row in comparison_rows(rows[0]["suite"], name, found[name].comparisons)

@@ -15,8 +15,9 @@ _EQUIVALENT = (
 )
 _MEASURED = (
     "Each run is one strategy with one seed; all strategies of a seed see the same data and split. Choices are made on "
-    "validation data alone, and test data is looked at once, when training is over: by the network of the last epoch, and by that "
-    "of the epoch that was best on validation data. The column teachers (validation) is the mean of the networks that a run began with."
+    "validation data alone, and test data is looked at once, when training is over: by the network of the last epoch, and "
+    "by that of the epoch that was best on validation data. The column teachers (validation) is the mean of the networks "
+    "that a run began with."
 )
 
 

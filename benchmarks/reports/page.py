@@ -1,7 +1,7 @@
 """One HTML page of a suite's results that needs nothing else: `web/page.html` with style, scripts and data in it.
 
-The page's script only ever writes text, never markup, so that nothing in a result file can become code; and the browser is told
-to run that one script alone, by its hash.
+The page's script only ever writes text, never markup, so that nothing in a result file can become code; and the browser
+is told to run that one script alone, by its hash.
 """
 
 import base64
@@ -30,8 +30,8 @@ _CURVES = ("val_metric", "val_loss", "loss", "learning_rate", "gate_pressure", "
 _PROVENANCE = (
     "suite", "strategy", "seed", "status", "error", "test_last", "test_best", "validation_last", "validation_best",
     "epochs", "teacher_epoch_equivalents", "flops", "seconds", "compile_seconds", "wall_seconds", "together", "parameters",
-    "macs", "scale", "match", "factor", "examples", "backend", "precision", "devices", "device", "environment", "versions", "commit", "command",
-    "protocol", "run", "extras",
+    "macs", "scale", "match", "factor", "examples", "backend", "precision", "devices", "device", "environment", "versions",
+    "commit", "command", "protocol", "run", "extras",
 )  # fmt: skip
 
 
@@ -86,7 +86,8 @@ def _protocol(
 ) -> dict[str, Any]:
     finished = done(rows)
     metric = finished[0]["metric"] if finished else "accuracy"
-    definition = next((c["definition"] for row in rows if "definition" in (c := results.configurations.get(row["run"], {}))), {})
+    configurations = (results.configurations.get(row["run"], {}) for row in rows)
+    definition = next((c["definition"] for c in configurations if isinstance(c.get("definition"), dict)), {})
     return {
         "name": name,
         "text": protocol_text(rows[0]),

@@ -118,6 +118,9 @@ def _pack(options: argparse.Namespace) -> int:
         raise PackError(f"expected an empty folder, received {out}, which is not empty. Delete it, or name another.")
     try:
         suite = load_suite(options.suite)
+        if own := suite.definition.get("own"):
+            do = "Copy them and the suite's file yourself."
+            raise PackError(refusal("a suite with data and networks of the benchmark alone", ", ".join(own), do))
         suite.prepare(options.data_dir, options.cache_dir)
     except (SuiteError, DataMissingError) as error:
         print(error, file=sys.stderr)

@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        suite = None if options.suite is None else load_suite(options.suite)
+        suite = None if options.suite is None else load_suite(options.suite, with_own=False)
         if options.serve:
             return _serve(options, suite)
     except (UsageError, SuiteError, ResultsError, OSError, OverflowError) as error:

@@ -109,7 +109,7 @@ class RunFolder:
         path: of the folder.
         configuration: what the run is: `suite`, `strategy`, `seed`, `scale`, `examples`, `backend`, `definition`; and
             `sizing`, for strategies of auto-sizing where others do not depend on it, and `early`, for those that merge before
-            annealing; at equal compute also `match`, which
+            annealing; `code`, the hash of a strategy that is none of ours; at equal compute also `match`, which
             says whose, and `factor`, which its epochs are multiplied by besides `scale`; `precision`, if not float32;
             `devices`, if more than one.
         own_launch: how whoever does the run launched it; None for others, who read config.json.
@@ -163,7 +163,7 @@ class RunFolder:
     @property
     def protocol(self) -> str:
         """Hash of all but strategy and its own settings and seed: runs of one protocol may be compared."""
-        own = ("strategy", "seed", "factor", "sizing", "early")
+        own = ("strategy", "seed", "factor", "sizing", "early", "code")
         return hash_of({k: v for k, v in self.configuration.items() if k not in own})[:8]
 
     @property

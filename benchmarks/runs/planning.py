@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.command_line import BACKENDS, UsageError, digits, one_of, refusal, seeds_of
+from benchmarks.own_code import is_reference
 from benchmarks.records.results import Row, fault_of, is_number
 from benchmarks.records.store import RunFolder, read_runs
 from benchmarks.reports.summaries import mean
-from benchmarks.strategies.registry import STRATEGIES
+from benchmarks.strategies.registry import STRATEGIES, installed
 from benchmarks.suites.parents import check_examples
 from benchmarks.suites.suite import PAPER, SUITES, Suite, load_suite
 
@@ -57,7 +58,8 @@ def planned_runs(suite: Suite, options: argparse.Namespace) -> list[RunFolder]:
     """
     strategies = list(dict.fromkeys(options.strategy or suite.strategies))
     for name in strategies:
-        check_name("--strategy", name, STRATEGIES)
+        if not is_reference(name):
+            check_name("--strategy", name, (*STRATEGIES, *installed()))
     try:
         own = {name: suite.settings_of(name) for name in strategies}
     except ValueError as error:
@@ -152,11 +154,12 @@ def shard(seeds: Sequence[int], text: str | None) -> list[int]:
 def listing() -> str:
     """All suites and strategies."""
     suites = [load_suite(name) for name in SUITES]
+    own = [f"  {name} ({source})" for name, source in installed().items()]
     lines = ["Suites:"]
     for suite in suites:
         seeds = f"seeds {suite.seeds[0]}-{suite.seeds[-1]}"
         lines.append(f"  {suite.name:16} {suite.description} ({seeds}; {', '.join(suite.strategies)})")
-    return "\n".join([*lines, "Strategies:", *(f"  {name}" for name in STRATEGIES)])
+    return "\n".join([*lines, "Strategies:", *(f"  {name}" for name in STRATEGIES), *own])
 
 
 def plan_text(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace) -> str:

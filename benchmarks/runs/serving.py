@@ -98,7 +98,7 @@ class Watch:
             return None
         try:
             newest = max(runs, key=lambda run: run.launch.get("launched") or 0.0)
-            budget = load_suite(str(newest.launch["suite"])).budget(newest.configuration["scale"])
+            budget = load_suite(str(newest.launch["suite"]), with_own=False).budget(newest.configuration["scale"])
             estimate = Estimate(runs, budget, jobs)
             for run in runs:
                 if run.status != "unfinished":

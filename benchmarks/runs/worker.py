@@ -210,7 +210,7 @@ def train(run: RunFolder, stages: StageCache) -> tuple[dict[str, Any], list[dict
     """
     import keras
 
-    from benchmarks.strategies.registry import STRATEGIES
+    from benchmarks.strategies.registry import strategy_named
     from kmerge.seeds import seed_of
 
     began = time.monotonic()
@@ -231,7 +231,7 @@ def train(run: RunFolder, stages: StageCache) -> tuple[dict[str, Any], list[dict
     task = suite.task(seed, launch["data_dir"], launch["cache_dir"], scale, configuration["examples"])
     if devices > 1:
         task = replace(task, identity={**task.identity, "data_parallel": devices})
-    outcome = STRATEGIES[name](task, suite.budget(scale), seed, stages)
+    outcome = strategy_named(name, suite.folder)(task, suite.budget(scale), seed, stages)
     result = _result(task, outcome) | provenance(run)
     _keep_function(run, task, outcome)
     _keep_filters(run, outcome)
@@ -263,7 +263,7 @@ def evaluate(model: "keras.Model", x: "np.ndarray", y: "np.ndarray", metric: str
 
 def _suite(run: RunFolder) -> Suite:
     suite = load_suite(run.launch["suite"])
-    planned = {key: run.configuration[key] for key in ("definition", "sizing", "early") if key in run.configuration}
+    planned = {key: run.configuration[key] for key in ("definition", "sizing", "early", "code") if key in run.configuration}
     now = {"definition": suite.definition, **suite.settings_of(run.configuration["strategy"])}
     if hash_of(now) != hash_of(planned):
         raise ValueError(f"The suite {run.launch['suite']} was changed after this run was planned. Launch again.")

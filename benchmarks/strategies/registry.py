@@ -1,9 +1,13 @@
 """Strategies by name. Names can be listed without importing Keras; getting a strategy imports what it needs."""
 
+import functools
 import importlib
+import importlib.metadata
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from baselines.protocol.strategy import Strategy
+from benchmarks.own_code import imported, is_reference
 
 
 class _Strategies(Mapping[str, Strategy]):
@@ -135,3 +139,38 @@ STRATEGIES = _Strategies(
         **_SIZING,
     }
 )
+
+# What packages that are installed call their strategies in their `entry_points`.
+GROUP = "kmerge.strategies"
+
+
+@functools.cache
+def installed() -> dict[str, str]:
+    """Strategies of packages that are installed, `module:function` by name; none that has the name of one of ours."""
+    points = importlib.metadata.entry_points(group=GROUP)
+    return {point.name: point.value for point in points if point.name not in STRATEGIES and is_reference(point.value)}
+
+
+def own_source(name: str) -> str | None:
+    """The `module:function` of a strategy that is none of ours: its name, or what a package says of it; None for others."""
+    if name in STRATEGIES:
+        return None
+    return name if is_reference(name) else installed().get(name)
+
+
+def strategy_named(name: str, folder: Path) -> Strategy:
+    """A strategy, ours or not; see `STRATEGIES`.
+
+    Args:
+        name: one of `STRATEGIES`, of `installed`, or `module:function`.
+        folder: where such a module may also be.
+
+    Raises:
+        KeyError: if there is no such strategy.
+        OwnCodeError: if its code is not there.
+    """
+    source = own_source(name)
+    if source is None:
+        return STRATEGIES[name]
+    found = imported(source, folder)
+    return found() if isinstance(found, type) else found

@@ -26,8 +26,8 @@ ORDER: dict[str, tuple[str, ...]] = {
         "__init__", "protocol", "single", "fusion", "pruning", "merging", "distillation", "sizing",
     ),
     "benchmarks": (
-        "__init__", "checkout", "command_line", "files", "data", "networks", "strategies", "suites", "records", "reports",
-        "runs", "report", "run", "demo", "tune", "pack", "studies",
+        "__init__", "checkout", "command_line", "files", "own_code", "data", "networks", "strategies", "suites", "records",
+        "reports", "runs", "report", "run", "demo", "tune", "pack", "studies",
     ),
 }  # fmt: skip
 

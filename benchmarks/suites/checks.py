@@ -8,6 +8,7 @@ from typing import Any
 from baselines.protocol.task import Budget, EarlySettings
 from benchmarks.command_line import MOST_SEEDS
 from benchmarks.data import datasets
+from benchmarks.data.own_data import is_own
 from benchmarks.suites.schema import PHASES, suite_table
 from benchmarks.suites.values import Number, OneOf, Place
 
@@ -71,6 +72,10 @@ def _check_early(place: Place, epochs: Mapping[str, Any]) -> None:
 
 def _check_images(place: Place, content: Mapping[str, Any]) -> None:
     dataset, augmentation = content["dataset"], content["augmentation"]
+    if is_own(dataset):  # what it is shows when it is loaded
+        if found := [key for key in (*_FOR_IMAGES, "parents") if key in content]:
+            (place / found[0]).refuse("a data set of the benchmark", dataset, f"Leave out {' and '.join(found)}.")
+        return
     is_images, do = dataset in datasets.IMAGES, f"Images are {', '.join(datasets.IMAGES)}."
     if augmentation == "shift_and_flip" and not is_images:
         (place / f"augmentation {augmentation!r}").refuse("a data set of images", dataset, do)

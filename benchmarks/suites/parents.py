@@ -9,6 +9,7 @@ from typing import Any
 from baselines.protocol.task import Task
 from benchmarks.command_line import refusal
 from benchmarks.data import datasets
+from benchmarks.data.own_data import is_own
 from benchmarks.suites.values import SuiteError
 
 
@@ -58,6 +59,8 @@ def check_examples(definition: Mapping[str, Any], examples: int | None, folds: i
     Raises:
         ValueError: if there are fewer, or with a table [parents], if they are not as many of each class.
     """
+    if is_own(definition["dataset"]):
+        return  # how many there are shows when they are loaded
     if examples is None or "parents" not in definition:
         datasets.check_examples(definition["dataset"], examples, folds)
     else:

@@ -4,15 +4,17 @@ A suite is for merging and what is held against it, with the phases of `Budget`;
 [sizing] and the epochs `single`; or for both. This module imports neither Keras nor data.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from baselines.protocol.task import Budget, EarlySettings
 from benchmarks.command_line import MOST
 from benchmarks.data import datasets
-from benchmarks.strategies.registry import STRATEGIES
-from benchmarks.suites.values import Flag, Kind, ListOf, Named, Number, OneOf, Table, Text, Tuned, whole
+from benchmarks.data.own_data import is_own
+from benchmarks.own_code import is_reference
+from benchmarks.strategies.registry import STRATEGIES, installed
+from benchmarks.suites.values import Flag, Kind, ListOf, Named, Number, OneOf, Place, Table, Text, Tuned, whole
 
 METRICS = ("accuracy", "mse")
 # How strategies are compared: by Wilcoxon's signed-rank test, or by the paired t-test.
@@ -29,7 +31,20 @@ _POSITIVE = Number(0.1, above=0, most=1e6)
 _FROM_ZERO = Number(0.1, least=0, most=1e6)
 _SHARE = Number(0.3, least=0, most=1)
 _WIDTH = whole(1, 100_000)
-_STRATEGY = OneOf(STRATEGIES)
+
+
+@dataclass(frozen=True)
+class _OrOwn(OneOf):
+    """One of some names, or what names data or code of one's own."""
+
+    is_own: Callable[[object], bool]
+
+    def check(self, place: Place, value: Any) -> None:
+        if not self.is_own(value):
+            super().check(place, value)
+
+
+_STRATEGY = _OrOwn(STRATEGIES, lambda name: is_reference(name) or isinstance(name, str) and name in installed())
 
 _PHASE = Table(
     {
@@ -77,7 +92,26 @@ NETWORKS: dict[str, dict[str, Kind]] = {
     "resnet": {**_DECAY, "depth": _Depth(), "width": _WIDTH},
     "vgg11": {**_DECAY, "batch_norm": Flag(), "width": _WIDTH},
 }
-_NETWORK = Named(NETWORKS)
+
+
+class _Network(Named):
+    """One of ours with its options, or `module:function` with any that it takes."""
+
+    def check(self, place: Place, value: Any) -> None:
+        if not (isinstance(value, dict) and is_reference(value.get("name"))):
+            return super().check(place, value)
+        for key, option in value.items():
+            if not (key.isidentifier() and len(key) <= 100 and _is_plain(option)):
+                (place / key[:100]).refuse("an option: a line of text, true, false, a number, or a list of such", option)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return len(value) <= 1000 and all(not isinstance(item, list) and _is_plain(item) for item in value)
+    return any(kind.holds(value) for kind in (Text(), Flag(), Number(0, least=-1e38, most=1e38)))
+
+
+_NETWORK = _Network(NETWORKS)
 
 # By the names of the controls of `kmerge.GatePressure`, their settings.
 CONTROLS: dict[str, dict[str, Kind]] = {
@@ -144,7 +178,7 @@ def suite_table(content: Mapping[str, Any]) -> Table:
         augmentation = _CROP
     needed: dict[str, Kind] = {
         "description": Text(),
-        "dataset": OneOf(datasets.NAMES),
+        "dataset": _OrOwn(datasets.NAMES, is_own),
         "metric": OneOf(METRICS),
         "augmentation": augmentation,
         "seeds": ListOf(whole(0, MOST), 2, 2),

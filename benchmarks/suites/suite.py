@@ -19,6 +19,9 @@ left out: then the big teacher has the target's architecture at twice the width.
 
 With `based_on` a file says only what differs from another suite.
 
+Data, a network and strategies may be one's own, `module:function`, an npz file or a folder of images; see
+`benchmarks.suites.own`. The hashes of what they are belong to the definition.
+
 This file imports neither Keras nor data until `Suite.task` or `Suite.prepare` is called.
 """
 
@@ -36,7 +39,10 @@ from baselines.protocol.task import BigTeacher, Budget, EarlySettings, GateSetti
 from benchmarks.checkout import SIZING_CODE, TRAINING_CODE, digest_of
 from benchmarks.command_line import one_of, refusal, shown
 from benchmarks.data import datasets
-from benchmarks.strategies.registry import EARLY, SIZING
+from benchmarks.data.own_data import is_own
+from benchmarks.own_code import is_reference
+from benchmarks.strategies.registry import EARLY, SIZING, own_source
+from benchmarks.suites import own
 from benchmarks.suites.checks import check_content, early_epochs, merging_epochs
 from benchmarks.suites.parents import divided
 from benchmarks.suites.schema import LAUNCH_KEYS, PHASES
@@ -49,6 +55,8 @@ PAPER = ":paper"
 _MOST_BYTES, _MOST_OF_A_LINE = 100_000, 3_000
 # What a suite does not take from the one that it is based on: it is about other runs.
 _NOT_INHERITED = ("published", "tuning")
+# What of the definition a trained network depends on, beside its data.
+_TRAINED_ON = ("metric", "augmentation", "architecture", "own")
 # Names of the suites that come with the benchmark.
 SUITES = tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
 
@@ -60,7 +68,7 @@ class Suite:
     Attributes:
         name: of the file, without its ending.
         description: one line.
-        dataset: one of `benchmarks.data.datasets.NAMES`.
+        dataset: one of `benchmarks.data.datasets.NAMES`, or data of one's own.
         metric: "accuracy" or "mse", measured on the test data.
         strategies: that run by default.
         seeds: that run by default.
@@ -75,6 +83,7 @@ class Suite:
             the definition: what those runs are does not depend on them.
         early: epochs of a teacher and of the gates for the strategies that merge before annealing, or None in a suite for
             auto-sizing alone. No part of the definition either.
+        folder: of the file, where code and data of one's own may be.
         folds: of the paper's cross-validation, which the runs are under; None for the protocol of `benchmarks.data.datasets`.
     """
 
@@ -92,6 +101,7 @@ class Suite:
     early: Mapping[str, int] | None = None
     folds: int | None = None
     comparisons: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path = FOLDER
 
     @property
     def higher_is_better(self) -> bool:
@@ -129,6 +139,8 @@ class Suite:
         Raises:
             SuiteError: if the suite lacks what the strategy needs.
         """
+        if own_source(strategy) is not None:
+            return own.settings_of(strategy, self.folder)
         if strategy in SIZING:
             if self.sizing is None:
                 raise SuiteError(f"suite {self.name}: expected a table [sizing], which {strategy} needs, received none.")
@@ -142,7 +154,8 @@ class Suite:
 
     def prepare(self, data_dir: str | Path | None, cache_dir: str | Path) -> None:
         """Decode the data into the cache, once per machine; see `benchmarks.data.datasets.prepare`."""
-        datasets.prepare(self.dataset, data_dir, cache_dir)
+        if not is_own(self.dataset):
+            datasets.prepare(self.dataset, data_dir, cache_dir)
 
     def task(
         self,
@@ -173,7 +186,7 @@ class Suite:
 
         parents = self.definition.get("parents")
         try:
-            dataset = datasets.load(
+            dataset = own.dataset_of(self, seed, examples) or datasets.load(
                 self.dataset,
                 data_dir,
                 cache_dir,
@@ -221,6 +234,8 @@ class Suite:
         return BigTeacher(replace(task, build=build, phases=phases, identity=identity), epochs)
 
     def _builder(self, dataset: datasets.Dataset, architecture: Mapping[str, Any]) -> Callable:
+        if is_reference(architecture["name"]):
+            return own.builder_of(architecture, dataset, self.folder)
         from benchmarks.networks.architectures import ARCHITECTURES
 
         options = {key: value for key, value in architecture.items() if key != "name"}
@@ -259,6 +274,8 @@ class Suite:
             return lambda seed: WithMasks(ScaleCropFlip(fill, dataset.void, seed))
         if isinstance(how, dict):
             return partial(RandomResizedCrop, dataset.data.x_val.shape[1], **how)
+        if not dataset.black:
+            raise SuiteError(f"suite {self.name}, augmentation: " + refusal("none where inputs are no images of bytes", how))
         return partial(ShiftAndFlip, 4, dataset.black)
 
     def _identity(self, dataset: datasets.Dataset) -> dict[str, Any]:
@@ -267,7 +284,7 @@ class Suite:
         backend = keras.backend.backend()
         return {
             "data": dataset.identity,
-            **{key: self.definition[key] for key in ("metric", "augmentation", "architecture")},
+            **{key: self.definition[key] for key in _TRAINED_ON if key in self.definition},
             "code": digest_of(*TRAINING_CODE),
             "versions": {name: importlib.import_module(name).__version__ for name in ("keras", "numpy", backend)},
             "precision": keras.config.dtype_policy().name,
@@ -316,17 +333,20 @@ def _text_of(path: Path) -> str:
 
 
 def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """One table over another: tables in both are merged, of other values the upper one counts."""
+    """One table over another: tables in both are merged, of other values the upper one counts, and of a network of one's own,
+    which has other options."""
     tables = [key for key in above if isinstance(above[key], dict) and isinstance(below.get(key), dict)]
+    tables = [key for key in tables if not is_reference(above[key].get("name"))]
     return {**below, **above, **{key: _laid_over(below[key], above[key]) for key in tables}}
 
 
-def load_suite(name_or_path: str | Path) -> Suite:
+def load_suite(name_or_path: str | Path, with_own: bool = True) -> Suite:
     """A suite.
 
     Args:
         name_or_path: one of `SUITES`, or the path of a TOML file, or of a JSON file with the same content. With `:paper` at
             its end, the suite under the cross-validation of the auto-sizing paper, where the file gives the number of folds.
+        with_own: whether data and code of one's own are looked for, as runs need; a report does without them.
 
     Returns:
         The suite.
@@ -354,6 +374,7 @@ def load_suite(name_or_path: str | Path) -> Suite:
         early = early_epochs(content["epochs"])
         definition["epochs"] = {phase: epochs for phase, epochs in content["epochs"].items() if phase != "early"}
     definition |= {"folds": folds} if folds else {}
+    definition |= own.digests_of(content, path.parent) if with_own else {}
     first, last = content["seeds"]
     first_is_reference = {"reference": content["strategies"][0]} if content["strategies"] else {}
     return Suite(
@@ -371,4 +392,5 @@ def load_suite(name_or_path: str | Path) -> Suite:
         early=early,
         folds=folds,
         comparisons=first_is_reference | content.get("comparisons", {}),
+        folder=path.parent,
     )

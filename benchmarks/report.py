@@ -50,6 +50,8 @@ from benchmarks.reports.summaries import (
     summary_rows,
     writer,
 )
+from benchmarks.runs.log_to import check_loggers, loggers, tell
+from benchmarks.runs.loggers import READY, LoggedRun
 from benchmarks.runs.serving import serve
 from benchmarks.suites.suite import SUITES, Suite, SuiteError, load_suite
 
@@ -74,12 +76,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--reference", metavar="S", help="compare this one with the others, all as exploration (default: the suite's own)"
     )
     parser.add_argument("--tensorboard", action="store_true", help="write learning curves for TensorBoard, too")
+    parser.add_argument(
+        "--log-to",
+        metavar="L",
+        action="append",
+        default=[],
+        help=f"tell of all runs that have ended: {', '.join(READY)}, or module:function; may be given again",
+    )
     parser.add_argument("--serve", action="store_true", help="show the page of one folder while a launch runs; write nothing")
     parser.add_argument(
         "--port", metavar="N", type=whole_number, default=_PORT, help=f"of --serve; 0 for a free one (default: {_PORT})"
     )
     options = parser.parse_args(arguments)
     try:
+        check_loggers(options.log_to)
         suite = None if options.suite is None else load_suite(options.suite, with_own=False)
         if options.serve:
             return _serve(options, suite)
@@ -92,11 +102,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _check_reference(results, options.reference)
                 order = suite_order(results.rows) if suite is None else suite.strategies
                 write_report(results, order, options.reference, suite)
-                curves = [f"curves: {write_event_files(results)}"] if options.tensorboard else []
+                said = [f"curves: {write_event_files(results)}"] if options.tensorboard else []
+            said += _told(results, options.log_to)
         except (ResultsError, SuiteError, OSError) as error:
             return ended(parser, error)
-        print(*map(printable, results.problems), f"{len(results.rows)} runs: {folder / 'report.html'}", *curves, sep="\n")
+        print(*map(printable, results.problems), f"{len(results.rows)} runs: {folder / 'report.html'}", *said, sep="\n")
     return DONE
+
+
+def _told(results: Results, names: Sequence[str]) -> list[str]:
+    """Tell of all runs that have ended; a sentence about each that somebody was not told of, and how many there were."""
+    if not names:
+        return []
+    ended = [row for row in results.rows if row["status"] in ("done", "failed")]
+    problems, told = [], loggers(names)
+    for row in ended:
+        name, run = f"{row['strategy']} seed {row['seed']}", row["run"]
+        configuration = results.configurations.get(run) or {key: row[key] for key in ("suite", "strategy", "seed")}
+        problems += tell(told, LoggedRun(results.folder, run, name, configuration, row, results.history.get(run, ())))
+    return [*problems, f"{', '.join(names)}: told of {len(ended)} runs, {len(problems)} times in vain"]
 
 
 def _serve(options: argparse.Namespace, suite: Suite | None) -> int:

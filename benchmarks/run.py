@@ -49,6 +49,8 @@ from benchmarks.records.store import RunFolder
 from benchmarks.report import Report, write_report
 from benchmarks.runs.estimating import Estimate
 from benchmarks.runs.executors import Executor, LocalProcesses, default_jobs, worker_environment
+from benchmarks.runs.log_to import LogTo, check_loggers
+from benchmarks.runs.loggers import READY
 from benchmarks.runs.planning import (
     PRECISIONS,
     STATUSES,
@@ -89,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         suite = named_suite(options.suite)
         if not options.dry_run:
             _check_tables(options.out / suite.name)
+        check_loggers(options.log_to)
         if options.tables:
             return TABLES_STALE if _write_results(options.out / suite.name, suite, suite.strategies) is None else DONE
         runs = planned_runs(suite, options)
@@ -180,11 +183,18 @@ def _add_launch_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--executor", choices=("local", "ray"), default="local", help="processes on this machine, or a Ray cluster"
     )
+    parser.add_argument(
+        "--log-to",
+        metavar="L",
+        action="append",
+        default=[],
+        help=f"tell of each run that ends, too: {', '.join(READY)}, or module:function; may be given again (default: nobody)",
+    )
     parser.add_argument("--address", metavar="A", help="of the Ray cluster's head (default: a cluster on this machine)")
 
 
 def recorded_command(arguments: Sequence[str]) -> str:
-    """The command as rows report it: without the options that name folders of this machine, which change no result.
+    """The command as rows report it: without options that change no result, as those that name folders of this machine.
 
     Args:
         arguments: of the command line.
@@ -195,7 +205,7 @@ def recorded_command(arguments: Sequence[str]) -> str:
     kept, is_value = [], False
     for argument in arguments:
         name, equals, _ = argument.partition("=")
-        if name in _FOLDERS:
+        if name in _NO_RESULT:
             is_value = not equals
         elif is_value:
             is_value = False
@@ -204,7 +214,7 @@ def recorded_command(arguments: Sequence[str]) -> str:
     return shlex.join(["python", "-m", "benchmarks.run", *kept])
 
 
-_FOLDERS = ("--out", "--data-dir", "--cache-dir", "--stages")
+_NO_RESULT = ("--out", "--data-dir", "--cache-dir", "--stages", "--log-to")
 
 
 def _launch(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace, command: str) -> int:
@@ -234,7 +244,8 @@ def _launch(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace
     _tell_of_other_code(runs, launch["commit"])
     shared = batches(waiting, suite.runs_per_process, executor.jobs, options.together)
     estimate = Estimate(waiting, suite.budget(options.scale), executor.jobs)
-    status = _execute(shared, executor, estimate, options.max_failures)
+    with LogTo(options.log_to if waiting else (), folder) as others:
+        status = _execute(shared, executor, estimate, options.max_failures, others)
     report = _write_results(folder, suite, [*suite.strategies, *(options.strategy or ())], runs[0].protocol)
     status = _conclude(runs, folder, status, report is not None)
     if report is not None and (verdict := report.verdicts[runs[0].protocol]):
@@ -308,7 +319,11 @@ def _executor(options: argparse.Namespace, backend: str, launch: Mapping[str, An
 
 
 def _execute(
-    shared: Sequence[Sequence[RunFolder]], executor: Executor, estimate: Estimate, most_failures: int | None
+    shared: Sequence[Sequence[RunFolder]],
+    executor: Executor,
+    estimate: Estimate,
+    most_failures: int | None,
+    others: LogTo,
 ) -> int:
     """Work through the batches; DONE unless that was cut short."""
     total = sum(len(batch) for batch in shared)
@@ -317,6 +332,8 @@ def _execute(
         with executor as workers, progress(total, estimate) as display:
             for event in workers.run(shared):
                 display.show(event)
+                if event.kind in ("done", "failed"):
+                    others.log(event.run)
                 if event.detail.get("disk_full"):
                     raise _CutShortError(f"No room to write results ({event.detail['error']}): stopped. Free some")
                 failures += event.kind == "failed"

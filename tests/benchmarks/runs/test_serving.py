@@ -20,8 +20,8 @@ RESULT = {"metric": "accuracy", "epochs": 2, "seconds": 4.0, "compile_seconds": 
 
 
 def _run(folder, seed):
-    configuration = {"suite": "digits", "strategy": "one_model", "seed": seed, "scale": 1.0, "backend": "jax", "examples": None}
-    run = RunFolder.of(folder, {**configuration, "definition": {"epochs": {"single": 6}}})
+    configuration = {"suite": "digits", "strategy": "one_model", "seed": seed, "scale": 1.0, "backend": "jax"}
+    run = RunFolder.of(folder, {**configuration, "examples": None, "definition": {"epochs": {"single": 6}}})
     run.create({"suite": "digits", "launched": 1.0})
     return run
 
@@ -87,7 +87,8 @@ def test_only_this_machine_is_answered_and_only_with_the_page(served, tmp_path):
 @pytest.mark.skipif(chromium.PROGRAM is None, reason="no Chromium is installed")
 def test_a_browser_shows_a_run_that_ends(served):
     runs, _, address = served
-    done = "document.querySelector('#live-text').textContent.slice(0, 6) + current.runs.filter(r => r.status === 'done').length"
+    done = "document.querySelector('#live-text').textContent.slice(0, 6)"
+    done += " + current.runs.filter(r => r.status === 'done').length"
     with chromium.tab() as tab:
         tab.open(address + "#runs=one")
         _finish(runs[2])

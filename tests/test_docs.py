@@ -99,7 +99,7 @@ def test_the_other_guides_run(run, guide, last):
 def test_all_code_is_run_by_some_test():
     here = {"concepts/channel_spaces", *(f"guides/{path.stem}" for path in (DOCS / "guides").glob("*.md"))}
     here -= {"guides/command_line"}  # has none
-    elsewhere = {"index", "api/index", "benchmark/add_a_strategy"}
+    elsewhere = {"index", "api/index", "benchmark/add_a_strategy", "benchmark/your_own"}
     with_code = {path.relative_to(DOCS).with_suffix("").as_posix() for path in PAGES if blocks(path, "python")}
     assert with_code == here | elsewhere
     assert blocks(DOCS / "index.md", "python")[0].text == blocks(ROOT / "README.md", "python")[0].text

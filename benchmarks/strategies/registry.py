@@ -141,7 +141,7 @@ STRATEGIES = _Strategies(
 )
 
 # What packages that are installed call their strategies in their `entry_points`.
-GROUP = "kmerge.strategies"
+GROUP = "kmerge_strategies"
 
 
 @functools.cache

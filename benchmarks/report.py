@@ -50,7 +50,7 @@ from benchmarks.reports.summaries import (
     summary_rows,
     writer,
 )
-from benchmarks.runs.log_to import check_loggers, loggers, tell
+from benchmarks.runs.log_to import check_loggers, log_run, loggers
 from benchmarks.runs.loggers import READY, LoggedRun
 from benchmarks.runs.serving import serve
 from benchmarks.suites.suite import SUITES, Suite, SuiteError, load_suite
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="L",
         action="append",
         default=[],
-        help=f"tell of all runs that have ended: {', '.join(READY)}, or module:function; may be given again",
+        help=f"log all runs that have ended elsewhere, too: {', '.join(READY)}, or module:function; may be given again",
     )
     parser.add_argument("--serve", action="store_true", help="show the page of one folder while a launch runs; write nothing")
     parser.add_argument(
@@ -103,24 +103,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 order = suite_order(results.rows) if suite is None else suite.strategies
                 write_report(results, order, options.reference, suite)
                 said = [f"curves: {write_event_files(results)}"] if options.tensorboard else []
-            said += _told(results, options.log_to)
+            said += _logged(results, options.log_to)
         except (ResultsError, SuiteError, OSError) as error:
             return ended(parser, error)
         print(*map(printable, results.problems), f"{len(results.rows)} runs: {folder / 'report.html'}", *said, sep="\n")
     return DONE
 
 
-def _told(results: Results, names: Sequence[str]) -> list[str]:
-    """Tell of all runs that have ended; a sentence about each that somebody was not told of, and how many there were."""
+def _logged(results: Results, names: Sequence[str]) -> list[str]:
+    """Log all runs that have ended elsewhere; a sentence about each that could not be, and how many there were."""
     if not names:
         return []
     ended = [row for row in results.rows if row["status"] in ("done", "failed")]
-    problems, told = [], loggers(names)
+    problems, functions = [], loggers(names)
     for row in ended:
         name, run = f"{row['strategy']} seed {row['seed']}", row["run"]
         configuration = results.configurations.get(run) or {key: row[key] for key in ("suite", "strategy", "seed")}
-        problems += tell(told, LoggedRun(results.folder, run, name, configuration, row, results.history.get(run, ())))
-    return [*problems, f"{', '.join(names)}: told of {len(ended)} runs, {len(problems)} times in vain"]
+        problems += log_run(functions, LoggedRun(results.folder, run, name, configuration, row, results.history.get(run, ())))
+    return [*problems, f"{len(ended)} runs logged to {', '.join(names)}, {len(problems)} times in vain"]
 
 
 def _serve(options: argparse.Namespace, suite: Suite | None) -> int:

@@ -35,8 +35,8 @@ NEEDED_BY_OTHERS = {
     "mkdocs-material": "the theme of the site",
     "mkdocstrings": "writes the site's reference",
 }
-# What tests use where it is installed.
-NEEDED_IF_THERE = {"onnxruntime", "torch", "torch_pruning", "torchvision"}
+# What is used where it is installed.
+NEEDED_IF_THERE = {"mlflow", "onnxruntime", "torch", "torch_pruning", "torchvision", "wandb"}
 
 
 def requirements(section, option):

@@ -1,4 +1,4 @@
-"""Tells other places of the runs of a launch as they end: TensorBoard, MLflow, Weights & Biases, or a function of one's own.
+"""Logs runs elsewhere, too, as they end: TensorBoard, MLflow, Weights & Biases, or a function of one's own.
 
     python -m benchmarks.run --suite digits --log-to tensorboard --log-to my_module:my_function
     python -m benchmarks.report results/digits --log-to mlflow       what has been done before
@@ -26,7 +26,7 @@ from benchmarks.records.store import RunFolder
 from benchmarks.runs.loggers import READY, LoggedRun, is_installed
 
 LOG = "log_to.txt"
-# For so long a launch that has ended waits for those that are told.
+# For so long a launch that has ended waits for what logs it.
 _PATIENCE = 60.0
 Logger = Callable[[LoggedRun], None]
 
@@ -58,20 +58,20 @@ def _late(name: str, run: LoggedRun) -> None:
     imported(name, Path.cwd())(run)
 
 
-def tell(told: dict[str, Logger], run: LoggedRun) -> list[str]:
+def log_run(functions: dict[str, Logger], run: LoggedRun) -> list[str]:
     """Call each function with a run; a sentence about each that failed, whose traceback is printed."""
     problems = []
-    for name, logger in told.items():
+    for name, logger in functions.items():
         try:
             logger(run)
         except (Exception, SystemExit) as error:  # of code of anybody
             traceback.print_exc()
-            problems.append(printable(f"{name} was not told of {run.name}: {type(error).__name__}: {error}"))
+            problems.append(printable(f"{name} did not log {run.name}: {type(error).__name__}: {error}"))
     return problems
 
 
 class LogTo:
-    """The process that is told, for a launch; a context manager, which waits for it at the end. Nothing here raises.
+    """The process that logs the runs of a launch; a context manager, which waits for it at the end. Nothing here raises.
 
     Args:
         names: of functions; see `check_loggers`. None for no process.
@@ -89,7 +89,7 @@ class LogTo:
             command = [sys.executable, "-m", "benchmarks.runs.log_to", *self.names]
             try:
                 with new_file(self.folder / LOG) as log:
-                    # Ctrl-C ends runs, which are then told of.
+                    # Ctrl-C ends runs, which are logged then.
                     how = {"stdin": subprocess.PIPE, "stdout": log, "stderr": log, "start_new_session": True}
                     self._process = subprocess.Popen(command, **how)
                 os.set_blocking(self._process.stdin.fileno(), False)
@@ -98,7 +98,7 @@ class LogTo:
         return self
 
     def log(self, run: RunFolder) -> None:
-        """Have a run that has ended told of, sometime."""
+        """Have a run that has ended logged, sometime."""
         if self._process is not None:
             try:  # less than a pipe takes at once, so all of it or nothing
                 os.write(self._process.stdin.fileno(), f"{run.path.absolute()}\n".encode())
@@ -119,27 +119,27 @@ class LogTo:
         if not is_well:
             again = " ".join(f"--log-to {name}" for name in self.names)
             print(
-                f"--log-to: not all runs were told of; see {self.folder / LOG}. No result depends on it. To tell of all of "
-                f"them: python -m benchmarks.report {self.folder} {again}",
+                f"--log-to: not all runs were logged; see {self.folder / LOG}. No result depends on it. To log all of them: "
+                f"python -m benchmarks.report {self.folder} {again}",
                 file=sys.stderr,
             )
 
 
 def main(arguments: Sequence[str] | None = None, lines: Iterable[str] | None = None) -> int:
-    """The process: 0 if all functions were told of all runs, else 1.
+    """The process: 0 if all functions logged all runs, else 1.
 
     Args:
         arguments: names of functions; None for the process' own.
         lines: paths of run folders; None for standard input.
     """
-    told, problems = loggers(sys.argv[1:] if arguments is None else arguments), []
+    functions, problems = loggers(sys.argv[1:] if arguments is None else arguments), []
     for line in sys.stdin if lines is None else lines:
         try:
             run = LoggedRun.of(RunFolder.read(Path(line.rstrip("\n"))))
         except ValueError as error:
             problems.append(str(error))
         else:
-            problems += tell(told, run)
+            problems += log_run(functions, run)
     print(*problems, sep="\n")
     return FAILED if problems else DONE
 

@@ -72,9 +72,9 @@ def mlflow(run: LoggedRun) -> None:
 
     experiment = package.set_experiment(run.configuration["suite"])
     client = package.MlflowClient()
-    for earlier in client.search_runs([experiment.experiment_id], f"tags.`kmerge.run` = '{run.run}'"):
+    for earlier in client.search_runs([experiment.experiment_id], f"tags.kmerge_run = '{run.run}'"):
         client.delete_run(earlier.info.run_id)
-    tags = {"kmerge.run": run.run, "kmerge.commit": run.row.get("commit"), "kmerge.error": run.row.get("error")}
+    tags = {"kmerge_run": run.run, "kmerge_commit": run.row.get("commit"), "kmerge_error": run.row.get("error")}
     tags = {key: str(text)[:_LONGEST] for key, text in tags.items() if text is not None}
     params = [Param(_key(key), str(value)[:_LONGEST]) for key, value in flat(run.configuration)]
     metrics = [Metric(_key(f"result.{name}"), value, 0, 0) for name, value in results_of(run).items()]

@@ -19,8 +19,6 @@ from benchmarks.suites.values import SuiteError
 if TYPE_CHECKING:
     import keras
 
-    from benchmarks.suites.suite import Suite
-
 
 def digests_of(content: Mapping[str, Any], folder: Path) -> dict[str, dict[str, str]]:
     """The entry `own` of a definition: hashes of data and networks, by what the file calls them; nothing where none are own.
@@ -56,17 +54,17 @@ def _digest(digest: Callable[[str, Path], str], name: str, folder: Path) -> str:
         raise SuiteError(str(error)) from error
 
 
-def dataset_of(suite: "Suite", seed: int, examples: int | None) -> Dataset | None:
-    """The suite's data, where that is one's own; see `benchmarks.data.datasets.load`.
+def dataset_of(definition: Mapping[str, Any], folder: Path, seed: int, examples: int | None) -> Dataset | None:
+    """The data of a suite, where that is one's own; see `benchmarks.data.datasets.load`.
 
     Raises:
-        ValueError: if it is not there or not what was planned for.
+        ValueError: if it is not there or no such data.
     """
-    name = suite.dataset
+    name = definition["dataset"]
     if not is_own(name):
         return None
-    digest = suite.definition["own"][name]
-    found = load_own(name, suite.folder, seed, examples, suite.metric == "mse", digest)
+    digest = definition["own"][name]
+    found = load_own(name, folder, seed, examples, definition["metric"] == "mse", digest)
     identity = {"name": name, "sha256": digest, "examples": found.examples}
     return Dataset(found.data, found.outputs, found.black, identity | ({"seed": seed} if is_reference(name) else {}))
 

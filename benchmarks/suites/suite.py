@@ -186,7 +186,7 @@ class Suite:
 
         parents = self.definition.get("parents")
         try:
-            dataset = own.dataset_of(self, seed, examples) or datasets.load(
+            dataset = own.dataset_of(self.definition, self.folder, seed, examples) or datasets.load(
                 self.dataset,
                 data_dir,
                 cache_dir,

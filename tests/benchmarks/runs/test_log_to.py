@@ -1,4 +1,4 @@
-"""Others are told of runs that have ended, and whatever they do costs no run."""
+"""Runs that have ended are logged elsewhere, and whatever that does costs no run."""
 
 import json
 import sys
@@ -63,16 +63,16 @@ EXPECTED = [
 ]
 
 
-def test_each_function_is_told_of_each_run_whatever_another_one_does(runs, tmp_path, capsys):
+def test_each_function_gets_each_run_whatever_another_one_does(runs, tmp_path, capsys):
     names = [f"told_by_a_test:{name}" for name in ("breaks", "leaves", "say")]
     lines = [f"{run.path}\n" for run in runs] + [f"{tmp_path / 's' / 'runs' / 'nothing'}\n"]
     assert log_to.main(names, lines) == 1 and _said(tmp_path) == EXPECTED
     problems = capsys.readouterr().out.splitlines()
-    assert problems[0] == "told_by_a_test:breaks was not told of one_model seed 0: RuntimeError: no \\x1b[2J network"
+    assert problems[0] == "told_by_a_test:breaks did not log one_model seed 0: RuntimeError: no \\x1b[2J network"
     assert len(problems) == 5 and "nothing is not a run folder" in problems[-1]
 
 
-def test_a_launch_tells_a_process_of_its_own(runs, tmp_path, capsys):
+def test_a_launch_has_a_process_that_logs(runs, tmp_path, capsys):
     with log_to.LogTo(["told_by_a_test:say"], tmp_path / "s") as others:
         for run in runs:
             others.log(run)
@@ -100,7 +100,7 @@ def test_a_process_that_hangs_or_dies_costs_no_run(runs, tmp_path, capsys, name)
         ("told_by_a_test:nothing", "expected a function or class that .*told_by_a_test.py defines"),
     ],
 )
-def test_a_place_that_cannot_be_told_is_refused_before_a_run(runs, name, message):
+def test_what_cannot_log_is_refused_before_a_run(runs, name, message):
     with pytest.raises(UsageError, match=f"--log-to: {message}"):
         log_to.check_loggers(["told_by_a_test:say", name])
 

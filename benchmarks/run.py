@@ -188,7 +188,7 @@ def _add_launch_options(parser: argparse.ArgumentParser) -> None:
         metavar="L",
         action="append",
         default=[],
-        help=f"log runs that end elsewhere, too: {', '.join(READY)}, or module:function; may be given again (default: nowhere)",
+        help=f"log runs that end elsewhere, too: {', '.join(READY)}, or module:function; may be given again",
     )
     parser.add_argument("--address", metavar="A", help="of the Ray cluster's head (default: a cluster on this machine)")
 

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from benchmarks.command_line import DONE, FAILED, UsageError, one_of, printable, refusal
+from benchmarks.command_line import DONE, FAILED, UsageError, command_parser, one_of, printable, refusal
 from benchmarks.files import new_file
 from benchmarks.own_code import OwnCodeError, check, imported, is_reference
 from benchmarks.records.store import RunFolder
@@ -129,10 +129,12 @@ def main(arguments: Sequence[str] | None = None, lines: Iterable[str] | None = N
     """The process: 0 if all functions logged all runs, else 1.
 
     Args:
-        arguments: names of functions; None for the process' own.
+        arguments: of the command line, names of functions; None for the process' own.
         lines: paths of run folders; None for standard input.
     """
-    functions, problems = loggers(sys.argv[1:] if arguments is None else arguments), []
+    parser = command_parser(__file__, __doc__)
+    parser.add_argument("names", nargs="+", metavar="NAME", help=f"{', '.join(READY)}, or module:function")
+    functions, problems = loggers(parser.parse_args(arguments).names), []
     for line in sys.stdin if lines is None else lines:
         try:
             run = LoggedRun.of(RunFolder.read(Path(line.rstrip("\n"))))

@@ -3,14 +3,21 @@ let current, hidden = new Set();
 
 /* Two runs side by side. */
 function flat(content, prefix = "") {
+  if (Array.isArray(content)) return [[prefix, JSON.stringify(content)]];
   if (content === null || typeof content !== "object" || !Object.keys(content).length) return [[prefix, content]];
   return Object.entries(content).flatMap(([key, value]) => flat(value, prefix ? `${prefix}.${key}` : key));
+}
+/* What a cell says, where that is JSON, as that of `extras`; texts that are none as they are. */
+function parsed(value) {
+  if (typeof value !== "string" || !/^[[{]/.test(value)) return value;
+  try { return JSON.parse(value); } catch { return value; }
 }
 const CONFIGURATION = ["suite", "strategy", "seed", "scale", "match", "factor", "examples", "backend", "precision", "devices"];
 function facts(run) {
   const configuration = new Map(CONFIGURATION.filter(name => !isEmpty(run[name])).map(name => [name, run[name]]));
   for (const [key, value] of [...flat(data.settings[run.definition] || {}), ...flat(data.settings[run.settings] || {})]) configuration.set(key, value);
-  const rest = Object.entries(run).filter(([name]) => !CONFIGURATION.includes(name) && !["definition", "settings"].includes(name));
+  const rest = Object.entries(run).filter(([name]) => !CONFIGURATION.includes(name) && !["definition", "settings"].includes(name))
+    .flatMap(([name, value]) => flat(parsed(value), name));
   return {configuration, results: new Map(rest)};
 }
 const runsById = () => new Map(data.protocols.flatMap(p => p.runs.map(r => [r.run, r])));

@@ -167,7 +167,10 @@ def test_the_keyboard_reaches_everything(tab, page):
 def test_a_thousand_runs_are_there_within_two_seconds(tab, tmp_path):
     path = tmp_path / "report.html"
     path.write_text(page_of(_many(tmp_path, [f"strategy_{i}" for i in range(20)], 50, 100)))
-    assert any(tab.open(path) < 2 for _ in range(3))  # other tests may have the processor
+    tab.ask("Performance.enable", timeDomain="threadTicks")  # of the processor, which other tests may have besides
+    tab.open(path)
+    spent = {metric["name"]: metric["value"] for metric in tab.ask("Performance.getMetrics")["metrics"]}
+    assert 0 < spent["TaskDuration"] < 2
     assert tab.run("document.querySelectorAll('#runs tbody tr').length") == 1000
     assert tab.errors == []
 
@@ -186,6 +189,7 @@ def test_nothing_is_cut_and_all_can_be_read(tab, page, tmp_path, width):
     assert shots[0] != shots[1]
     wide = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.ariaLabel)"
     assert width < 1000 or tab.run(wide) == []
+    assert width < 1000 or tab.run(f"document.getElementById('fold').click(), {wide}") == []
     ends = "[...document.querySelectorAll('select, button, input, svg text')].map(e => e.getBoundingClientRect())"
     inside = f"{ends}.filter(r => r.width && (r.right > {width} || r.left < 0)).length"
     assert width > 1000 or tab.run(f"[...document.querySelectorAll('.scroll')].forEach(e => e.remove()), {inside}") == 0

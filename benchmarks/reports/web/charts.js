@@ -45,7 +45,7 @@ function showBoxPlot() {
   svg.setAttribute("aria-label", "Box plot: " + groups.map(g => `${g.name} median ${show(quantile(g.values, .5))}, n ${g.values.length}`).join("; "));
   if (!groups.length) return;
   const label = g => `${g.name} (n = ${g.values.length})`, longest = Math.max(...groups.map(g => label(g).length)) * LETTER;
-  const left = isNarrow ? 12 : Math.min(longest + 16, .45 * width), [low, high] = range(groups.flatMap(g => [g.values[0], g.values[g.values.length - 1]]));
+  const left = isNarrow ? 12 : Math.min(longest + 16, .52 * width), [low, high] = range(groups.flatMap(g => [g.values[0], g.values[g.values.length - 1]]));
   const pad = (high - low || Math.abs(high) || 1) * .04, X = x => left + (width - left - 14) * (x - low + pad) / (high - low + 2 * pad);
   for (const t of ticks(low - pad, high + pad, isNarrow ? 4 : 6)) svg.append(draw("line", {x1: X(t), x2: X(t), y1: 6, y2: bottom, class: "grid"}), draw("text", {x: X(t), y: bottom + 17, "text-anchor": "middle"}, show(t)));
   groups.forEach((g, i) => {

@@ -125,6 +125,9 @@ def test_the_page_in_a_browser(tab, page):
     assert tab.run("document.getElementById('verdict').textContent").startswith("Test accuracy: l0_merge 93.00 %")
     assert tab.run("document.querySelectorAll('#summary tbody tr').length") == 6
     assert tab.errors == []
+    markup = "<b onclick='document.title = 1'>x</b>"  # if any came in, the browser would not run it
+    tab.run(f'document.body.insertAdjacentHTML("beforeend", "{markup}"), document.body.lastElementChild.click()')
+    assert tab.run("document.title") == f"Results of {page.parent.name}"
 
 
 @needs_browser

@@ -49,8 +49,8 @@ def write_epochs(folder: Path, row: Row, epochs: Sequence[Row]) -> None:
 
     # Names of strangers must not lead out of the folder.
     strategy, run = (re.sub(r"\W", "_", row[name]) for name in ("strategy", "run"))
-    place = own_folder(folder / "tensorboard") / strategy / f"seed_{row['seed']}-{run}"
-    shutil.rmtree(place, ignore_errors=True)
+    place = own_folder(own_folder(folder / "tensorboard") / strategy) / f"seed_{row['seed']}-{run}"
+    shutil.rmtree(own_folder(place))
     writer = EventFileWriter(str(place))
     for step, epoch in enumerate(epochs, 1):
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars(epoch).items()]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.files import own_folder
 from benchmarks.records.store import RunFolder, json_text
 from benchmarks.reports.event_files import scalars, write_epochs
 
@@ -97,6 +98,7 @@ def wandb(run: LoggedRun) -> None:
     suite, strategy = (run.configuration[name] for name in ("suite", "strategy"))
     project = os.environ.get("WANDB_PROJECT", f"kmerge-{re.sub(r'[^a-zA-Z0-9_-]', '-', suite)}")
     about = {"project": project, "id": run.run, "name": run.name, "group": strategy, "dir": str(run.folder)}
+    own_folder(run.folder / "wandb")  # a link there would lead out of the results
     begun = package.init(config=dict(flat(run.configuration)), **about)
     for step, epoch in enumerate(run.epochs, 1):
         begun.log(scalars(epoch), step=step)

@@ -129,3 +129,15 @@ def test_wandb_holds_a_run_by_its_hash(runs, monkeypatch):
     for run in runs:
         loggers.wandb(loggers.LoggedRun.of(run))
     assert len(list((runs[0].path.parents[1] / "wandb").glob(f"offline-run-*-{runs[0].path.name}"))) == 1
+
+
+def test_tensorboard_gets_an_event_file_of_each_run_and_no_link_is_followed(runs, tmp_path):
+    pytest.importorskip("tensorboard")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "s" / "tensorboard").mkdir()
+    (tmp_path / "s" / "tensorboard" / "one_model").symlink_to(tmp_path / "outside")
+    for run in [*runs, runs[0]]:  # the third takes the place of the first
+        loggers.tensorboard(loggers.LoggedRun.of(run))
+    assert not list((tmp_path / "outside").iterdir())
+    files = (tmp_path / "s" / "tensorboard").glob("one_model/seed_*/events*")
+    assert sorted(file.parent.name for file in files) == [f"seed_{seed}-{run.path.name}" for seed, run in enumerate(runs)]

@@ -1,16 +1,6 @@
-"""The networks of the papers' experiments, started and regularized as PyTorch does it.
+"""The networks of the papers' experiments, started and regularized as PyTorch does it: see `torch_layers`.
 
-The papers' code is PyTorch, and some of its results depend on PyTorch's defaults: on the sine net, Keras' own start
-(Glorot kernels, zero biases) puts every kink of the ReLUs at x = 0 and training fails. So here:
-
-- Kernels and biases start from U(-b, b) with b = 1 / sqrt(inputs per output); the convolutions of residual networks,
-  which have no biases, start from N(0, 2 / outputs per input).
-- BatchNormalization has momentum .9 and epsilon 1e-5; strided 3x3 convolutions pad one pixel on every side.
-- `weight_decay` w is an L2 penalty of w / 2, whose gradient is w times the weight: PyTorch's SGD adds just that to the
-  gradient of every parameter, before the momentum. Keras' decoupled `weight_decay` is another method.
-- Each weight draws from a seed of its layer's name: two layers of one shape never start equal.
-
-The networks of auto-sizing, whose code is TensorFlow, are in `self_normalizing`.
+The networks of auto-sizing, whose code is TensorFlow, are in `auto_sizing_nets`, those of segmentation in `segmentation`.
 
 All networks put out logits or, for regression, the values themselves. `widen=2` doubles the width of every hidden layer.
 """
@@ -21,72 +11,15 @@ import keras
 from keras import layers
 
 from benchmarks.networks.auto_sizing_nets import das_cnn, das_dense
-from kmerge.seeds import seed_of
-
-
-class _TorchLayers:
-    """Applies layers that are started and regularized as PyTorch does it."""
-
-    def __init__(self, seed: int, weight_decay: float):
-        self.seed = seed
-        self.weight_decay = weight_decay
-
-    def _penalty(self) -> keras.Regularizer | None:
-        return keras.regularizers.L2(self.weight_decay / 2) if self.weight_decay else None
-
-    def _weights(self, name: str, inputs: int, use_bias: bool) -> dict:
-        def uniform(weight: str) -> keras.Initializer:
-            bound = inputs**-0.5
-            return keras.initializers.RandomUniform(-bound, bound, seed=seed_of("init", self.seed, name, weight))
-
-        settings = {
-            "kernel_initializer": uniform("kernel"),
-            "kernel_regularizer": self._penalty(),
-            "use_bias": use_bias,
-        }
-        if use_bias:
-            settings |= {"bias_initializer": uniform("bias"), "bias_regularizer": self._penalty()}
-        return settings
-
-    def dense(self, x, units: int, name: str, activation: str):
-        weights = self._weights(name, x.shape[-1], use_bias=True)
-        return layers.Dense(units, activation=activation, name=name, **weights)(x)
-
-    def output(self, x, units: int, name: str, use_bias: bool = True):
-        """Logits, in float32 also where the layers before them compute in less: losses and rankings need its digits."""
-        return layers.Dense(units, name=name, dtype="float32", **self._weights(name, x.shape[-1], use_bias))(x)
-
-    def conv(self, x, filters: int, size: int, name: str, padding: str = "same", use_bias: bool = True):
-        weights = self._weights(name, x.shape[-1] * size * size, use_bias)
-        return layers.Conv2D(filters, size, padding=padding, name=name, **weights)(x)
-
-    def norm(self, x, name: str):
-        penalties = {"beta_regularizer": self._penalty(), "gamma_regularizer": self._penalty()}
-        return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name, **penalties)(x)
-
-    def conv_norm(self, x, filters: int, size: int, strides: int, name: str):
-        """A convolution without bias and its BatchNormalization, as residual networks have them."""
-        if strides > 1 and size > 1:
-            # Keras pads "same" on the far sides only when the stride is 2; PyTorch pads all sides alike.
-            x = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
-        x = self.he_conv(x, filters, size, name, strides, padding="same" if strides == 1 else "valid")
-        return self.norm(x, f"{name}_bn")
-
-    def he_conv(self, x, filters: int, size: int, name: str, strides: int = 1, padding: str = "same"):
-        """A convolution without bias whose start keeps the size of gradients through ReLUs (He et al., 2015)."""
-        start = keras.initializers.VarianceScaling(
-            2.0, "fan_out", "untruncated_normal", seed=seed_of("init", self.seed, name, "kernel")
-        )
-        return layers.Conv2D(
-            filters,
-            size,
-            strides,
-            padding=padding,
-            use_bias=False,
-            kernel_initializer=start,
-            kernel_regularizer=self._penalty(),
-            name=name,
-        )(x)
+from benchmarks.networks.segmentation import deeplab_v3, fcn_resnet, small_deeplab, small_fcn
+from benchmarks.networks.torch_layers import (
+    TorchLayers,
+    basic_block,
+    bottleneck,
+    imagenet_stem,
+    residual_stages,
+    standardized,
+)
 
 
 def mlp(
@@ -111,7 +44,7 @@ def mlp(
     Returns:
         An uncompiled network.
     """
-    torch = _TorchLayers(seed, weight_decay)
+    torch = TorchLayers(seed, weight_decay)
     x = inputs = keras.Input(input_shape, name="input")
     if len(input_shape) > 1:
         x = layers.Flatten(name="flatten")(x)
@@ -162,7 +95,7 @@ def lenet(
         raise ValueError(f"lenet expects images of 32x32, 28x28 or 14x14; received {input_shape}.")
     if len(filters) != 2 or len(units) != 2:
         raise ValueError(f"lenet expects two filters and two units; received {filters} and {units}.")
-    torch = _TorchLayers(seed, weight_decay)
+    torch = TorchLayers(seed, weight_decay)
     inputs = keras.Input(input_shape, name="input")
     paddings = _LENET_PADDING[tuple(input_shape[:2])]
     x = torch.conv(inputs, widen * filters[0], 5, "conv_1", padding=paddings[0])
@@ -175,27 +108,6 @@ def lenet(
     x = torch.dense(x, widen * units[0], "dense_1", activation)
     x = torch.dense(x, widen * units[1], "dense_2", activation)
     return keras.Model(inputs, torch.output(x, outputs, "logits"), name="lenet")
-
-
-def _block(torch: _TorchLayers, x, convolutions: list[tuple[int, int, int]], name: str):
-    """A residual block of convolutions, each given by its filters, size and strides."""
-    shortcut, filters = x, convolutions[-1][0]
-    for number, (of_this, size, strides) in enumerate(convolutions, 1):
-        x = layers.Activation("relu", name=f"{name}_relu_{number - 1}")(x) if number > 1 else x
-        x = torch.conv_norm(x, of_this, size, strides, f"{name}_conv_{number}")
-    strides = max(each[2] for each in convolutions)
-    if strides > 1 or shortcut.shape[-1] != filters:
-        shortcut = torch.conv_norm(shortcut, filters, 1, strides, f"{name}_shortcut")
-    x = layers.Add(name=f"{name}_add")([x, shortcut])
-    return layers.Activation("relu", name=f"{name}_relu_{len(convolutions)}")(x)
-
-
-def _basic_block(torch: _TorchLayers, x, filters: int, strides: int, name: str):
-    return _block(torch, x, [(filters, 3, strides), (filters, 3, 1)], name)
-
-
-def _bottleneck(torch: _TorchLayers, x, filters: int, strides: int, name: str):
-    return _block(torch, x, [(filters, 1, 1), (filters, 3, strides), (4 * filters, 1, 1)], name)
 
 
 def resnet(
@@ -234,25 +146,22 @@ def resnet(
     blocks, rest = divmod(depth - 2, 6)
     if rest or blocks < 1:
         raise ValueError(f"resnet expects a depth of 6 * blocks + 2: 8, 14, 20, 26, ...; received {depth}.")
-    torch, width = _TorchLayers(seed, weight_decay), widen * width
+    torch, width = TorchLayers(seed, weight_decay), widen * width
     inputs = keras.Input(input_shape, name="input")
     x = torch.conv_norm(inputs, width, 3, 1, "stem")
     x = layers.Activation("relu", name="stem_relu")(x)
-    for stage in (1, 2, 3):
-        for block in range(1, blocks + 1):
-            strides = 2 if stage > 1 and block == 1 else 1
-            x = _basic_block(torch, x, width * 2 ** (stage - 1), strides, f"stage_{stage}_block_{block}")
+    x = residual_stages(torch, x, width, basic_block, (blocks, blocks, blocks))[-1]
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     return keras.Model(inputs, torch.output(x, outputs, "logits"), name=f"resnet{depth}")
 
 
 # By depth: the block, and how many of it each stage has.
 _DEEP = {
-    18: (_basic_block, (2, 2, 2, 2)),
-    34: (_basic_block, (3, 4, 6, 3)),
-    50: (_bottleneck, (3, 4, 6, 3)),
-    101: (_bottleneck, (3, 4, 23, 3)),
-    152: (_bottleneck, (3, 8, 36, 3)),
+    18: (basic_block, (2, 2, 2, 2)),
+    34: (basic_block, (3, 4, 6, 3)),
+    50: (bottleneck, (3, 4, 6, 3)),
+    101: (bottleneck, (3, 4, 23, 3)),
+    152: (bottleneck, (3, 8, 36, 3)),
 }
 _STEMS = ("cifar", "imagenet")
 
@@ -299,22 +208,14 @@ def deep_resnet(
             f"deep_resnet expects a depth of {', '.join(map(str, _DEEP))}, and stem one of {', '.join(_STEMS)}; received "
             f"{depth} and {stem!r}."
         )
-    torch, width, (block, stages) = _TorchLayers(seed, weight_decay), widen * width, _DEEP[depth]
-    x = inputs = keras.Input(input_shape, name="input")
-    if standardize is not None:
-        scale = [1 / deviation for deviation in standardize[1]]
-        offset = [-mean / deviation for mean, deviation in zip(*standardize, strict=True)]
-        x = layers.Rescaling(scale, offset, name="standardize")(x)
-    x = torch.conv_norm(x, width, *((3, 1) if stem == "cifar" else (7, 2)), "stem")
-    x = layers.Activation("relu", name="stem_relu")(x)
+    torch, width, (block, blocks) = TorchLayers(seed, weight_decay), widen * width, _DEEP[depth]
+    inputs = keras.Input(input_shape, name="input")
+    x = standardized(inputs, standardize)
     if stem == "imagenet":
-        # After a ReLU, zeros around the image are never its maximum.
-        x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
-        x = layers.MaxPooling2D(3, 2, name="stem_pool")(x)
-    for stage, blocks in enumerate(stages, 1):
-        for number in range(1, blocks + 1):
-            strides = 2 if stage > 1 and number == 1 else 1
-            x = block(torch, x, width * 2 ** (stage - 1), strides, f"stage_{stage}_block_{number}")
+        x = imagenet_stem(torch, x, width)
+    else:
+        x = layers.Activation("relu", name="stem_relu")(torch.conv_norm(x, width, 3, 1, "stem"))
+    x = residual_stages(torch, x, width, block, blocks)[-1]
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     return keras.Model(inputs, torch.output(x, outputs, "logits"), name=f"resnet{depth}")
 
@@ -352,7 +253,7 @@ def vgg11(
     """
     if tuple(input_shape[:2]) != (32, 32):
         raise ValueError(f"vgg11 expects 32x32 images, which five poolings bring to 1x1; received {input_shape}.")
-    torch = _TorchLayers(seed, weight_decay)
+    torch = TorchLayers(seed, weight_decay)
     x = inputs = keras.Input(input_shape, name="input")
     number = 0
     for stage, widths in enumerate(((1,), (2,), (4, 4), (8, 8), (8, 8)), 1):
@@ -374,8 +275,12 @@ ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "das_cnn": das_cnn,
     "das_dense": das_dense,
     "deep_resnet": deep_resnet,
+    "deeplab_v3": deeplab_v3,
+    "fcn_resnet": fcn_resnet,
     "lenet": lenet,
     "mlp": mlp,
     "resnet": resnet,
+    "small_deeplab": small_deeplab,
+    "small_fcn": small_fcn,
     "vgg11": vgg11,
 }

@@ -82,6 +82,13 @@ NETWORKS: dict[str, dict[str, Kind]] = {
         "width": _WIDTH,
         "stem": OneOf(("cifar", "imagenet")),
     },
+    "deeplab_v3": {
+        **_DECAY,
+        "backbone": OneOf(("mobilenet_v3_large", "resnet50", "resnet101")),
+        "multiplier": Number(0.5, above=0, most=100),
+        "channels": _WIDTH,
+    },
+    "fcn_resnet": {**_DECAY, "depth": OneOf((50, 101)), "width": _WIDTH},
     "lenet": {
         **_DECAY,
         "activation": OneOf(("tanh", "relu")),
@@ -90,6 +97,8 @@ NETWORKS: dict[str, dict[str, Kind]] = {
     },
     "mlp": {**_DECAY, "hidden": ListOf(_WIDTH, 1, 100)},
     "resnet": {**_DECAY, "depth": _Depth(), "width": _WIDTH},
+    "small_deeplab": {**_DECAY, "channels": _WIDTH},
+    "small_fcn": {**_DECAY, "width": _WIDTH},
     "vgg11": {**_DECAY, "batch_norm": Flag(), "width": _WIDTH},
 }
 

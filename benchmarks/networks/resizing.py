@@ -1,0 +1,51 @@
+"""Images resized to the size of another tensor, also where that size is not known before there are images."""
+
+import keras
+from keras import layers, ops
+
+import kmerge
+
+
+@keras.saving.register_keras_serializable("benchmarks")
+class ResizeLike(keras.Layer):
+    """Resizes its first input, bilinearly and without antialiasing, to the height and width of its second one.
+
+    So does PyTorch's `interpolate` with `align_corners=False`. One place is repeated everywhere.
+
+    Shapes:
+        (batch, any height, any width, channels), (batch, height, width, any channels) -> (batch, height, width, channels)
+    """
+
+    def call(self, inputs, like):
+        return ops.image.resize(inputs, ops.shape(like)[1:3], interpolation="bilinear")
+
+    def compute_output_spec(self, inputs, like):
+        shape = (inputs.shape[0], *like.shape[1:3], inputs.shape[3])
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+
+class ResizeLikeRule(kmerge.Rule):
+    """Each channel of the first input passes alone. Of the second one no value is read, so its units are free."""
+
+    def walk(self, site, x, like):
+        for labels in (x, like):
+            site.require_last_axis(labels)
+        return site.output(x.units)
+
+
+kmerge.register_rule(ResizeLike, ResizeLikeRule())
+
+
+def resize_like(x, like, name: str, dtype: str | None = None):
+    """Resizes `x` to the height and width of `like`: by Keras' own layer where these are known.
+
+    Args:
+        x: tensor to be resized.
+        like: tensor whose size it gets.
+        name: of the layer.
+        dtype: of the layer, where it is not that of others.
+    """
+    height, width = like.shape[1:3]
+    if height is None or width is None:
+        return ResizeLike(name=name, dtype=dtype)(x, like)
+    return layers.Resizing(height, width, name=name, dtype=dtype)(x)

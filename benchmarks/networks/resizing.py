@@ -4,8 +4,10 @@ import keras
 from keras import layers, ops
 
 import kmerge
+from kmerge.costs import multiplies_nothing
 
 
+@multiplies_nothing
 @keras.saving.register_keras_serializable("benchmarks")
 class ResizeLike(keras.Layer):
     """Resizes its first input, bilinearly and without antialiasing, to the height and width of its second one.

@@ -17,9 +17,14 @@ CASES = {
     "mlp": ((1,), 1, {"hidden": (100,)}),
     "lenet": ((28, 28, 1), 10, {"activation": "relu"}),
     "deep_resnet": ((32, 32, 3), 10, {"width": 4}),
+    "small_deeplab": ((32, 32, 3), 4, {"channels": 8}),
+    "small_fcn": ((32, 32, 3), 4, {"width": 4}),
     "resnet": ((32, 32, 3), 100, {"depth": 20, "width": 16}),
     "vgg11": ((32, 32, 3), 10, {}),
 }
+
+# Of the parts of the small networks of their kind; see `test_segmentation`.
+LARGE = {"deeplab_v3", "fcn_resnet"}
 
 SIZES = {
     "das_cnn": 850_840,  # the auto-sizing paper's table I: 851K
@@ -41,7 +46,7 @@ def trainable(model):
 
 
 def test_every_architecture_is_tested():
-    assert CASES.keys() == ARCHITECTURES.keys()
+    assert CASES.keys() | LARGE == ARCHITECTURES.keys()
 
 
 @pytest.mark.parametrize("name, expected", [*SIZES.items()])
@@ -98,7 +103,7 @@ def test_resnet20_costs_as_published():
     assert costs.multiply_accumulates(build("resnet")) == stage_1 + stage_2 + stage_3 + 64 * 100
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", CASES)
 def test_a_seed_gives_one_network(name):
     first, again, other = build(name, 1), build(name, 1), build(name, 2)
     for a, b in zip(first.get_weights(), again.get_weights(), strict=True):
@@ -106,7 +111,7 @@ def test_a_seed_gives_one_network(name):
     assert any(not np.array_equal(a, b) for a, b in zip(first.get_weights(), other.get_weights(), strict=True))
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", CASES)
 def test_no_two_weights_repeat_a_draw(name):
     drawn = [w.ravel()[:4].tobytes() for w in build(name).get_weights() if np.unique(w).size > 1 and w.size >= 4]
     assert len(drawn) > 1
@@ -143,7 +148,7 @@ def test_strided_convolutions_pad_all_sides_alike():
     np.testing.assert_allclose(output[0, 1, 1], kernel[0, 0].sum(axis=0), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if not name.startswith("das_")])
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("das_")])
 def test_weight_decay_is_a_penalty_on_every_trainable_weight(name):
     model = build(name, weight_decay=0.01)
     expected = 0.005 * sum(float((w.astype("float64") ** 2).sum()) for w in map(numpy, model.trainable_weights))

@@ -1,4 +1,4 @@
-"""The promises of kmerge on every network of `keras.applications`, and what keeping them costs.
+"""The promises of kmerge on every network of `keras.applications`, and on two of segmentation, and what keeping them costs.
 
     python -m benchmarks.studies.zoo --members ResNet50 NASNetLarge       # some
     python -m benchmarks.studies.zoo --members small                      # one of each family
@@ -39,9 +39,14 @@ def _members() -> dict[str, int]:
     names += " ".join(f"EfficientNetV2{size}" for size in ("B0", "B1", "B2", "B3", "S", "M", "L")) + " "
     names += " ".join(f"ConvNeXt{size}" for size in ("Tiny", "Small", "Base", "Large", "XLarge"))
     sizes = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
-    return {name: sizes.get(name, 32) for name in names.split()}
+    return {name: sizes.get(name, 32) for name in names.split()} | dict.fromkeys(SEGMENTATION, 33)
 
 
+# Of `benchmarks.networks.segmentation`: the builder, and its options.
+SEGMENTATION = {
+    "FCNResNet101": ("fcn_resnet", {"depth": 101}),
+    "DeepLabV3MobileNetV3Large": ("deeplab_v3", {"backbone": "mobilenet_v3_large"}),
+}
 MEMBERS = _members()
 
 # One of each family, the smallest.
@@ -49,6 +54,22 @@ SMALL = (
     "VGG16", "ResNet50", "ResNet50V2", "InceptionV3", "InceptionResNetV2", "Xception", "MobileNet", "MobileNetV2",
     "MobileNetV3Small", "DenseNet121", "NASNetMobile", "EfficientNetB0", "EfficientNetV2B0", "ConvNeXtTiny",
 )  # fmt: skip
+
+
+def constructor_of(name: str) -> Callable:
+    """What makes a member: of `keras.applications`, or with the same arguments."""
+    import keras
+
+    if name not in SEGMENTATION:
+        return getattr(keras.applications, name)
+    from benchmarks.networks.architectures import ARCHITECTURES
+
+    builder, options = SEGMENTATION[name]
+
+    def construct(weights: None, input_shape: tuple, classes: int, classifier_activation: None) -> keras.Model:
+        return ARCHITECTURES[builder](input_shape, classes, np.random.randint(2**31), **options)
+
+    return construct
 
 
 def build(constructor: Callable, size: int, seed: int) -> "keras.Model":  # noqa: F821
@@ -124,11 +145,9 @@ def measure(name: str, folder: Path) -> dict:
     Returns:
         Numbers under the keys of `COLUMNS`; memory is that of the whole process.
     """
-    import keras
-
     import kmerge
 
-    parents = [build(getattr(keras.applications, name), MEMBERS[name], seed) for seed in (0, 1)]
+    parents = [build(constructor_of(name), MEMBERS[name], seed) for seed in (0, 1)]
     inputs = examples(parents[0], np.random.default_rng(2))
     seconds, spaces = _timed(lambda: kmerge.channel_spaces(parents[0]))
     free = {space.name: space.size for space in spaces.selectable}
@@ -177,7 +196,8 @@ def train_half(model: "keras.Model", inputs: np.ndarray) -> "keras.Model":  # no
     before = small.get_weights()
     small.compile(keras.optimizers.SGD(1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True),
                   run_eagerly=keras.backend.backend() == "tensorflow", jit_compile=False)  # fmt: skip
-    loss = small.train_on_batch(inputs, np.arange(len(inputs)) % CLASSES)
+    shape = (len(inputs), *small.output_shape[1:-1])  # one class for an image, or for each of its pixels
+    loss = small.train_on_batch(inputs, np.arange(np.prod(shape)).reshape(shape) % CLASSES)
     if not np.isfinite(loss) or all(np.array_equal(a, b) for a, b in zip(small.get_weights(), before, strict=True)):
         raise RuntimeError(f"{model.name}: a step of training gave loss {loss} and the same weights")
     return small

@@ -91,7 +91,8 @@ def page(rows: dict[str, dict], of: int) -> str:
     lines = ["| " + " | ".join(COLUMNS[key] for key in shown) + " |", "|" + "---|" * len(shown)]
     lines += ["| " + " | ".join(_cell(key, row.get(key, "")) for key in shown) + " |" for row in rows.values()]
     about = _about(sum(not row.get("problem") for row in rows.values()), of)
-    return "\n".join(["# The networks of `keras.applications`", "", about, "", *lines, "", _growth(rows), ""])
+    title = "# The networks of `keras.applications`, and two of segmentation"
+    return "\n".join([title, "", about, "", *lines, "", _growth(rows), ""])
 
 
 def _cell(key: str, value: object) -> str:

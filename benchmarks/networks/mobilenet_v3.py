@@ -6,6 +6,7 @@ Reference: Howard et al., "Searching for MobileNetV3", ICCV 2019, table 1.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import keras
 from keras import layers
 
 from benchmarks.networks.torch_layers import TorchLayers
@@ -62,7 +63,9 @@ def in_eights(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-def mobilenet_stages(torch: TorchLayers, x, blocks: Sequence[InvertedResidual], multiplier: float, filters: int) -> list:
+def mobilenet_stages(
+    torch: TorchLayers, x: keras.KerasTensor, blocks: Sequence[InvertedResidual], multiplier: float, filters: int
+) -> list[keras.KerasTensor]:
     """The outputs of the stem, of each block, and of the convolution behind them.
 
     Args:

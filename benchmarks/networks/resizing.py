@@ -38,7 +38,9 @@ class ResizeLikeRule(kmerge.Rule):
 kmerge.register_rule(ResizeLike, ResizeLikeRule())
 
 
-def resize_like(x, like, name: str, dtype: str | None = None):
+def resize_like(
+    x: keras.KerasTensor, like: keras.KerasTensor, name: str, dtype: str | None = None
+) -> keras.KerasTensor:
     """Resizes `x` to the height and width of `like`: by Keras' own layer where these are known.
 
     Args:

@@ -117,7 +117,7 @@ def _padded(x, size: int, strides: int, name: str) -> tuple:
     return layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x), "valid"
 
 
-def standardized(x, by: tuple[Sequence[float], Sequence[float]] | None):
+def standardized(x: keras.KerasTensor, by: tuple[Sequence[float], Sequence[float]] | None) -> keras.KerasTensor:
     """Inputs less the mean and over the deviation of their channel; as they are where `by` is None."""
     if by is None:
         return x
@@ -142,17 +142,21 @@ def _block(torch: TorchLayers, x, convolutions: list[tuple[int, int, int]], name
     return layers.Activation("relu", name=f"{name}_relu_{len(convolutions)}")(x)
 
 
-def basic_block(torch: TorchLayers, x, filters: int, strides: int, name: str, dilation: int = 1):
+def basic_block(
+    torch: TorchLayers, x: keras.KerasTensor, filters: int, strides: int, name: str, dilation: int = 1
+) -> keras.KerasTensor:
     """Two 3x3 convolutions around a shortcut."""
     return _block(torch, x, [(filters, 3, strides), (filters, 3, 1)], name, dilation)
 
 
-def bottleneck(torch: TorchLayers, x, filters: int, strides: int, name: str, dilation: int = 1):
+def bottleneck(
+    torch: TorchLayers, x: keras.KerasTensor, filters: int, strides: int, name: str, dilation: int = 1
+) -> keras.KerasTensor:
     """A 3x3 convolution between two of 1x1, the second of which makes four times the `filters`, around a shortcut."""
     return _block(torch, x, [(filters, 1, 1), (filters, 3, strides), (4 * filters, 1, 1)], name, dilation)
 
 
-def imagenet_stem(torch: TorchLayers, x, width: int):
+def imagenet_stem(torch: TorchLayers, x: keras.KerasTensor, width: int) -> keras.KerasTensor:
     """A 7x7 convolution of stride 2 and a pooling of stride 2."""
     x = layers.Activation("relu", name="stem_relu")(torch.conv_norm(x, width, 7, 2, "stem"))
     # After a ReLU, zeros around the image are never its maximum.
@@ -160,8 +164,13 @@ def imagenet_stem(torch: TorchLayers, x, width: int):
 
 
 def residual_stages(
-    torch: TorchLayers, x, width: int, block: Callable, blocks: Sequence[int], dilated: Sequence[int] = ()
-) -> list:
+    torch: TorchLayers,
+    x: keras.KerasTensor,
+    width: int,
+    block: Callable,
+    blocks: Sequence[int],
+    dilated: Sequence[int] = (),
+) -> list[keras.KerasTensor]:
     """The outputs of stages of 1, 2, 4, ... times `width` channels; each but the first begins with a stride of 2.
 
     Args:

@@ -63,8 +63,18 @@ def in_eights(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
+class Scale(NamedTuple):
+    """How wide a network is, beside the one of the paper: `multiplier` before widths are rounded, `widen` after that."""
+
+    multiplier: float = 1.0
+    widen: int = 1
+
+    def rounded(self, channels: int) -> int:
+        return in_eights(self.multiplier * channels)
+
+
 def mobilenet_stages(
-    torch: TorchLayers, x: keras.KerasTensor, blocks: Sequence[InvertedResidual], multiplier: float, filters: int
+    torch: TorchLayers, x: keras.KerasTensor, blocks: Sequence[InvertedResidual], filters: int, scale: Scale
 ) -> list[keras.KerasTensor]:
     """The outputs of the stem, of each block, and of the convolution behind them.
 
@@ -72,35 +82,34 @@ def mobilenet_stages(
         torch: makes the layers.
         x: images.
         blocks: what stands between the stem and the last convolution. The stem has as many channels as the first one makes.
-        multiplier: factor on the width of every layer, before rounding to a multiple of 8.
         filters: of the last convolution.
+        scale: how wide every layer is.
     """
-    stem = in_eights(multiplier * blocks[0].filters)
+    stem = scale.widen * scale.rounded(blocks[0].filters)
     found = [layers.Activation(_H_SWISH, name="stem_act")(torch.conv_norm(x, stem, 3, 2, "stem"))]
     for number, block in enumerate(blocks, 1):
-        found.append(_inverted_residual(torch, found[-1], block, multiplier, f"block_{number}"))
-    x = torch.conv_norm(found[-1], in_eights(multiplier * filters), 1, 1, "last")
+        found.append(_inverted_residual(torch, found[-1], block, scale, f"block_{number}"))
+    x = torch.conv_norm(found[-1], scale.widen * scale.rounded(filters), 1, 1, "last")
     return [*found, layers.Activation(_H_SWISH, name="last_act")(x)]
 
 
-def _inverted_residual(torch: TorchLayers, x, block: InvertedResidual, multiplier: float, name: str):
-    shortcut, expanded, filters = x, *(in_eights(multiplier * width) for width in (block.expanded, block.filters))
+def _inverted_residual(torch: TorchLayers, x, block: InvertedResidual, scale: Scale, name: str):
+    shortcut, expanded, filters = x, *(scale.widen * scale.rounded(width) for width in (block.expanded, block.filters))
     if expanded != x.shape[-1]:
         x = torch.conv_norm(x, expanded, 1, 1, f"{name}_expand")
         x = layers.Activation(block.activation, name=f"{name}_expand_act")(x)
     x = torch.depthwise_norm(x, block.size, block.strides, f"{name}_depthwise", block.dilation)
     x = layers.Activation(block.activation, name=f"{name}_depthwise_act")(x)
     if block.squeezes:
-        x = _squeeze_and_excite(torch, x, name)
+        x = _squeeze_and_excite(torch, x, scale.widen * in_eights(scale.rounded(block.expanded) // 4), name)
     x = torch.conv_norm(x, filters, 1, 1, f"{name}_project")
     if block.strides > 1 or shortcut.shape[-1] != filters:
         return x
     return layers.Add(name=f"{name}_add")([x, shortcut])
 
 
-def _squeeze_and_excite(torch: TorchLayers, x, name: str):
-    channels = x.shape[-1]
+def _squeeze_and_excite(torch: TorchLayers, x, squeezed: int, name: str):
     weights = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_squeeze")(x)  # (B, 1, 1, channels)
-    weights = torch.he_conv(weights, in_eights(channels // 4), 1, f"{name}_reduce", use_bias=True, activation="relu")
-    weights = torch.he_conv(weights, channels, 1, f"{name}_excite", use_bias=True, activation="hard_sigmoid")
+    weights = torch.he_conv(weights, squeezed, 1, f"{name}_reduce", use_bias=True, activation="relu")
+    weights = torch.he_conv(weights, x.shape[-1], 1, f"{name}_excite", use_bias=True, activation="hard_sigmoid")
     return layers.Multiply(name=f"{name}_weigh")([x, weights])

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from benchmarks.networks.mobilenet_v3 import AUXILIARY_BLOCK, LARGE, InvertedResidual, mobilenet_stages
+from benchmarks.networks.mobilenet_v3 import AUXILIARY_BLOCK, LARGE, InvertedResidual, Scale, mobilenet_stages
 from benchmarks.networks.resizing import resize_like
 from benchmarks.networks.torch_layers import (
     TorchLayers,
@@ -116,14 +116,14 @@ def deeplab_v3(
     """
     if backbone not in BACKBONES:
         raise ValueError(f"deeplab_v3 expects a backbone of {', '.join(BACKBONES)}; received {backbone!r}.")
-    torch, multiplier = TorchLayers(seed, weight_decay), widen * multiplier
+    torch = TorchLayers(seed, weight_decay)
     images = keras.Input(input_shape, name="input")
     x = standardized(images, standardize)
     if backbone == "mobilenet_v3_large":
-        found = mobilenet_stages(_mobile(seed, weight_decay), x, LARGE, multiplier, 6 * LARGE[-1].filters)
+        found = mobilenet_stages(_mobile(seed, weight_decay), x, LARGE, 6 * LARGE[-1].filters, Scale(multiplier, widen))
         middle, last = found[AUXILIARY_BLOCK], found[-1]
     else:
-        *_, middle, last = _dilated_resnet(torch, x, round(64 * multiplier), int(backbone.removeprefix("resnet")))
+        *_, middle, last = _dilated_resnet(torch, x, widen * round(64 * multiplier), int(backbone.removeprefix("resnet")))
     heads = {"head": _deeplab_head(torch, last, outputs, widen * channels, _RATES)}
     if auxiliary:
         heads["auxiliary"] = _fcn_head(torch, middle, outputs, "auxiliary")
@@ -203,7 +203,7 @@ def small_deeplab(
     """
     images = keras.Input(input_shape, name="input")
     x = standardized(images, standardize)
-    last = mobilenet_stages(_mobile(seed, weight_decay), x, _SMALL, widen, 3 * _SMALL[-1].filters)[-1]
+    last = mobilenet_stages(_mobile(seed, weight_decay), x, _SMALL, 3 * _SMALL[-1].filters, Scale(widen=widen))[-1]
     head = _deeplab_head(TorchLayers(seed, weight_decay), last, outputs, widen * channels, _SMALL_RATES)
     return _resized(images, {"head": head}, "small_deeplab")
 

@@ -69,6 +69,8 @@ def test_the_small_networks_are_as_large_as_they_say():
         assert trainable(model.layers) == size and f"{size:,} trainable" in ARCHITECTURES[name].__doc__
         assert model.output_shape == (None, 64, 64, 4)
         assert model.get_layer("head_logits").output.shape[1:3] == (16, 16)
+        wide = checks.selectable(ARCHITECTURES[name]((64, 64, 3), 4, 1, widen=2))
+        assert wide == {space: 2 * size for space, size in checks.selectable(model).items()}
 
 
 def test_stages_are_dilated_as_in_torchvision():

@@ -82,10 +82,11 @@ def run_epochs(
         hooks.list.on_epoch_begin(epoch)
         state.read_others()
         logs = run.train(epoch)
+        state.keep()
         hooks.set_model(state.working.trained)
         units.append(state.sizes)
         hooks.list.on_epoch_end(epoch, logs)
-        state.read_others()
+        state.keep()
         if state.working.trained.stop_training:
             break
     if logs is not None:

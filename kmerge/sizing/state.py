@@ -4,7 +4,9 @@ Nothing here trains. The weights of the units alive are kept as arrays without r
 from them before an epoch and read after it. So results do not depend on how much room there is, but for what dropout draws.
 """
 
-from collections.abc import Mapping
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping
 
 import keras
 import numpy as np
@@ -19,6 +21,9 @@ from kmerge.sizing.unit_routes import EffectiveWeights, UnitRoutes, spaces_with_
 from kmerge.sizing.weights import Geometry, Key, SizedWeights
 from kmerge.spaces import Trace
 from kmerge.surgery import QuickFresh, fold_constants
+
+# What an epoch changes. The model that is trained is none of it: it is filled from these.
+_CHANGED = ("weights", "others", "slots", "epochs_done", "history", "grown", "room", "rooms", "_new")
 
 
 class SizingState:
@@ -59,6 +64,7 @@ class SizingState:
         self.slots: list = []
         self.others: list | None = None
         self.weights = _weights_of(routes.walked, self.geometry)
+        self._kept: dict[str, object] = {}  # what `whole` goes back to
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -66,6 +72,23 @@ class SizingState:
         return dict(self.weights.sizes)
 
     # Between epochs --------------------------------------------------------------------------------------------------
+
+    def keep(self) -> None:
+        """Makes this the state that `whole` goes back to, with what callbacks set, such as a learning rate."""
+        if self.settled().working is not None:
+            self.read_others()
+        kept = {name: copy.copy(getattr(self, name)) for name in _CHANGED}
+        self._kept = {**kept, "weights": self.weights.with_own_lists(), "working": None}
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """If what is inside ends early, by an interrupt or error at any point: goes back to what was last kept."""
+        self.keep()
+        try:
+            yield
+        except BaseException:
+            vars(self).update(self._kept)  # one step of Python, which no second interrupt divides
+            raise
 
     def grow(self, new_sizes: Mapping[str, int]) -> None:
         """Adds units, with small weights of a seed of their own, behind those that are there."""
@@ -132,9 +155,7 @@ class SizingState:
         model, chosen = self.working, np.zeros(len(self.working.walked.space_of), bool)
         for name, ranks in units.items():
             chosen[model.walked.spaces[name].units[ranks]] = True
-        silent = SizedWeights(
-            self.geometry, self.sizes, {k: list(v) for k, v in self.weights.arrays.items()}, self.weights.starts
-        )
+        silent = self.weights.with_own_lists()
         for key, axes in silent.axes.items():
             if not self._feeds(key):
                 continue

@@ -178,10 +178,16 @@ class SizedWeights:
             ]
         return SizedWeights(self.geometry, sizes, arrays, self.starts)
 
+    def with_own_lists(self) -> "SizedWeights":
+        """The same arrays, in lists of its own."""
+        arrays = {key: list(values) for key, values in self.arrays.items()}
+        return SizedWeights(self.geometry, self.sizes, arrays, {key: list(s) for key, s in self.starts.items()})
+
     def copy(self) -> "SizedWeights":
         """The same, in arrays of its own."""
-        arrays = {key: [value.copy() for value in values] for key, values in self.arrays.items()}
-        return SizedWeights(self.geometry, self.sizes, arrays, {key: list(s) for key, s in self.starts.items()})
+        copied = self.with_own_lists()
+        copied.arrays = {key: [value.copy() for value in values] for key, values in copied.arrays.items()}
+        return copied
 
     def _renumbered(self, ids: np.ndarray, keep: Mapping | None) -> np.ndarray:
         return ids if keep is None else self.geometry.renumber(ids, keep)

@@ -122,7 +122,7 @@ class Batches:
             self._refuse("arrays with equally many examples", lengths)
         for start in range(0, lengths[0], self._batch_size):
             rows = slice(start, start + self._batch_size)
-            yield keras.tree.map_structure(lambda array: None if array is None else _rows(array, rows), whole)  # noqa: B023
+            yield keras.tree.map_structure(lambda array: None if array is None else rows_of(array, rows), whole)  # noqa: B023
 
     def _split(self, batch: Any, lists: bool = True) -> tuple:
         """x, y and sample weights of a batch, or of all of the data: a tuple is x alone if only so it fits the inputs."""
@@ -189,8 +189,9 @@ def _is_array(value: Any) -> bool:
     return holds and (hasattr(value, "__array__") or keras.ops.is_tensor(value))
 
 
-def _rows(array: Any, rows: slice) -> Any:
-    return array.iloc[rows] if hasattr(array, "iloc") else array[rows]  # of pandas
+def rows_of(array: Any, rows: slice) -> Any:
+    """Some examples of an array, a tensor or what pandas has."""
+    return array.iloc[rows] if hasattr(array, "iloc") else array[rows]
 
 
 def _array(value: Any) -> np.ndarray:

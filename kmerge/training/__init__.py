@@ -1,5 +1,6 @@
 """`fit`: an epoch as one compiled program, and BatchNormalization's statistics. The only backend-specific folder."""
 
+from kmerge.training.arguments import held_out, weighted_by_class
 from kmerge.training.augmentation import WithMasks
 from kmerge.training.backend import build_state, choose_xla, loss_gradients
 from kmerge.training.checks import (
@@ -30,8 +31,10 @@ __all__ = [
     "choose_xla",
     "fit",
     "fit_many",
+    "held_out",
     "is_array",
     "listed_callbacks",
     "loss_gradients",
     "recalibrate",
+    "weighted_by_class",
 ]

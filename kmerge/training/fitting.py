@@ -5,17 +5,18 @@ A small net spends nearly all of its time between the steps. Here nothing happen
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from kmerge.batching import as_tuples, check_kind, comes_in_batches
-from kmerge.checks import in_our_words, sentence, sequence, warn
+from kmerge.checks import in_our_words, number, sentence, sequence, warn
 from kmerge.checks import seed as check_seed
 from kmerge.errors import InvalidArgumentError
 from kmerge.graph import array_of
+from kmerge.training.arguments import held_out, weighted_by_class, without_end
 from kmerge.training.augmentation import augmented
 from kmerge.training.backend import BACKEND, is_data_parallel
 from kmerge.training.checks import (
@@ -57,7 +58,9 @@ def fit(
     epochs: int = 1,
     initial_epoch: int = 0,
     sample_weight: Arrays | None = None,
+    validation_split: float = 0.0,
     validation_data: Any = None,
+    class_weight: Mapping[int, float] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     shuffle: bool = True,
     seed: int = 0,
@@ -90,8 +93,11 @@ def fit(
         epochs: number of the epoch to stop before, as in `model.fit`.
         initial_epoch: number of the first epoch, counted from 0.
         sample_weight: weights of the examples, an array or a structure of them like that of y.
+        validation_split: share of the examples, the last ones, that validate, where x is arrays; of no effect beside
+            `validation_data`.
         validation_data: `(x, y)` or `(x, y, sample_weight)`, evaluated after every epoch in one program too; or whatever else
             `model.fit` takes.
+        class_weight: dict of the weights of classes, as in `model.fit`.
         callbacks: Keras callbacks. They run between epochs and may assign to any variable of the model.
         shuffle: whether each epoch goes through the data in a random order of its own.
         seed: seed of that order, with the number of the epoch, so a resumed run sees the same orders.
@@ -100,7 +106,7 @@ def fit(
             and it is a `kmerge.WithMasks(layer)`, which moves them with the images.
         data_bytes: bytes of the device's memory training and validation data may fill; by default half of it.
         verbose: 0 for silence, 1 for a progress bar, 2 for a line per epoch, "auto" for 1, as in `model.fit`.
-        **fit_arguments: other arguments of `model.fit`, like `class_weight`.
+        **fit_arguments: other arguments of `model.fit`, like `steps_per_epoch`.
 
     Returns:
         The history, as `model.fit` returns it. Its `params` also say what ran (`"program"`): a compiled `"epoch"`; a
@@ -124,11 +130,19 @@ def fit(
     check_options(shuffle, verbose)
     check_seed("seed", seed)
     check_augment(augment)
+    number("validation_split", validation_split, least=0, below=1, of="fit")
     callbacks = listed_callbacks(callbacks)
     plan = EpochPlan(batch_size, range(initial_epoch, epochs), shuffle, verbose)
     with in_our_words(f"data that model {model.name!r} can be trained on", x, of="fit"):
-        parts = _parts(x, y, sample_weight, validation_data)
-        return _fit(model, *parts, validation_data, callbacks, plan, seed, augment, data_bytes, fit_arguments)
+        data, validation = _parts(x, y, sample_weight, validation_data)
+        if validation_split and validation is None:
+            data, validation = held_out(data, validation_split, "fit")
+            validation_data = validation
+        if class_weight is not None and not comes_in_batches(x):
+            data = weighted_by_class(data, class_weight, "fit")
+        elif class_weight is not None:
+            fit_arguments["class_weight"] = class_weight
+        return _fit(model, data, validation, validation_data, callbacks, plan, seed, augment, data_bytes, fit_arguments)
 
 
 def _fit(model, data, validation, validation_data, callbacks, plan, seed, augment, data_bytes, fit_arguments):
@@ -154,7 +168,7 @@ def _parts(x: Any, y: Any, sample_weight: Any, validation_data: Any) -> tuple[tu
             raise InvalidArgumentError(sentence(f"no {name} beside x in batches", type(part).__name__, do, of="fit"))
     if sample_weight is not None and y is None:
         raise InvalidArgumentError(sentence("y beside sample_weight", None, of="fit"))
-    data = (x,) if y is None else (x, y) if sample_weight is None else (x, y, sample_weight)
+    data = without_end((x, y, sample_weight))
     for name, part in zip(("x", "y", "sample_weight"), data, strict=False):
         check_kind(part, name, "fit")
     if validation_data is None:

@@ -40,6 +40,11 @@ def regularized():
     return keras.Model(inputs, layers.Dense(1, bias_regularizer=regularizers.L1(1e-2))(x))
 
 
+def classifier():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, layers.Dense(CLASSES)(inputs))
+
+
 def two_outputs():
     a, b = keras.Input((4,), name="a"), keras.Input((3,), name="b")
     x = layers.Concatenate()([layers.Dense(8, "tanh")(a), layers.Dense(8, "tanh")(b)])

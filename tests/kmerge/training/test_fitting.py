@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+import kmerge
 from kmerge.gates.hard_concrete import gates_of
 from kmerge.gates.pressure import GatePressure
 from kmerge.seeds import rng_of
@@ -17,6 +18,7 @@ from kmerge.training.fitting import fit
 from tests.kmerge.training.cases import (
     BACKEND,
     CASES,
+    CLASSES,
     IMAGES,
     RAGGED,
     RAGGED_CASES,
@@ -25,6 +27,7 @@ from tests.kmerge.training.cases import (
     assert_same_history,
     averaging_adam,
     classification,
+    classifier,
     compiled,
     convolutional,
     decaying_sgd,
@@ -38,9 +41,12 @@ from tests.kmerge.training.cases import (
     sparse,
     state_of,
     train,
+    two_of_each,
+    two_outputs,
     with_dropout,
     without_xla,
 )
+from tests.programs import without_programs
 
 pytestmark = pytest.mark.both_backends
 
@@ -250,6 +256,46 @@ def test_sample_weights_of_validation_data_count():
     weights = np.linspace(0, 2, len(x)).astype("float32")
     model, history = train(validation_data=(x, y, weights))
     assert_same([history.history["val_loss"][-1]], [model.evaluate(x, y, sample_weight=weights, verbose=0)])
+
+
+X, Y = two_of_each(RAGGED)
+WEIGHTS = np.linspace(0, 2, RAGGED)
+ARGUMENTS = {
+    "a dict of inputs, weights": (two_outputs, dict(zip("ab", X, strict=True)), Y, dict(sample_weight=[WEIGHTS] * 2)),
+    "a list of inputs": (two_outputs, X, Y, {}),
+    "tensors, weights": (dense, keras.ops.array(X[0]), Y[0], dict(sample_weight=WEIGHTS)),
+    "labels": (classifier, X[0], Y[1], dict(class_weight={0: 3.0, 2: 0.5})),
+    "one-hot rows": (classifier, X[0], np.eye(CLASSES)[Y[1]], dict(class_weight={0: 3.0, 2: 0.5})),
+}
+
+
+@pytest.mark.parametrize("kind", ARGUMENTS)
+def test_validation_split_and_class_weight_are_those_of_model_fit(kind):
+    build, x, y, arguments = ARGUMENTS[kind]
+    loss = ["mse", sparse()] if build is two_outputs else "mse" if build is dense or y.ndim == 2 else sparse
+    models = [compiled(build, loss=loss, optimizer=decaying_sgd) for _ in "ab"]
+    arguments = dict(validation_split=0.3, shuffle=False, verbose=0, batch_size=32, **arguments)
+    with without_programs():
+        histories = fit(models[0], x, y, **arguments), models[1].fit(x, y, **arguments)
+    assert histories[0].params["program"] == "epoch" and "val_loss" in histories[0].history
+    assert_same_history(*histories)
+    assert_same(models[0].get_weights(), models[1].get_weights())
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(validation_split=1.5), "fit: expected validation_split to be a number of at least 0 and below 1, received 1.5"),
+        (dict(validation_split=1e-20), "fit: .*validation_split to be a share that leaves some of 90 examples on both sides"),
+        (dict(x=((X[0], Y[0]) for _ in "a"), y=None, validation_split=0.5), "0 where x is not arrays.*as generator"),
+        (dict(class_weight={0: 1.0}, sample_weight=WEIGHTS), "fit: expected class_weight to be None beside sample_weight"),
+        (dict(class_weight={0: 1.0}, y=None), "one array of labels or of one-hot rows"),
+    ],
+)
+def test_a_split_or_class_weights_that_cannot_be_are_refused(arguments, message):
+    model = compiled(dense, loss="mse", optimizer=decaying_sgd)
+    with pytest.raises(kmerge.InvalidArgumentError, match=message):
+        fit(model, **{"x": X[0], "y": Y[0], **arguments}, verbose=0)
 
 
 def test_trains_a_model_whose_loss_is_its_own():

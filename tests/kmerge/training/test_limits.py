@@ -49,15 +49,14 @@ def test_a_callback_for_batches_gets_them_and_the_result_is_the_same():
 @pytest.mark.parametrize(
     ("build", "options", "arguments", "why"),
     [
-        (dense, dict(run_eagerly=True), {}, "run_eagerly=True"),
-        (dense, {}, dict(class_weight={0: 1.0}), "the argument class_weight"),
-        (dense, dict(run_eagerly=True), dict(class_weight={0: 1.0}), "run_eagerly=True, and of the argument class_weight"),
+        (dense, dict(run_eagerly=True), dict(validation_split=0.25), "run_eagerly=True"),
+        (dense, {}, dict(validation_freq=2), "the argument validation_freq"),
+        (dense, dict(run_eagerly=True), dict(validation_freq=2), "run_eagerly=True, and of the argument validation_freq"),
         (lambda: OwnStep([layers.Dense(1)]), {}, {}, "OwnStep has a train_step of its own"),
     ],
 )
 def test_model_fit_does_what_no_program_does(build, options, arguments, why):
     x, y = regression()
-    y = np.zeros_like(y) if "class_weight" in arguments else y
     models = [compiled(build, loss="mse", optimizer=decaying_sgd, **options) for _ in "ab"]
     with pytest.warns(ModelFitWarning, match=why):
         history = fit(models[0], x, y, epochs=2, shuffle=False, verbose=0, **arguments)

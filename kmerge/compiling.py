@@ -14,7 +14,9 @@ _COMPILE = "compile=True"  # what its errors start with
 _DO = "Pass compile=False, and call compile on what comes back."
 
 
-def training_of(model: keras.Model, optimizer: keras.optimizers.Optimizer | None = None) -> dict[str, Any]:
+def training_of(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer | None = None, *, of: str = _COMPILE, do: str = _DO
+) -> dict[str, Any]:
     """The arguments with which to compile another model so that it trains as this one does.
 
     Losses and functions are handed on, as they hold no state. Metrics and the optimizer do, and are built again from
@@ -23,39 +25,40 @@ def training_of(model: keras.Model, optimizer: keras.optimizers.Optimizer | None
     Args:
         model: a compiled model.
         optimizer: the one to build again, if another than the model's.
+        of: what asks for it, for messages.
+        do: the way out where that cannot be, likewise.
 
     Raises:
         InvalidArgumentError: if the model is not compiled or trains in a way of its own, or if an optimizer or metric of
             it cannot be built again.
     """
     if not getattr(model, "compiled", False):
-        do = "Call model.compile first, or pass compile=False."
-        raise InvalidArgumentError(sentence("a model that is compiled", getattr(model, "name", model), do, of=_COMPILE))
+        first = "Call model.compile first, or pass compile=False."
+        raise InvalidArgumentError(sentence("a model that is compiled", getattr(model, "name", model), first, of=of))
     if own := overridden(model):
         what = "a model that trains as keras.Model does"
-        raise InvalidArgumentError(sentence(what, f"{type(model).__name__} with its own {own[0]}", _DO, of=_COMPILE))
+        raise InvalidArgumentError(sentence(what, f"{type(model).__name__} with its own {own[0]}", do, of=of))
+
+    def fresh(metric: Any) -> Any:
+        return _rebuilt(metric, "metric", of, do) if isinstance(metric, keras.metrics.Metric) else metric
+
     arguments = compile_arguments(model)
     for name in ("metrics", "weighted_metrics"):
-        arguments[name] = keras.tree.map_structure(_fresh, arguments.get(name))
+        arguments[name] = keras.tree.map_structure(fresh, arguments.get(name))
     optimizer = model.optimizer if optimizer is None else optimizer
-    return {**arguments, "optimizer": _rebuilt(optimizer, "optimizer")}
+    return {**arguments, "optimizer": _rebuilt(optimizer, "optimizer", of, do)}
 
 
-def _fresh(metric: Any) -> Any:
-    return _rebuilt(metric, "metric") if isinstance(metric, keras.metrics.Metric) else metric
-
-
-def _rebuilt(thing: Any, role: str) -> Any:
+def _rebuilt(thing: Any, role: str, of: str, do: str) -> Any:
     """A new one of the same class and configuration."""
     config, kind = thing.get_config(), type(thing)
     taken = inspect.signature(kind.__init__).parameters.values()
     lost = [p.name for p in list(taken)[1:] if p.kind is not p.VAR_KEYWORD and p.name not in config]
     if lost and not is_of_keras(kind):
-        do = f"It leaves out {', '.join(lost)}. {_DO}"
         what = f"the get_config of {role} {kind.__name__} to hold its arguments"
-        raise InvalidArgumentError(sentence(what, sorted(config), do, of=_COMPILE))
+        raise InvalidArgumentError(sentence(what, sorted(config), f"It leaves out {', '.join(lost)}. {do}", of=of))
     try:
         return kind.from_config(config)
     except Exception as error:
         what = f"a configuration that builds {role} {kind.__name__} again"
-        raise InvalidArgumentError(sentence(what, told(error), _DO, of=_COMPILE)) from None
+        raise InvalidArgumentError(sentence(what, told(error), do, of=of)) from None

@@ -86,8 +86,9 @@ def flags_of(options: Mapping[str, object]) -> list[str]:
     """Options as they stand in a command line."""
     flags = []
     for name, value in options.items():
-        listed = value if isinstance(value, list) else [] if value is True else [value]
-        flags += ["--" + name.replace("_", "-"), *map(str, listed)]
+        flag = "--" + name.replace("_", "-")
+        for each in value if isinstance(value, list) else [value]:
+            flags += [flag] if each is True else [flag, str(each)]
     return flags
 
 

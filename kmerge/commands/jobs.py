@@ -5,38 +5,71 @@ from collections.abc import Sequence
 
 import keras
 
-from kmerge.batching import Batches
 from kmerge.checks import refuse
 from kmerge.commands.files import Examples
+from kmerge.commands.training import check_examples, fit, training_arguments
 from kmerge.costs import Budget
 from kmerge.errors import InvalidArgumentError
 from kmerge.gates import GatePressure, gate_optimizer
 from kmerge.merging import compress, merge
-from kmerge.pruning import prune
+from kmerge.pruning import MEASURED, Bound, prune, prune_iteratively
 
 
 def budget_of(options: Namespace) -> Budget:
     """The budget of `--budget` and `--of`: a number with a point is a share, one without a number of what is counted."""
-    text = str(options.budget)
+    return Budget(**{options.of: _number("--budget", options.budget)})
+
+
+def bound_of(option: str, listed: Sequence[str], default: int | None) -> Bound | None:
+    """The bound of `--minimum` or `--maximum`: one number for all spaces, or NAME=NUMBER for some."""
+    named = dict(text.rpartition("=")[::2] for text in listed)
+    if len(named) < len(listed) or "" in named and len(named) > 1:
+        refuse(option, "one number, or NAME=NUMBER for each space or layer once", " ".join(listed))
+    bounds = {name: _number(option, text) for name, text in named.items()}
+    return bounds.get("", bounds or default)
+
+
+def _number(option: str, text: str) -> int | float:
     try:
-        value = int(text) if text.isascii() and text.isdigit() else float(text)
+        return int(text) if text.isascii() and text.isdigit() else float(text)
     except ValueError:
-        refuse("--budget", "a share such as .5, or a whole number", text)
-    return Budget(**{options.of: value})
+        refuse(option, "a share such as .5, or a whole number", text)
 
 
 def pruned(models: Sequence[keras.Model], examples: Examples | None, options: Namespace) -> keras.Model:
-    """`kmerge.prune`."""
-    return prune(
-        models[0],
-        options.importance,
-        budget=budget_of(options),
-        selection=options.selection,
-        multiple=options.multiple,
-        data=examples and examples.for_model(),
-        batch_size=options.batch_size,
-        seed=options.seed,
-    )
+    """`kmerge.prune`; with epochs `kmerge.prune_iteratively`, in as many steps as are asked for."""
+    (model,) = models
+    only_trains = options.epochs and not options.compensate and options.importance not in MEASURED
+    choices = {
+        "selection": options.selection,
+        "normalization": None if options.normalization == "none" else options.normalization,
+        "multiple": options.multiple,
+        "minimum": bound_of("--minimum", options.minimum, 1),
+        "maximum": bound_of("--maximum", options.maximum, None),
+        "exclude": options.exclude,
+        "data": None if only_trains else examples and examples.for_model(),
+        "batch_size": options.batch_size,
+        "seed": options.seed,
+        "compensate": options.compensate,
+    }
+    if options.compensate and examples is None:
+        raise InvalidArgumentError("--compensate: expected --data with inputs of the model, received none.")
+    if not options.epochs:
+        if options.steps > 1:
+            refuse("--steps", "1 without --epochs, in which the model is trained after each step", options.steps)
+        return prune(model, options.importance, budget=budget_of(options), **choices)
+    training_arguments(model, options)  # refuses before any work
+    check_examples(model, examples, options)
+    keras.utils.set_random_seed(options.seed)
+
+    def train(small: keras.Model) -> None:
+        small.compile(**training_arguments(model, options))
+        fit(small, examples, options.epochs, options)
+
+    choices |= {"importance": options.importance, "compile": False, "steps": options.steps}
+    result = prune_iteratively(model, budget_of(options), train=train, **choices)
+    print(result)
+    return result.model
 
 
 def merged(models: Sequence[keras.Model], examples: Examples | None, options: Namespace) -> keras.Model:
@@ -44,54 +77,20 @@ def merged(models: Sequence[keras.Model], examples: Examples | None, options: Na
     choices = {"width": options.width, "sampling": options.sampling, "seed": options.seed}
     if not options.epochs:
         return merge(*models, **choices)
-    if examples is None or examples.targets is None:
-        raise InvalidArgumentError("--epochs: expected --data with inputs and targets 'y' to train on, received none.")
-    loss, metrics, optimizer = _training(models[0], options)
-    next(iter(Batches(models[0], examples.for_model(), "merge", name="--data", batch_size=options.batch_size)))
+    check_examples(models[0], examples, options)
+    training = training_arguments(models[0], options)
     big = merge(*models, **choices)
-    big.compile(gate_optimizer(optimizer()), loss, metrics=metrics())
+    big.compile(**{**training, "optimizer": gate_optimizer(training["optimizer"])})
     keras.utils.set_random_seed(options.seed)
-    fitted = {"batch_size": options.batch_size, "verbose": 2}
-    big.fit(examples.inputs, examples.targets, epochs=options.epochs, callbacks=[GatePressure()], **fitted)
-    student = compress(big)
-    student.compile(optimizer(), loss, metrics=metrics())
-    student.fit(examples.inputs, examples.targets, epochs=options.fine_tune, **fitted)
+    fit(big, examples, options.epochs, options, (GatePressure(),))
+    student = compress(big, compile=True)
+    fit(student, examples, options.fine_tune, options)
     return student
 
 
 def compressed(models: Sequence[keras.Model], examples: Examples | None, options: Namespace) -> keras.Model:
     """`kmerge.compress`."""
     return compress(models[0], None if examples is None else examples.inputs)
-
-
-def _training(model: keras.Model, options: Namespace):
-    """The loss, and functions that make metrics and an optimizer: those asked for, else what the model was compiled with."""
-    config = model.get_compile_config() if model.compiled else None
-    loss = options.loss or (config and keras.saving.deserialize_keras_object(config["loss"]))
-    if loss is None:
-        raise InvalidArgumentError(
-            f"Model {model.name!r} was saved without a loss. Expected --loss, such as sparse_categorical_crossentropy for "
-            "outputs that are probabilities or sparse_categorical_crossentropy_from_logits, received none."
-        )
-    if loss == "sparse_categorical_crossentropy_from_logits":
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    elif options.loss:
-        try:
-            keras.losses.get(loss)
-        except ValueError:
-            refuse("--loss", "the name of a loss of Keras, such as mean_squared_error", loss)
-
-    def metrics():
-        return config and keras.saving.deserialize_keras_object(config["metrics"])
-
-    def optimizer():
-        rate = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
-        if not config:
-            return keras.optimizers.Adam(**rate)
-        made = keras.saving.deserialize_keras_object(config["optimizer"])
-        return type(made).from_config(made.get_config() | rate)  # in place of a schedule, too, which cannot be set
-
-    return loss, metrics, optimizer
 
 
 JOBS = {"prune": pruned, "merge": merged, "compress": compressed}

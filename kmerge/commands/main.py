@@ -41,7 +41,7 @@ def _make(options: argparse.Namespace) -> None:
         raise InvalidArgumentError(f"Expected --out to be another file than the models, received {str(out)!r}.")
     if options.command == "merge" and len(options.models) < 2:
         raise InvalidArgumentError(f"Expected two models or more, received {len(options.models)}.")
-    import_modules(options.imports)
+    import_modules(getattr(options, "import"))
     files = {name: path for name in ("data", "test") if (path := getattr(options, name)) is not None}
     read = {name: read_examples(path) for name, path in files.items()}
     examples, test = read.get("data"), read.get("test")
@@ -63,7 +63,7 @@ def _make(options: argparse.Namespace) -> None:
 def _explain(options: argparse.Namespace) -> None:
     if options.plot is not None:
         check_free(options.plot, ".svg", options.overwrite, "--plot")
-    import_modules(options.imports)
+    import_modules(getattr(options, "import"))
     model = read_model(options.models[0], options.trust_code)
     print(explain(model))
     if options.plot is not None:
@@ -72,7 +72,7 @@ def _explain(options: argparse.Namespace) -> None:
 
 def _compare(options: argparse.Namespace) -> None:
     examples = read_examples(options.data)
-    import_modules(options.imports)
+    import_modules(getattr(options, "import"))
     model, other = (read_model(path, options.trust_code) for path in options.models)
     print(compare(model, other, examples.for_model(), metric=options.metric))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kmerge.costs import Budget
+from kmerge.pruning import IMPORTANCES, NORMALIZATIONS
 
 
 def command_parser() -> argparse.ArgumentParser:
@@ -24,7 +25,7 @@ def command_parser() -> argparse.ArgumentParser:
         command.add_argument("models", nargs=several, type=Path, metavar="MODEL.keras", help="a model saved by Keras")
         _ADDED[name](command)
         imports = "a module to import first, which registers layers of your own"
-        command.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help=imports)
+        command.add_argument("--import", action="append", default=[], metavar="MODULE", help=imports)
         _add_switches(command)
     again = commands.add_parser("run", help="make a model again from its recipe")
     again.add_argument("recipe", type=Path, metavar="RECIPE.yaml", help="the file beside the model")
@@ -66,10 +67,28 @@ def _add_pruning(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", required=True, metavar="B", help="a share such as .5, or a number such as 100000")
     kinds = [field.name for field in dataclasses.fields(Budget)]
     parser.add_argument("--of", choices=kinds, default=kinds[0], help=f"what the budget limits ({kinds[0]})")
-    parser.add_argument("--importance", default="magnitude", help="by which units are chosen (magnitude)")
+    known = ", ".join(sorted({*IMPORTANCES} - {"gates"}))
+    parser.add_argument("--importance", default="magnitude", help=f"by which units are chosen (magnitude): {known}")
     parser.add_argument("--selection", choices=("local", "global"), default="local", help="within or across spaces (local)")
+    kinds = ("auto", *NORMALIZATIONS, "none")
+    parser.add_argument("--normalization", choices=kinds, default="auto", help="how spaces are made comparable (auto)")
+    for name, text in (("minimum", "least"), ("maximum", "most")):
+        bound = f"the {text} units, or share of them, that stay of each space; repeat it with NAME=NUMBER for some"
+        parser.add_argument(f"--{name}", action="append", default=[], metavar="[NAME=]NUMBER", help=bound)
+    whole = "a space, or a layer that makes some, that stays whole; may be repeated"
+    parser.add_argument("--exclude", action="append", default=[], metavar="NAME", help=whole)
+    repair = "correct layers that lose inputs by least squares on --data"
+    parser.add_argument("--compensate", action="store_true", help=repair)
+    parser.add_argument("--steps", type=_at_least(1), default=1, help="how often it is cut; needs --epochs (1)")
+    parser.add_argument("--epochs", type=_at_least(0), default=0, help="epochs of training after each cut (0)")
+    _add_training(parser)
     parser.add_argument("--multiple", type=_at_least(1), default=1, help="widths are multiples of this number (1)")
     parser.add_argument("--seed", type=_at_least(0), default=0, help="seed of random choices (0)")
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--loss", help="name of a loss of Keras; default: that which the first model was compiled with")
+    parser.add_argument("--learning-rate", type=float, help="default: that of the first model's optimizer, or of Adam")
 
 
 def _add_merging(parser: argparse.ArgumentParser) -> None:
@@ -77,8 +96,7 @@ def _add_merging(parser: argparse.ArgumentParser) -> None:
     epochs = "epochs of the gates; 0: write the model with its gates (0)"
     parser.add_argument("--epochs", type=_at_least(0), default=0, help=epochs)
     parser.add_argument("--fine-tune", type=_at_least(0), default=0, metavar="EPOCHS", help="epochs after the cut (0)")
-    parser.add_argument("--loss", help="name of a loss of Keras; default: that which the first model was compiled with")
-    parser.add_argument("--learning-rate", type=float, help="default: that of the first model's optimizer, or of Adam")
+    _add_training(parser)
     parser.add_argument("--width", type=float, default=1.0, help="share of the first model's widths (1)")
     parser.add_argument("--sampling", choices=("example", "batch"), default="example", help="a mask per (example)")
     parser.add_argument("--seed", type=_at_least(0), default=0, help="seed of the gates' noise (0)")

@@ -5,7 +5,7 @@ from kmerge.gates.attention import GatedGroupedQueryAttention, GatedMultiHeadAtt
 from kmerge.gates.hard_concrete import BETA, DECIDED, GAMMA, GATE_WEIGHT, SAMPLINGS, ZETA, HardConcreteGate, gates_of
 from kmerge.gates.monitoring import AfterFade, batch_hook
 from kmerge.gates.normalization import GatedLayerNormalization, GatedRMSNormalization, GatedUnitNormalization
-from kmerge.gates.optimizer import GateOptimizer, gate_optimizer, optimizer_of
+from kmerge.gates.optimizer import GateOptimizer, gate_optimizer, optimizer_of, plain_optimizer
 from kmerge.gates.pressure import FadeControl, GateControl, GatePressure, LagrangianControl, PaperControl
 from kmerge.gates.recurrent import GATED_RECURRENT, cells_of, runs_of, width_of
 
@@ -39,6 +39,7 @@ __all__ = [
     "gated_layer",
     "gates_of",
     "optimizer_of",
+    "plain_optimizer",
     "runs_of",
     "width_of",
 ]

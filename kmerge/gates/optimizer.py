@@ -137,6 +137,13 @@ def gate_optimizer(
     return GateOptimizer(base, gate_learning_rate, gate_momentum)
 
 
+def plain_optimizer(optimizer: keras.optimizers.Optimizer | None) -> keras.optimizers.Optimizer | None:
+    """The optimizer of all that is no gate, without the loss scaling that `compile` adds by itself."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    return optimizer.base if isinstance(optimizer, GateOptimizer) else optimizer
+
+
 def _check_base(base: keras.optimizers.Optimizer) -> None:
     if isinstance(base, keras.optimizers.MultiOptimizer | keras.optimizers.LossScaleOptimizer):
         raise InvalidArgumentError(

@@ -10,7 +10,7 @@ from kmerge.batching import Batches
 from kmerge.checks import mapping, refuse, sentence, warn, whole_numbers
 from kmerge.compiling import training_of
 from kmerge.errors import InvalidArgumentError
-from kmerge.gates import GateOptimizer, HardConcreteGate
+from kmerge.gates import HardConcreteGate, plain_optimizer
 from kmerge.graph import array_of
 from kmerge.merging.checks import warn_of_changes
 from kmerge.merging.compensation import compensate
@@ -79,7 +79,7 @@ def compress(
         ['first', 'second', 'logits']
     """
     merged = read_merge(big)
-    training = training_of(big, _plain_optimizer(big.optimizer)) if compile else {}
+    training = training_of(big, plain_optimizer(big.optimizer)) if compile else {}
     check_finite(big)
     if data is not None:
         data = Batches(big, data, "compress", batch_size=batch_size, steps=steps, again=True)
@@ -110,13 +110,6 @@ def compress(
     if training:
         student.compile(**training)
     return student
-
-
-def _plain_optimizer(optimizer: keras.optimizers.Optimizer | None) -> keras.optimizers.Optimizer | None:
-    """The optimizer of all that is no gate, without the loss scaling that `compile` adds by itself."""
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer = optimizer.inner_optimizer
-    return optimizer.base if isinstance(optimizer, GateOptimizer) else optimizer
 
 
 def _kept_parent(region: str, gate: HardConcreteGate, wanted: Sequence[int] | None) -> int:

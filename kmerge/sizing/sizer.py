@@ -286,8 +286,8 @@ class AutoSizer:
         """Trains: dynamic epochs, then static ones at the sizes found, without a penalty.
 
         A second call goes on with the sizes there are, so it follows data that changes. Validation, and callbacks at the
-        end of an epoch, come after units were dropped. An interrupt or error leaves the sizer as the last whole epoch did: go on
-        with `initial_epoch=sizer.epochs_done`.
+        end of an epoch, come after units were dropped. An interrupt or error leaves the sizer as the last whole epoch did: go
+        on with `initial_epoch=sizer.epochs_done`.
         `ModelCheckpoint` saves plain models of the current sizes. `EarlyStopping` ends the static epochs, too, and restores an
         epoch with its sizes. `BackupAndRestore` keeps all of the sizer. `TensorBoard` logs no graph. Others see, in dynamic
         epochs, a model with room for units and a penalty: learning rates that they set count, what they save is of no use.

@@ -1,6 +1,7 @@
 """The command line: what it writes is what the verbs return, a recipe repeats it, and wrong input loses nothing."""
 
 from argparse import Namespace
+from unittest import mock
 
 import keras
 import numpy as np
@@ -8,8 +9,17 @@ import pytest
 import yaml
 
 import kmerge
-from kmerge.commands import jobs, main
+from kmerge import pruning
+from kmerge.commands import main
+from kmerge.commands.training import training_arguments
 from tests.models import randomize
+from tests.programs import without_programs
+
+
+@keras.saving.register_keras_serializable("commands")
+class OwnStep(keras.Model):
+    def train_step(self, data):
+        return super().train_step(data)
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +35,11 @@ def folder(tmp_path_factory):
         if name == "a":
             model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
         model.save(folder / f"{name}.keras")
+    stack = [keras.layers.Dense(6, "relu", name=name) for name in ("first", "second", "third")]
+    keras.Sequential([keras.Input((4,)), *stack, keras.layers.Dense(1, name="value")], name="values").save(folder / "c.keras")
+    own = OwnStep(*(lambda m: (m.inputs, m.outputs))(keras.models.load_model(folder / "c.keras")))
+    own.compile("sgd", "mse")
+    own.save(folder / "own.keras")
     lambdas = keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda x: 2 * x), keras.layers.Dense(3)])
     lambdas.save(folder / "code.keras")
     for name in ("data", "test"):
@@ -71,6 +86,42 @@ def test_what_prune_writes_is_what_the_verb_returns_and_its_recipe_makes_it_agai
     assert 0 <= float(rows["accuracy"][1]) <= 1 and "--test test.npz --budget .6" in page
 
 
+IMPORTANCE = """
+import kmerge, numpy
+kmerge.register_importance("little", lambda ws: ws.sums(lambda weight: 1 / (1 + numpy.abs(weight.array))))
+"""
+
+
+def test_all_that_prune_can_be_asked_for_reaches_the_verb_and_the_recipe(run, folder, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "importance_of_tests.py").write_text(IMPORTANCE)
+    asked = "--importance little --import importance_of_tests --import math --selection global --normalization max"
+    asked += " --minimum first=2 --minimum second=.5 --maximum second=5 --exclude third --compensate"
+    with mock.patch.dict(pruning.IMPORTANCES):
+        status, printed = run(f"prune c.keras --data data.npz --budget .5 {asked} --out asked.keras")
+        assert status == 0, printed.err
+        assert run("run asked.recipe.yaml --out asked_again.keras")[0] == 0
+        model, x = keras.models.load_model(folder / "c.keras"), np.load(folder / "data.npz")["x"]
+        options = dict(budget=0.5, selection="global", normalization="max", data=x, compensate=True, exclude=["third"])
+        options |= dict(minimum={"first": 2, "second": 0.5}, maximum={"second": 5})
+        expected = kmerge.prune(model, "little", **options).get_weights()
+    for name in ("asked", "asked_again"):
+        for value, other in zip(weights(f"{name}.keras"), expected, strict=True):
+            np.testing.assert_array_equal(value, other)
+    assert len(expected[0][0]) != 6 and len(expected[2][0]) <= 5 and len(expected[4][0]) == 6
+
+
+def test_prune_in_steps_trains_after_each(run, folder):
+    line = "prune c.keras --data data.npz --budget .5 --steps 2 --epochs 1 --loss mse --learning-rate .01 --out steps.keras"
+    with without_programs():
+        status, printed = run(line)
+    assert status == 0, printed.err
+    assert "step 1: parameters" in printed.out and "step 2: parameters" in printed.out
+    small = keras.models.load_model(folder / "steps.keras")
+    assert small.optimizer.iterations == 1 and float(small.optimizer.learning_rate) == pytest.approx(0.01)
+    assert kmerge.parameters(small) <= 0.5 * kmerge.parameters(keras.models.load_model(folder / "c.keras"))
+
+
 def test_merge_writes_the_big_student_or_trains_it_and_cuts_back(run):
     assert run("merge a.keras b.keras --sampling batch --out big.keras")[0] == 0
     status, printed = run("compress big.keras --out cut.keras")
@@ -109,6 +160,13 @@ def test_compare_prints_what_the_verb_says(run, folder):
         ("prune a.keras --budget .5 --test pickled.npz --out new.keras", "cannot be read"),
         ("prune a.keras --budget .5 --test uneven.npz --out new.keras", "equally many"),
         ("prune a.keras --budget .5 --import no_such_module --out new.keras", "no_such_module"),
+        ("prune a.keras --budget .5 --steps 2 --out new.keras", "--steps to be 1 without --epochs"),
+        ("prune a.keras --budget .5 --compensate --out new.keras", "--compensate: expected --data"),
+        ("prune a.keras --budget .5 --epochs 1 --out new.keras", "--epochs: expected --data"),
+        ("prune own.keras --budget .5 --epochs 1 --data data.npz --out new.keras", "OwnStep with its own train_step"),
+        ("prune a.keras --budget .5 --minimum some --out new.keras", "--minimum to be a share such as .5, or a whole number"),
+        ("prune a.keras --budget .5 --maximum 4 --maximum 5 --out new.keras", "--maximum to be one number, or NAME=NUMBER"),
+        ("prune a.keras --budget .5 --exclude nothing --out new.keras", "nothing"),
         ("merge a.keras --out new.keras", "two models or more"),
         ("merge a.keras b.keras --epochs 1 --out new.keras", "--data"),
         ("merge b.keras a.keras --epochs 1 --data data.npz --out new.keras", "--loss"),
@@ -137,13 +195,16 @@ def test_numbers_out_of_range_are_told_before_anything_is_read(run, capsys, opti
     assert f"{option.split()[0]}: expected a whole number of at least" in capsys.readouterr().err
 
 
-def test_a_learning_rate_goes_before_a_schedule(folder):
+def test_training_is_that_of_the_file_but_for_what_is_asked_for(folder):
     model = keras.models.load_model(folder / "a.keras")
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
-    model.compile(keras.optimizers.SGD(schedule, momentum=0.9), "mse")
-    options = Namespace(loss=None, learning_rate=0.25)
-    optimizer = jobs._training(model, options)[2]()
-    assert float(optimizer.learning_rate) == 0.25 and optimizer.momentum == 0.9
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(schedule, momentum=0.9))
+    model.compile(optimizer, "mse", loss_weights=[0.5], weighted_metrics=["mae"], jit_compile=False)
+    found = training_arguments(model, Namespace(loss=None, learning_rate=0.25))
+    assert type(found["optimizer"]) is keras.optimizers.SGD and found["optimizer"].momentum == 0.9
+    assert float(found["optimizer"].learning_rate) == 0.25
+    assert found["loss"] == "mse" and found["loss_weights"] == [0.5] and found["weighted_metrics"] == ["mae"]
+    assert found["jit_compile"] is False and training_arguments(model, Namespace(loss="mae", learning_rate=None))["loss"] == "mae"
 
 
 def test_a_recipe_refuses_another_model(run, folder):

@@ -204,7 +204,8 @@ def test_training_is_that_of_the_file_but_for_what_is_asked_for(folder):
     assert type(found["optimizer"]) is keras.optimizers.SGD and found["optimizer"].momentum == 0.9
     assert float(found["optimizer"].learning_rate) == 0.25
     assert found["loss"] == "mse" and found["loss_weights"] == [0.5] and found["weighted_metrics"] == ["mae"]
-    assert found["jit_compile"] is False and training_arguments(model, Namespace(loss="mae", learning_rate=None))["loss"] == "mae"
+    assert found["jit_compile"] is False
+    assert training_arguments(model, Namespace(loss="mae", learning_rate=None))["loss"] == "mae"
 
 
 def test_a_recipe_refuses_another_model(run, folder):

@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UsageError(f"expected --suite NAME, one of {', '.join(SUITES)}, received no --suite.")
         suite = named_suite(options.suite)
         if not options.dry_run:
-            _check_tables(options.out / suite.name)
+            _check_folder(options.out / suite.name)
         check_loggers(options.log_to)
         if options.tables:
             return TABLES_STALE if _write_results(options.out / suite.name, suite, suite.strategies) is None else DONE
@@ -274,8 +274,11 @@ def _uninterrupted() -> Iterator[None]:
             signal.signal(name, handler)
 
 
-def _check_tables(folder: Path) -> None:
-    """Refuse a folder that holds tables alone, as published results do: they would be replaced by what is run here."""
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that holds tables alone, as published results do, which would be replaced; and a link, which somebody
+    may have packed into --out and which could lead anywhere."""
+    if folder.is_symlink():
+        raise UsageError(f"expected a folder at {folder}, received a link. Delete it, or let --out itself be a link.")
     if (folder / "runs.csv").exists() and not (folder / "runs").is_dir():
         raise UsageError(
             f"expected run folders in {folder}, from which tables are rebuilt, received tables alone. Choose another --out; "

@@ -183,7 +183,7 @@ class _Search:
             table, last = _place(content, key)
             table[last] = value
         name = f"{self.name}-{hash_of(content)}"
-        for place in (self.folder, self.folder / "stages", self.folder / name):
+        for place in (self.folder.parent, self.folder, self.folder / "stages", self.folder / name):
             real_folder(place)
         path = self.folder / f"{name}.json"
         write_atomically(path, json_text(content, indent=1))

@@ -14,7 +14,7 @@ import numpy as np
 import kmerge
 from baselines.protocol.outcomes import metric_of, training_flops
 from baselines.protocol.schedules import optimizer_of
-from baselines.protocol.strategy import Stages, TrainingRecord, TrainingState
+from baselines.protocol.strategy import Stages, TrainingRecord, TrainingState, check_record, check_shapes
 from baselines.protocol.task import Task
 from kmerge.seeds import seed_of
 
@@ -65,7 +65,7 @@ def train_phase(
     augment = task.augment(seed_of("augment", seed, label)) if task.augment else None
     progress = _Progress(model, task, label, epochs, schedule, augment)
     recorder = _Recorder(progress, settings.batch_size, stages.on_epoch)
-    state = stages.resume(_key(task, phase, label, epochs, seed, control) | {"patience": patience})
+    state = stages.resume(_key(task, phase, label, epochs, seed, control) | {"patience": patience}, progress.check)
     if state is not None and (patience is None or state.record.is_over(epochs)):
         progress.restore(state)
     if not progress.record.is_over(epochs):
@@ -125,8 +125,18 @@ class _Progress:
         record = replace(self.record, rows=list(self.record.rows), program=dict(self.record.program))
         return TrainingState(record, [np.array(keras.ops.convert_to_numpy(value)) for value in self._variables])
 
+    def check(self, state: TrainingState) -> None:
+        """Raise `ValueError` for a state that is none of this phase; the network is compiled."""
+        check_record(state.record)
+        self.model.optimizer.build(self.model.trainable_variables)
+        check_shapes(state.variables, self._variables)
+        if state.record.rows:
+            check_shapes(state.record.best_weights, self.model.weights)
+        for row in state.record.rows:
+            float(row["val_metric"])
+
     def restore(self, state: TrainingState) -> None:
-        """Go back to a state; the network is compiled."""
+        """Go back to a state that `check` has passed."""
         self.model.optimizer.build(self.model.trainable_variables)
         for variable, value in zip(self._variables, state.variables, strict=True):
             variable.assign(value)

@@ -18,7 +18,7 @@ The teachers number 0, 1 and 2 of a seed are the same networks in every strategy
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -57,6 +57,21 @@ class TrainingRecord:
     def is_over(self, epochs: int) -> bool:
         """Whether a phase of so many epochs has no more of them before it."""
         return self.stopped or len(self.rows) >= epochs
+
+
+def check_record(record: TrainingRecord) -> None:
+    """Raise `ValueError` unless a record, which may come from any file, is of the types of one."""
+    sound = isinstance(record.rows, list) and all(isinstance(row, dict) for row in record.rows)
+    sound = sound and all(isinstance(number, int | float) for number in (record.seconds, record.flops))
+    if not sound or not isinstance(record.program, dict) or not isinstance(record.stopped, bool):
+        raise ValueError("its record is not one of a training")
+
+
+def check_shapes(arrays: Sequence[np.ndarray], variables: Sequence[Any]) -> None:
+    """Raise `ValueError` unless there is an array of numbers for each of some variables, of its shape."""
+    found, wanted = [tuple(array.shape) for array in arrays], [tuple(variable.shape) for variable in variables]
+    if found != wanted or any(array.dtype.kind not in "fiubV" for array in arrays):
+        raise ValueError(f"its {len(found)} arrays are not of the shapes of the {len(wanted)} variables that are to be set")
 
 
 @dataclass(frozen=True)
@@ -127,11 +142,12 @@ class Stages:
         model = build()
         return model, train(model)
 
-    def resume(self, key: Mapping[str, Any]) -> TrainingState | None:
+    def resume(self, key: Mapping[str, Any], check: Callable[[TrainingState], None]) -> TrainingState | None:
         """Called when a phase begins: the state to go on from, if an earlier try was cut off.
 
         Args:
             key: everything the phase depends on but the phases before it, as JSON can hold it.
+            check: changes nothing, and raises for a state that cannot be one of this phase, which then counts as none.
         """
         return None
 

@@ -18,11 +18,9 @@ What differs from the paper:
 - "Best" is the best epoch on validation data among those of the final size; the paper chose on test data.
 """
 
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -33,6 +31,7 @@ from baselines.protocol.phases import Beginning, is_better
 from baselines.protocol.strategy import Outcome, Stages, TrainingRecord, TrainingState
 from baselines.protocol.task import Budget, SizingSettings, Task
 from baselines.protocol.teachers import check_budget
+from baselines.sizing.states import check_state, loaded_sizer, saved_state
 from kmerge.costs import WidthCosts
 from kmerge.seeds import seed_of
 from kmerge.spaces import trace
@@ -110,9 +109,9 @@ class AutoSizing:
         settings, total = settings_of(task, self.name), budget.single
         dynamic = min(total - 1, max(1, round(settings.dynamic * total))) if self.finetune else total
         augment = task.augment(seed_of("augment", seed, self.name)) if task.augment else None
-        state = stages.resume(self.key(task, budget, seed))
+        state = stages.resume(self.key(task, budget, seed), lambda state: check_state(state, augment))
         known = state is not None and bool(state.record.rows)
-        sizer = _loaded(state, augment) if known else self._sizer(network.model, task, seed)
+        sizer = loaded_sizer(state, augment) if known else self._sizer(network.model, task, seed)
         recorder = _SizingRecorder(sizer, task, self.name, dynamic, total, augment, stages.on_epoch)
         if known:
             recorder.restore(state.record)
@@ -205,6 +204,11 @@ class SizedNetwork:
         """Units of each selectable channel space."""
         return {space.name: space.size for space in kmerge.channel_spaces(self.model).selectable}
 
+    @property
+    def weights(self) -> list[keras.Variable]:
+        """The weights, without the widths."""
+        return self.model.weights
+
     def get_weights(self) -> list[np.ndarray]:
         """The widths, then the weights."""
         return [np.array(list(self.sizes.values())), *self.model.get_weights()]
@@ -293,26 +297,6 @@ def sizing_extras(sizes: Mapping[str, int], records: list[TrainingRecord], searc
     }
 
 
-def _saved(sizer: kmerge.AutoSizer, augment: keras.Layer | None, record: TrainingRecord) -> TrainingState:
-    """A state to go on from: the sizer's file as bytes, and the state of the augmentation."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "sizer"
-        sizer.save(path)
-        file = np.frombuffer(path.read_bytes(), "uint8")
-    record = replace(record, rows=list(record.rows), program=dict(record.program))
-    return TrainingState(record, [file, *(np.array(v) for v in (augment.variables if augment is not None else ()))])
-
-
-def _loaded(state: TrainingState, augment: keras.Layer | None) -> kmerge.AutoSizer:
-    file, *values = state.variables
-    for variable, value in zip(augment.variables if augment is not None else (), values, strict=True):
-        variable.assign(value)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "sizer"
-        path.write_bytes(file.tobytes())
-        return kmerge.AutoSizer.load(path)
-
-
 class _SizingRecorder(keras.callbacks.Callback):
     """Makes a row of each epoch with the sizes that it trained and those that it left; the last of the callbacks."""
 
@@ -379,7 +363,7 @@ class _SizingRecorder(keras.callbacks.Callback):
     def _state(self) -> Callable[[], TrainingState]:
         """A sizer is saved now or not at all, as the next epoch grows it before anyone can ask: now and then."""
         if time.perf_counter() - self.kept_at >= SECONDS_BETWEEN_STATES:
-            self.state = _saved(self.sizer, self.augment, self.record)
+            self.state = saved_state(self.sizer, self.augment, self.record)
             self.kept_at = time.perf_counter()
         state = self.state
         return lambda: state

@@ -2,23 +2,27 @@
 
 The file is a .npz archive, which `numpy.load` reads, and behind it the SHA-256 of all its bytes: names, shapes, contents. It
 is checked before anything is parsed. A file that does not pass, whatever is wrong with it, is moved aside as `NAME.damaged`
-and counts as none, so that no damage can stop a run for ever or change what it computes.
+and counts as none, so that no damage can stop a run for ever or change what it computes. Nor can one fill the memory: what is
+larger than any of ours, or packed smaller than it is, is not read.
 """
 
 import hashlib
 import io
 import json
 import os
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.files import open_regular, write_atomically
+from benchmarks.files import read_regular, write_atomically
 from benchmarks.records.store import json_text
 
 _DIGEST_BYTES = 32
+# The largest is that of a merged ResNet-50 with its optimizer, about 2 GB.
+_MOST_BYTES = 8 << 30
 # The array of the archive that holds JSON.
 _CONTENTS = "contents"
 
@@ -54,10 +58,12 @@ def read_arrays(path: Path, tell: Callable[[str], None]) -> tuple[dict[str, np.n
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], Any]:
-    with open_regular(path) as file:
-        content = file.read()
+    content = read_regular(path, _MOST_BYTES)
     if hashlib.sha256(memoryview(content)[:-_DIGEST_BYTES]).digest() != content[-_DIGEST_BYTES:]:
         raise ValueError("its hash is that of another content")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if any(member.file_size != member.compress_size for member in archive.infolist()):
+            raise ValueError("its arrays are compressed, and could be of any size")
     with np.load(io.BytesIO(content), allow_pickle=False) as found:
         arrays = dict(found)
     return arrays, json.loads(arrays.pop(_CONTENTS).tobytes())

@@ -36,16 +36,19 @@ class Checkpoint:
     """
 
     def __init__(self, path: Path, tell: Callable[[str], None] = print) -> None:
-        self.path = path
+        self.path, self._tell = path, tell
         self._stored = _read(path, tell)
         self._phases: list[tuple[str, Callable[[], TrainingState] | None]] = []
         self._due = time.monotonic() + SECONDS_BETWEEN_WRITES
 
-    def resume(self, key: Mapping[str, Any]) -> TrainingState | None:
+    def resume(
+        self, key: Mapping[str, Any], check: Callable[[TrainingState], None] = lambda state: None
+    ) -> TrainingState | None:
         """Begin the next phase.
 
         Args:
             key: what it depends on besides the phases before it.
+            check: raises for a state that cannot be one of the phase, whose file then counts as damaged.
 
         Returns:
             The state that an earlier try left of it.
@@ -53,10 +56,18 @@ class Checkpoint:
         name, number = hash_of({"key": key, "code": code_digest()}), len(self._phases)
         state = None
         if number < len(self._stored) and self._stored[number][0] == name:
-            state = self._stored[number][1]
-        else:
+            state = self._checked(self._stored[number][1], check)
+        if state is None:
             self._stored = []  # What comes after another phase is not what comes after this one.
         self._phases.append((name, None if state is None else lambda: state))
+        return state
+
+    def _checked(self, state: TrainingState, check: Callable[[TrainingState], None]) -> TrainingState | None:
+        try:
+            check(state)
+        except Exception as error:  # whole, but of arrays and records that may be anything
+            move_aside(self.path, error, self._tell)
+            return None
         return state
 
     def update(self, state: Callable[[], TrainingState]) -> None:

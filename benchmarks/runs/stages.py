@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from baselines.protocol.strategy import Stages, TrainingRecord, TrainingState
+from baselines.protocol.strategy import Stages, TrainingRecord, TrainingState, check_record, check_shapes
 from benchmarks.files import holder_of, locked, pause, real_folder, saying
 from benchmarks.records.store import hash_of
 from benchmarks.runs.arrays import listed, move_aside, numbered, read_arrays, write_arrays
@@ -99,21 +99,18 @@ class StageCache(Stages):
         folder = real_folder(self.folder / hash_of(key))
         begun = self._phases
         with self._turn(folder / "lock"):
-            stage = _read(folder, self.tell_damage)
+            stage = _read(folder, build, self.tell_damage)
             if stage is None:
                 model = build()
                 with self.keeping(Checkpoint(folder / NAME, self.tell_damage)):
                     record = train(model)
                     _write(folder, key, record, model.get_weights())
-                stage = _read(folder, self.tell_damage)
+                stage = _read(folder, build, self.tell_damage)
                 if stage is None:
                     raise OSError(f"{folder / STAGE} was written, but cannot be read back.")
             (folder / NAME).unlink(missing_ok=True)
         self._phases = begun + 1
-        record, weights = stage
-        model = build()
-        model.set_weights(weights)
-        return model, record
+        return stage
 
     def tell_damage(self, text: str) -> None:
         """Report a file that counts as none."""
@@ -149,10 +146,10 @@ class StageCache(Stages):
         finally:
             self._checkpoints.pop()
 
-    def resume(self, key: Mapping[str, Any]) -> TrainingState | None:
+    def resume(self, key: Mapping[str, Any], check: Callable[[TrainingState], None]) -> TrainingState | None:
         """The state that an earlier try left of the phase that begins; see `Stages.resume`."""
         self._phases += 1
-        return self._checkpoints[-1].resume(key) if self._checkpoints else None
+        return self._checkpoints[-1].resume(key, check) if self._checkpoints else None
 
     def fit(self, model: "keras.Model", x: np.ndarray, y: np.ndarray, **how: Any) -> None:
         """Train a compiled network in place; see `Stages.fit`."""
@@ -190,7 +187,10 @@ def _write(folder: Path, key: Mapping[str, Any], record: TrainingRecord, weights
     write_arrays(folder / STAGE, numbered("last", weights) | numbered("best", record.best_weights), contents)
 
 
-def _read(folder: Path, tell: Callable[[str], None]) -> tuple[TrainingRecord, list[np.ndarray]] | None:
+def _read(
+    folder: Path, build: Callable[[], "keras.Model"], tell: Callable[[str], None]
+) -> tuple["keras.Model", TrainingRecord] | None:
+    """The network of a stage with the weights of its last epoch, and its record; None where no file is whole and fits."""
     found = read_arrays(folder / STAGE, tell)
     if found is None:
         return None
@@ -198,8 +198,13 @@ def _read(folder: Path, tell: Callable[[str], None]) -> tuple[TrainingRecord, li
     try:
         if hash_of(contents["key"]) != folder.name:
             raise ValueError("it is of another stage")
-        rows, seconds, flops, program = (contents[name] for name in _RECORDED)
-    except (KeyError, TypeError, ValueError) as error:
+        record = TrainingRecord(best_weights=listed("best", arrays), **{name: contents[name] for name in _RECORDED})
+        check_record(record)
+        model = build()
+        model.set_weights(listed("last", arrays))
+        if record.rows:
+            check_shapes(record.best_weights, model.weights)
+    except Exception as error:  # whole, but of arrays that may have any names, shapes and types
         move_aside(folder / STAGE, error, tell)
         return None
-    return TrainingRecord(rows, seconds, flops, listed("best", arrays), program), listed("last", arrays)
+    return model, record

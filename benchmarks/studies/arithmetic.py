@@ -33,6 +33,10 @@ class _Number:
     def __init__(self, value: int) -> None:
         self.value = value
 
+    @property
+    def weights(self) -> list[np.ndarray]:
+        return self.get_weights()
+
     def get_weights(self) -> list[np.ndarray]:
         return [np.full(1000, self.value)]
 
@@ -109,7 +113,7 @@ def _epochs(configuration: Mapping[str, Any], phase: str) -> int:
 
 
 def _trained(network: _Number, label: str, epochs: int, stages: StageCache, seconds: float) -> TrainingRecord:
-    state = stages.resume({"label": label, "epochs": epochs})
+    state = stages.resume({"label": label, "epochs": epochs}, lambda state: int(state.variables[0][0]))
     record = TrainingRecord([], 0.0, 0.0, []) if state is None else state.record
     if state is not None:
         network.set_weights(state.variables)

@@ -1,5 +1,6 @@
 """Pruning in several steps, with training after each: the model has got over what went early when more of it is chosen."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,13 +129,8 @@ class _Run:
         ranking = replace(self.ranking, bounds=_absolute_bounds(walked, widths, self.ranking.bounds["multiple"]))
         model, steps = self.first, []
         for number, limits in enumerate(schedule.limits(whole, final), start=1):
-            done = self.files.read(number)
-            if done is None:
-                model, step = self._step(model, ranking, number, limits, whole)
-            else:
-                keep, weights, step = done
-                model = self._compiled(select(model, keep))
-                model.set_weights(weights)
+            done = self.files.read(number, functools.partial(self._again, model))
+            model, step = done or self._step(model, ranking, number, limits, whole)
             steps.append(step)
         return IterativePruning(model, tuple(steps))
 
@@ -160,6 +156,11 @@ class _Run:
         step = PruningStep(number, costs, choice.noise, units, after_cut, self._measured(small))
         self.files.write(choice, small, step)
         return small, step
+
+    def _again(self, model: keras.Model, keep: Mapping[str, list[int]], weights: list) -> keras.Model:
+        small = select(model, keep)
+        small.set_weights(weights)
+        return self._compiled(small)
 
     def _compiled(self, small: keras.Model) -> keras.Model:
         if self.compile:

@@ -3,15 +3,15 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from kmerge.checks import one_of, sentence, whole_number
-from kmerge.errors import InvalidArgumentError
+from kmerge.checks import one_of, sentence, warn, whole_number
+from kmerge.errors import InvalidArgumentError, told
 from kmerge.files import write_arrays
 
 SHAPES = {"linear": 1, "cubic": 3}
@@ -121,6 +121,10 @@ class IterativePruning:
         return "\n".join(map(str, self.steps))
 
 
+class _OtherRunError(InvalidArgumentError):
+    """The files are of another run."""
+
+
 class StepFiles:
     """A folder with a file for each step that is done: the units kept, the weights after training, and the report.
 
@@ -136,20 +140,34 @@ class StepFiles:
     def _path(self, number: int) -> Path:
         return self._folder / f"step_{number}.npz"
 
-    def read(self, number: int) -> tuple[dict[str, list[int]], list[np.ndarray], PruningStep] | None:
-        """The units kept, the weights and the report of a step; None if it is not done."""
+    def read(self, number: int, take: Callable[[dict, list], keras.Model]) -> tuple[keras.Model, PruningStep] | None:
+        """The model and the report of a step; None if it is not done, or its file is damaged, which a warning says.
+
+        Args:
+            number: of the step.
+            take: makes the model of the units kept and the weights.
+        """
         if self._folder is None or not self._path(number).exists():
             return None
-        with np.load(self._path(number)) as file:
-            about = json.loads(file["about"].tobytes())
-            weights = [file[f"weight_{i}"] for i in range(about["weights"])]
-        other = {name: value for name, value in about["run"].items() if self._run.get(name) != value}
-        if other or about["run"].keys() != self._run.keys():
-            do = f"It differs in {', '.join(other) or 'its arguments'}. Take another folder, or empty this one."
-            raise InvalidArgumentError(sentence("a folder of the same run", str(self._folder), do, of="folder"))
-        step = about["step"]
-        pairs = {name: {key: tuple(value) for key, value in step[name].items()} for name in ("costs", "units")}
-        return about["keep"], weights, PruningStep(**step | pairs)
+        try:
+            with np.load(self._path(number), allow_pickle=False) as file:
+                about = json.loads(file["about"].tobytes())
+                weights = [file[f"weight_{i}"] for i in range(about["weights"])]
+            if other := [name for name in {*about["run"], *self._run} if about["run"].get(name) != self._run.get(name)]:
+                self._refuse(sorted(other))
+            if about["step"]["number"] != number:
+                raise ValueError("it is of another step")
+            pairs = {name: {key: tuple(value) for key, value in about["step"][name].items()} for name in ("costs", "units")}
+            return take(about["keep"], weights), PruningStep(**about["step"] | pairs)
+        except _OtherRunError:
+            raise
+        except Exception as error:  # a damaged file may lead to anything
+            warn(f"prune_iteratively: {self._path(number)} is damaged: {told(error)}. Its step is done anew.")
+            return None
+
+    def _refuse(self, other: list[str]) -> None:
+        do = f"It differs in {', '.join(other)}. Take another folder, or empty this one."
+        raise _OtherRunError(sentence("a folder of the same run", str(self._folder), do, of="folder"))
 
     def write(self, keep: Mapping[str, np.ndarray], model: keras.Model, step: PruningStep) -> None:
         """Writes a step, whole, so that a run that is killed leaves it done or not done."""

@@ -235,7 +235,7 @@ def test_a_phase_with_teachers_is_resumed_where_it_was(sine):
         def __init__(self, state=None):
             self.state, self.seen = state, []
 
-        def resume(self, key):
+        def resume(self, key, check):
             return self.state
 
         def on_epoch(self, row, state):

@@ -93,7 +93,7 @@ class Glancing(EagerShelf):
         self.stages.append(json.dumps(key, sort_keys=True))
         return super().run(key, build, train)
 
-    def resume(self, key):
+    def resume(self, key, check):
         self.phases.append(json.dumps(key, sort_keys=True))
 
     def fit(self, model, x, y, *, validation_data, **how):

@@ -1,5 +1,7 @@
 """A file of arrays is read as it was written, or not at all, whatever became of it."""
 
+import hashlib
+import io
 import os
 import random
 
@@ -78,3 +80,14 @@ def test_what_is_no_file_of_ours_is_moved_aside(tmp_path, make):
     found, (told,) = _read(tmp_path / "a.npz")
     assert found is None and "is damaged" in told and not os.path.lexists(tmp_path / "a.npz")
     assert _read(tmp_path / "whole.npz")[1] == []
+
+
+def test_what_could_fill_the_memory_is_not_read(tmp_path):
+    packed = io.BytesIO()
+    np.savez_compressed(packed, contents=np.zeros(10_000, "uint8"))
+    (tmp_path / "a.npz").write_bytes(packed.getvalue() + hashlib.sha256(packed.getbuffer()).digest())
+    with open(tmp_path / "b.npz", "wb") as file:
+        file.truncate(9 << 30)  # a hole, which takes no room on the disk
+    for name, why in (("a.npz", "compressed"), ("b.npz", "at most 8589934592 bytes")):
+        found, (told,) = _read(tmp_path / name)
+        assert found is None and why in told and not (tmp_path / name).exists()

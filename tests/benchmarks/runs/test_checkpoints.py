@@ -19,6 +19,7 @@ from benchmarks.data.augmentation import ShiftAndFlip
 from benchmarks.records.store import RunFolder
 from benchmarks.runs import checkpoints
 from benchmarks.runs.checkpoints import Checkpoint
+from benchmarks.runs.stages import Alone, StageCache
 from benchmarks.suites.suite import load_suite
 from tests import launches
 from tests.programs import without_programs
@@ -48,13 +49,21 @@ def compare(found, expected, exact):
         assert found == expected
 
 
+class EagerTrainer(Alone):
+    """Trains without programs."""
+
+    def fit(self, phase, model, x, y, **how):
+        with without_programs():
+            super().fit(phase, model, x, y, **how)
+
+
 class CutOff(Stages):
     """Keeps the state of every epoch, and begins with one if given."""
 
     def __init__(self, state=None):
         self.state, self.states = state, []
 
-    def resume(self, key):
+    def resume(self, key, check):
         return self.state
 
     def on_epoch(self, row, state):
@@ -147,6 +156,35 @@ def test_a_checkpoint_of_other_code_or_a_damaged_one_counts_as_none(tmp_path, mo
     content = (tmp_path / "c.npz").read_bytes()
     (tmp_path / "c.npz").write_bytes(content[: len(content) // 2])
     assert Checkpoint(tmp_path / "c.npz").resume({"phase": "gates"}) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: dataclasses.replace(state, variables=[v.reshape(*v.shape, 1) for v in state.variables]),
+        lambda state: dataclasses.replace(state, variables=[np.array(str(v)) for v in state.variables]),
+        lambda state: dataclasses.replace(state, record=dataclasses.replace(state.record, best_weights=[np.ones(3)])),
+        lambda state: dataclasses.replace(state, record=dataclasses.replace(state.record, rows=[{"epoch": 1}])),
+    ],
+    ids=["shapes", "texts", "best", "rows"],
+)
+def test_a_whole_checkpoint_that_does_not_fit_is_told_and_its_phase_begins_anew(tmp_path, change):
+    """As one of a stranger, or of a Keras whose optimizers have other variables."""
+    task, path, told = load_suite("sine").task(1, None, "unused", examples=50), tmp_path / "c.npz", []
+
+    def trained():
+        stages = StageCache(tmp_path / "stages", trainer=EagerTrainer())
+        with stages.keeping(checkpoint := Checkpoint(path, told.append)):
+            model = task.build(1)
+            record = train_phase(model, task, "single", 2, 1, stages)
+            name, state = checkpoint._phases[0]
+            checkpoint._phases = [(name, lambda: change(state()))]
+            checkpoint.write()
+        return model.get_weights(), _without_times(record.rows)
+
+    (weights, rows), (again, more) = trained(), trained()
+    assert rows == more and all(map(np.array_equal, weights, again))
+    assert len(told) == 1 and "is damaged" in told[0] and (tmp_path / "c.npz.damaged").exists()
 
 
 def test_checkpoints_are_written_seldom(tmp_path, monkeypatch):

@@ -94,6 +94,19 @@ def test_links_that_a_launch_would_have_to_follow_are_refused_by_name(tmp_path, 
     assert _is_untouched(outside)
 
 
+def test_the_folder_of_a_suite_may_be_no_link_but_out_may(tmp_path, undrawn):
+    arguments, outside = _small(tmp_path, "one_model", single=9_000), _outside(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "elsewhere")
+    folder = tmp_path / "elsewhere" / "variant"
+    folder.symlink_to(outside)
+    status, out, err = launches.call(*arguments, executor=launches.asleep)
+    assert status == run.USAGE and "received a link. Delete it, or let --out itself be a link" in err, out + err
+    assert _is_untouched(outside)
+    folder.unlink()
+    assert launches.call(*arguments, executor=launches.asleep)[0] == run.DONE and (folder / "runs").is_dir()
+
+
 def test_tables_that_cannot_be_written_are_told_and_have_a_status_of_their_own(tmp_path, undrawn):
     arguments = _small(tmp_path, "one_model", single=9_000)
     (tmp_path / "out" / "variant" / "summary.csv" / "in the way").mkdir(parents=True)

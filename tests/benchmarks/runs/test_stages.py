@@ -8,6 +8,8 @@ import pytest
 
 from baselines.protocol.strategy import TrainingRecord
 from benchmarks.files import locked
+from benchmarks.records.store import hash_of
+from benchmarks.runs.arrays import numbered, write_arrays
 from benchmarks.runs.stages import Alone, StageCache
 
 
@@ -57,6 +59,37 @@ def test_a_damaged_stage_is_trained_again(tmp_path, damage):
     weights.write_bytes(damage)
     after, _ = cache.run({"seed": 1}, _model, _train(calls))
     assert len(calls) == 2 and len(after.get_weights()) == len(before.get_weights())
+
+
+WHOLE = {"key": {"seed": 1}, "rows": [{"epoch": 1}], "seconds": 1.0, "flops": 2.0, "program": {}}
+SHAPES = [w.shape for w in _model().get_weights()]
+
+
+@pytest.mark.parametrize(
+    "last, best, contents",
+    [
+        ([(2, 4), *SHAPES[1:]], SHAPES, WHOLE),
+        (SHAPES[:-1], SHAPES, WHOLE),
+        (SHAPES, SHAPES[::-1], WHOLE),
+        (SHAPES, [], WHOLE),
+        (SHAPES, SHAPES, WHOLE | {"rows": "none"}),
+        (SHAPES, SHAPES, WHOLE | {"rows": [1]}),
+        (SHAPES, SHAPES, WHOLE | {"flops": None}),
+        (SHAPES, SHAPES, [1]),
+    ],
+    ids=["shape", "number", "best", "no best", "rows", "a row", "flops", "no record"],
+)
+def test_a_whole_stage_that_does_not_fit_is_told_and_trained_again(tmp_path, last, best, contents):
+    calls, told = [], []
+    cache = StageCache(tmp_path, tell=lambda kind, **detail: told.append(detail["text"]))
+    path = tmp_path / hash_of({"seed": 1}) / "stage.npz"
+    path.parent.mkdir()
+    arrays = [numbered(kind, map(np.ones, shapes)) for kind, shapes in (("last", last), ("best", best))]
+    write_arrays(path, arrays[0] | arrays[1], contents)
+    for _ in range(2):
+        model, record = cache.run({"seed": 1}, _model, _train(calls))
+        assert np.array_equal(model.get_weights()[0], calls[0].get_weights()[0]) and record.flops == 3e9
+    assert len(calls) == 1 == len(told) and "is damaged" in told[0] and (path.parent / "stage.npz.damaged").exists()
 
 
 def test_a_stage_that_fails_is_not_kept(tmp_path):

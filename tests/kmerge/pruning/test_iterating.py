@@ -102,6 +102,12 @@ def test_a_run_that_was_killed_goes_on(tmp_path):
     again = pruned(train=train, folder=tmp_path)
     assert len(trained) == 5
     checks.assert_same_weights(again.model, expected.model)
+    first, second = (tmp_path / f"step_{n}.npz" for n in (1, 2))
+    for content in (second.read_bytes()[:-40], first.read_bytes()):
+        second.write_bytes(content)
+        with pytest.warns(UserWarning, match="step_2.npz is damaged: .* Its step is done anew"):
+            mended = pruned(train=train, folder=tmp_path)
+        checks.assert_same_weights(mended.model, expected.model)
     with pytest.raises(kmerge.InvalidArgumentError, match="folder: expected a folder of the same run.*differs in schedule"):
         pruned(steps=2, folder=tmp_path)
 

@@ -42,6 +42,7 @@ pages: $(VENV)/ready-test
 	$(RUN) -m benchmarks.studies.rules --out docs/concepts
 	$(RUN) -m benchmarks.studies.contents --out docs/benchmark
 	$(RUN) -m benchmarks.studies.floor_plan --out docs/development
+	$(RUN) -m benchmarks.studies.notebooks --out examples
 
 # One environment for all commands, a stamp for each. Stamps go before an installation starts and come back when it is
 # complete, so one that was cut off is made anew, and `make test` after `make demo` adds what is missing. Most modules of

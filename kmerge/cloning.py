@@ -22,8 +22,8 @@ import keras
 import numpy as np
 
 from kmerge.errors import UnsupportedLayerError, told
-from kmerge.graph import inner_layers, parts_of, twin_of, without_entries
-from kmerge.sameness import OWN_ENTRIES, PLAIN, is_same
+from kmerge.graph import inner_layers, parts_of, twin_of
+from kmerge.sameness import OWN_ENTRIES, PLAIN, is_same, without_entries
 
 _PREFIX = "kmerge_object_"
 _WRITE_CONFIG = "Write its get_config, so that type(layer).from_config(layer.get_config()) is the same layer again."

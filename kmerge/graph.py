@@ -305,13 +305,6 @@ def input_layer(tensor: keras.KerasTensor) -> keras.layers.InputLayer:
     return tensor._keras_history.operation
 
 
-def without_entries(config: Any, names: Collection[str]) -> Any:
-    """A configuration without the entries of these names, at any depth. Tuples in it become lists, as in a file."""
-    if isinstance(config, dict):
-        return {key: without_entries(value, names) for key, value in config.items() if key not in names}
-    return [without_entries(value, names) for value in config] if isinstance(config, list | tuple) else config
-
-
 def array_of(tensor: Any) -> np.ndarray:
     """A weight or another variable or tensor as a NumPy array."""
     return keras.ops.convert_to_numpy(tensor)
@@ -364,6 +357,12 @@ def frozen_as(old: keras.Model, new: keras.Model) -> keras.Model:
     if not old.trainable:
         new.trainable = False
     return new
+
+
+def exportable(model: keras.Model) -> keras.Model:
+    """The model, which then counts as called: Keras writes no ONNX file of another, whatever it knows of its inputs."""
+    model._called = True
+    return model
 
 
 # What a class may define anew without changing what its layers compute.

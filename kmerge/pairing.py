@@ -9,8 +9,8 @@ import numpy as np
 
 from kmerge.cloning import describe
 from kmerge.errors import ArchitectureMismatchError, KmergeError, told
-from kmerge.graph import Call, Graph, inner_layers, input_layer, without_entries
-from kmerge.sameness import OWN_ENTRIES, is_same
+from kmerge.graph import Call, Graph, inner_layers, input_layer
+from kmerge.sameness import OWN_ENTRIES, is_same, without_entries
 
 # A longer value is told by its kind: nobody finds a difference in it by eye.
 _SHOWN = 80

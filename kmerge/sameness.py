@@ -2,12 +2,13 @@
 
 import functools
 import types
+from collections.abc import Collection
 from typing import Any
 
 import keras
 import numpy as np
 
-from kmerge.graph import array_of, without_entries
+from kmerge.graph import array_of
 
 # What is a matter of one layer alone, and not of what it does.
 OWN_ENTRIES = ("name", "build_config", "module", "registered_name", "seed", "shared_object_id", "trainable")
@@ -56,3 +57,10 @@ def _same_object(a: Any, b: Any) -> bool:
             pass
     plain = [{k: v for k, v in getattr(x, "__dict__", {}).items() if isinstance(v, PLAIN)} for x in (a, b)]
     return plain[0] == plain[1]
+
+
+def without_entries(config: Any, names: Collection[str]) -> Any:
+    """A configuration without the entries of these names, at any depth. Tuples in it become lists, as in a file."""
+    if isinstance(config, dict):
+        return {key: without_entries(value, names) for key, value in config.items() if key not in names}
+    return [without_entries(value, names) for value in config] if isinstance(config, list | tuple) else config

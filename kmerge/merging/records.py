@@ -11,9 +11,10 @@ from kmerge.checks import shown
 from kmerge.cloning import custom_objects, is_of_keras, unsavable_objects
 from kmerge.errors import InvalidArgumentError, KmergeError, told
 from kmerge.gates import HardConcreteGate, gated_layer, gates_of
-from kmerge.graph import Graph, inner_layers, without_entries
+from kmerge.graph import Graph, inner_layers
 from kmerge.merging.regions import Region, regions
 from kmerge.pairing import paired_layers
+from kmerge.sameness import without_entries
 from kmerge.spaces import Trace, trace
 from kmerge.surgery import Layout, Plan, build
 

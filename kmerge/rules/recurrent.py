@@ -16,11 +16,11 @@ import numpy as np
 from keras import layers
 
 from kmerge.gates import GATED_RECURRENT, cells_of, runs_of, width_of
-from kmerge.graph import without_entries
 from kmerge.rules.elementwise import is_elementwise
 from kmerge.rules.labels import Labels
 from kmerge.rules.rule import Rule, consumes, produces, register_rule
 from kmerge.rules.site import Site
+from kmerge.sameness import without_entries
 
 # By Keras' own classes of cells: how many blocks their kernels have, and how many states they carry on.
 _BLOCKS = {"SimpleRNNCell": 1, "GRUCell": 3, "LSTMCell": 4, "ConvLSTMCell": 4}

@@ -5,10 +5,10 @@ from typing import Any
 from keras import layers
 
 from kmerge.cloning import describe
-from kmerge.graph import without_entries
 from kmerge.rules.kernels import ConvRule, DenseRule
 from kmerge.rules.labels import Axis
 from kmerge.rules.rule import Rule, produces, rules_for
+from kmerge.sameness import without_entries
 
 _INNER = {layers.Dense: DenseRule, layers.Conv1D: ConvRule, layers.Conv2D: ConvRule, layers.Conv3D: ConvRule}
 

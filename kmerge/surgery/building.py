@@ -10,7 +10,7 @@ import numpy as np
 
 from kmerge.cloning import check_same_weights, clone_operation
 from kmerge.errors import KmergeError, UnsupportedLayerError, told
-from kmerge.graph import Call, Graph, frozen_as, has_mask, inner_layers, input_layer, rename_operation
+from kmerge.graph import Call, Graph, exportable, frozen_as, has_mask, inner_layers, input_layer, rename_operation
 from kmerge.rules import Labels, gather
 from kmerge.spaces import copy_name
 from kmerge.surgery.layout import Layout, Placed
@@ -330,10 +330,11 @@ def _assemble(graph: Graph, inputs: list, outputs: list, name: str, frozen: bool
     if isinstance(graph.model, keras.Sequential):
         chain = _chain(inputs, outputs, len(graph.calls))
         if chain is not None:
-            return frozen_as(graph.model, keras.Sequential([input_layer(inputs[0]), *chain], name=name))
+            model = keras.Sequential([input_layer(inputs[0]), *chain], name=name)
+            return frozen_as(graph.model, exportable(model))
     new = {id(x): y for x, y in zip(graph.inputs + graph.outputs, inputs + outputs, strict=True)}
     place = lambda structure: keras.tree.map_structure(lambda x: new[id(x)], structure)  # noqa: E731
-    model = keras.Model(place(graph.input_structure), place(graph.output_structure), name=name)
+    model = exportable(keras.Model(place(graph.input_structure), place(graph.output_structure), name=name))
     return frozen_as(graph.model, model) if frozen else model
 
 

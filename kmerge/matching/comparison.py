@@ -10,12 +10,12 @@ import numpy as np
 from kmerge.batching import Batches
 from kmerge.checks import sentence
 from kmerge.costs import multiply_accumulates, parameters
-from kmerge.errors import InvalidArgumentError
+from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError
 from kmerge.matching.alignment import align, average, match_activations
 from kmerge.matching.paired_weights import Pair
 from kmerge.matching.unit_correlation import correlations
 from kmerge.merging import metrics_of
-from kmerge.surgery import concatenate
+from kmerge.surgery import at_common_widths, concatenate, for_surgery
 from kmerge.training import recalibrate
 
 
@@ -95,7 +95,7 @@ def compare(
         shows, such as heads of attention, are left out.
 
     Raises:
-        ArchitectureMismatchError: names the first layer that differs.
+        ArchitectureMismatchError: names the first layer or space that differs, in widths too.
         InvalidArgumentError: for weights that are not finite, or data that is missing, empty or of another shape.
 
     Reference:
@@ -108,7 +108,11 @@ def compare(
     """
     if not all(isinstance(each, keras.Model) for each in (model, other)):
         raise InvalidArgumentError(sentence("two Keras models", (type(model).__name__, type(other).__name__), of="compare"))
-    pair = Pair(model, other)
+    try:
+        pair = Pair(model, other)
+    except ArchitectureMismatchError:
+        _refuse_widths(model, other)
+        raise
     batches = Batches(
         model, data, "compare", batch_size=batch_size, steps=steps, targets=metric is not None, again=True
     )
@@ -123,6 +127,14 @@ def compare(
         means = [_mean(correlation[places, units]) for units in (places, pair.order[name])]
         comparison[name] = SpaceComparison(len(correlation), *means)
     return comparison
+
+
+def _refuse_widths(model: keras.Model, other: keras.Model) -> None:
+    """Refuses models that differ in their widths alone: their units are not in pairs."""
+    for name, (size, wanted) in at_common_widths(for_surgery([model, other])).sizes.items():
+        if size != wanted:
+            what = f"two models of the same widths, {size} units in {name!r}"
+            raise ArchitectureMismatchError(sentence(what, wanted, "kmerge.merge takes them as they are.", of="compare"))
 
 
 def _metrics(model: keras.Model, other: keras.Model, order: Mapping, batches: Batches, metric) -> dict[str, float]:

@@ -101,10 +101,16 @@ def _head_of(model: keras.Model) -> _Head:
             break
         behind.append(call)
         end = call.inputs[0]
+    came = f"{len(graph.outputs)} outputs" if len(graph.outputs) != 1 or call is None else _told(call.operation)
     raise InvalidArgumentError(
         f"heads: expected {model.name!r} to have one output, made by a Dense layer or a convolution with at most a softmax or "
-        "sigmoid behind it, received another end. Merge the models without their heads, and put new ones on the student."
+        f"sigmoid behind it, received {came}. Merge the models without their heads, and put new ones on the student."
     )
+
+
+def _told(operation: keras.Operation) -> str:
+    nested = ", a nested model in which no head is looked for" if isinstance(operation, keras.Model) else ""
+    return f"{type(operation).__name__} {operation.name!r} at its end{nested}"
 
 
 def _is_set_aside(operation: keras.Operation) -> bool:

@@ -35,7 +35,6 @@ from kmerge.surgery import (
     at_common_widths,
     build,
     check_all_finite,
-    check_models,
     constants_of,
     fill,
     for_surgery,
@@ -102,7 +101,6 @@ def merge(
     if one_of("heads", heads, HEADS) != "same":
         models = with_common_heads(models, heads)
     common = at_common_widths(models)
-    check_models(common.models)
     if common.sizes:
         width = target_widths(trace(models[0]), width, most=len(models))
     return _gated(common.models, width, gates, sampling, seed, f"{models[0].name}_big", common.entries())

@@ -51,7 +51,6 @@ def concatenate(*models: keras.Model) -> keras.Model:
     """
     common = at_common_widths(for_surgery(listed(models)))
     models = common.models
-    check_models(models)
     walked, copied, averaged = _separate_sources(models[0])
     entries = {}
     for space in walked.spaces.values():
@@ -69,15 +68,11 @@ def check_models(models: Sequence[keras.Model]) -> None:
     """Checks that there are at least two models, all of one architecture."""
     if len(models) < 2:
         raise InvalidArgumentError(sentence("at least two models", len(models)))
-    _check_alike(models)
-    if len(models[0].weights) == 0:
-        raise InvalidArgumentError(sentence("models with weights to combine", models[0].name, "It has none."))
-
-
-def _check_alike(models: Sequence[keras.Model]) -> None:
     first, *others = (opened(model).model for model in models)
     for other in others:
         paired_layers(first, other)
+    if len(models[0].weights) == 0:
+        raise InvalidArgumentError(sentence("models with weights to combine", models[0].name, "It has none."))
 
 
 def _separate_sources(model: keras.Model) -> tuple[Trace, frozenset, frozenset]:
@@ -336,18 +331,20 @@ class CommonWidths:
 
 
 def at_common_widths(models: Sequence[keras.Model]) -> CommonWidths:
-    """Widens models where another one of the same graph is wider.
+    """Checks that models are of one architecture but for their widths, and widens those where another one is wider.
 
     Args:
-        models: Functional models whose layers are open. Where their spaces are not those of one graph, they stay as they
-            are, for the comparison of their layers to name what differs.
+        models: Functional models whose layers are open.
+
+    Raises:
+        InvalidArgumentError: for fewer than two models, or models without weights.
+        ArchitectureMismatchError: names the first layer that differs, as it is in the models given.
     """
     shapes = [[tuple(weight.shape) for weight in model.weights] for model in models if isinstance(model, keras.Model)]
-    if len(shapes) < len(models) or all(each == shapes[0] for each in shapes):
-        return CommonWidths(tuple(models), {})
-    spaces = [channel_spaces(model).selectable for model in models]
+    spaces = [channel_spaces(model).selectable for model in models] if any(each != shapes[0] for each in shapes) else [[]]
     sizes = [[space.size for space in each] for each in spaces]
-    if any(len(each) != len(sizes[0]) for each in sizes):
+    if sizes == [[]] or any(len(each) != len(sizes[0]) for each in sizes):
+        check_models(models)
         return CommonWidths(tuple(models), {})
     most = [max(column) for column in zip(*sizes, strict=True)]
     wide = []
@@ -355,8 +352,9 @@ def at_common_widths(models: Sequence[keras.Model]) -> CommonWidths:
         missing = {space.name: size - space.size for space, size in zip(each, most, strict=True) if size > space.size}
         wide.append(grow(model, missing) if missing else model)
     try:
-        _check_alike(wide)
+        check_models(wide)
     except ArchitectureMismatchError:
-        return CommonWidths(tuple(models), {})  # what differs is named as it is there, not in what was grown
+        check_models(models)  # what differs is named as it is there, not in what was grown
+        raise
     names = [space.name for space in spaces[0]]
     return CommonWidths(tuple(wide), dict(zip(names, zip(*sizes, strict=True), strict=True)))

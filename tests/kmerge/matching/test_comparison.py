@@ -72,3 +72,6 @@ def test_models_of_two_architectures_are_refused(found):
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     with pytest.raises(kmerge.ArchitectureMismatchError, match="The models differ"):
         kmerge.compare(found[0], other, found[2])
+    narrow = kmerge.select(found[0], {(name := next(iter(found[3]))): 0.5})
+    with pytest.raises(kmerge.ArchitectureMismatchError, match=f"compare: .*same widths, .* units in '{name}', received"):
+        kmerge.compare(found[0], narrow, found[2])

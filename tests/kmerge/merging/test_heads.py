@@ -56,8 +56,11 @@ def test_every_parent_keeps_its_logits(final, dense):
 def test_an_end_that_is_no_head_is_refused():
     image = keras.Input((6, 6, 2))
     model = keras.Model(image, layers.ReLU()(layers.Conv2D(3, 1)(image)), name="net")
-    with pytest.raises(kmerge.InvalidArgumentError, match="heads: expected 'net' to have one output"):
+    with pytest.raises(kmerge.InvalidArgumentError, match="heads: expected 'net' to have one output.* received ReLU '"):
         kmerge.merge(model, model, heads="join")
+    nested = keras.Model(image, keras.Sequential([keras.Input((6, 6, 2)), layers.Dense(3)], name="end")(image), name="net")
+    with pytest.raises(kmerge.InvalidArgumentError, match="received Sequential 'end' at its end, a nested model"):
+        kmerge.merge(nested, nested, heads="both")
     with pytest.raises(kmerge.InvalidArgumentError, match="heads to be one of 'same', 'join', 'both', received 'two'"):
         kmerge.merge(model, model, heads="two")
 

@@ -12,7 +12,8 @@ import keras
 import numpy as np
 
 from kmerge.batching import as_tuples, check_kind, comes_in_batches
-from kmerge.checks import in_our_words, number, sentence, sequence, warn
+from kmerge.checks import in_our_words, sentence, sequence, warn
+from kmerge.checks import number as check_number
 from kmerge.checks import seed as check_seed
 from kmerge.errors import InvalidArgumentError
 from kmerge.graph import array_of
@@ -130,7 +131,7 @@ def fit(
     check_options(shuffle, verbose)
     check_seed("seed", seed)
     check_augment(augment)
-    number("validation_split", validation_split, least=0, below=1, of="fit")
+    check_number("validation_split", validation_split, least=0, below=1, of="fit")
     callbacks = listed_callbacks(callbacks)
     plan = EpochPlan(batch_size, range(initial_epoch, epochs), shuffle, verbose)
     with in_our_words(f"data that model {model.name!r} can be trained on", x, of="fit"):

@@ -37,7 +37,7 @@ from benchmarks.reports.claims import (
 )
 from benchmarks.reports.event_files import write_event_files
 from benchmarks.reports.figures import write_figures
-from benchmarks.reports.latex import can_write, document, table
+from benchmarks.reports.latex import BIBLIOGRAPHY, can_write, document, tables_of
 from benchmarks.reports.page import page, page_content
 from benchmarks.reports.summaries import (
     SUMMARY_COLUMNS,
@@ -75,6 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--reference", metavar="S", help="compare this one with the others, all as exploration (default: the suite's own)"
     )
+    parser.add_argument(
+        "--epoch", choices=("last", "best"), default="last", help="whose results the LaTeX tables show (default: last)"
+    )
     parser.add_argument("--tensorboard", action="store_true", help="write learning curves for TensorBoard, too")
     parser.add_argument(
         "--log-to",
@@ -101,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 results = read_results(folder)
                 _check_reference(results, options.reference)
                 order = suite_order(results.rows) if suite is None else suite.strategies
-                write_report(results, order, options.reference, suite)
+                write_report(results, order, options.reference, suite, options.epoch)
                 said = [f"curves: {write_event_files(results)}"] if options.tensorboard else []
             said += _logged(results, options.log_to)
         except (ResultsError, SuiteError, OSError) as error:
@@ -163,7 +166,11 @@ class Report(NamedTuple):
 
 
 def write_report(
-    results: Results, order: Sequence[str], reference: str | None = None, suite: Suite | None = None
+    results: Results,
+    order: Sequence[str],
+    reference: str | None = None,
+    suite: Suite | None = None,
+    epoch: str = "last",
 ) -> Report:
     """Write all tables, figures and the page into the results' folder.
 
@@ -173,6 +180,7 @@ def write_report(
         reference: the strategy to compare instead of the declared one; protocols in which it has no run have no
             comparisons.
         suite: whose file declares the comparisons; None for the one of the rows' name, where it is one of ours.
+        epoch: whose results the LaTeX tables show, "last" or "best".
 
     Returns:
         What it says of each protocol.
@@ -189,11 +197,12 @@ def write_report(
     for name, rows in protocols.items():
         figures = write_figures(folder, name, rows, results.history, results.problems)
         sections[name] = "\n\n".join(_section(rows, found[name], figures))
-        tables += _latex(rows) if can_write() else []
+        tables += tables_of(rows, found[name], published(rows[0]["suite"]), epoch) if can_write() else []
     head = [f"# Results of {folder.name}", *(f"**{_text(problem)}**" for problem in results.problems)]
     parts = [*head, *sections.values(), *_tuning(folder)]
     if can_write():
         write_atomically(folder / "tables.tex", document(f"Results of {folder.name}", tables))
+        write_atomically(folder / BIBLIOGRAPHY.name, BIBLIOGRAPHY.read_text(encoding="utf-8"))
     else:
         (folder / "tables.tex").unlink(missing_ok=True)  # of other rows
         parts.append("No tables.tex: pandas and jinja2 are not installed.")
@@ -274,17 +283,6 @@ def _tuning(folder: Path) -> list[str]:
             parts.append(f"**{path} cannot be read: {error}**")
             continue
         parts += [f"{path.stem}:", _markdown([head, *(row for row in cells[1:] if len(row) == len(head))])]
-    return parts
-
-
-def _latex(rows: Sequence[Row]) -> list[str]:
-    if not done(rows):
-        return []
-    text = protocol_text(rows[0])
-    parts = [table(result_cells(rows), f"Results. {text}")]
-    tables = published(rows[0]["suite"])
-    if tables:
-        parts.append(table(published_cells(rows, tables), f"Ours beside published results. {text}"))
     return parts
 
 

@@ -33,6 +33,14 @@ from baselines.protocol.task import Budget, Task
 from baselines.protocol.teachers import train_teacher
 from kmerge.seeds import seed_of
 
+# By strategy: how tables and figures name it, and whom they cite; see `benchmarks.strategies.labels`.
+LABELS = {
+    "distil_two": ("Distillation of two", "hinton2015"),
+    "distil_two_outputs": ("Distillation of two, outputs alone", "hinton2015"),
+    "distil_two_features": ("Distillation of two, features", "romero2015"),
+    "distil_big": ("Distillation of a big teacher", "souroulla2022"),
+    "distil_big_outputs": ("Distillation of a big teacher, outputs alone", "souroulla2022"),
+}
 _TEMPERATURE = 3.0
 
 

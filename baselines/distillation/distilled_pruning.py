@@ -20,6 +20,10 @@ from baselines.protocol.task import Budget, Task
 from baselines.pruning.weight_pruning import check_pruning, prune_weights, tune
 from kmerge.seeds import seed_of
 
+# By strategy: how tables and figures name it, and whom they cite; see `benchmarks.strategies.labels`.
+LABELS = {
+    "distil_prune": ("Distillation, then weight pruning", "souroulla2022"),
+}
 _EXAMPLES = 64
 
 

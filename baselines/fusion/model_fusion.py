@@ -41,6 +41,15 @@ from baselines.protocol.teachers import train_teacher
 from kmerge.matching import METHODS, align, average, match, match_score
 from kmerge.seeds import seed_of
 
+# By strategy: how tables and figures name it, and whom they cite; see `benchmarks.strategies.labels`.
+LABELS = {
+    "fusion_average": ("Plain average", None),
+    "fusion_weight_matching": ("Weight matching", "ainsworth2023"),
+    "fusion_activation_matching": ("Activation matching", "ainsworth2023"),
+    "fusion_ot": ("OT fusion", "singh2020"),
+    "fusion_ot_sinkhorn": ("OT fusion, Sinkhorn", "cuturi2013"),
+    "fusion_gamf": ("Graph matching fusion", "liu2022"),
+}
 # Training examples on which units are correlated, and on which statistics are measured anew.
 _EXAMPLES = 2_000
 # Weight of the entropy in Sinkhorn's transport, as a share of the largest cost.

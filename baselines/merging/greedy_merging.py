@@ -31,6 +31,10 @@ from baselines.protocol.teachers import train_teacher
 from kmerge.errors import InvalidArgumentError
 from kmerge.seeds import seed_of
 
+# By strategy: how tables and figures name it, and whom they cite; see `benchmarks.strategies.labels`.
+LABELS = {
+    "greedy_merge": ("Greedy merging", "pasen2022thesis"),
+}
 _BYTES = 2**30
 # Examples on which the outputs of local problems are scaled.
 _SAMPLE = 500

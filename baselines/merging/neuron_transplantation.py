@@ -34,6 +34,17 @@ from baselines.pruning.measured_importance import check_importance, measure_impo
 from kmerge.pruning import best_units
 from kmerge.seeds import seed_of
 
+# By strategy: how tables and figures name it, and whom they cite; see `benchmarks.strategies.labels`.
+LABELS = {
+    "magnitude_merge": ("Magnitude merging", "oez2024"),
+    "magnitude_merge_wide": ("Magnitude merging, trained wide", "oez2024"),
+    "magnitude_merge_four": ("Magnitude merging of four", "oez2024"),
+    "magnitude_merge_four_hierarchical": ("Magnitude merging of four, in pairs", "oez2024"),
+    "magnitude_merge_before_annealing": ("Magnitude merging before annealing", "oez2024"),
+    "random_merge": ("Random merging", None),
+    "taylor_merge": ("Taylor merging", "molchanov2019"),
+}
+
 
 @dataclass(frozen=True)
 class MagnitudeMerge:

@@ -38,6 +38,15 @@ from kmerge.checks import one_of
 from kmerge.pruning import best_units
 from kmerge.seeds import seed_of
 
+# By strategy: how tables and figures name it, and whom they cite; see `benchmarks.strategies.labels`.
+LABELS = {
+    "channel_pruning": ("Channel pruning, Taylor", "molchanov2019"),
+    "channel_pruning_global": ("Channel pruning, Taylor, global", "molchanov2019"),
+    "channel_pruning_l1": ("Channel pruning, L1", "li2017"),
+    "channel_pruning_bn": ("Channel pruning, scales", "liu2017"),
+    "channel_pruning_random": ("Channel pruning, random", None),
+    "channel_pruning_fpgm": ("Channel pruning, FPGM", "he2019"),
+}
 MOST_CUTS = 10
 _WIDEN = 2
 

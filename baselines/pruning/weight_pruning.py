@@ -40,6 +40,12 @@ from baselines.pruning.weight_masks import Masks, apply_masks, hold_masks, kerne
 from kmerge.checks import number, one_of
 from kmerge.seeds import rng_of, seed_of
 
+# By strategy: how tables and figures name it, and whom they cite; see `benchmarks.strategies.labels`.
+LABELS = {
+    "weight_pruning_random": ("Weight pruning, random", "souroulla2022"),
+    "weight_pruning_uniform": ("Weight pruning, class-uniform", "souroulla2022"),
+    "weight_pruning_blind": ("Weight pruning, class-blind", "marchisio2018"),
+}
 METHODS = ("random", "class_uniform", "class_blind")
 PERCENTAGES = tuple(range(0, 100, 5))
 _EXAMPLES = 64

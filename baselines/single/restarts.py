@@ -16,6 +16,12 @@ from baselines.protocol.strategy import Outcome, Stages, TrainingRecord
 from baselines.protocol.task import Budget, Task
 from baselines.protocol.teachers import train_teacher
 
+# By strategy: how tables and figures name it, and whom they cite; see `benchmarks.strategies.labels`.
+LABELS = {
+    "restart": ("Restart", None),
+    "restart_whole": ("Restart, whole budget", None),
+}
+
 
 def restart(task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
     """The better of two teachers, by the last validation metric, trains on for the epochs after theirs; see `Strategy`."""

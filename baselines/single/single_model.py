@@ -20,6 +20,16 @@ from baselines.protocol.task import Budget, Task
 from baselines.protocol.teachers import train_teacher
 from kmerge.seeds import seed_of
 
+# By strategy: how tables and figures name it, and whom they cite; see `benchmarks.strategies.labels`.
+LABELS = {
+    "one_model": ("One model", None),
+    "one_model_all_data": ("One model, all labels", None),
+    "best_of_three": ("Best of three", "pasen2024"),
+    "one_big_model": ("One big model", "pasen2022"),
+    "best_of_three_big": ("Best of three big models", "pasen2022"),
+    "ensemble": ("Ensemble of two", None),
+}
+
 
 def one_model(task: Task, budget: Budget, seed: int, stages: Stages) -> Outcome:
     """One network, trained for `budget.single` epochs; see `Strategy`."""

@@ -37,6 +37,20 @@ from kmerge.seeds import seed_of
 from kmerge.spaces import trace
 from kmerge.training import choose_xla
 
+# By strategy: how tables and figures name it, and whom they cite; see `benchmarks.strategies.labels`.
+LABELS = {
+    "auto_sizing": ("Auto-sizing", "cahlik2022"), "auto_sizing_paper": ("Auto-sizing, Adam restarted", "cahlik2022"),
+    "auto_sizing_paper_net": ("Auto-sizing, the paper's network", "cahlik2022"),
+    "auto_sizing_l21": ("Auto-sizing, l2,1", "murray2015"), "auto_sizing_linf1": ("Auto-sizing, linf,1", "murray2015"),
+    "auto_sizing_prune_at_end": ("Auto-sizing, pruned at the end", "murray2015"),
+    "auto_sizing_proximal": ("Auto-sizing, proximal", "cahlik2022"),
+    "auto_sizing_adaptive": ("Auto-sizing, adaptive growth", "cahlik2022"),
+    "auto_sizing_fan_in": ("Auto-sizing, by fan-in", "cahlik2022"),
+    "auto_sizing_no_growth": ("Auto-sizing, no growth", "cahlik2022"),
+    "auto_sizing_no_growth_no_finetuning": ("Auto-sizing, no growth, no fine-tuning", "cahlik2022"),
+    "static_weighted_l1_finetuned": ("Static sizes, weighted L1, fine-tuned", "cahlik2022"),
+    "static_weighted_l1": ("Static sizes, weighted L1", "cahlik2022"), "static_l1": ("Static sizes, L1", "cahlik2022"),
+}  # fmt: skip
 # The strategy whose sizes others take.
 SEARCH = "auto_sizing"
 # A run that is cut off loses as much.

@@ -31,6 +31,12 @@ from kmerge.costs import WidthCosts
 from kmerge.seeds import seed_of
 from kmerge.spaces import Trace, trace
 
+# By strategy: how tables and figures name it, and whom they cite; see `benchmarks.strategies.labels`.
+LABELS = {
+    "static_a": ("Static sizes found", "cahlik2022"),
+    "static_b": ("Static sizes, equal widths", "cahlik2022"),
+    "static_adam_restart": ("Static sizes found, Adam restarted", None),
+}
 _BETA_1 = 0.9
 # All that an Adam has besides its state; to keep the counter is what makes the restarted steps large.
 _NO_STATE = ("iteration", "learning_rate")

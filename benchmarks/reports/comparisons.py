@@ -176,6 +176,30 @@ def _p(differences: np.ndarray, test: str, alternative: str = "two-sided") -> fl
     return signed_rank_p(differences, alternative) if smallest_p(len(differences), sides) < LEVEL else None
 
 
+def not_worse(values: Mapping[str, Mapping[int, float]], higher_is_better: bool, test: str = "signed_rank") -> list[str]:
+    """The strategy of the best mean, and those that a test against it, corrected by Holm's method, does not find worse.
+
+    The best one is chosen by the values that are then tested, so this is a guide for the eye, and no claim.
+
+    Args:
+        values: per strategy and seed, the metric.
+        higher_is_better: of the metric.
+        test: as in `compare`.
+
+    Returns:
+        Their names, the best one first. Strategies with too few common seeds for the test are not among them.
+    """
+    sign = 1 if higher_is_better else -1
+    best = max(values, key=lambda name: sign * np.mean(list(values[name].values())))
+    found = {}
+    for name in values.keys() - {best}:
+        seeds = sorted(values[best].keys() & values[name].keys())
+        if seeds and (p := _p(np.array([values[best][seed] - values[name][seed] for seed in seeds]), test)) is not None:
+            found[name] = p
+    corrected = dict(zip(found, holm(list(found.values())), strict=True))
+    return [best, *(name for name in values if corrected.get(name, 0.0) >= LEVEL)]
+
+
 def compare_all(
     reference: str,
     values: Mapping[str, Mapping[int, float]],

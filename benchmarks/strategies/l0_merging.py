@@ -31,6 +31,29 @@ from kmerge.merging import read_merge
 from kmerge.seeds import seed_of
 from kmerge.spaces import trace
 
+# By strategy: how tables and figures name it, and whom they cite; see `benchmarks.strategies.labels`.
+LABELS = {
+    "l0_merge": ("L0 merging", "pasen2024"),
+    "l0_merge_three": ("L0 merging of three", "pasen2024"),
+    "l0_merge_four": ("L0 merging of four", "pasen2024"),
+    "l0_merge_four_hierarchical": ("L0 merging of four, in pairs", "pasen2024"),
+    "l0_merge_paper": ("L0 merging, rising pressure", "pasen2024"),
+    "l0_merge_lagrangian": ("L0 merging, Lagrangian", "pasen2024"),
+    "l0_merge_fade": ("L0 merging, fade", "pasen2024"),
+    "l0_merge_batch": ("L0 merging, masks per batch", "pasen2024"),
+    "l0_merge_early": ("L0 merging, fade, cut early", "pasen2024"),
+    "l0_merge_paper_early": ("L0 merging, rising pressure, cut early", "pasen2024"),
+    "l0_merge_compensated": ("L0 merging, compensated", "pasen2024"),
+    "l0_merge_paper_constant": ("L0 merging, constant pressure", "pasen2024"),
+    "l0_merge_paper_beta": ("L0 merging, learned beta", "louizos2018"),
+    "l0_merge_decayed_gates": ("L0 merging, decayed gates", "pasen2024"),
+    "l0_merge_paper_unlinked": ("L0 merging, unlinked gates", "pasen2024"),
+    "l0_merge_paper_before_norm": ("L0 merging, gates before normalization", "pasen2024"),
+    "l0_merge_before_annealing": ("L0 merging before annealing", "pasen2024"),
+    "aligned_merge": ("Aligned L0 merging", "pasen2024"),
+    "no_gate_phase": ("L0 merging, untrained gates", None),
+    "one_model_equal_compute": ("One model, equal compute", None),
+}
 # Examples whose activations the least-squares compensation sees, and by which units are matched and compared.
 _EXAMPLES = 2_000
 

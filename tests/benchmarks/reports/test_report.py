@@ -230,21 +230,28 @@ def test_published_numbers_stand_beside_ours(tmp_path):
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_the_latex_compiles(tmp_path):
     _fill(tmp_path)
-    _finish(tmp_path, 'odd_{name}%&$#^~\\ <é>|"', 0, 0.5)
+    letters = "".join(map(chr, range(0xA1, 0x180)))
+    _finish(tmp_path, 'odd_{name}%&$#^~\\ <é>|"' + letters[1:].replace("\xad", ""), 0, 0.5)
     _report(tmp_path)
     command = ["pdflatex", "-interaction=batchmode", "-halt-on-error", "tables.tex"]
     process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert process.returncode == 0, (tmp_path / "tables.log").read_text()
     assert (tmp_path / "tables.pdf").stat().st_size > 5_000
+    assert r"\cite{pasen2024}" in (tmp_path / "tables.tex").read_text()
+    assert "@article{pasen2024," in (tmp_path / "methods.bib").read_text()
 
 
 def test_latex_tables_hold_what_the_others_hold(tmp_path):
     _fill(tmp_path)
-    _report(tmp_path)
-    text = (tmp_path / "tables.tex").read_text()
-    assert r"one\_model & last epoch & 7 & 80.00 & 86.00 & 83.00 & 83.00 & 2.16 &" in text
-    assert text.count(r"\begin{") == text.count(r"\end{")
+    rows = summaries.by_protocol(results.read_results(tmp_path).rows, ORDER).popitem()[1]
+    text, best = ("".join(latex.tables_of(rows, claims.claims(rows, {}), (), epoch)) for epoch in ("last", "best"))
+    assert r"One model & 7 & 83.00 $\pm$ 2.16 &" in text  # worse than the best in all seven seeds
+    assert r"L0 merging~\cite{pasen2024} & 7 & \textbf{93.00 $\pm$ 2.16} &" in text
+    assert r"Best of three~\cite{pasen2024} & 7 & \textbf{93.14 $\pm$ 2.34} &" in text
+    assert r"Best of three~\cite{pasen2024} & 7 & $-$0.14 [$-$1.00, 0.57] & $-$0.14 & 0.719 & 0.719 & no difference" in text
+    assert text.count(r"\begin{") == text.count(r"\end{") == 6 and r"One model & 7 & 84.00 $\pm$ 2.16 &" in best
     assert latex.escaped("a_b {50 %}") == r"a\_b \{50 \%\}"
+    assert latex.escaped("Pašen and Boža, λ − ĸ\xad") == "Pašen and Boža, ? {-} ??"
 
 
 def test_published_results_are_read_from_their_tables(tmp_path, capsys):

@@ -185,13 +185,18 @@ def _check_name(name: str) -> None:
         raise ValueError(f"Unknown data set {name!r}; there are {', '.join(NAMES)}.")
 
 
+def sine_of(x: np.ndarray) -> np.ndarray:
+    """The function that is to be learned on the data set sine: five waves on the unit interval."""
+    return np.sin(10 * np.pi * x)
+
+
 def _sine(seed: int, examples: int | None) -> Dataset:
     from kmerge.seeds import rng_of  # Imports Keras, which a command line that only lists does not want.
 
     def draw(part: str, points: int) -> tuple[np.ndarray, np.ndarray]:
         rng = rng_of("sine", seed, part)
         x = rng.uniform(size=(points, 1))
-        y = np.sin(10 * np.pi * x) + rng.normal(0.0, 0.2, size=(points, 1))
+        y = sine_of(x) + rng.normal(0.0, 0.2, size=(points, 1))
         return x.astype("float32"), y.astype("float32")
 
     train = check_examples("sine", examples)

@@ -4,36 +4,31 @@ Nothing is drawn where matplotlib is not installed.
 """
 
 import importlib.util
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks.command_line import shown
 from benchmarks.files import own_folder, write_atomically
-from benchmarks.records.results import Row, is_number
-from benchmarks.records.store import FILTERS, FUNCTION, read_json
+from benchmarks.records.results import HIGHER_IS_BETTER, Row, is_number
+from benchmarks.records.store import FILTERS, FUNCTION
+from benchmarks.reports.learning_curves import History, draw_curves, draw_gates
+from benchmarks.reports.network_drawings import draw_filters, draw_functions, filters_in, function_in, read_left
+from benchmarks.reports.statistics import bootstrap_interval, is_bimodal
+from benchmarks.reports.style import files_of, in_style, look_of, name_of, new_figure, plain
 from benchmarks.reports.summaries import done, grouped, protocol_text, unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-History = Mapping[str, Sequence[Row]]
-
-# Okabe and Ito's colours, which colour-blind readers can tell apart; beyond them, other dashes.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f")
-_DASHES = ("-", "--", ":", "-.")
 # More curves in one figure cannot be told apart.
 _MOST_CURVES = 8
-# Of a file that a run left: points of a function; side, filters and parents of a kernel; and the most of a figure of them.
-_MOST_POINTS, _MOST_SIDE, _MOST_FILTERS, _MOST_PARENTS = 100_000, 32, 1024, 8
-_MOST_BYTES, _MOST_LINES, _MOST_IN_A_LINE = 5_000_000, 32, 64
-# Of the epochs' rows: what it is, on which axis it lies, and what it says.
-_GATES = {"gate_pressure": "pressure (lambda)", "gate_penalty": "penalty", "gate_undecided": "share of undecided gates"}
+# Values of a metric without a unit that differ by this factor are shown on a logarithmic axis.
+_WIDE = 10
+_COSTS = {"parameters": "parameters at inference", "teacher_epoch_equivalents": "compute (teacher-epoch equivalents)"}
 
 
 def write_figures(
@@ -56,100 +51,65 @@ def write_figures(
         return {}
     own_folder(folder / "figures")
     epochs = {row["run"]: history.get(row["run"], ()) for row in finished}
-    functions = {row["run"]: _left(folder / "runs" / row["run"] / FUNCTION, _function, problems) for row in finished}
-    filters = {row["run"]: _left(folder / "runs" / row["run"] / FILTERS, _filters, problems) for row in finished}
+    functions = {row["run"]: read_left(folder / "runs" / row["run"] / FUNCTION, function_in, problems) for row in finished}
+    filters = {row["run"]: read_left(folder / "runs" / row["run"] / FILTERS, filters_in, problems) for row in finished}
     filtered = [row for row in finished if filters[row["run"]] is not None]
     gated = [row for row in finished if any(epoch.get("phase") == "gates" for epoch in epochs[row["run"]])]
+    results = "Test results of the last epoch"
     drawings = {
-        "boxplot": ("Test results of the last epoch, a point per seed", finished, _box_plot),
+        "boxplot": (f"{results}: a point per seed, quartiles, and means with 95 % intervals", finished, _box_plot),
+        "distributions": (f"{results}: the share of seeds that are as good or better", *_few(finished, _distributions)),
         "curves": (
-            "Validation results over all epochs of a run: mean, and range over the seeds",
-            *_few(finished, epochs, _curves),
+            "Validation results over all epochs of a run: mean and 95 % interval over the seeds",
+            *_few(finished, draw_curves, epochs),
         ),
-        "gates": ("The gates over their phase, mean over the seeds", *_few(gated, epochs, _gates)),
-        "functions": ("What the networks compute, a line per seed", *_few(finished, functions, _functions)),
-        "filters": ("First filters by parent, of each strategy's first seed", *_few(filtered, filters, _first_filters)),
-        "parameters": ("Test results against parameters at inference", finished, partial(_against, "parameters")),
-        "compute": ("Test results against compute", finished, partial(_against, "teacher_epoch_equivalents")),
+        "gates": (
+            "The gates over their phase: mean and 95 % interval over the seeds",
+            *_few(gated, draw_gates, epochs),
+        ),
+        "functions": ("What the networks compute: a line per seed", *_few(finished, draw_functions, functions)),
+        "filters": ("First filters by parent, of each strategy's first seed", *_few(filtered, draw_filters, filters)),
+        "parameters": (f"{results} against parameters: means with 95 % intervals", finished, partial(_against, "parameters")),
+        "compute": (
+            f"{results} against compute: means with 95 % intervals",
+            finished,
+            partial(_against, "teacher_epoch_equivalents"),
+        ),
     }
     captions = {}
     for kind, (caption, drawn, draw) in drawings.items():
+        left_out = len(grouped(finished if kind != "gates" else gated, "strategy")) - len(grouped(drawn, "strategy"))
+        caption += f"; {left_out} more strategies are left out" if left_out and drawn else ""
         path = f"figures/{kind}-{name}"
-        if drawn and _draw(folder / path, draw, drawn, problems):
-            left_out = len(grouped(finished if kind != "gates" else gated, "strategy")) - len(
-                grouped(drawn, "strategy")
-            )
-            captions[f"{path}.png"] = caption + (f"; {left_out} more strategies are left out" if left_out else "")
+        if drawn and draw_files(folder / path, draw, drawn, (caption, protocol_text(rows[0])), problems):
+            captions[f"{path}.png"] = caption
     return captions
 
 
-def _few(rows: Sequence[Row], data: Mapping, draw) -> tuple[list[Row], partial]:
+def _few(rows: Sequence[Row], draw, *data: Mapping) -> tuple[list[Row], partial]:
     names = list(grouped(rows, "strategy"))[:_MOST_CURVES]
-    return [row for row in rows if row["strategy"] in names], partial(draw, data)
+    return [row for row in rows if row["strategy"] in names], partial(draw, *data)
 
 
-def _left(path: Path, read: Callable[[Any], Any], problems: list[str]) -> Any:
-    """What a file that a run left says, or None where there is none, or none that can be drawn, which is told."""
-    if not path.exists():
-        return None
-    try:
-        found = read(read_json(path, _MOST_BYTES))
-    except (KeyError, TypeError, ValueError, OverflowError):
-        found = None
-    if found is None:
-        problems.append(f"{path} cannot be drawn, and is left out: its content is not what a run leaves.")
-    return found
-
-
-def _function(content: Any) -> tuple[np.ndarray, np.ndarray] | None:
-    """The function of one variable that a network is: points, and the outputs there."""
-    x, y = (np.asarray(content[name], "float64") for name in ("x", "y"))
-    is_right = x.ndim == 1 and x.shape == y.shape and 0 < len(x) <= _MOST_POINTS
-    return (x, y) if is_right and all(map(is_number, [*x.tolist(), *y.tolist()])) else None
-
-
-def _filters(content: Any) -> tuple[np.ndarray, np.ndarray] | None:
-    """The first kernel of a merged network, `(height, width, channels, filters)`, and the parent of each filter."""
-    kernel, parents = np.asarray(content["kernel"], "float64"), np.asarray(content["parents"], "int64")
-    is_right = kernel.ndim == 4 and kernel.shape[2] in (1, 3) and parents.shape == kernel.shape[3:] and kernel.size
-    is_small = max(kernel.shape[:2], default=0) <= _MOST_SIDE and parents.size <= _MOST_FILTERS
-    if not (is_right and is_small and len(np.unique(parents)) <= _MOST_PARENTS):
-        return None
-    return (kernel, parents) if all(map(is_number, kernel.ravel().tolist())) else None
-
-
-def new_figure(**options: Any) -> "Figure":
-    """An empty figure that needs no display; options are those of Matplotlib's `Figure`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(layout="constrained", **options)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def files_of(figure: "Figure", dpi: int = 150) -> dict[str, bytes]:
-    """The contents of a figure's files by their endings, "png" and "pdf". The same drawing gives the same files.
+@in_style
+def draw_files(path: Path, draw, data, title: tuple[str, str], problems: list[str]) -> bool:
+    """Have one figure drawn and written, as PNG and PDF.
 
     Args:
-        figure: the figure.
-        dpi: dots an inch of the PNG.
+        path: of the files, without an ending.
+        draw: of a figure and the data; returns False if that has nothing to show.
+        data: what is drawn.
+        title: what the figure shows, and of what.
+        problems: gains a sentence if it cannot be drawn.
+
+    Returns:
+        Whether there is a figure.
     """
-    files = {}
-    for kind in ("png", "pdf"):
-        content = io.BytesIO()
-        figure.savefig(content, format=kind, dpi=dpi, metadata={"CreationDate": None} if kind == "pdf" else None)
-        files[kind] = content.getvalue()
-    return files
-
-
-def _draw(path: Path, draw, rows: Sequence[Row], problems: list[str]) -> bool:
-    """Have one figure drawn and written; False if it has nothing to show, or cannot be drawn, which is told."""
     figure = new_figure()
     try:
-        if not draw(figure, rows):
+        if not draw(figure, data):
             return False
-        figure.suptitle(_plain(protocol_text(rows[0])), fontsize="medium", x=0.02, horizontalalignment="left")
+        _write_title(figure, *title)
         files = files_of(figure)
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:  # Matplotlib's, of odd values
         problems.append(f"The figure {path.name} cannot be drawn: {shown(str(error))}")
@@ -159,163 +119,109 @@ def _draw(path: Path, draw, rows: Sequence[Row], problems: list[str]) -> bool:
     return True
 
 
-def _plain(name: str) -> str:
-    """A name as figures show it: dollar signs would begin a formula."""
-    return name.replace("$", r"\$")
+def _write_title(figure, head: str, below: str) -> None:
+    """Two lines above a figure: what it shows, and in small letters of what."""
+    figure.suptitle(f"{plain(head)}\n", fontsize=10, x=0.01, horizontalalignment="left", linespacing=1.1)
+    lower = 1 - 0.25 / figure.get_figheight()
+    figure.text(0.01, lower, plain(below), fontsize=7, color="#555555", verticalalignment="top")
 
 
-def point_style(index: int) -> dict[str, str]:
-    """Colour and marker of the points of a strategy or suite, by its number."""
-    return {"color": COLOURS[index % len(COLOURS)], "marker": "osD^vP"[index // len(COLOURS) % 6]}
+def _scale(metric: str) -> int:
+    return 100 if unit(metric) else 1
 
 
-def _style(index: int) -> dict[str, str]:
-    return {"color": COLOURS[index % len(COLOURS)], "linestyle": _DASHES[index // len(COLOURS) % len(_DASHES)]}
+def _value_axis(axes: "Axes", metric: str, values: Sequence[float], which: str) -> None:
+    """Labels an axis, "x" or "y", of test results; without a unit it is logarithmic where they are wide apart."""
+    getattr(axes, f"set_{which}label")(f"test {metric}{unit(metric)}")
+    if not unit(metric) and min(values) > 0 and max(values) > _WIDE * min(values):
+        getattr(axes, f"set_{which}scale")("log")
 
 
 def _box_plot(figure, rows: Sequence[Row]) -> bool:
     groups = grouped(rows, "strategy")
-    scale = 100 if unit(rows[0]["metric"]) else 1
+    metric = rows[0]["metric"]
     figure.set_size_inches(7, 1.5 + 0.3 * len(groups))
     axes = figure.subplots()
-    values = [[scale * row["test_last"] for row in group] for group in groups.values()]
-    labels = [f"{_plain(name)} (n = {len(group)})" for name, group in groups.items()]
-    axes.boxplot(values, orientation="horizontal", tick_labels=labels, showfliers=False)
-    for position, group in enumerate(values, start=1):
-        axes.plot(group, [position] * len(group), "o", color=COLOURS[0], alpha=0.4, markersize=4)
+    values = [np.array([_scale(metric) * row["test_last"] for row in group]) for group in groups.values()]
+    labels = [f"{name_of(name)} (n = {len(group)})" for name, group in groups.items()]
+    lines = {"color": "#555555", "linewidth": 0.8}
+    axes.boxplot(
+        values, orientation="horizontal", tick_labels=labels, showfliers=False, showcaps=False, widths=0.6,
+        boxprops=lines, whiskerprops=lines, medianprops=lines | {"linewidth": 1.6},
+    )  # fmt: skip
+    for position, (name, group) in enumerate(zip(groups, values, strict=True), start=1):
+        spread = 0.3 * (np.argsort(np.argsort(group)) % 5 - 2) / 2  # so that equal values lie beside each other
+        axes.plot(group, position + spread, "o", color=look_of(name).colour, alpha=0.5, markersize=3.5, markeredgewidth=0)
+        if len(group) > 1:
+            low, high = bootstrap_interval(group, np.mean)
+            around = [[max(0.0, group.mean() - low)], [max(0.0, high - group.mean())]]
+            axes.errorbar(group.mean(), position, xerr=around, fmt="D", color="black", markersize=4, zorder=5)
     axes.invert_yaxis()
-    axes.set_xlabel(f"test {rows[0]['metric']}{unit(rows[0]['metric'])}")
-    axes.grid(axis="x", alpha=0.3)
+    axes.grid(axis="y", visible=False)
+    _value_axis(axes, metric, np.concatenate(values), "x")
     return True
 
 
-def series(runs: Sequence[Sequence[Row]], column: str) -> tuple[np.ndarray, np.ndarray]:
-    """A column of the runs' epochs, laid over each other.
+def _distributions(figure, rows: Sequence[Row]) -> bool:
+    """Empirical distribution functions; only where some strategy's results fall in two heaps, which no box shows."""
+    groups = {name: [row["test_last"] for row in group] for name, group in grouped(rows, "strategy").items()}
+    if not any(map(is_bimodal, groups.values())):
+        return False
+    metric = rows[0]["metric"]
+    figure.set_size_inches(8, 4)
+    axes = figure.subplots()
+    for name, group in groups.items():
+        values = _scale(metric) * np.array(group)
+        label = f"{name_of(name)} (n = {len(group)})"
+        axes.ecdf(values, complementary=HIGHER_IS_BETTER[metric], label=label, **look_of(name).line)
+    axes.set_ylabel("share of seeds")
+    _value_axis(axes, metric, _scale(metric) * np.concatenate(list(groups.values())), "x")
+    figure.legend(loc="outside right center")
+    return True
+
+
+def front_of(points: Mapping[str, tuple[float, float]], higher_is_better: bool) -> list[str]:
+    """What no other one beats or equals in both.
 
     Args:
-        runs: epochs of each run, in order.
-        column: what of them; it may be one of a row's `extras`.
+        points: by name, cost and result.
+        higher_is_better: of the results; a lower cost is better.
 
     Returns:
-        The numbers of the epochs that all runs have, from 1, and the values, shape `(runs, epochs)`, NaN where a row has
-        none.
+        The names of the front, the cheapest one first.
     """
-    length = min((len(epochs) for epochs in runs), default=0)
-    values = [[_number(row, column) for row in epochs[:length]] for epochs in runs]
-    return np.arange(1, length + 1), np.array(values, "float64").reshape(len(runs), length)
+    sign = 1 if higher_is_better else -1
+    front: list[str] = []
+    for name in sorted(points, key=lambda name: (points[name][0], -sign * points[name][1])):
+        if not front or sign * points[name][1] > sign * points[front[-1]][1]:
+            front.append(name)
+    return front
 
 
-def _number(row: Row, column: str) -> float:
-    value = row.get(column)
-    if value is None and isinstance(row.get("extras"), dict):
-        value = row["extras"].get(column)
-    return value if is_number(value) else np.nan
-
-
-def _curves(epochs: History, figure, rows: Sequence[Row]) -> bool:
-    figure.set_size_inches(8, 4.5)
-    axes = figure.subplots()
-    scale = 100 if unit(rows[0]["metric"]) else 1
-    if not _lines(axes, rows, epochs, "val_metric", scale, bands=True):
-        return False
-    axes.set_xlabel("epoch, all phases in a row")
-    axes.set_ylabel(f"validation {rows[0]['metric']}{unit(rows[0]['metric'])}")
-    if not unit(rows[0]["metric"]):
-        axes.set_yscale("log")
-    figure.legend(loc="outside right upper", fontsize="small")
-    return True
-
-
-def _lines(axes: "Axes", rows, epochs: History, column: str, scale: float = 1, bands: bool = False) -> bool:
-    """A line for each strategy that has such a column; False if none has."""
-    any_drawn = False
-    for index, (name, group) in enumerate(grouped(rows, "strategy").items()):
-        numbers, values = series([run for row in group if (run := epochs[row["run"]])], column)
-        known = ~np.isnan(values).any(axis=0) if values.size else np.zeros(0, bool)
-        if not known.any():
-            continue
-        numbers, values = numbers[known], scale * values[:, known]
-        axes.plot(numbers, values.mean(axis=0), label=_plain(name), linewidth=1.2, **_style(index))
-        if bands and len(values) > 1:
-            axes.fill_between(numbers, values.min(axis=0), values.max(axis=0), alpha=0.12, color=_style(index)["color"])
-        any_drawn = True
-    axes.grid(alpha=0.3)
-    return any_drawn
-
-
-def _gates(epochs: History, figure, rows: Sequence[Row]) -> bool:
-    figure.set_size_inches(8, 6.5)
-    panels = figure.subplots(len(_GATES), 1, sharex=True)
-    phases = {run: [row for row in history if row.get("phase") == "gates"] for run, history in epochs.items()}
-    drawn = [_lines(axes, rows, phases, column) for axes, column in zip(panels, _GATES, strict=True)]
-    for axes, text in zip(panels, _GATES.values(), strict=True):
-        axes.set_ylabel(text, fontsize="small")
-    panels[-1].set_xlabel("epoch of the gates' phase")
-    if any(drawn):
-        handles = {
-            label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-        }
-        figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize="small")
-    return any(drawn)
-
-
-def _functions(functions: Mapping, figure, rows: Sequence[Row]) -> bool:
-    """A panel per strategy with the functions of all its runs."""
-    groups = {name: [functions[row["run"]] for row in group] for name, group in grouped(rows, "strategy").items()}
-    groups = {name: found for name, group in groups.items() if (found := [pair for pair in group if pair is not None])}
-    if not groups:
-        return False
-    figure.set_size_inches(8, 1.9 * len(groups))
-    panels = figure.subplots(len(groups), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    for index, (axes, (name, group)) in enumerate(zip(panels, groups.items(), strict=True)):
-        for x, y in group:
-            axes.plot(x, y, color=COLOURS[index % len(COLOURS)], alpha=0.35, linewidth=0.8)
-        axes.set_title(f"{_plain(name)} (n = {len(group)})", fontsize="small")
-        axes.grid(alpha=0.3)
-    return True
-
-
-def _first_filters(filters: Mapping, figure, rows: Sequence[Row]) -> bool:
-    """A row of filters per strategy and parent, from its first seed; grey, or the middle of a colour, is zero."""
-    lines: list[tuple[str, np.ndarray]] = []
-    for name, group in grouped(rows, "strategy").items():
-        row = min(group, key=lambda row: row["seed"])
-        kernel, parents = filters[row["run"]]
-        kernel = 0.5 + 0.5 * kernel / (np.abs(kernel).max() or 1.0)
-        found = [(p, kernel[..., parents == p][..., :_MOST_IN_A_LINE]) for p in np.unique(parents)]
-        lines += [(f"{_plain(name)}, parent {p + 1}", of_it) for p, of_it in found]
-    lines = lines[:_MOST_LINES]
-    if not lines:
-        return False
-    most = max(kernel.shape[3] for _, kernel in lines)
-    figure.set_size_inches(max(7, 2 + 0.4 * most), 0.6 * len(lines) + 0.4)
-    panels = figure.subplots(len(lines), most, squeeze=False)
-    for axes in panels.flat:
-        axes.set_axis_off()
-    for line, (label, kernel) in zip(panels, lines, strict=True):
-        line[0].text(-0.3, 0.5, label, fontsize="small", ha="right", va="center", transform=line[0].transAxes)
-        for axes, number in zip(line, range(kernel.shape[3]), strict=False):
-            image = kernel[..., number]
-            axes.imshow(image[..., 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=1)
-    return True
+def draw_front(axes: "Axes", points: Mapping[str, tuple[float, float]], higher_is_better: bool) -> None:
+    """The steps along a front, behind its points."""
+    x, y = zip(*(points[name] for name in front_of(points, higher_is_better)), strict=True)
+    axes.step(x, y, where="post", color="#7f7f7f", linewidth=1, zorder=1, label="front: no other is cheaper and better")
 
 
 def _against(cost: str, figure, rows: Sequence[Row]) -> bool:
-    """Mean test results over a mean cost, a point per strategy with its range over the seeds."""
-    scale = 100 if unit(rows[0]["metric"]) else 1
+    """Mean test results over a mean cost, a point per strategy with its 95 % interval, and the front."""
+    metric = rows[0]["metric"]
     groups = {name: [row for row in group if is_number(row[cost])] for name, group in grouped(rows, "strategy").items()}
     groups = {name: group for name, group in groups.items() if group}
     if not groups:
         return False
-    figure.set_size_inches(8, max(4.5, 0.5 + 0.2 * len(groups)))
+    figure.set_size_inches(8, max(4.0, 0.5 + 0.2 * len(groups)))
     axes = figure.subplots()
-    for index, (name, group) in enumerate(groups.items()):
-        values = scale * np.array([row["test_last"] for row in group])
-        costs = np.array([row[cost] for row in group])
-        below, above = values.mean() - values.min(), values.max() - values.mean()
-        axes.errorbar(costs.mean(), values.mean(), [[below], [above]], label=_plain(name), capsize=2, **point_style(index))
-    axes.set_xlabel(cost.replace("_", " "))
-    axes.set_ylabel(f"test {rows[0]['metric']}{unit(rows[0]['metric'])}")
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize="small")
+    points = {}
+    for name, group in groups.items():
+        values = _scale(metric) * np.array([row["test_last"] for row in group])
+        points[name] = float(np.mean([row[cost] for row in group])), float(values.mean())
+        low, high = bootstrap_interval(values, np.mean) if len(values) > 1 else (points[name][1],) * 2
+        around = [[max(0.0, points[name][1] - low)], [max(0.0, high - points[name][1])]]
+        axes.errorbar(*points[name], around, label=name_of(name), linestyle="none", elinewidth=0.8, **look_of(name).point)
+    draw_front(axes, points, HIGHER_IS_BETTER[metric])
+    axes.set_xlabel(_COSTS[cost])
+    _value_axis(axes, metric, [value for _, value in points.values()], "y")
+    figure.legend(loc="outside right center")
     return True

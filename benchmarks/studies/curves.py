@@ -29,7 +29,7 @@ from benchmarks.data.cache import DataMissingError
 from benchmarks.files import write_atomically
 from benchmarks.records.store import hash_of, json_text, read_json
 from benchmarks.records.tables import write_csv
-from benchmarks.reports.figures import files_of, new_figure
+from benchmarks.reports.style import files_of, in_style, new_figure
 from benchmarks.runs.stages import StageCache
 from benchmarks.suites.suite import Suite, SuiteError, load_suite
 
@@ -256,6 +256,7 @@ def _cell(values: Sequence[float], form: str) -> str:
     return mean if len(values) == 1 else f"{mean} ({min(values):{form}} to {max(values):{form}})"
 
 
+@in_style
 def draw(rows: Sequence[Row]) -> dict[str, bytes]:
     """Draws the curves: lines are means over seeds, bands their range; solid with fine-tuning, dashed without.
 
@@ -280,8 +281,6 @@ def draw(rows: Sequence[Row]) -> dict[str, bytes]:
     left.set(xlabel="connections pruned, %", ylabel="parameters left (dotted: zeros, too)", yscale="log")
     compressed.set(xlabel="parameters gone, % (distilled: of the teacher)", ylabel=f"validation {metric}")
     accuracy.legend(fontsize="small", title="dashed: not fine-tuned", title_fontsize="small")
-    for axes in (accuracy, left, compressed):
-        axes.grid(alpha=0.3)
     figure.suptitle(f"{rows[0]['suite']}, {rows[0]['network']}, n = {seeds}", fontsize="medium")
     return files_of(figure, dpi=110)
 

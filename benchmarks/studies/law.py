@@ -32,7 +32,7 @@ from benchmarks.command_line import DONE, command_parser, ended
 from benchmarks.files import write_atomically
 from benchmarks.records.results import HIGHER_IS_BETTER, Results, ResultsError, Row, read_results
 from benchmarks.records.tables import write_csv
-from benchmarks.reports.figures import files_of, new_figure, point_style
+from benchmarks.reports.style import files_of, in_style, new_figure, point_style
 from benchmarks.reports.summaries import done, grouped
 from benchmarks.suites.suite import SUITES, load_suite
 from kmerge.merging import FEWEST_EPOCHS, rise_per_doubling
@@ -239,6 +239,7 @@ def line_through(points: Sequence[tuple[float, float]]) -> Line:
     return Line(len(x), *ends[0], *ends[1], residual, float(fit.rvalue), *of_x, float(width))
 
 
+@in_style
 def _draw(folder: Path, cells: Sequence[Cell], line: Line) -> None:
     """The cells with their standard errors, and the line."""
     figure = new_figure(figsize=(7.5, 5))
@@ -255,7 +256,6 @@ def _draw(folder: Path, cells: Sequence[Cell], line: Line) -> None:
     axes.set_ylabel("merging - one network (points)")
     slope = f"slope {line.slope:.2f} (95 % interval {line.slope_low:.2f} to {line.slope_high:.2f})"
     axes.set_title(f"{line.cells} cells: {slope}, r = {line.r:.2f}", fontsize="medium", loc="left")
-    axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize="small")
     for kind, content in files_of(figure).items():
         write_atomically(folder / f"law.{kind}", content)

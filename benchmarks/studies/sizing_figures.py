@@ -36,7 +36,7 @@ from benchmarks.command_line import (
 from benchmarks.data.cache import DataMissingError
 from benchmarks.files import write_atomically
 from benchmarks.records.tables import write_csv
-from benchmarks.reports.figures import files_of, new_figure
+from benchmarks.reports.style import files_of, in_style, new_figure
 from benchmarks.runs.stages import StageCache
 from benchmarks.suites.suite import Suite, load_suite
 
@@ -178,6 +178,7 @@ def _last(rows: Sequence[Row]) -> dict[str, int]:
     return {row["space"]: row["units"] for row in rows[-len(names) :]}
 
 
+@in_style
 def draw(figure: str, rows: Sequence[Row], epochs: int, metric: str) -> "dict[str, bytes]":
     """Draws a figure.
 
@@ -196,7 +197,6 @@ def draw(figure: str, rows: Sequence[Row], epochs: int, metric: str) -> "dict[st
     {"alpha": _draw_alpha, "starts": _draw_starts, "drift": _draw_drift}[figure](axes, rows, epochs, metric)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     axes.set_title(f"{rows[0]['suite']}, n = {len(seeds)}", fontsize="medium", pad=18)
-    axes.grid(alpha=0.3)
     return files_of(drawing)
 
 

@@ -3,6 +3,8 @@
     python -m benchmarks.report results/cifar100
     python -m benchmarks.report results/digits results/sine --reference l0_merge_fade
     python -m benchmarks.report --serve results/digits
+    python -m benchmarks.report results/*
+    python -m benchmarks.report results/published/* --across results/published/across
 
 Into each folder go summary.csv, comparisons.csv, summary.md, tables.tex, figures/*.pdf and *.png, and report.html, one
 file that needs nothing else. What failed, is missing or cannot be trusted is said first, and never averaged.
@@ -10,23 +12,26 @@ file that needs nothing else. What failed, is missing or cannot be trusted is sa
 With `--serve` nothing is written: the page of one folder is on an address of this machine until Ctrl-C, and stays live while a
 launch runs. The suite's file says what is compared; `--suite FILE` names it where it is none that comes with the benchmark.
 
+Of several folders, what their suites say together goes into a folder `across` beside them: across.md, matrix.csv, scores.csv,
+tables.tex and figures; `--across DIR` writes that alone. What holds no results is then passed over, and told.
+
 Exit status: 0, or 2 for a folder without results or a reference that has none.
 """
 
-import argparse
 import contextlib
 import csv
-import itertools
-import re
+import os
 import sys
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.command_line import DONE, UsageError, command_parser, ended, one_of, printable, refusal, whole_number
 from benchmarks.files import write_atomically
-from benchmarks.records.results import Results, ResultsError, Row, read_results, tables_locked
+from benchmarks.records.results import Results, ResultsError, Row, holds_results, read_results, tables_locked
 from benchmarks.records.tables import read_csv, write_csv
+from benchmarks.reports.across_report import write_across
 from benchmarks.reports.claims import (
     COMPARISON_COLUMNS,
     Claims,
@@ -38,6 +43,7 @@ from benchmarks.reports.claims import (
 from benchmarks.reports.event_files import write_event_files
 from benchmarks.reports.figures import write_figures
 from benchmarks.reports.latex import BIBLIOGRAPHY, can_write, document, tables_of
+from benchmarks.reports.markdown import markdown_table, one_line
 from benchmarks.reports.page import page, page_content
 from benchmarks.reports.summaries import (
     SUMMARY_COLUMNS,
@@ -55,8 +61,6 @@ from benchmarks.runs.loggers import READY, LoggedRun
 from benchmarks.runs.serving import serve
 from benchmarks.suites.suite import SUITES, Suite, SuiteError, load_suite
 
-# The longest text that is shown whole.
-_LONGEST = 2000
 # Of `--serve`, unless it is told another.
 _PORT = 8765
 
@@ -90,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--port", metavar="N", type=whole_number, default=_PORT, help=f"of --serve; 0 for a free one (default: {_PORT})"
     )
+    parser.add_argument("--across", type=Path, metavar="DIR", help="write what the suites say together alone, into DIR")
     options = parser.parse_args(arguments)
     try:
         check_loggers(options.log_to)
@@ -98,19 +103,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _serve(options, suite)
     except (UsageError, SuiteError, ResultsError, OSError, OverflowError) as error:
         return ended(parser, error)
+    found = []
     for folder in options.folders:
         try:
-            with tables_locked(folder):
-                results = read_results(folder)
-                _check_reference(results, options.reference)
-                order = suite_order(results.rows) if suite is None else suite.strategies
-                write_report(results, order, options.reference, suite, options.epoch)
-                said = [f"curves: {write_event_files(results)}"] if options.tensorboard else []
-            said += _logged(results, options.log_to)
+            if len(options.folders) > 1 and folder.exists() and not holds_results(folder):
+                print(f"{printable(str(folder))} holds no results, and is passed over.")
+            elif options.across is None:
+                found.append(_report(folder, suite, options))
+            else:
+                found.append(read_results(folder))
         except (ResultsError, SuiteError, OSError) as error:
             return ended(parser, error)
-        print(*map(printable, results.problems), f"{len(results.rows)} runs: {folder / 'report.html'}", *said, sep="\n")
+    if options.across is None and len(found) < 2:
+        return DONE
+    out = options.across or Path(os.path.commonpath(options.folders)) / "across"
+    try:
+        problems = write_across(found, out, options.reference)
+        print(*map(printable, problems), f"across suites: {out / 'across.md'}", sep="\n")
+    except (ValueError, OSError) as error:
+        if options.across is not None:
+            return ended(parser, error)
+        print(f"Nothing is said across suites: {error}")
     return DONE
+
+
+def _report(folder: Path, suite: Suite | None, options: Namespace) -> Results:
+    """One folder's report, written and told."""
+    with tables_locked(folder):
+        results = read_results(folder)
+        _check_reference(results, options.reference)
+        order = suite_order(results.rows) if suite is None else suite.strategies
+        write_report(results, order, options.reference, suite, options.epoch)
+        said = [f"curves: {write_event_files(results)}"] if options.tensorboard else []
+    said += _logged(results, options.log_to)
+    print(*map(printable, results.problems), f"{len(results.rows)} runs: {folder / 'report.html'}", *said, sep="\n")
+    return results
 
 
 def _logged(results: Results, names: Sequence[str]) -> list[str]:
@@ -126,7 +153,7 @@ def _logged(results: Results, names: Sequence[str]) -> list[str]:
     return [*problems, f"{len(ended)} runs logged to {', '.join(names)}, {len(problems)} times in vain"]
 
 
-def _serve(options: argparse.Namespace, suite: Suite | None) -> int:
+def _serve(options: Namespace, suite: Suite | None) -> int:
     """Show the page of the one folder until somebody interrupts."""
     if len(options.folders) != 1:
         raise UsageError("--serve: " + refusal("one folder", [str(folder) for folder in options.folders]))
@@ -198,11 +225,11 @@ def write_report(
         figures = write_figures(folder, name, rows, results.history, results.problems)
         sections[name] = "\n\n".join(_section(rows, found[name], figures))
         tables += tables_of(rows, found[name], published(rows[0]["suite"]), epoch) if can_write() else []
-    head = [f"# Results of {folder.name}", *(f"**{_text(problem)}**" for problem in results.problems)]
+    head = [f"# Results of {folder.name}", *(f"**{one_line(problem)}**" for problem in results.problems)]
     parts = [*head, *sections.values(), *_tuning(folder)]
     if can_write():
         write_atomically(folder / "tables.tex", document(f"Results of {folder.name}", tables))
-        write_atomically(folder / BIBLIOGRAPHY.name, BIBLIOGRAPHY.read_text(encoding="utf-8"))
+        write_atomically(folder / BIBLIOGRAPHY.name, BIBLIOGRAPHY.readone_line(encoding="utf-8"))
     else:
         (folder / "tables.tex").unlink(missing_ok=True)  # of other rows
         parts.append("No tables.tex: pandas and jinja2 are not installed.")
@@ -230,32 +257,32 @@ def _check_reference(results: Results, reference: str | None) -> None:
 
 
 def _section(rows: Sequence[Row], found: Claims, figures: dict[str, str]) -> list[str]:
-    parts = [f"## {_text(protocol_text(rows[0]))}"]
+    parts = [f"## {one_line(protocol_text(rows[0]))}"]
     failed = [row for row in rows if row["status"] == "failed"]
-    parts += [f"**{_text(row['strategy'])} seed {row['seed']} failed:** {_text(row['error'])}" for row in failed]
+    parts += [f"**{one_line(row['strategy'])} seed {row['seed']} failed:** {one_line(row['error'])}" for row in failed]
     unfinished = sum(row["status"] == "unfinished" for row in rows)
     if unfinished:
         parts.append(f"**Unfinished runs: {unfinished}.** The same command runs them.")
     finished = done(rows)
     if not finished:
         return [*parts, "No run is done."]
-    parts += [f"**{_text(found.verdict)}**"] * bool(found.verdict)
-    parts.append(_markdown(result_cells(rows)))
+    parts += [f"**{one_line(found.verdict)}**"] * bool(found.verdict)
+    parts.append(markdown_table(result_cells(rows)))
     parts += [text for text in [missing_control(rows)] if text]
     together = max(row.get("together") or 1 for row in finished)
     if together > 1:
         parts.append(f"Up to {together} networks trained in one program; seconds are the program's over their number.")
     extras = extras_cells(rows)
     if len(extras) > 1:
-        parts += ["Means of what the strategies report besides:", _markdown(extras)]
+        parts += ["Means of what the strategies report besides:", markdown_table(extras)]
     tables = published(rows[0]["suite"])
     if tables:
         parts += [
             "Beside what papers report, test results of the last epoch:",
-            _markdown(published_cells(rows, tables)),
+            markdown_table(published_cells(rows, tables)),
         ]
     for head, how, sentences in comparison_parts(found, writer(finished[0]["metric"])):
-        parts += [f"### {head}", how, "\n".join(f"- {_text(text)}" for text in sentences)]
+        parts += [f"### {head}", how, "\n".join(f"- {one_line(text)}" for text in sentences)]
     sources = sorted({_source(row) for row in finished})
     images = [f"![{caption}]({path})" for path, caption in figures.items()]
     return [
@@ -268,7 +295,7 @@ def _section(rows: Sequence[Row], found: Claims, figures: dict[str, str]) -> lis
 def _source(row: Row) -> str:
     """Where a row comes from."""
     command = str(row["command"]).replace("`", "'")
-    return _text(f"`{command}` at {row['commit']} on {row['device']}")
+    return one_line(f"`{command}` at {row['commit']} on {row['device']}")
 
 
 def _tuning(folder: Path) -> list[str]:
@@ -282,24 +309,8 @@ def _tuning(folder: Path) -> list[str]:
         except (OSError, ValueError, IndexError, csv.Error) as error:
             parts.append(f"**{path} cannot be read: {error}**")
             continue
-        parts += [f"{path.stem}:", _markdown([head, *(row for row in cells[1:] if len(row) == len(head))])]
+        parts += [f"{path.stem}:", markdown_table([head, *(row for row in cells[1:] if len(row) == len(head))])]
     return parts
-
-
-def _text(text: object) -> str:
-    """A text of somebody's results on one line of Markdown that has an end, with no HTML, link or image in it."""
-    line = printable(" ".join(str(text).split()))
-    line = line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
-    return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", line).replace("](", "]\\(")
-
-
-def _markdown(cells: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns stand under each other in a terminal too; the first row is the head."""
-    cells = [[_text(cell).replace("|", "\\|") for cell in row] for row in cells]
-    widths = [max(map(len, column)) for column in itertools.zip_longest(*cells, fillvalue="")]
-    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in cells]
-    lines = [f"| {' | '.join(row)} |" for row in padded]
-    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
 if __name__ == "__main__":

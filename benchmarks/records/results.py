@@ -87,6 +87,11 @@ class Results:
     problems: list[str] = field(default_factory=list)
 
 
+def holds_results(folder: Path) -> bool:
+    """Whether a folder is one that `read_results` reads."""
+    return (folder / "runs").is_dir() or (folder / "runs.csv").is_file()
+
+
 def read_results(folder: Path) -> Results:
     """The results of a suite.
 

@@ -31,6 +31,11 @@ _WIDE = 10
 _COSTS = {"parameters": "parameters at inference", "teacher_epoch_equivalents": "compute (teacher-epoch equivalents)"}
 
 
+def can_draw() -> bool:
+    """Whether what draws is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
 def write_figures(
     folder: Path, name: str, rows: Sequence[Row], history: History, problems: list[str]
 ) -> dict[str, str]:
@@ -47,7 +52,7 @@ def write_figures(
         What each figure shows, by the path of its PNG file, relative to the folder.
     """
     finished = done(rows)
-    if not finished or importlib.util.find_spec("matplotlib") is None:
+    if not finished or not can_draw():
         return {}
     own_folder(folder / "figures")
     epochs = {row["run"]: history.get(row["run"], ()) for row in finished}

@@ -95,7 +95,7 @@ def tables_of(rows: Sequence[Row], found: Claims, published: Sequence[Mapping[st
     parts = [_results(rows, found, epoch, text)]
     if published:
         cells = published_cells(rows, published)
-        cells = [cells[0], *([_label(row[0]), *row[1:]] for row in cells[1:])]
+        cells = [cells[0], *([label_cell(row[0]), *row[1:]] for row in cells[1:])]
         parts.append(table(cells, f"Ours beside published results, test results of the last epoch. {text}."))
     write = writer(done(rows)[0]["metric"])
     for family in ("primary", "exploration"):
@@ -118,7 +118,7 @@ def _results(rows: Sequence[Row], found: Claims, epoch: str, text: str) -> str:
     head = ["Method", "n", f"Test {metric}{unit(metric)}", "Validation", "Teachers", "Epochs", "Compute", "Parameters"]
     cells = [
         [
-            _label(row["strategy"]),
+            label_cell(row["strategy"]),
             str(row["n"]),
             _spread(row["mean"], row["std"], write),
             *("" if row[name] is None else number(write(row[name])) for name in ("validation", "validation_teachers")),
@@ -146,7 +146,7 @@ def _comparisons(compared: Sequence[Comparison], write, metric: str, text: str) 
         shown = number(write(c.mean_difference) + (f" [{low}, {high}]" if c.n > 1 else ""))
         values = [c.p, *[c.p_holm] * is_primary]
         p_values = ["" if p is None else "<.001" if p < 0.001 else f"{p:.3f}" for p in values]
-        cells.append([_label(c.second), str(c.n), shown, number(f"{c.effect_size:.2f}"), *p_values, _result(c)])
+        cells.append([label_cell(c.second), str(c.n), shown, number(f"{c.effect_size:.2f}"), *p_values, _result(c)])
     correction = "Primary comparisons, corrected by Holm's method" if is_primary else "Exploration, not corrected"
     caption = (
         f"{label_of(first.first)} less each other method, test {metric}{unit(metric)} of the last epoch, paired by seed. "
@@ -168,8 +168,8 @@ def _result(c: Comparison) -> str:
     return "not inferior" if c.is_not_inferior else "no difference shown"
 
 
-def _label(strategy: str) -> Tex:
-    """The label of a strategy, and the citation of its paper."""
+def label_cell(strategy: str) -> Tex:
+    """The label of a strategy, and the citation of its paper, as LaTeX."""
     key = citation_of(strategy)
     return Tex(escaped(label_of(strategy)) + (rf"~\cite{{{key}}}" if key else ""))
 

@@ -48,7 +48,7 @@ def signed_rank_p(differences: Sequence[float], alternative: str = "two-sided") 
     """Exact p-value of Wilcoxon's signed-rank test.
 
     Zeros are dropped, tied sizes get their mean rank, and the null distribution is that of the ranks at hand under all
-    2^n sign flips, so it is exact with ties too.
+    2^n sign flips, so it is exact with ties too. Without ties it is SciPy's.
 
     Args:
         differences: paired, one per seed.
@@ -61,6 +61,11 @@ def signed_rank_p(differences: Sequence[float], alternative: str = "two-sided") 
         ValueError: for another alternative, or a difference that is not finite.
     """
     signs, ranks = _signed_ranks(_checked(differences, alternative))
+    if len(np.unique(ranks)) == len(ranks) > 0:
+        from scipy.stats import wilcoxon  # here, because most of what reads tables tests nothing
+
+        return float(wilcoxon(signs * ranks, alternative=alternative, method="exact").pvalue)
+    # With ties SciPy's exact distribution does not hold, and its permutations are too many from 20 seeds on.
     null = np.ones(1)
     for rank in ranks:
         flipped = np.concatenate([null, np.zeros(rank)])
@@ -122,10 +127,9 @@ def t_p(differences: Sequence[float], alternative: str = "two-sided") -> float |
     spread = d.std(ddof=1)
     if spread <= 1e-9 * np.abs(d).max():  # what is equal on paper may differ in the last bits
         return None
-    from scipy.special import stdtr  # here, because only a declared t-test needs it
+    from scipy.stats import ttest_1samp  # here, because only a declared t-test needs it
 
-    t = d.mean() * math.sqrt(len(d)) / spread
-    return float(stdtr(len(d) - 1, -t) if alternative == "greater" else 2 * stdtr(len(d) - 1, -abs(t)))
+    return float(ttest_1samp(d, 0.0, alternative=alternative).pvalue)
 
 
 def t_interval(differences: Sequence[float]) -> tuple[float, float]:
@@ -133,14 +137,11 @@ def t_interval(differences: Sequence[float]) -> tuple[float, float]:
     d = np.asarray(differences, "float64")
     if len(d) < 2:
         return math.nan, math.nan
-    half = _t_quantile(1 - LEVEL / 2, len(d) - 1) * d.std(ddof=1) / math.sqrt(len(d))
-    return float(d.mean() - half), float(d.mean() + half)
+    if not np.ptp(d) > 0:
+        return float(d[0]), float(d[0])
+    from scipy.stats import ttest_1samp
 
-
-def _t_quantile(share: float, degrees: int) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(degrees, share))
+    return tuple(map(float, ttest_1samp(d, 0.0).confidence_interval(1 - LEVEL)))
 
 
 def seeds_for_power(differences: Sequence[float], power: float = 0.8, test: str = "signed_rank") -> int | None:
@@ -165,10 +166,12 @@ def seeds_for_power(differences: Sequence[float], power: float = 0.8, test: str 
     normal = ((NormalDist().inv_cdf(1 - LEVEL / 2) + NormalDist().inv_cdf(power)) * spread) ** 2
     if test == "signed_rank":
         return max(seeds_needed(), math.ceil(normal / 0.955))
+    from scipy.special import stdtrit
+
     return next(
         n
         for n in itertools.count(max(2, math.ceil(normal)))
-        if n >= ((_t_quantile(1 - LEVEL / 2, n - 1) + _t_quantile(power, n - 1)) * spread) ** 2
+        if n >= ((stdtrit(n - 1, 1 - LEVEL / 2) + stdtrit(n - 1, power)) * spread) ** 2
     )
 
 
@@ -209,10 +212,12 @@ def bootstrap_interval(values: Sequence[float], statistic: Callable[..., np.ndar
     v = np.asarray(values, "float64")
     if len(v) < 2:
         return math.nan, math.nan
+    from scipy.stats import bootstrap
+
     # Not `kmerge.seeds`: it would bring Keras into a process that only reads tables.
-    picks = np.random.default_rng([len(v), _RESAMPLES]).integers(len(v), size=(_RESAMPLES, len(v)))
-    low, high = np.quantile(statistic(v[picks], axis=1), [0.025, 0.975])
-    return float(low), float(high)
+    rng = np.random.default_rng([len(v), _RESAMPLES])
+    drawn = bootstrap((v,), statistic, n_resamples=_RESAMPLES, vectorized=True, method="percentile", rng=rng)
+    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
 
 
 def mean_intervals(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -229,7 +229,7 @@ def write_report(
     parts = [*head, *sections.values(), *_tuning(folder)]
     if can_write():
         write_atomically(folder / "tables.tex", document(f"Results of {folder.name}", tables))
-        write_atomically(folder / BIBLIOGRAPHY.name, BIBLIOGRAPHY.readone_line(encoding="utf-8"))
+        write_atomically(folder / BIBLIOGRAPHY.name, BIBLIOGRAPHY.read_text(encoding="utf-8"))
     else:
         (folder / "tables.tex").unlink(missing_ok=True)  # of other rows
         parts.append("No tables.tex: pandas and jinja2 are not installed.")

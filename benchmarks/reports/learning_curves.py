@@ -34,10 +34,13 @@ class Segment(NamedTuple):
         """The epochs that all its runs have."""
         return min(map(len, self.values.values()))
 
-    @property
-    def matrix(self) -> np.ndarray:
-        """The values, shape `(runs, epochs)`."""
-        return np.array([epochs[: self.length] for epochs in self.values.values()])
+    def first(self, epochs: int) -> np.ndarray:
+        """The values of so many epochs from its beginning, shape `(runs, epochs)`."""
+        return np.array([values[:epochs] for values in self.values.values()])
+
+    def last(self, epochs: int) -> np.ndarray:
+        """The values of so many epochs before its end, shape `(runs, epochs)`."""
+        return np.array([values[-epochs:] for values in self.values.values()])
 
 
 def segments(rows: Sequence[Row], epochs: History, column: str) -> list[Segment]:
@@ -48,13 +51,16 @@ def segments(rows: Sequence[Row], epochs: History, column: str) -> list[Segment]
         epochs: by run, its epochs.
         column: what of them; it may be one of a row's `extras`.
     """
-    runs = {row["seed"]: grouped(epochs[row["run"]], "phase") for row in rows if epochs[row["run"]]}
+    runs: dict[int, dict[str, list[Row]]] = {}
+    for row in rows:
+        for epoch in epochs[row["run"]]:
+            runs.setdefault(row["seed"], {}).setdefault(str(epoch.get("phase")), []).append(epoch)
     phases = list(next(iter(runs.values()), ()))
     runs = {seed: run for seed, run in runs.items() if list(run) == phases}
     found, start = [], 0
     for phase in phases:
         values = {seed: [_number(row, column) for row in run[phase]] for seed, run in runs.items()}
-        found.append(Segment(str(phase), start, values))
+        found.append(Segment(phase, start, values))
         start += found[-1].length
     return found
 
@@ -69,7 +75,7 @@ def _number(row: Row, column: str) -> float:
 def draw_curves(epochs: History, figure, rows: Sequence[Row]) -> bool:
     """Validation results over all epochs, their phases below, and the last epochs beside; False if none is known."""
     groups = {name: segments(group, epochs, "val_metric") for name, group in grouped(rows, "strategy").items()}
-    known = {name: parts for name, parts in groups.items() if any(np.isfinite(part.matrix).any() for part in parts)}
+    known = {name: parts for name, parts in groups.items() if any(np.isfinite(p.first(p.length)).any() for p in parts)}
     if not known:
         return False
     height = 0.3 + 0.22 * len(known)
@@ -119,10 +125,10 @@ def _line(axes: "Axes", part: Segment, scale: float, how: dict, label: str | Non
 
     With `most`, so many of its last epochs, counted from the end.
     """
-    values = scale * part.matrix
-    numbers = part.start + 1 + np.arange(part.length)
-    if most is not None:
-        values, numbers = values[:, -most:], np.arange(1 - most, 1)
+    if most is None:
+        values, numbers = scale * part.first(part.length), part.start + 1 + np.arange(part.length)
+    else:
+        values, numbers = scale * part.last(most), np.arange(1 - most, 1)
     known = np.isfinite(values).all(axis=0)
     if not known.any():
         return
@@ -138,7 +144,7 @@ def _last_epochs(axes: "Axes", known: Mapping[str, Sequence[Segment]], scale: fl
     seen = []
     for name, parts in known.items():
         _line(axes, parts[-1], scale, look_of(name).line, most=length)
-        means = scale * parts[-1].matrix[:, -(length // 2 + 1) :].mean(axis=0)
+        means = scale * parts[-1].last(length // 2 + 1).mean(axis=0)
         seen += means[np.isfinite(means)].tolist()
     axes.set_title(f"the last {length} epochs")
     if seen and 0 < min(seen) < max(seen):

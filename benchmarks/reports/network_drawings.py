@@ -78,7 +78,7 @@ def draw_functions(functions: Mapping, figure, rows: Sequence[Row]) -> bool:
             x = functions[group[0]["run"]][0]
             axes.plot(x, sine_of(x), color="black", linestyle=":", linewidth=1.0, label="the function to learn")
         middle = write(float(np.median([row["test_last"] for row in group])))
-        axes.set_title(f"{name_of(name)}: n = {len(group)}, median {rows[0]['metric']} {middle}")
+        axes.set_title(f"{name_of(name)}: median {rows[0]['metric']} {middle}, n = {len(group)}", fontsize=8)
     if is_sine:
         figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="outside lower right")
     return True

@@ -104,8 +104,8 @@ def test_seeds_for_power_show_such_a_difference_about_as_often_as_they_should():
     sample = rng.normal(size=2000)
     sample = 0.6 + (sample - sample.mean()) / sample.std(ddof=1)
     needed = statistics.seeds_for_power(sample)
-    shown = [statistics.signed_rank_p(rng.normal(0.6, 1, size=needed)) < statistics.LEVEL for _ in range(1000)]
-    assert 0.74 < np.mean(shown) < 0.86
+    shown = [statistics.signed_rank_p(rng.normal(0.6, 1, size=needed)) < statistics.LEVEL for _ in range(300)]
+    assert 0.72 < np.mean(shown) < 0.88
     assert statistics.seeds_for_power(-sample) == needed
     assert statistics.seeds_for_power([1.0, 1.001]) == statistics.seeds_needed()
     assert statistics.seeds_for_power([1.0]) is None and statistics.seeds_for_power([1.0, -1.0]) is None

@@ -51,6 +51,7 @@ def write_across_figures(
     """
     rows = [name for name, found in matrix.items() if len(found) >= _FEWEST_COLUMNS][:_MOST_ROWS]
     below = f"against {name_of(reference)}, paired by seed; positive is better; bold: the interval excludes 0"
+    below += f"; {len(matrix) - len(rows)} more strategies stand in matrix.csv" if len(matrix) > len(rows) else ""
     drawings = {}
     if rows:
         head = "Mean differences in test results with 95 % intervals"

@@ -125,7 +125,7 @@ def _scores_text(block: Block) -> str:
 
 def _score_cells(summary: Summary) -> list[list[str]]:
     """The table of scores as texts, the head first, the best strategy before others."""
-    cells = [["strategy", "IQM of scores", "P(better)", "compute"]]
+    cells = [["strategy", "IQM of scores", "P(better)", "Compute"]]
     for name in sorted(summary.means, key=lambda name: -summary.means[name].value):
         estimates = [summary.means[name], summary.improvements.get(name)]
         texts = ["" if e is None else f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in estimates]
@@ -150,6 +150,7 @@ def _latex(columns, matrix, summary: Summary | None, reference: str) -> list[str
     rivals = [name for name in names if name != reference]
     table_of = [["Suite", "Metric", *map(label_of, rivals)]]
     bold = set()
+    columns = [column for column in columns if any(column.name in matrix[name] for name in rivals)]
     for i, column in enumerate(columns):
         found = [matrix[name].get(column.name) for name in rivals]
         table_of.append(

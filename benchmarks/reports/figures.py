@@ -4,10 +4,10 @@ Nothing is drawn where matplotlib is not installed.
 """
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -83,7 +83,8 @@ def write_figures(
     }
     captions = {}
     for kind, (caption, drawn, draw) in drawings.items():
-        left_out = len(grouped(finished if kind != "gates" else gated, "strategy")) - len(grouped(drawn, "strategy"))
+        candidates = {"gates": gated, "filters": filtered}.get(kind, finished)
+        left_out = len(grouped(candidates, "strategy")) - len(grouped(drawn, "strategy"))
         caption += f"; {left_out} more strategies are left out" if left_out and drawn else ""
         path = f"figures/{kind}-{name}"
         if drawn and draw_files(folder / path, draw, drawn, (caption, protocol_text(rows[0])), problems):
@@ -97,7 +98,7 @@ def _few(rows: Sequence[Row], draw, *data: Mapping) -> tuple[list[Row], partial]
 
 
 @in_style
-def draw_files(path: Path, draw, data, title: tuple[str, str], problems: list[str]) -> bool:
+def draw_files(path: Path, draw: Callable[..., bool], data: Any, title: tuple[str, str], problems: list[str]) -> bool:
     """Have one figure drawn and written, as PNG and PDF.
 
     Args:
@@ -210,11 +211,12 @@ def draw_front(axes: "Axes", points: Mapping[str, tuple[float, float]], higher_i
 
 
 def _against(cost: str, figure, rows: Sequence[Row]) -> bool:
-    """Mean test results over a mean cost, a point per strategy with its 95 % interval, and the front."""
+    """Mean test results over a mean cost, a point per strategy with its 95 % interval, and the front; False where all cost
+    the same."""
     metric = rows[0]["metric"]
     groups = {name: [row for row in group if is_number(row[cost])] for name, group in grouped(rows, "strategy").items()}
     groups = {name: group for name, group in groups.items() if group}
-    if not groups:
+    if len({row[cost] for group in groups.values() for row in group}) < 2:
         return False
     figure.set_size_inches(8, max(4.0, 0.5 + 0.2 * len(groups)))
     axes = figure.subplots()

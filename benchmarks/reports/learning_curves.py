@@ -12,6 +12,7 @@ from benchmarks.reports.summaries import grouped, unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 History = Mapping[str, Sequence[Row]]
 
@@ -72,7 +73,7 @@ def _number(row: Row, column: str) -> float:
     return value if is_number(value) else np.nan
 
 
-def draw_curves(epochs: History, figure, rows: Sequence[Row]) -> bool:
+def draw_curves(epochs: History, figure: "Figure", rows: Sequence[Row]) -> bool:
     """Validation results over all epochs, their phases below, and the last epochs beside; False if none is known."""
     groups = {name: segments(group, epochs, "val_metric") for name, group in grouped(rows, "strategy").items()}
     known = {name: parts for name, parts in groups.items() if any(np.isfinite(p.first(p.length)).any() for p in parts)}
@@ -183,7 +184,7 @@ def phase_words(phase: str) -> str:
     return " ".join([_PHASES.get(kind, kind), *filter(None, [number])])
 
 
-def draw_gates(epochs: History, figure, rows: Sequence[Row]) -> bool:
+def draw_gates(epochs: History, figure: "Figure", rows: Sequence[Row]) -> bool:
     """What drives the gates, and what they do, over the epochs of their phase; False if nothing is known."""
     figure.set_size_inches(8, 6.5)
     panels = figure.subplots(len(_GATES), 1, sharex=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from benchmarks.records.store import read_json
 from benchmarks.reports.style import look_of, name_of
 from benchmarks.reports.summaries import grouped, writer
 from benchmarks.suites.suite import SUITES, load_suite
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Of a file that a run left: points of a function; side, filters and parents of a kernel; and the most of a figure of them.
 _MOST_POINTS, _MOST_SIDE, _MOST_FILTERS, _MOST_PARENTS = 100_000, 32, 1024, 8
@@ -57,7 +60,7 @@ def filters_in(content: Any) -> tuple[np.ndarray, np.ndarray] | None:
     return (kernel, parents) if all(map(is_number, kernel.ravel().tolist())) else None
 
 
-def draw_functions(functions: Mapping, figure, rows: Sequence[Row]) -> bool:
+def draw_functions(functions: Mapping, figure: "Figure", rows: Sequence[Row]) -> bool:
     """A panel for each strategy with the functions of all its runs, over the one to be learned where that is known."""
     groups = {name: [row for row in group if functions[row["run"]]] for name, group in grouped(rows, "strategy").items()}
     groups = {name: group for name, group in groups.items() if group}
@@ -84,7 +87,7 @@ def draw_functions(functions: Mapping, figure, rows: Sequence[Row]) -> bool:
     return True
 
 
-def draw_filters(filters: Mapping, figure, rows: Sequence[Row]) -> bool:
+def draw_filters(filters: Mapping, figure: "Figure", rows: Sequence[Row]) -> bool:
     """A row of filters per strategy and parent, from its first seed; grey, or the middle of a colour, is zero."""
     lines: list[tuple[str, np.ndarray]] = []
     for name, group in grouped(rows, "strategy").items():

@@ -201,11 +201,12 @@ def test_figures_are_drawn_from_what_runs_left(tmp_path):
         write_atomically(run.path / store.FILTERS, json.dumps(filters))
         _finish(tmp_path, "one_model", seed, 0.8, history=epochs[:3])
     text = _report(tmp_path)
-    for kind in ("boxplot", "curves", "gates", "functions", "filters", "compute"):
+    for kind in ("boxplot", "curves", "gates", "functions", "filters"):
         (png,), (pdf,) = (list((tmp_path / "figures").glob(f"{kind}-*.{ending}")) for ending in ("png", "pdf"))
         assert png.read_bytes().startswith(b"\x89PNG\r\n") and png.stat().st_size > 5_000
         assert pdf.read_bytes().startswith(b"%PDF-") and f"(figures/{png.name})" in text
     assert not list((tmp_path / "figures").glob("parameters-*"))  # these runs do not say theirs
+    assert not list((tmp_path / "figures").glob("compute-*"))  # which is the same for both
     assert not list(tmp_path.rglob("*/.*"))
 
 

@@ -57,7 +57,7 @@ def test_every_file_beside_the_code_is_installed_with_it():
             found = list(ROOT.joinpath(*package.split(".")).glob(pattern))
             assert found, f"{package}: {pattern} names no file"
             installed |= set(found)
-    kinds = {".toml", ".html", ".css", ".js", ".typed"}
+    kinds = {".toml", ".html", ".css", ".js", ".typed", ".bib", ".mplstyle"}
     beside = {path for package in ORDER for path in (ROOT / package).rglob("*.*") if path.suffix in kinds}
     assert beside == installed
 

@@ -25,6 +25,7 @@ import numpy as np
 from benchmarks.records.results import HIGHER_IS_BETTER, Results, Row
 from benchmarks.reports.statistics import LEVEL, bootstrap_interval
 from benchmarks.reports.summaries import done, grouped, mean, protocol_text
+from benchmarks.strategies.registry import STRATEGIES
 
 _RESAMPLES = 2_000
 
@@ -105,9 +106,10 @@ def _marks(row: Row) -> tuple[str, ...]:
 
 
 def reference_of(columns: Sequence[Column]) -> str:
-    """The strategy that stands in the most columns, of several the first that occurs."""
+    """The strategy that stands in the most columns, of several the first of the registry."""
     names = [name for column in columns for name in column.groups]
-    return max(dict.fromkeys(names), key=names.count)
+    rank = {name: i for i, name in enumerate(STRATEGIES)}
+    return min(set(names), key=lambda name: (-names.count(name), rank.get(name, len(rank)), name))
 
 
 class Difference(NamedTuple):

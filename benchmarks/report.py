@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return ended(parser, error)
     if options.across is None and len(found) < 2:
         return DONE
-    out = options.across or Path(os.path.commonpath(options.folders)) / "across"
+    out = options.across or Path(os.path.commonpath(map(Path.resolve, options.folders))) / "across"
     try:
         problems = write_across(found, out, options.reference)
         print(*map(printable, problems), f"across suites: {out / 'across.md'}", sep="\n")

@@ -108,8 +108,8 @@ def _page(columns, matrix, summary: Summary | None, reference: str, figures: Map
     for name, found in matrix.items():
         texts = [(found.get(column.name), column) for column in columns]
         cells.append([label_of(name), *("" if d is None else f"{_sign(d)}{cell_text(d, c, ' ')} ({d.n})" for d, c in texts)])
-    parts += ["## Matrix", _MATRIX.format(reference=label_of(reference)), markdown_table(cells)]
-    parts += ["\n".join(f"- {column.name}: {one_line(column.text)}" for column in columns)]
+    parts += ["## Matrix", _MATRIX.format(reference=one_line(label_of(reference))), markdown_table(cells)]
+    parts += ["\n".join(f"- {one_line(f'{column.name}: {column.text}')}" for column in columns)]
     parts += [f"![{caption}](figures/{name})" for name, caption in figures.items()]
     return "\n\n".join(parts) + "\n"
 
@@ -120,7 +120,7 @@ def _sign(d: Difference) -> str:
 
 def _scores_text(block: Block) -> str:
     names = "; ".join(map(one_line, block.columns))
-    return _SCORES.format(count=len(block.columns), columns=names, reference=label_of(block.reference))
+    return _SCORES.format(count=len(block.columns), columns=names, reference=one_line(label_of(block.reference)))
 
 
 def _score_cells(summary: Summary) -> list[list[str]]:

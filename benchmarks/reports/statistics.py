@@ -124,12 +124,16 @@ def t_p(differences: Sequence[float], alternative: str = "two-sided") -> float |
     d = _checked(differences, alternative)
     if len(d) < 2 or not d.any():
         return None if len(d) < 2 else 1.0
-    spread = d.std(ddof=1)
-    if spread <= 1e-9 * np.abs(d).max():  # what is equal on paper may differ in the last bits
+    if not _varies(d):
         return None
     from scipy.stats import ttest_1samp  # here, because only a declared t-test needs it
 
     return float(ttest_1samp(d, 0.0, alternative=alternative).pvalue)
+
+
+def _varies(differences: np.ndarray) -> bool:
+    """Whether they are more apart than in the last bits, in which even what is equal on paper may differ."""
+    return bool(differences.std(ddof=1) > 1e-9 * np.abs(differences).max())
 
 
 def t_interval(differences: Sequence[float]) -> tuple[float, float]:
@@ -137,8 +141,8 @@ def t_interval(differences: Sequence[float]) -> tuple[float, float]:
     d = np.asarray(differences, "float64")
     if len(d) < 2:
         return math.nan, math.nan
-    if not np.ptp(d) > 0:
-        return float(d[0]), float(d[0])
+    if not _varies(d):
+        return float(d.mean()), float(d.mean())
     from scipy.stats import ttest_1samp
 
     return tuple(map(float, ttest_1samp(d, 0.0).confidence_interval(1 - LEVEL)))

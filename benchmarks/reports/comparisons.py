@@ -177,9 +177,10 @@ def _p(differences: np.ndarray, test: str, alternative: str = "two-sided") -> fl
 
 
 def not_worse(values: Mapping[str, Mapping[int, float]], higher_is_better: bool, test: str = "signed_rank") -> list[str]:
-    """The strategy of the best mean, and those that a test against it, corrected by Holm's method, does not find worse.
+    """The strategy of the best mean, and those that a test against it does not find worse.
 
-    The best one is chosen by the values that are then tested, so this is a guide for the eye, and no claim.
+    The best one is chosen by the values that are then tested, so this is a guide for the eye, and no claim. The test is not
+    corrected for the number of strategies: that would call more of them as good as the best, and of many all.
 
     Args:
         values: per strategy and seed, the metric.
@@ -191,13 +192,13 @@ def not_worse(values: Mapping[str, Mapping[int, float]], higher_is_better: bool,
     """
     sign = 1 if higher_is_better else -1
     best = max(values, key=lambda name: sign * np.mean(list(values[name].values())))
-    found = {}
-    for name in values.keys() - {best}:
+    found = [best]
+    for name in values:
         seeds = sorted(values[best].keys() & values[name].keys())
-        if seeds and (p := _p(np.array([values[best][seed] - values[name][seed] for seed in seeds]), test)) is not None:
-            found[name] = p
-    corrected = dict(zip(found, holm(list(found.values())), strict=True))
-    return [best, *(name for name in values if corrected.get(name, 0.0) >= LEVEL)]
+        if name != best and seeds:
+            p = _p(np.array([values[best][seed] - values[name][seed] for seed in seeds]), test)
+            found += [name] if p is not None and p >= LEVEL else []
+    return found
 
 
 def compare_all(

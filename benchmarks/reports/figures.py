@@ -18,7 +18,7 @@ from benchmarks.records.store import FILTERS, FUNCTION
 from benchmarks.reports.learning_curves import History, draw_curves, draw_gates
 from benchmarks.reports.network_drawings import draw_filters, draw_functions, filters_in, function_in, read_left
 from benchmarks.reports.statistics import bootstrap_interval, is_bimodal
-from benchmarks.reports.style import files_of, in_style, look_of, name_of, new_figure, plain
+from benchmarks.reports.style import files_of, in_style, logarithmic, look_of, name_of, new_figure, plain
 from benchmarks.reports.summaries import done, grouped, protocol_text, unit
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # More curves in one figure cannot be told apart.
 _MOST_CURVES = 8
-# Values of a metric without a unit that differ by this factor are shown on a logarithmic axis.
+# Costs, and values of a metric without a unit, that differ by this factor are shown on a logarithmic axis.
 _WIDE = 10
 _COSTS = {"parameters": "parameters at inference", "teacher_epoch_equivalents": "compute (teacher-epoch equivalents)"}
 
@@ -140,7 +140,7 @@ def _value_axis(axes: "Axes", metric: str, values: Sequence[float], which: str) 
     """Labels an axis, "x" or "y", of test results; without a unit it is logarithmic where they are wide apart."""
     getattr(axes, f"set_{which}label")(f"test {metric}{unit(metric)}")
     if not unit(metric) and min(values) > 0 and max(values) > _WIDE * min(values):
-        getattr(axes, f"set_{which}scale")("log")
+        logarithmic(getattr(axes, f"{which}axis"))
 
 
 def _box_plot(figure, rows: Sequence[Row]) -> bool:
@@ -229,6 +229,9 @@ def _against(cost: str, figure, rows: Sequence[Row]) -> bool:
         axes.errorbar(*points[name], around, label=name_of(name), linestyle="none", elinewidth=0.8, **look_of(name).point)
     draw_front(axes, points, HIGHER_IS_BETTER[metric])
     axes.set_xlabel(_COSTS[cost])
+    costs = [of_it for of_it, _ in points.values()]
+    if min(costs) > 0 and max(costs) > _WIDE * min(costs):
+        logarithmic(axes.xaxis)
     _value_axis(axes, metric, [value for _, value in points.values()], "y")
     figure.legend(loc="outside right center")
     return True

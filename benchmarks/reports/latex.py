@@ -129,7 +129,7 @@ def _results(rows: Sequence[Row], found: Claims, epoch: str, text: str) -> str:
     ]
     caption = (
         f"Test {metric}{unit(metric)} of the {epoch} epoch: mean and standard deviation over n seeds. Bold: the best mean, "
-        f"and what {_TESTS[test]} against it, corrected by Holm's method, does not find worse. Compute: teacher-epoch "
+        f"and what {_TESTS[test]} against it, at .05 and not corrected, does not find worse. Compute: teacher-epoch "
         f"equivalents. {text}."
     )
     return table([head, *cells], caption, {(i, 2) for i, row in enumerate(summaries) if row["strategy"] in bold})

@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.records.results import Row, is_number
 from benchmarks.reports.statistics import mean_intervals
-from benchmarks.reports.style import SHARED, look_of, name_of
+from benchmarks.reports.style import SHARED, logarithmic, look_of, name_of
 from benchmarks.reports.summaries import grouped, unit
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ def draw_curves(epochs: History, figure: "Figure", rows: Sequence[Row]) -> bool:
     whole, end = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[:, 1])
     bars = figure.add_subplot(grid[1, 0], sharex=whole)
     scale = 100 if unit(rows[0]["metric"]) else 1
-    for axes in (whole, end):
-        axes.set_yscale("log" if scale == 1 else "linear")
+    for axes in (whole, end) if scale == 1 else ():
+        logarithmic(axes.yaxis)
     _whole_runs(whole, known, scale)
     _last_epochs(end, known, scale)
     _phase_bars(bars, known)

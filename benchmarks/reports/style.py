@@ -15,6 +15,7 @@ from benchmarks.strategies.labels import label_of
 from benchmarks.strategies.registry import STRATEGIES
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 STYLE = Path(__file__).parent / "reports.mplstyle"
@@ -101,6 +102,16 @@ def in_style(draw: Callable) -> Callable:
             return draw(*arguments, **options)
 
     return drawn
+
+
+def logarithmic(axis: "Axis") -> None:
+    """Make an axis logarithmic, with plain numbers at 1, 2 and 5 times the powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def new_figure(**options: Any) -> "Figure":

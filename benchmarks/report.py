@@ -4,7 +4,7 @@
     python -m benchmarks.report results/digits results/sine --reference l0_merge_fade
     python -m benchmarks.report --serve results/digits
     python -m benchmarks.report results/*
-    python -m benchmarks.report results/published/* --across results/published/across
+    python -m benchmarks.report results/* --across results/across --reference one_model --strategy restart l0_merge_fade
 
 Into each folder go summary.csv, comparisons.csv, summary.md, tables.tex, figures/*.pdf and *.png, and report.html, one
 file that needs nothing else. What failed, is missing or cannot be trusted is said first, and never averaged.
@@ -95,6 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--port", metavar="N", type=whole_number, default=_PORT, help=f"of --serve; 0 for a free one (default: {_PORT})"
     )
     parser.add_argument("--across", type=Path, metavar="DIR", help="write what the suites say together alone, into DIR")
+    parser.add_argument(
+        "--strategy", nargs="+", default=(), metavar="S", help="sum up these across suites (default: the most that can be)"
+    )
     options = parser.parse_args(arguments)
     try:
         check_loggers(options.log_to)
@@ -118,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DONE
     out = options.across or Path(os.path.commonpath(map(Path.resolve, options.folders))) / "across"
     try:
-        problems = write_across(found, out, options.reference)
+        problems = write_across(found, out, options.reference, options.strategy)
         print(*map(printable, problems), f"across suites: {out / 'across.md'}", sep="\n")
     except (ValueError, OSError) as error:
         if options.across is not None:

@@ -16,7 +16,7 @@ al. 2021. Their library rliable wants as many seeds in every column, and does no
 resamples by. Here the seeds of each column are resampled for all strategies at once, as they are paired.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -158,16 +158,23 @@ class Block:
     compute: Mapping[str, float] = field(default_factory=dict)
 
 
-def block_of(columns: Sequence[Column], reference: str) -> Block | None:
-    """The largest block around the reference, by rivals times columns, when those are added first that leave most columns.
+def block_of(columns: Sequence[Column], reference: str, rivals: Collection[str] = ()) -> Block | None:
+    """The block of the reference and its rivals.
+
+    Without named rivals it is the largest block around the reference, by rivals times columns, when those are added first
+    that leave most columns. Which these are depends on what ran: for a paper name them.
 
     Args:
         columns: of the suites.
         reference: a strategy.
+        rivals: strategies; none for those that make the largest block.
 
     Returns:
         The block; None for fewer than two columns, or no rival.
     """
+    if named := [name for name in dict.fromkeys(rivals) if name != reference]:
+        kept = _with_seeds(columns, [reference, *named])
+        return _block(reference, (reference, *named), kept) if len(kept) > 1 else None
     chosen, best = [reference], None
     left = {name for column in columns for name in column.groups} - {reference}
     while left:

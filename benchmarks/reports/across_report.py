@@ -1,6 +1,6 @@
 """The report on several suites: tables, figures, and a page that says how they came about."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.files import own_folder, write_atomically
@@ -41,13 +41,16 @@ the same. Compute is that of training, relative to the reference's in the same c
 al. 2021."""
 
 
-def write_across(results: Sequence[Results], out: Path, reference: str | None = None) -> list[str]:
+def write_across(
+    results: Sequence[Results], out: Path, reference: str | None = None, rivals: Collection[str] = ()
+) -> list[str]:
     """Write what several suites say together: across.md, matrix.csv, scores.csv, tables.tex and figures.
 
     Args:
         results: of the suites.
         out: folder for the files, made where it does not exist.
         reference: the strategy that all are compared with; None for the one in the most columns.
+        rivals: strategies whose scores are summed up, see `block_of`.
 
     Returns:
         Sentences about what is left out.
@@ -64,7 +67,9 @@ def write_across(results: Sequence[Results], out: Path, reference: str | None = 
         problems.append(f"Left out, with no two seeds in common with {reference}: {'; '.join(alone)}.")
     if len(shown) < 2:
         raise ValueError(f"expected two protocols with results of {reference or 'two strategies'}, received {len(shown)}.")
-    block = block_of(columns, reference)
+    block = block_of(columns, reference, rivals)
+    if block is None:
+        problems.append(f"No scores: there are no two columns in which {', '.join([reference, *rivals])} all have two seeds.")
     summary = None if block is None else Summary(block, interquartile_means(block), probabilities_of_improvement(block))
     out.mkdir(parents=True, exist_ok=True)
     write_csv(out / "matrix.csv", MATRIX_COLUMNS, _matrix_rows(shown, matrix))

@@ -24,7 +24,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 # What several strategies share.
 SHARED = "#b0b0b0"
 _DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (2, 1)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
-_MARKERS = "osD^vP"
+_MARKERS = "osD^vPX*<>phd8H"
 # Those that stand side by side most often: solid lines each in a colour of its own, then relatives of them.
 _FIRST = (
     "l0_merge_fade", "magnitude_merge", "restart", "ensemble", "best_of_three", "l0_merge", "one_model",
@@ -34,7 +34,7 @@ _FIRST = (
 
 
 class Look(NamedTuple):
-    """Of one strategy: no two of the registry have all three in common."""
+    """Of one strategy: no two of the registry have colour and marker in common, nor colour and dashes within a file."""
 
     colour: str
     dash: Any

@@ -83,6 +83,9 @@ def test_a_block_has_strategies_that_share_their_columns(folders):
     assert block.scores[1][1, 0] == pytest.approx(1 - b[6]["test_last"] / np.mean([row["test_last"] for row in b[:6]]))
     assert block.compute == {"one_model": 1.0, "restart": 2.0}
     assert across.block_of(_columns(folders[:1])[0], "one_model") is None
+    columns = _columns(folders)[0]
+    assert across.block_of(columns, "restart", ["one_model"]).strategies == ("restart", "one_model")
+    assert across.block_of(columns, "one_model", ["restart", "ensemble"]) is None  # one column alone has all three
 
 
 def _block(rng, seeds=(8, 8, 8)):

@@ -62,6 +62,9 @@ def test_budgets_of_strategies_are_equal(name):
     if name == "imagenet_resnet18":
         assert vars(budget) == {"teacher": 20, "gates": 20, "finetune": 90, "single": 150}
         return
+    if name == "cifar100_b512_early":
+        assert vars(budget) == {"teacher": 100, "gates": 50, "finetune": 350, "single": 600}
+        return
     assert 3 * budget.teacher == budget.single
     assert budget.teacher == 2 * budget.gates == 2 * budget.finetune
 
@@ -264,6 +267,17 @@ def test_a_suite_takes_from_another_what_it_does_not_say(tmp_path):
     path.write_text('based_on = "digits"\nspeed = 1')
     with pytest.raises(SuiteError, match=r"unknown keys \['speed'\]"):
         load_suite(path)
+
+
+def test_cifar100_at_batch_512_has_four_times_the_rates_and_a_warm_up_of_a_twentieth():
+    base, large, early = (load_suite(name) for name in ("cifar100", "cifar100_b512", "cifar100_b512_early"))
+    for suite in (large, early):
+        assert suite.definition["gates"] == {**base.definition["gates"], "learning_rate": 0.8}
+        for name, phase in suite.definition["phases"].items():
+            changed = {"batch_size": 512, "learning_rate": 0.4, "warmup": suite.definition["epochs"][name] / 20}
+            changed |= {"drops": phase["drops"]} if suite is early else {}
+            assert phase == {**base.definition["phases"][name], **changed}
+    assert large.budget() == base.budget()
 
 
 def test_teachers_of_halves_have_all_examples_between_them_and_as_many_steps(tmp_path, cache):

@@ -22,7 +22,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ from benchmarks.records.results import ResultsError, read_results, tables_locked
 from benchmarks.records.store import RunFolder
 from benchmarks.report import Report, write_report
 from benchmarks.runs.estimating import Estimate
-from benchmarks.runs.executors import Executor, LocalProcesses, default_jobs, worker_environment
+from benchmarks.runs.executors import Event, Executor, LocalProcesses, default_jobs, worker_environment
 from benchmarks.runs.log_to import LogTo, check_loggers
 from benchmarks.runs.loggers import READY
 from benchmarks.runs.planning import (
@@ -69,11 +69,12 @@ class _CutShortError(Exception):
     """The launch ends here; the message says why."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, hear: Callable[[Event], None] = lambda event: None) -> int:
     """The command line.
 
     Args:
         arguments: of the command line; None for the process' own.
+        hear: is told what happens to runs.
 
     Returns:
         The exit status; see the module.
@@ -101,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not runs:
             print(f"No run is {options.only}.")
             return DONE
-        return _launch(suite, runs, options, recorded_command(arguments))
+        return _launch(suite, runs, options, recorded_command(arguments), hear)
     except UsageError as error:
         return ended(parser, error)
     except KeyboardInterrupt:
@@ -217,7 +218,9 @@ def recorded_command(arguments: Sequence[str]) -> str:
 _NO_RESULT = ("--out", "--data-dir", "--cache-dir", "--stages", "--log-to")
 
 
-def _launch(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace, command: str) -> int:
+def _launch(
+    suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace, command: str, hear: Callable[[Event], None]
+) -> int:
     folder = options.out / suite.name
     waiting = [run for run in runs if run.status != "done"]
     environment = worker_environment(runs[0].configuration["backend"])
@@ -245,7 +248,7 @@ def _launch(suite: Suite, runs: Sequence[RunFolder], options: argparse.Namespace
     shared = batches(waiting, suite.runs_per_process, executor.jobs, options.together)
     estimate = Estimate(waiting, suite.budget(options.scale), executor.jobs)
     with LogTo(options.log_to if waiting else (), folder) as others:
-        status = _execute(shared, executor, estimate, options.max_failures, others)
+        status = _execute(shared, executor, estimate, options.max_failures, others, hear)
     report = _write_results(folder, suite, [*suite.strategies, *(options.strategy or ())], runs[0].protocol)
     status = _conclude(runs, folder, status, report is not None)
     if report is not None and (verdict := report.verdicts[runs[0].protocol]):
@@ -264,8 +267,8 @@ def _tidy_up(folder: Path, stages: Path | None) -> None:
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ignore Ctrl-C and SIGTERM while this lasts, and no longer: `benchmarks.tune` launches again and again."""
-    names = (signal.SIGINT, signal.SIGTERM)
+    """Ignore Ctrl-C, SIGTERM and a campaign's alarm while this lasts, and no longer: some commands launch again and again."""
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
     before = [signal.signal(name, signal.SIG_IGN) for name in names]
     try:
         yield
@@ -327,6 +330,7 @@ def _execute(
     estimate: Estimate,
     most_failures: int | None,
     others: LogTo,
+    hear: Callable[[Event], None],
 ) -> int:
     """Work through the batches; DONE unless that was cut short."""
     total = sum(len(batch) for batch in shared)
@@ -337,6 +341,7 @@ def _execute(
                 display.show(event)
                 if event.kind in ("done", "failed"):
                     others.log(event.run)
+                hear(event)
                 if event.detail.get("disk_full"):
                     raise _CutShortError(f"No room to write results ({event.detail['error']}): stopped. Free some")
                 failures += event.kind == "failed"

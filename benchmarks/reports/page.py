@@ -131,7 +131,7 @@ def _missing(rows: Sequence[Row]) -> list[str]:
     lacking: dict[str, list[str]] = {}
     for name, there in found.items():
         if seeds - there:
-            lacking.setdefault(_ranges(seeds - there), []).append(name)
+            lacking.setdefault(ranges(seeds - there), []).append(name)
     return [f"{_few(names)}: seeds {text}" for text, names in lacking.items()]
 
 
@@ -140,7 +140,7 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])} and {len(names) - 5} more strategies"
 
 
-def _ranges(numbers: set[int]) -> str:
+def ranges(numbers: set[int]) -> str:
     """Whole numbers as people write them: 0-3, 7."""
     parts: list[list[int]] = []
     for number in sorted(numbers):

@@ -59,6 +59,12 @@ class Estimate:
         seconds = [self._seconds(run, start, epoch, program) for run in self._left.values()]
         return max(sum(seconds) / self._jobs, max(seconds, default=0.0))
 
+    def epochs_left(self) -> int:
+        """What the runs that are left are worth in epochs of one network, those included that they did before a stop."""
+        return sum(
+            self._after_teachers(_name(run))[0] + 2 * self._budget.teacher * self._trains(run) for run in self._left.values()
+        )
+
     def _seconds(self, run: RunFolder, start: float, epoch: float, program: float) -> float:
         teachers = 2 * self._budget.teacher * epoch + 2 * program
         known = [

@@ -328,14 +328,15 @@ def _record(run: RunFolder, error: Exception, emit: Emit) -> None:
 
 
 def _throttled(emit: Emit) -> Callable[[Mapping[str, Any]], None]:
-    """Emits an epoch's row, but not more often than anyone reads."""
-    last = -math.inf
+    """Emits an epoch's row and how many epochs there were so far, but not more often than anyone reads."""
+    last, ended = -math.inf, 0
 
     def on_epoch(row: Mapping[str, Any]) -> None:
-        nonlocal last
+        nonlocal last, ended
+        ended += 1
         if time.monotonic() - last >= _SECONDS_BETWEEN_EPOCH_EVENTS:
             last = time.monotonic()
-            emit("epoch", **{name: row.get(name) for name in ("phase", "epoch", "loss", "val_metric")})
+            emit("epoch", ended=ended, **{name: row.get(name) for name in ("phase", "epoch", "loss", "val_metric")})
 
     return on_epoch
 

@@ -303,14 +303,7 @@ def suite_content(path: Path) -> dict[str, Any]:
     Raises:
         SuiteError: if it cannot be read.
     """
-    read = json.loads if path.suffix == ".json" else tomllib.loads
-    try:
-        content = read(_text_of(path))
-    except (OSError, ValueError, RecursionError) as error:  # of Unicode, TOML, JSON, or numbers of thousands of digits
-        why = getattr(error, "strerror", None) or error
-        raise SuiteError(f"expected a suite's file, received {shown(str(path))}, which cannot be read: {why}") from error
-    if not isinstance(content, dict):
-        Place(str(path)).refuse("a table of keys", content)
+    content = content_of(path, "a suite's file")
     base = content.pop("based_on", None)
     if base is None:
         return content
@@ -320,8 +313,29 @@ def suite_content(path: Path) -> dict[str, Any]:
     return _laid_over({key: value for key, value in below.items() if key not in _NOT_INHERITED}, content)
 
 
+def content_of(path: Path, what: str) -> dict[str, Any]:
+    """What a file of TOML or JSON says, unchecked.
+
+    Args:
+        path: of the file.
+        what: the file is to be, as "a suite's file".
+
+    Raises:
+        SuiteError: if it cannot be read.
+    """
+    read = json.loads if path.suffix == ".json" else tomllib.loads
+    try:
+        content = read(_text_of(path))
+    except (OSError, ValueError, RecursionError) as error:  # of Unicode, TOML, JSON, or numbers of thousands of digits
+        why = getattr(error, "strerror", None) or error
+        raise SuiteError(f"expected {what}, received {shown(str(path))}, which cannot be read: {why}") from error
+    if not isinstance(content, dict):
+        Place(str(path)).refuse("a table of keys", content)
+    return content
+
+
 def _text_of(path: Path) -> str:
-    """The text of a suite's file, which is a file of a suite's size, and no pipe that nobody ends."""
+    """The text of a file of a suite's size, which is no pipe that nobody ends."""
     if not path.is_file():
         raise OSError("there is no such file")
     if path.stat().st_size > _MOST_BYTES:

@@ -28,6 +28,10 @@ class Place:
     def __truediv__(self, key: str) -> "Place":
         return Place(self.file, (*self.keys, key))
 
+    def item(self, number: int) -> "Place":
+        """The place of an item of the list that stands here, counted from 1."""
+        return Place(self.file, (*self.keys[:-1], f"{self.keys[-1]} {number}"))
+
     @property
     def table(self) -> "Place":
         """The same, written as the head of a table."""
@@ -140,8 +144,8 @@ class ListOf(Kind):
         if not (isinstance(value, list) and self.least <= len(value) <= self.most):
             number = self.least if self.least == self.most else f"{self.least} to {self.most}"
             place.refuse("a list" if isinstance(value, str | dict) else f"a list of {number} items", value)
-        for item in value:
-            self.item.check(place, item)
+        for number, item in enumerate(value, 1):
+            self.item.check(place.item(number) if isinstance(self.item, Table) else place, item)
 
 
 @dataclass(frozen=True)

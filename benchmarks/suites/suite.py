@@ -201,7 +201,7 @@ class Suite:
         build(seed)  # Refuses images of a wrong size now.
         merges = "phases" in self.definition
         is_regression = self.metric == "mse"
-        phases = {p: _phase(self.definition["phases"][p], self.definition["epochs"][p]) for p in PHASES} if merges else {}
+        phases = {p: phase_of(self.definition["phases"][p], self.definition["epochs"][p]) for p in PHASES} if merges else {}
         task = Task(
             name=self.name,
             data=dataset.data,
@@ -226,7 +226,7 @@ class Suite:
             return None
         build = self._builder(dataset, settings["architecture"])
         build(seed)
-        phases = {**task.phases, "teacher": _phase(settings["phase"], settings["epochs"])}
+        phases = {**task.phases, "teacher": phase_of(settings["phase"], settings["epochs"])}
         identity = {**task.identity, "architecture": settings["architecture"]}
         # Where it has the epochs of two teachers, it also has as many after rounding.
         as_two = settings["epochs"] == 2 * self.definition["epochs"]["teacher"]
@@ -292,7 +292,13 @@ class Suite:
         }
 
 
-def _phase(settings: Mapping[str, Any], epochs: int) -> Phase:
+def phase_of(settings: Mapping[str, Any], epochs: int) -> Phase:
+    """A phase as strategies train it.
+
+    Args:
+        settings: its table in the file, where drops and warm-up are told by epochs.
+        epochs: of the phase, there.
+    """
     drops, warmup = tuple(drop / epochs for drop in settings["drops"]), settings.get("warmup", 0) / epochs
     return Phase(**settings | {"drops": drops, "warmup": warmup})
 

@@ -201,12 +201,16 @@ class JaxProgram(_Program):
         """Trace and compile for pieces of data and orders of these shapes, without a step."""
         steps = _stateless_steps(self._model(), self._training, self._augments[0])
         steps, self._compiled = jax.jit(_of_all(steps, self._own, len(self._variables))), {}
-        # Of a single step, what LLVM optimizes further takes as long to compile again and makes nothing faster.
-        options = {"xla_backend_optimization_level": 2} if self.steps_per_call else None
         for data, orders in pieces:
             shapes = {(orders.shape, b.shape, r.shape): (b, r) for b, r in self._calls(orders)}
             for key, call in shapes.items():
-                self._compiled[key] = steps.lower(self._states(), data, *call).compile(options)
+                self._compiled[key] = self.compiled(steps, self._states(), data, *call)
+
+    def compiled(self, steps, *arguments):
+        """The function of `jax.jit`, compiled for arguments of these shapes. Who counts for another device overrides it."""
+        # Of a single step, what LLVM optimizes further takes as long to compile again and makes nothing faster.
+        options = {"xla_backend_optimization_level": 2} if self.steps_per_call else None
+        return steps.lower(*arguments).compile(options)
 
     def _calls(self, orders):
         """The indices of the full batches (models, steps, batch size) and the rest (models, n), call by call."""

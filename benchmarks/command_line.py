@@ -114,7 +114,7 @@ _SHARED: dict[str, dict[str, Any]] = {
     "--jobs": dict(
         metavar="N",
         type=positive_whole_number,
-        help="runs at a time (default: 1 on a GPU, else one per core, at most 4)",
+        help="runs at a time (default: 1 on a GPU or TPU, else one per core, at most 4)",
     ),
     "--backend": dict(choices=BACKENDS, help="of Keras (default: $KERAS_BACKEND, or tensorflow)"),
 }

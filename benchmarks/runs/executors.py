@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, Protocol
 
 from benchmarks.files import SOMEBODY, name_of, open_regular
 from benchmarks.records.store import RunFolder, json_text
-from benchmarks.runs.preloading import Copy, Preloaded, preload
+from benchmarks.runs.preloading import Copy, Preloaded, has_devices, preload
 
 # What a worker runs.
 WORKER = "benchmarks.runs.worker"
@@ -70,8 +70,8 @@ def cores() -> int:
 
 
 def default_jobs() -> int:
-    """How many workers run at a time unless told otherwise: one on a GPU, else one per core, at most four."""
-    return 1 if Path("/dev/nvidiactl").exists() else min(4, cores())
+    """How many workers run at a time unless told otherwise: one on a GPU or TPU, else one per core, at most four."""
+    return 1 if has_devices() else min(4, cores())
 
 
 def fair_share() -> int:

@@ -100,8 +100,12 @@ def preload(modules: Sequence[str], environment: dict[str, str]) -> Preloaded | 
 
     Nor is there one on a machine with a GPU or TPU: that the drivers of these bear the copies has not been shown.
     """
-    has_devices = any(any(Path("/dev").glob(pattern)) for pattern in _DEVICES)
-    return Preloaded(modules, environment) if not has_devices and adopt_orphans(True) else None
+    return Preloaded(modules, environment) if not has_devices() and adopt_orphans(True) else None
+
+
+def has_devices() -> bool:
+    """Whether the machine has a GPU or a TPU."""
+    return any(any(Path("/dev").glob(pattern)) for pattern in _DEVICES)
 
 
 def adopt_orphans(whether: bool) -> bool:

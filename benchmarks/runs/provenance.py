@@ -49,9 +49,13 @@ def provenance(run: RunFolder) -> dict[str, Any]:
 
 
 def hardware() -> str:
-    """Name of the GPU or the processor, and how many threads it may use."""
+    """Name of the GPU, the TPU or the processor, and how many threads the last may use."""
     import keras
 
+    if any("tpu" in device.lower() for device in keras.distribution.list_devices()):
+        import jax
+
+        return jax.devices()[0].device_kind
     if any("gpu" in device.lower() for device in keras.distribution.list_devices()):
         with contextlib.suppress(OSError):
             command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]

@@ -19,6 +19,7 @@ from benchmarks.files import holder_of, locked, pause, real_folder, saying
 from benchmarks.records.store import hash_of
 from benchmarks.runs.arrays import listed, move_aside, numbered, read_arrays, write_arrays
 from benchmarks.runs.checkpoints import NAME, Checkpoint
+from benchmarks.runs.devices import over_devices
 from benchmarks.runs.stopping import Stop, Stopped
 
 if TYPE_CHECKING:
@@ -153,12 +154,12 @@ class StageCache(Stages):
 
     def fit(self, model: "keras.Model", x: np.ndarray, y: np.ndarray, **how: Any) -> None:
         """Train a compiled network in place; see `Stages.fit`."""
-        with self._stop.deferred(), _split_over(self._devices):
+        with self._stop.deferred(), over_devices(self._devices):
             self._trainer.fit(self._phases, model, x, y, **how)
 
     def size(self, sizer: "kmerge.AutoSizer", x: np.ndarray, y: np.ndarray, **how: Any) -> None:
         """Let a sizer train its network, alone: no two runs have the same sizes; see `Stages.size`."""
-        with self._stop.deferred(), _split_over(self._devices):
+        with self._stop.deferred(), over_devices(self._devices):
             super().size(sizer, x, y, **how)
 
     def before_epoch(self) -> None:
@@ -170,16 +171,6 @@ class StageCache(Stages):
         if self._checkpoints:
             self._checkpoints[-1].update(state)
         self._tell_epoch(row)
-
-
-def _split_over(devices: int) -> contextlib.AbstractContextManager:
-    """While this lasts, training splits its batches over so many devices. Keras cannot predict so for any number of
-    examples, so it does not last longer."""
-    if devices == 1:
-        return contextlib.nullcontext()
-    from keras import distribution
-
-    return distribution.DataParallel(devices=distribution.list_devices()[:devices]).scope()
 
 
 def _write(folder: Path, key: Mapping[str, Any], record: TrainingRecord, weights: list[np.ndarray]) -> None:

@@ -9,6 +9,8 @@ trained together, and each goes on with its trained network as if it had been al
     seed 102                   build ->|     |                   merge ->|
     together                           fit_many                          fit_many
 
+Where there are several devices, each trains its part of the networks.
+
 A run that fails or ends leaves the others. Networks that cannot be trained in one program are trained one by one.
 """
 
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.files import pause
+from benchmarks.runs.devices import over_devices
 from benchmarks.runs.stopping import Stop, Stopped
 
 if TYPE_CHECKING:
@@ -169,18 +172,19 @@ def _fit_many(fits: Sequence[_Fit]) -> None:
     import kmerge
 
     first = fits[0].how
-    kmerge.fit_many(
-        [fit.model for fit in fits],
-        _shared([fit.x for fit in fits]),
-        _shared([fit.y for fit in fits]),
-        batch_size=first["batch_size"],
-        epochs=first["epochs"],
-        initial_epoch=first["initial_epoch"],
-        validation_data=_shared_pairs([fit.how["validation_data"] for fit in fits]),
-        callbacks=[fit.how["callbacks"] for fit in fits],
-        seeds=[fit.how["seed"] for fit in fits],
-        augments=[fit.how["augment"] for fit in fits],
-    )
+    with over_devices(len(fits)):
+        kmerge.fit_many(
+            [fit.model for fit in fits],
+            _shared([fit.x for fit in fits]),
+            _shared([fit.y for fit in fits]),
+            batch_size=first["batch_size"],
+            epochs=first["epochs"],
+            initial_epoch=first["initial_epoch"],
+            validation_data=_shared_pairs([fit.how["validation_data"] for fit in fits]),
+            callbacks=[fit.how["callbacks"] for fit in fits],
+            seeds=[fit.how["seed"] for fit in fits],
+            augments=[fit.how["augment"] for fit in fits],
+        )
 
 
 def _shared(arrays: Sequence[Any]) -> Any:

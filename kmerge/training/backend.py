@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 BACKEND = keras.backend.backend()
 if BACKEND == "tensorflow":
@@ -80,6 +81,31 @@ def split_over_devices(batch: tuple) -> tuple:
         return array if array.shape[0] % devices else lay(array, distribution.get_data_layout(array.shape))
 
     return keras.tree.map_structure(split, batch)
+
+
+def models_over_devices(steps: Callable, own: Sequence[bool], models: int) -> Callable:
+    """Vectorized steps of several models as steps in which each device has its part of them, and no device waits for another.
+
+    Args:
+        steps: a function of states, data, batches and a rest that have the models on a first axis, the data only where it is
+            each model's own; of any number of models.
+        own: of each part of the data, whether it is each model's own.
+        models: their number. Where it leaves devices over, these repeat the last model, and what they find is let go.
+    """
+    if not is_data_parallel():
+        return steps
+    mesh = keras.distribution.distribution().device_mesh.backend_mesh
+    each = jax.sharding.PartitionSpec(mesh.axis_names)
+    parts = tuple(each if is_own else jax.sharding.PartitionSpec() for is_own in own)
+    split = jax.shard_map(steps, mesh=mesh, in_specs=(each, parts, each, each), out_specs=each, check_vma=False)
+    rows = np.minimum(np.arange(-(-models // mesh.size) * mesh.size), models - 1)
+
+    def padded(states, data, batches, rest):
+        data = tuple(take(part, rows) if is_own else part for part, is_own in zip(data, own, strict=True))
+        states, logs = split(take(states, rows), data, batches[rows], rest[rows])
+        return keras.tree.map_structure(lambda array: array[:models], (states, logs))
+
+    return padded
 
 
 def device_memory() -> int | None:

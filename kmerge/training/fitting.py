@@ -19,7 +19,7 @@ from kmerge.errors import InvalidArgumentError
 from kmerge.graph import array_of
 from kmerge.training.arguments import held_out, weighted_by_class, without_end
 from kmerge.training.augmentation import augmented
-from kmerge.training.backend import BACKEND, is_data_parallel
+from kmerge.training.backend import BACKEND
 from kmerge.training.checks import (
     arrays_of,
     check_augment,
@@ -238,7 +238,9 @@ def fit_many(
 ) -> list[keras.callbacks.History]:
     """Train models of one architecture together in one vectorized program: each as `fit` would alone, up to rounding.
 
-    Ten small nets keep a GPU about as busy as one does, so they take about as long. Needs the JAX backend.
+    Ten small nets keep a GPU about as busy as one does, so they take about as long. Needs the JAX backend. Under a
+    `keras.distribution.DataParallel` each of its devices trains its part of the models, and no batch is split: eight models on
+    the eight cores of a TPU train as one does on one.
 
     Args:
         models: compiled models that differ only in names, weights, seeds and learning rates. Trained in place.
@@ -310,10 +312,6 @@ def _check_many(models: list, callbacks: list) -> None:
                 f"fit_many: expected models that an epoch program can train, received {model.name!r}: {reason}. Call fit for "
                 "it."
             )
-    if is_data_parallel():
-        raise InvalidArgumentError(
-            "fit_many: expected one device to train on, received several by keras.distribution. Call fit."
-        )
     check_same_architecture(models)
 
 

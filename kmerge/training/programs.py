@@ -13,7 +13,16 @@ import keras
 import numpy as np
 
 from kmerge.training.augmentation import augmented
-from kmerge.training.backend import BACKEND, choose_xla, on_all_devices, on_cpu, only_dense, split_over_devices, take
+from kmerge.training.backend import (
+    BACKEND,
+    choose_xla,
+    models_over_devices,
+    on_all_devices,
+    on_cpu,
+    only_dense,
+    split_over_devices,
+    take,
+)
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -128,12 +137,15 @@ def _stateless_step(model, training: bool, augment):
     return step
 
 
-def _stateless_steps(model, training: bool, augment):
-    """A function of state, data, the indices of full batches (steps, batch size) and those of a smaller last one."""
+def _stateless_steps(model, training: bool, augment, is_alone: bool):
+    """A function of state, data, the indices of full batches (steps, batch size) and those of a smaller last one.
+
+    Where there are several devices, the batches of a model that trains alone are split over them.
+    """
     step = _stateless_step(model, training, augment)
 
     def batch_of(data, indices):
-        return split_over_devices(take(data, indices))
+        return split_over_devices(take(data, indices)) if is_alone else take(data, indices)
 
     def steps(state, data, batches, rest):
         if len(batches) > 1:
@@ -142,7 +154,7 @@ def _stateless_steps(model, training: bool, augment):
             state = step(state, batch_of(data, batches[0]))
         if rest.size:
             state = step(state, batch_of(data, rest))
-        state = on_all_devices(state)
+        state = on_all_devices(state) if is_alone else state
         with keras.StatelessScope(list(zip(model.metrics_variables, state["metrics"], strict=True))):
             return state, model.get_metrics_result()
 
@@ -159,12 +171,12 @@ def _of_all(steps, own: tuple, models: int):
 
         return steps_of_one
 
-    together = jax.vmap(steps, in_axes=(0, tuple(0 if each else None for each in own), 0, 0))
+    together = models_over_devices(jax.vmap(steps, in_axes=(0, tuple(0 if each else None for each in own), 0, 0)), own, models)
 
     def steps_of_several(states, data, batches, rest):
         stacked = jax.tree.map(lambda *values: jax.numpy.stack(values), *states)
         stacked, logs = together(stacked, data, batches, rest)
-        return [jax.tree.map(lambda value, i=i: value[i], stacked) for i in range(models)], logs
+        return on_all_devices([jax.tree.map(lambda value, i=i: value[i], stacked) for i in range(models)]), logs
 
     return steps_of_several
 
@@ -199,7 +211,7 @@ class JaxProgram(_Program):
 
     def compile(self, pieces: Iterable) -> None:
         """Trace and compile for pieces of data and orders of these shapes, without a step."""
-        steps = _stateless_steps(self._model(), self._training, self._augments[0])
+        steps = _stateless_steps(self._model(), self._training, self._augments[0], len(self._variables) == 1)
         steps, self._compiled = jax.jit(_of_all(steps, self._own, len(self._variables))), {}
         for data, orders in pieces:
             shapes = {(orders.shape, b.shape, r.shape): (b, r) for b, r in self._calls(orders)}

@@ -8,6 +8,7 @@ models at once.
 
 import weakref
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -181,6 +182,28 @@ def _of_all(steps, own: tuple, models: int):
     return steps_of_several
 
 
+# What was compiled last in this process, by what it computes; the latest at the end.
+_compiled: dict[tuple, Any] = {}
+_MOST_COMPILED = 16
+
+
+def _compiled_once(lowered, arguments: tuple, options: dict | None):
+    """What `lowered.compile` returns, or returned for a model whose training is the same program, letter by letter.
+
+    Another network of an architecture, and a phase that differs in nothing but its data, need no compilation of their own.
+    Numbers that a program holds are part of its text. Functions of Python that it calls back are not: with one it is not shared.
+    """
+    text = lowered.as_text()
+    if "callback" in text:
+        return lowered.compile(options)
+    places = tuple(getattr(array, "sharding", None) for array in jax.tree.leaves(arguments))
+    key = (text, lowered.in_tree, lowered.out_tree, places, str(options))
+    _compiled[key] = _compiled.pop(key, None) or lowered.compile(options)
+    for oldest in list(_compiled)[:-_MOST_COMPILED]:
+        del _compiled[oldest]
+    return _compiled[key]
+
+
 class JaxProgram(_Program):
     """An epoch as a `jax.lax.scan` over stateless steps; several models through `jax.vmap`."""
 
@@ -212,7 +235,8 @@ class JaxProgram(_Program):
     def compile(self, pieces: Iterable) -> None:
         """Trace and compile for pieces of data and orders of these shapes, without a step."""
         steps = _stateless_steps(self._model(), self._training, self._augments[0], len(self._variables) == 1)
-        steps, self._compiled = jax.jit(_of_all(steps, self._own, len(self._variables))), {}
+        # All arguments are kept: which of them a program reads is no part of its text; see `_compiled_once`.
+        steps, self._compiled = jax.jit(_of_all(steps, self._own, len(self._variables)), keep_unused=True), {}
         for data, orders in pieces:
             shapes = {(orders.shape, b.shape, r.shape): (b, r) for b, r in self._calls(orders)}
             for key, call in shapes.items():
@@ -222,7 +246,7 @@ class JaxProgram(_Program):
         """The function of `jax.jit`, compiled for arguments of these shapes. Who counts for another device overrides it."""
         # Of a single step, what LLVM optimizes further takes as long to compile again and makes nothing faster.
         options = {"xla_backend_optimization_level": 2} if self.steps_per_call else None
-        return steps.lower(*arguments).compile(options)
+        return _compiled_once(steps.lower(*arguments), arguments, options)
 
     def _calls(self, orders):
         """The indices of the full batches (models, steps, batch size) and the rest (models, n), call by call."""

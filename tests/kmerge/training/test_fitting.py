@@ -343,6 +343,31 @@ def test_a_second_call_compiles_nothing():
     assert other_loss.params["compile_seconds"] > 0
 
 
+def scaled(factor):
+    def build():
+        inputs = keras.Input((4,))
+        scale = np.linspace(0.5, factor, 16).astype("float32")  # a number of the program, and no variable of the model
+        return keras.Model(inputs, layers.Dense(1)(layers.Dense(16, "tanh")(inputs) * scale))
+
+    return build
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="TensorFlow compiles the functions of one model")
+def test_another_network_trains_by_the_same_program_if_it_is_the_same_to_the_letter(caplog):
+    import jax
+
+    data, compilations = regression(WHOLE), []
+    for seed, factor in ((1, 2.0), (2, 2.0), (3, 2.000001)):
+        ours, theirs = (compiled(scaled(factor), loss="mse", optimizer=decaying_sgd, seed=seed) for _ in range(2))
+        caplog.clear()
+        with jax.log_compiles():
+            fit(ours, *data, shuffle=False, epochs=2, verbose=0)
+        compilations.append(sum("Finished XLA compilation" in record.message for record in caplog.records))
+        theirs.fit(*data, shuffle=False, epochs=2, verbose=0)
+        assert_same(state_of(ours), state_of(theirs))
+    assert compilations[0] > 0 == compilations[1] < compilations[2], compilations
+
+
 def test_a_frozen_layer_stays_as_it_is_after_compiling_again():
     model, _ = train()
     frozen, free = (model.layers[i].get_weights() for i in (1, 2))

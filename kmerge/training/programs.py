@@ -6,6 +6,7 @@ of `model.fit`. TensorFlow loops inside a `tf.function`; JAX scans over the stat
 models at once.
 """
 
+import hashlib
 import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -191,13 +192,13 @@ def _compiled_once(lowered, arguments: tuple, options: dict | None):
     """What `lowered.compile` returns, or returned for a model whose training is the same program, letter by letter.
 
     Another network of an architecture, and a phase that differs in nothing but its data, need no compilation of their own.
-    Numbers that a program holds are part of its text. Functions of Python that it calls back are not: with one it is not shared.
+    Numbers that a program holds are part of its text. Functions of Python that it calls back are not: then it is not shared.
     """
     text = lowered.as_text()
     if "callback" in text:
         return lowered.compile(options)
     places = tuple(getattr(array, "sharding", None) for array in jax.tree.leaves(arguments))
-    key = (text, lowered.in_tree, lowered.out_tree, places, str(options))
+    key = (hashlib.sha256(text.encode()).digest(), lowered.in_tree, lowered.out_tree, places, str(options))
     _compiled[key] = _compiled.pop(key, None) or lowered.compile(options)
     for oldest in list(_compiled)[:-_MOST_COMPILED]:
         del _compiled[oldest]

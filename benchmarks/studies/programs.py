@@ -137,7 +137,7 @@ def _program(suite: Suite, merged: bool, batch: int, precision: str, together: i
     import numpy as np
 
     import kmerge
-    from kmerge.training.programs import PROGRAMS
+    from kmerge.training import PROGRAMS
 
     keras.backend.clear_session()
     keras.config.set_dtype_policy(precision)

@@ -28,7 +28,8 @@ from benchmarks.command_line import UsageError, one_of, refusal
 from benchmarks.records.store import RunFolder
 from benchmarks.runs.planning import named_suite, planned_runs
 from benchmarks.strategies.registry import STRATEGIES
-from benchmarks.suites.suite import Suite, content_of
+from benchmarks.suites.files import content_of
+from benchmarks.suites.suite import Suite
 from benchmarks.suites.values import ListOf, Number, OneOf, Place, SuiteError, Table, Text, whole
 
 FOLDER = Path(__file__).parent

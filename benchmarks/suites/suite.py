@@ -27,8 +27,6 @@ This file imports neither Keras nor data until `Suite.task` or `Suite.prepare` i
 
 import importlib
 import importlib.util
-import json
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -37,22 +35,21 @@ from typing import Any
 
 from baselines.protocol.task import BigTeacher, Budget, EarlySettings, GateSettings, Phase, SizingSettings, Task
 from benchmarks.checkout import SIZING_CODE, TRAINING_CODE, digest_of
-from benchmarks.command_line import one_of, refusal, shown
+from benchmarks.command_line import one_of, refusal
 from benchmarks.data import datasets
 from benchmarks.data.own_data import is_own
 from benchmarks.own_code import is_reference
 from benchmarks.strategies.registry import EARLY, SIZING, own_source
 from benchmarks.suites import own
 from benchmarks.suites.checks import check_content, early_epochs, merging_epochs
+from benchmarks.suites.files import content_of
 from benchmarks.suites.parents import divided
 from benchmarks.suites.schema import LAUNCH_KEYS, PHASES
-from benchmarks.suites.values import Place, SuiteError
+from benchmarks.suites.values import SuiteError
 
 FOLDER = Path(__file__).parent
 # Ends the name of a suite under the cross-validation of the auto-sizing paper: das_mnist:paper.
 PAPER = ":paper"
-# The largest file that is read, and of TOML the longest line: `tomllib` takes hours over a key of many parts.
-_MOST_BYTES, _MOST_OF_A_LINE = 100_000, 3_000
 # What a suite does not take from the one that it is based on: it is about other runs.
 _NOT_INHERITED = ("published", "tuning")
 # What of the definition a trained network depends on, beside its data.
@@ -317,39 +314,6 @@ def suite_content(path: Path) -> dict[str, Any]:
         raise SuiteError(f"{path}, based_on: {one_of([name for name in SUITES if name != path.stem], base)}")
     below = suite_content(FOLDER / f"{base}.toml")
     return _laid_over({key: value for key, value in below.items() if key not in _NOT_INHERITED}, content)
-
-
-def content_of(path: Path, what: str) -> dict[str, Any]:
-    """What a file of TOML or JSON says, unchecked.
-
-    Args:
-        path: of the file.
-        what: the file is to be, as "a suite's file".
-
-    Raises:
-        SuiteError: if it cannot be read.
-    """
-    read = json.loads if path.suffix == ".json" else tomllib.loads
-    try:
-        content = read(_text_of(path))
-    except (OSError, ValueError, RecursionError) as error:  # of Unicode, TOML, JSON, or numbers of thousands of digits
-        why = getattr(error, "strerror", None) or error
-        raise SuiteError(f"expected {what}, received {shown(str(path))}, which cannot be read: {why}") from error
-    if not isinstance(content, dict):
-        Place(str(path)).refuse("a table of keys", content)
-    return content
-
-
-def _text_of(path: Path) -> str:
-    """The text of a file of a suite's size, which is no pipe that nobody ends."""
-    if not path.is_file():
-        raise OSError("there is no such file")
-    if path.stat().st_size > _MOST_BYTES:
-        raise OSError(f"it has more than {_MOST_BYTES} bytes")
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".toml" and max(map(len, text.splitlines()), default=0) > _MOST_OF_A_LINE:
-        raise OSError(f"a line of it has more than {_MOST_OF_A_LINE} characters")
-    return text
 
 
 def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

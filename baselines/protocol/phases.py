@@ -179,6 +179,7 @@ class _Recorder(keras.callbacks.Callback):
             "xla": bool(self.params.get("xla", self.model.jit_compile)),
             "compile_seconds": before.get("compile_seconds", 0.0) + compiling,
             "together": max(before.get("together", 1), self.together),
+            "packed": max(before.get("packed", 1), self.params.get("packed", 1)),
         }
 
     def on_epoch_begin(self, epoch, logs=None):

@@ -42,8 +42,8 @@ class TrainingRecord:
             one program, its time over their number.
         flops: floating-point operations of training: 6 per multiply-accumulate of the forward pass, example, epoch.
         best_weights: `model.get_weights()` at the epoch of the best validation metric.
-        program: what ran, see `kmerge.fit`: `program`, `xla`, `compile_seconds` (shared like `seconds`) and `together`,
-            the number of networks that trained in it.
+        program: what ran, see `kmerge.fit`: `program`, `xla`, `compile_seconds` (shared like `seconds`), `together`,
+            the number of networks that trained in it, and `packed`, the most of them that share a convolution.
         stopped: whether a callback ended the phase early.
     """
 

@@ -33,6 +33,11 @@ def only_dense(model: keras.Model) -> bool:
     return all(len(variable.shape) < 3 for variable in model.trainable_variables)
 
 
+def scales_loss(model: keras.Model) -> bool:
+    """Whether the optimizer scales the loss, and leaves out steps where gradients overflow, as in half precision."""
+    return isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+
+
 def choose_xla(model: keras.Model, augment: keras.Layer | None = None) -> bool:
     """Whether XLA compiles the program.
 

@@ -13,7 +13,7 @@ from kmerge.checks import flag, function, in_our_words, one_of, refuse, sentence
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError
 from kmerge.gates import batch_hook
 from kmerge.training.augmentation import WithMasks
-from kmerge.training.backend import is_distributed, nested_layers
+from kmerge.training.backend import is_distributed, nested_layers, scales_loss
 from kmerge.training.programs import PROGRAMS
 
 _NUMBERS = "fiub"
@@ -269,6 +269,15 @@ def _settings(augment: object):
         return [type(augment).__name__, _comparable(augment.get_config(), {})]
     except (AttributeError, NotImplementedError):
         return [type(augment).__name__]
+
+
+def check_packed_channels(models: Sequence, packed_channels: int | str) -> None:
+    """Raise unless it is "auto", or a whole number, of which a positive one can be had with the models' optimizers."""
+    if isinstance(packed_channels, str):
+        one_of("packed_channels", packed_channels, ("auto",))
+    elif whole_number("packed_channels", packed_channels, 0) and (scaled := [*filter(scales_loss, models)]):
+        expected = f"0 or 'auto' for {scaled[0].name!r}, whose optimizer scales the loss"
+        refuse("packed_channels", expected, packed_channels, "Leave packed_channels out.", of="fit_many")
 
 
 def _description(model, method: str):

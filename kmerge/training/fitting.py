@@ -28,6 +28,7 @@ from kmerge.training.checks import (
     check_data,
     check_masks,
     check_options,
+    check_packed_channels,
     check_same_architecture,
     check_same_augments,
     is_array,
@@ -113,7 +114,7 @@ def fit(
         The history, as `model.fit` returns it. Its `params` also say what ran (`"program"`): a compiled `"epoch"`; a
         compiled `"step"` after the other, where loops are slow (convolutions under JAX on a CPU); or `"model.fit"`.
         And whether XLA compiled it (`"xla"`), how long tracing and compiling took (`"compile_seconds"`), and how many
-        models train in it (`"together"`).
+        models train in it (`"together"`) and share a convolution (`"packed"`).
 
     Raises:
         InvalidArgumentError: if the model is not compiled; data is of an unknown kind; arrays differ in length or hold NaN;
@@ -235,12 +236,16 @@ def fit_many(
     shuffle: bool = True,
     seeds: Sequence[int] | None = None,
     augments: Sequence[keras.Layer] | None = None,
+    packed_channels: int | str = "auto",
 ) -> list[keras.callbacks.History]:
     """Train models of one architecture together in one vectorized program: each as `fit` would alone, up to rounding.
 
     Ten small nets keep a GPU about as busy as one does, so they take about as long. Needs the JAX backend. Under a
     `keras.distribution.DataParallel` each of its devices trains its part of the models, and no batch is split: eight models on
     the eight cores of a TPU train as one does on one.
+
+    Narrow convolutions of several models are *packed*: computed as one dense convolution, with the models' channels beside
+    each other, under a block-diagonal kernel. Each model keeps its own weights, random draws, penalties, schedule and metrics.
 
     Args:
         models: compiled models that differ only in names, weights, seeds and learning rates. Trained in place.
@@ -254,14 +259,17 @@ def fit_many(
         shuffle: whether each epoch goes through the data in a random order of its own.
         seeds: a list with the seed of the data order of each model, see `fit`; 0, 1, 2, ... by default.
         augments: a list with the augmentation layer of each model, see `fit`; they differ only in names and seeds.
+        packed_channels: up to how many channels the convolutions of several models are packed into one. 0 for none. "auto"
+            is 64 on a GPU or TPU, and 0 on a CPU, which gains nothing, or where an optimizer scales the loss: it could not
+            tell whose gradients overflow. Convolutions in groups are never packed.
 
     Returns:
-        The history of each model.
+        The history of each model, see `fit`. `params["packed"]` is the most models that share a convolution.
 
     Raises:
         ArchitectureMismatchError: if the models, or their arguments of `compile`, differ.
         InvalidArgumentError: as `fit`; if the backend is not JAX; if a list has not one entry per model; for what
-            `fit` leaves to `model.fit`.
+            `fit` leaves to `model.fit`; if `packed_channels` asks for what cannot be packed.
         DeviceMemoryError: if the device runs out of memory. The weights of the last finished epoch are kept.
 
     Example:
@@ -284,13 +292,14 @@ def fit_many(
     check_same_augments(augments)
     callbacks = [listed_callbacks(each) for each in _for_each(models, "callbacks", callbacks, [[]] * len(models))]
     _check_many(models, callbacks)
+    check_packed_channels(models, packed_channels)
     data = _data_for_all(models, (xs,) if ys is None else (xs, ys), "training data")
     for number, augment in enumerate(augments):
         check_masks(augment, tuple(part[number] if isinstance(part, list) else part for part in (xs, ys)))
     if isinstance(validation_data, list):
         validation_data = tuple(map(list, zip(*_for_each(models, "validation_data", validation_data), strict=True)))
     validation = _data_for_all(models, validation_data, "validation data")
-    plan = EpochPlan(batch_size, range(initial_epoch, epochs), shuffle, 0)
+    plan = EpochPlan(batch_size, range(initial_epoch, epochs), shuffle, 0, packed_channels=packed_channels)
     return train(models, data, validation, plan, callbacks, seeds, augments)
 
 

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from kmerge.errors import KmergeError
+from kmerge.checks import sentence
+from kmerge.errors import InvalidArgumentError, KmergeError
 from kmerge.seeds import rng_of
 from kmerge.training.augmentation import augmented
 from kmerge.training.backend import BACKEND, build_state, is_out_of_memory
@@ -34,13 +35,17 @@ class DeviceMemoryError(KmergeError, MemoryError):
 
 
 class EpochPlan(NamedTuple):
-    """What one call trains: steps of `batch_size` examples, through these epochs, with so many on the device at a time."""
+    """What one call trains: steps of `batch_size` examples, through these epochs, with so many on the device at a time.
+
+    For `packed_channels` see `fit_many`.
+    """
 
     batch_size: int
     epochs: range
     shuffle: bool
     verbose: str | int
     at_a_time: int | None = None
+    packed_channels: int | str = "auto"
 
     def source(self, data: Data) -> Whole | InPieces:
         """The data, ready to be trained on."""
@@ -66,11 +71,14 @@ def train(
     """Train all models through all epochs, each with its own callbacks, seed and augmentation."""
     with _memory_errors(models, plan):
         source = plan.source(data)
-        program, seconds = _program(models, source, plan.batch_size, augments)
+        program, seconds = _program(models, source, plan, augments)
+        if program.packed == 1 < len(models) and plan.packed_channels not in ("auto", 0):
+            expected = f"models with convolutions, not in groups, of which two fit into {plan.packed_channels} channels"
+            raise InvalidArgumentError(sentence(expected, models[0].name, "Leave packed_channels out.", of="fit_many"))
         evaluate = None
         if validation is not None:
             known = plan.source(validation)
-            evaluation, more = _program(models, known, plan.batch_size, None)
+            evaluation, more = _program(models, known, plan, None)
             straight = np.stack([np.arange(validation.examples, dtype="int32")] * len(models))
             seconds += more
 
@@ -82,6 +90,7 @@ def train(
             "xla": program.xla,
             "compile_seconds": seconds,
             "together": len(models),
+            "packed": program.packed,
         }
         steps = math.ceil(data.examples / plan.batch_size)
         hooks = [_hooks(*each, plan, steps, about) for each in zip(models, callbacks, strict=True)]
@@ -137,7 +146,7 @@ def _epochs(models: list, hooks: list, epochs: range, train_epoch, evaluate) -> 
         hook.on_train_end(last)
 
 
-def _program(models: list, source: Whole | InPieces, batch_size: int, augments: Sequence | None) -> tuple:
+def _program(models: list, source: Whole | InPieces, plan: EpochPlan, augments: Sequence | None) -> tuple:
     """The compiled epoch for these models and this shape of data, and the seconds it took to compile.
 
     With `augments` it trains, else it evaluates. An earlier call's program serves again if nothing changed.
@@ -145,15 +154,15 @@ def _program(models: list, source: Whole | InPieces, batch_size: int, augments: 
     training, layers = augments is not None, augments or [None] * len(models)
     slots = _programs.setdefault(models[0], {})
     slots = slots.setdefault(training, [])
-    key, _ = _made_for(models, source, batch_size, layers)
+    key, _ = _made_for(models, source, plan, layers)
     for known, program, _ in slots:
         if known == key:
             return program, 0.0
     start = time.perf_counter()
     if training:  # a program that evaluates follows one that trains, for which all is built
         _build_states(models, source.data, layers)
-    key, owners = _made_for(models, source, batch_size, layers)
-    program = PROGRAMS[BACKEND](models, batch_size, training, layers, source.data.own)
+    key, owners = _made_for(models, source, plan, layers)
+    program = PROGRAMS[BACKEND](models, plan.batch_size, training, layers, source.data.own, plan.packed_channels)
     program.compile(_of_each_size(source, len(models)))
     # The owners live on, so their ids stay theirs. Two programs: an epoch in parts has a smaller last one.
     slots[:] = [*slots[-1:], (key, program, owners)]
@@ -174,7 +183,7 @@ def _of_each_size(source: Whole | InPieces, models: int) -> list[Piece]:
     return [next(source.pieces(np.zeros((models, number), "int32"))) for number in sorted(sizes)]
 
 
-def _made_for(models: list, source: Whole | InPieces, batch_size: int, augments: Sequence) -> tuple[tuple, list]:
+def _made_for(models: list, source: Whole | InPieces, plan: EpochPlan, augments: Sequence) -> tuple[tuple, list]:
     """What a program is compiled for: a key to compare, and the objects whose ids are in it."""
     owners = [
         thing
@@ -183,7 +192,8 @@ def _made_for(models: list, source: Whole | InPieces, batch_size: int, augments:
     ]
     shapes = [(tuple(array.shape), str(array.dtype)) for array in arrays_of(source.data.parts)]
     owners.append(keras.distribution.distribution())
-    return (batch_size, source.size, source.data.own, shapes, [id(thing) for thing in owners]), owners
+    settings = (plan.batch_size, plan.packed_channels, source.size, source.data.own)
+    return (*settings, shapes, [id(thing) for thing in owners]), owners
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kmerge.checks import warn
 from kmerge.training.augmentation import augmented
 from kmerge.training.backend import (
     BACKEND,
@@ -22,6 +23,7 @@ from kmerge.training.backend import (
     on_all_devices,
     on_cpu,
     only_dense,
+    scales_loss,
     split_over_devices,
     take,
 )
@@ -30,6 +32,11 @@ if BACKEND == "tensorflow":
     import tensorflow as tf
 elif BACKEND == "jax":
     import jax
+
+    from kmerge.training.packing import ModelAxis, stayed_finite
+
+# Channels from which on a dense convolution uses a GPU well.
+_WIDE = 64
 
 
 class _Program:
@@ -41,14 +48,26 @@ class _Program:
         training: `train_step` if true, else `test_step`.
         augments: for each model a layer that is applied to every batch, see `augmented`, or None.
         own: whether `x`, `y`, ... hold the data of each model along a first axis; else they are common to all.
+        packed_channels: see `fit_many`.
     """
 
-    def __init__(self, models: Sequence, batch_size: int, training: bool, augments: Sequence, own: tuple):
+    packed = 1  # the most models that share a convolution
+
+    def __init__(
+        self,
+        models: Sequence,
+        batch_size: int,
+        training: bool,
+        augments: Sequence,
+        own: tuple,
+        packed_channels: int | str = "auto",
+    ):
         self._model = weakref.ref(models[0])  # the table of programs is keyed by models and must not keep them alive
         self._batch_size = batch_size
         self._training = training
         self._augments = augments
         self._own = own
+        self._packed_channels = packed_channels
         self.xla = choose_xla(models[0], augments[0])
         # XLA on a CPU computes convolutions inside a loop nine times slower than outside. Then the host loops.
         self.steps_per_call = 1 if BACKEND == "jax" and on_cpu() and not only_dense(models[0]) else None
@@ -163,22 +182,27 @@ def _stateless_steps(model, training: bool, augment, is_alone: bool):
     return steps
 
 
-def _of_all(steps, own: tuple, models: int):
-    """The steps of one model as steps of all: on lists of states, with one metric value per model."""
+def _of_all(steps, own: tuple, models: int, axis: "ModelAxis"):
+    """The steps of one model as steps of all: on lists of states, with one metric value per model.
+
+    They also return whether all numbers stayed finite, for models that share convolutions.
+    """
     if models == 1:
 
         def steps_of_one(states, data, batches, rest):
             state, logs = steps(states[0], data, batches[0], rest[0])
-            return [state], {name: value[None] for name, value in logs.items()}
+            return [state], {name: value[None] for name, value in logs.items()}, True
 
         return steps_of_one
 
-    together = models_over_devices(jax.vmap(steps, in_axes=(0, tuple(0 if each else None for each in own), 0, 0)), own, models)
+    of_each = jax.vmap(steps, (0, tuple(0 if each else None for each in own), 0, 0), axis_name=axis)
+    together = models_over_devices(of_each, own, models)
 
     def steps_of_several(states, data, batches, rest):
-        stacked = jax.tree.map(lambda *values: jax.numpy.stack(values), *states)
-        stacked, logs = together(stacked, data, batches, rest)
-        return on_all_devices([jax.tree.map(lambda value, i=i: value[i], stacked) for i in range(models)]), logs
+        before = jax.tree.map(lambda *values: jax.numpy.stack(values), *states)
+        after, logs = together(before, data, batches, rest)
+        states = on_all_devices([jax.tree.map(lambda value, i=i: value[i], after) for i in range(models)])
+        return states, logs, axis.packed == 1 or stayed_finite(before, after)
 
     return steps_of_several
 
@@ -206,10 +230,12 @@ def _compiled_once(lowered, arguments: tuple, options: dict | None):
 
 
 class JaxProgram(_Program):
-    """An epoch as a `jax.lax.scan` over stateless steps; several models through `jax.vmap`."""
+    """An epoch as a `jax.lax.scan` over stateless steps; several models through `jax.vmap`, see `packing.py`."""
 
-    def __init__(self, models: Sequence, batch_size: int, training: bool, augments: Sequence, own: tuple):
-        super().__init__(models, batch_size, training, augments, own)
+    def __init__(self, models: Sequence, batch_size: int, training: bool, augments: Sequence, *how):
+        super().__init__(models, batch_size, training, augments, *how)
+        if self._packed_channels == "auto":
+            self._packed_channels = 0 if on_cpu() or any(map(scales_loss, models)) else _WIDE
         self._variables = [_state_variables(m, training, a) for m, a in zip(models, augments, strict=True)]
         models[0].reset_metrics()
         self._fresh_metrics = [jax.numpy.copy(variable.value) for variable in models[0].metrics_variables]
@@ -219,12 +245,17 @@ class JaxProgram(_Program):
 
         A model that is not to be kept stays as it is.
         """
-        states = self._states()
-        for data, orders in pieces:
-            jax.block_until_ready(states)  # so that no third piece comes while two are there
-            for batches, rest in self._calls(orders):
-                states, logs = self._compiled[orders.shape, batches.shape, rest.shape](states, data, batches, rest)
-        jax.block_until_ready((states, logs))  # a full device is only seen here: before the old values are let go
+        if self.packed > 1:
+            pieces = list(pieces)  # one: only the data of a single model goes to the device piece by piece
+        states, logs, finite = self._computed(pieces)
+        if not finite:
+            warn(
+                "A model overflowed, and with it those whose convolutions are packed with its own. This epoch is done again, and "
+                "from here on the convolutions of each model are computed apart."
+            )
+            self._packed_channels = 0
+            self.compile(pieces)
+            states, logs, _ = self._computed(pieces)
         try:
             self._write(states, keep)
         except KeyboardInterrupt:
@@ -233,15 +264,29 @@ class JaxProgram(_Program):
         logs = {name: np.asarray(values) for name, values in logs.items()}
         return [{name: values[i] for name, values in logs.items()} for i in range(len(keep))]
 
+    def _computed(self, pieces: Iterable) -> tuple:
+        """States and metrics after an epoch, and whether all numbers stayed finite."""
+        states, finite = self._states(), []
+        for data, orders in pieces:
+            jax.block_until_ready(states)  # so that no third piece comes while two are there
+            for batches, rest in self._calls(orders):
+                call = self._compiled[orders.shape, batches.shape, rest.shape]
+                states, logs, still = call(states, data, batches, rest)
+                finite.append(still)
+        jax.block_until_ready((states, logs))  # a full device is only seen here: before the old values are let go
+        return states, logs, all(finite)
+
     def compile(self, pieces: Iterable) -> None:
         """Trace and compile for pieces of data and orders of these shapes, without a step."""
+        axis = ModelAxis(self._packed_channels)
         steps = _stateless_steps(self._model(), self._training, self._augments[0], len(self._variables) == 1)
         # All arguments are kept: which of them a program reads is no part of its text; see `_compiled_once`.
-        steps, self._compiled = jax.jit(_of_all(steps, self._own, len(self._variables)), keep_unused=True), {}
+        steps, self._compiled = jax.jit(_of_all(steps, self._own, len(self._variables), axis), keep_unused=True), {}
         for data, orders in pieces:
             shapes = {(orders.shape, b.shape, r.shape): (b, r) for b, r in self._calls(orders)}
             for key, call in shapes.items():
                 self._compiled[key] = self.compiled(steps, self._states(), data, *call)
+        self.packed = axis.packed
 
     def compiled(self, steps, *arguments):
         """The function of `jax.jit`, compiled for arguments of these shapes. Who counts for another device overrides it."""

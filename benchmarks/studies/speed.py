@@ -4,10 +4,12 @@
 
 prints a Markdown table. Each net and backend is measured in a process of its own; there all
 contenders take turns, so ratios do not depend on the machine's mood as much as times do. A time is that of the fastest of
-several epochs, without compiling.
+several epochs, without compiling; by `--processor-time` of all cores together, for a CPU that has other work to do.
+`--packed-channels` measures `fit_many` once more, with convolutions packed up to so many channels.
 """
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -31,6 +33,7 @@ class Net:
         batch_size: examples per step, as in the suite.
         steps: per epoch; one of them has a smaller batch.
         epochs: measured, after one that is not.
+        depth: of a residual network.
     """
 
     build: str
@@ -39,12 +42,14 @@ class Net:
     batch_size: int
     steps: int
     epochs: int
+    depth: int | None = None
 
 
 NETS = {
     "sine": Net("mlp", (1,), 1, 32, 313, 20),
     "lenet": Net("lenet", (28, 28, 1), 10, 128, 16, 5),
-    "resnet20": Net("resnet", (32, 32, 3), 100, 128, 3, 3),
+    "resnet8": Net("resnet", (32, 32, 3), 10, 128, 3, 3, 8),
+    "resnet20": Net("resnet", (32, 32, 3), 100, 128, 3, 3, 20),
 }
 COLUMNS = {
     "net": "net",
@@ -72,14 +77,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--together", nargs="*", type=positive_whole_number, default=[], metavar="K", help="fit_many with K models (JAX)"
     )
+    parser.add_argument(
+        "--packed-channels", type=positive_whole_number, metavar="N", help="fit_many with packed convolutions, too (JAX)"
+    )
+    parser.add_argument("--processor-time", action="store_true", help="instead of time by the clock")
     parser.add_argument("--no-gates", action="store_true", help="leave out the gated networks")
     parser.add_argument("--measure", choices=NETS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.measure:
-        print(json.dumps(measure(NETS[options.measure], not options.no_gates, options.together)))
+        print(json.dumps(measure(NETS[options.measure], options)))
         return DONE
     rows = [_in_process(net, backend, options) for net in options.nets for backend in options.backends]
-    columns = {**COLUMNS, **{f"together_{k}": f"{k} together / alone, per model" for k in options.together}}
+    columns = dict(COLUMNS)
+    for k in options.together:
+        columns |= {f"together_{k}": f"{k} together / alone, per model", f"packed_{k}": f"{k} packed / alone, per model"}
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
     print(_table(rows, columns))
     return DONE
@@ -87,9 +98,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _in_process(net: str, backend: str, options: argparse.Namespace) -> dict:
     command = [sys.executable, "-m", "benchmarks.studies.speed", "--measure", net]
-    command += ["--no-gates"] * options.no_gates
+    command += ["--no-gates"] * options.no_gates + ["--processor-time"] * options.processor_time
     if options.together and backend == "jax":
         command += ["--together", *map(str, options.together)]
+        command += ["--packed-channels", str(options.packed_channels)] if options.packed_channels else []
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "KERAS_BACKEND": backend}
     print(f"Measuring {net} on {backend} ...", file=sys.stderr, flush=True)
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -105,13 +117,12 @@ def _table(rows: list[dict], columns: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
-def measure(net: Net, gates: bool, together: list[int]) -> dict:
+def measure(net: Net, options: argparse.Namespace) -> dict:
     """All numbers of one net on the backend of this process.
 
     Args:
         net: what to measure.
-        gates: whether to measure gated networks as well.
-        together: numbers of models for `fit_many`.
+        options: of the command line.
 
     Returns:
         Times in microseconds per step, and ratios, under the keys of `COLUMNS`.
@@ -130,28 +141,32 @@ def measure(net: Net, gates: bool, together: list[int]) -> dict:
         "model_fit": (theirs, _compiled(net, parents(1)[0])),
         "fit": (kmerge.fit, _compiled(net, parents(1)[0])),
     }
-    if gates:
+    if not options.no_gates:
         contenders["wide"] = kmerge.fit, _compiled(net, kmerge.concatenate(*parents()))
         for sampling in ("example", "batch"):
             big = kmerge.merge(*parents(), sampling=sampling)
             contenders[sampling] = kmerge.fit, _compiled(net, big, kmerge.gate_optimizer)
-    for count in together:
-        contenders[f"together_{count}"] = _fit_together, [_compiled(net, model) for model in parents(count)]
-    times, params = _times(net, contenders)
+    for count in options.together:
+        for name, channels in (("together", "auto"), ("packed", options.packed_channels)):
+            if channels:
+                fit = functools.partial(_fit_together, channels)
+                contenders[f"{name}_{count}"] = fit, [_compiled(net, model) for model in parents(count)]
+    times, params = _times(net, contenders, time.process_time if options.processor_time else time.perf_counter)
     numbers = {name: times[name] for name in ("model_fit", "fit")}
     numbers |= {"speedup": times["model_fit"] / times["fit"], "compile": params["fit"]["compile_seconds"]}
     numbers |= {
         "program": params["fit"]["program"] + (", XLA" if params["fit"]["xla"] else ""),
         "device": _device(keras),
     }
-    for sampling in ("example", "batch") if gates else ():
+    for sampling in ("example", "batch") if not options.no_gates else ():
         numbers |= {
             f"gates_{sampling}": times[sampling] / times["wide"],
             f"teacher_{sampling}": times[sampling] / times["fit"],
         }
         if keras.backend.backend() == "jax":
             numbers[f"kept_{sampling}"] = _kept(net, contenders[sampling][1]) / _kept(net, contenders["wide"][1])
-    return numbers | {f"together_{k}": times[f"together_{k}"] / k / times["fit"] for k in together}
+    several = [name for name in times if name.startswith(("together_", "packed_"))]
+    return numbers | {name: times[name] / int(name.rpartition("_")[2]) / times["fit"] for name in several}
 
 
 def _kept(net: Net, model) -> int:
@@ -167,17 +182,19 @@ def _kept(net: Net, model) -> int:
     return sum(size for pointer, size in arrays.items() if pointer not in known)
 
 
-def _fit_together(models: list, *data, callbacks, **options):
+def _fit_together(channels: int | str, models: list, *data, callbacks, **options):
     import kmerge
 
     options.pop("verbose")
-    return kmerge.fit_many(models, *data, callbacks=[callbacks, *([] for _ in models[1:])], **options)[0]
+    callbacks = [callbacks, *([] for _ in models[1:])]
+    return kmerge.fit_many(models, *data, callbacks=callbacks, packed_channels=channels, **options)[0]
 
 
 def _build(net: Net, seed: int):
     from benchmarks.networks import architectures
 
-    return getattr(architectures, net.build)(net.input_shape, net.outputs, seed)
+    depth = {"depth": net.depth} if net.depth else {}
+    return getattr(architectures, net.build)(net.input_shape, net.outputs, seed, **depth)
 
 
 def _compiled(net: Net, model, wrap: Callable | None = None):
@@ -190,7 +207,7 @@ def _compiled(net: Net, model, wrap: Callable | None = None):
     return model
 
 
-def _times(net: Net, contenders: dict[str, tuple]) -> tuple[dict[str, float], dict[str, dict]]:
+def _times(net: Net, contenders: dict[str, tuple], now: Callable) -> tuple[dict[str, float], dict[str, dict]]:
     """For each name, of what trains and the model: microseconds per step in its fastest epoch, the history's `params`.
 
     All take turns, an epoch each, so that whatever else the machine does meets all of them.
@@ -202,11 +219,11 @@ def _times(net: Net, contenders: dict[str, tuple]) -> tuple[dict[str, float], di
         seconds = float("inf")
 
         def on_epoch_begin(self, epoch, logs=None):
-            self.start = time.perf_counter()
+            self.start = now()
 
         def on_epoch_end(self, epoch, logs=None):
             if epoch:
-                self.seconds = min(self.seconds, time.perf_counter() - self.start)
+                self.seconds = min(self.seconds, now() - self.start)
 
     rng = np.random.default_rng(0)
     examples = net.batch_size * net.steps - net.batch_size // 2

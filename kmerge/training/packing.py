@@ -1,8 +1,8 @@
 """Convolutions of several networks, computed as dense ones (JAX).
 
-Networks that train in one program lie along an axis of `jax.vmap`, which makes of what one of them computes what all compute. It would
-make grouped convolutions, which are slow on a CPU and on a GPU. Here they become dense ones, each of as many networks as fit
-into a number of channels, under a block-diagonal kernel. For networks A and B with two channels:
+Networks that train in one program lie along an axis of `jax.vmap`. By itself it turns their convolutions into grouped ones,
+which are slow on a CPU and on a GPU. Here they become dense ones, each of as many networks as fit into a number of channels,
+under a block-diagonal kernel. For networks A and B with two channels:
 
     channels in      a1 a2 b1 b2
     kernel           A1 A2  .  .     (in x out)
@@ -10,10 +10,10 @@ into a number of channels, under a block-diagonal kernel. For networks A and B w
                       .  . B1 B2
                       .  . B3 B4
 
-Its zeros are no weights: the kernel is made of the networks' own in each step. So gradients, the optimizer's state, penalties and
-random layers are those of each network by itself. Channels stay the innermost axis, and no activation is copied.
+Its zeros are no weights: the kernel is made of the networks' own in each step. So gradients, the optimizer's state, penalties
+and random layers are those of each network by itself. Channels stay innermost, and where all networks fit, nothing is copied.
 
-Zero times infinity is NaN: a network that overflows spoils those in its block. Who packs looks whether numbers `stayed_finite`.
+Zero times infinity is NaN: a network that overflows spoils those in its block. Who packs checks that numbers `stayed_finite`.
 """
 
 import functools
@@ -75,7 +75,7 @@ def _activations(axis: ModelAxis, inputs, kernels, input_axis, kernel_axis, _, c
     for block in axis.blocks(len(kernels), max(kernels.shape[1 + ins], kernels.shape[1 + outs])):
         several = kernels[block]
         # XLA knows the gradient of a convolution with strides by its dilated input and its kernel, which is a reversal.
-        is_dilated = max(how["lhs_dilation"]) > 1
+        is_dilated = max(how["lhs_dilation"], default=1) > 1
         kernel = _block_diagonal(jnp.flip(several, [1 + i for i in spatial]) if is_dilated else several, ins, outs)
         kernel = jnp.flip(kernel, spatial) if is_dilated else kernel
         result = convolve(_merged(_part(inputs, block, channels), channels), kernel)
@@ -125,5 +125,12 @@ def _divided(array, axis: int, models: int):
     return array.reshape(*array.shape[:axis], models, -1, *array.shape[axis + 1 :])
 
 
-_RULES = batching.fancy_primitive_batchers
-_RULES[conv_general_dilated_p] = functools.partial(_convolution, _RULES[conv_general_dilated_p])
+def _known_rule() -> Callable:
+    """JAX's own rule for convolutions, which before JAX 0.8 was a plain one."""
+    if conv_general_dilated_p in batching.fancy_primitive_batchers:
+        return batching.fancy_primitive_batchers[conv_general_dilated_p]
+    plain = batching.primitive_batchers[conv_general_dilated_p]
+    return lambda axis_data, arrays, axes, **how: plain(arrays, axes, **how)
+
+
+batching.fancy_primitive_batchers[conv_general_dilated_p] = functools.partial(_convolution, _known_rule())

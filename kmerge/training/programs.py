@@ -250,8 +250,8 @@ class JaxProgram(_Program):
         states, logs, finite = self._computed(pieces)
         if not finite:
             warn(
-                "A model overflowed, and with it those whose convolutions are packed with its own. This epoch is done again, and "
-                "from here on the convolutions of each model are computed apart."
+                "A model overflowed, and with it those whose convolutions are packed with its own. The epoch is done again, "
+                "and from here on the convolutions of each model are computed apart."
             )
             self._packed_channels = 0
             self.compile(pieces)

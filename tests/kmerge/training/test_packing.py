@@ -7,7 +7,16 @@ from keras import layers, regularizers
 
 import kmerge
 from kmerge.errors import InvalidArgumentError
-from tests.kmerge.training.cases import assert_same, assert_same_history, compiled, decaying_sgd, dense, numbers, sparse, state_of
+from tests.kmerge.training.cases import (
+    assert_same,
+    assert_same_history,
+    compiled,
+    decaying_sgd,
+    dense,
+    numbers,
+    sparse,
+    state_of,
+)
 
 pytestmark = [
     pytest.mark.both_backends,

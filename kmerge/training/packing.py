@@ -21,10 +21,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-from jax.extend.core.primitives import conv_general_dilated_p
-from jax.interpreters import batching
+from kmerge.training.backend import BACKEND
+
+if BACKEND == "jax":
+    import jax
+    import jax.numpy as jnp
+    from jax.extend.core.primitives import conv_general_dilated_p
+    from jax.interpreters import batching
 
 
 @dataclass(eq=False)
@@ -46,14 +49,14 @@ class ModelAxis:
         return [slice(first, first + size) for first in range(0, models, size)]
 
 
-def stayed_finite(before: Any, after: Any) -> jax.Array:
+def stayed_finite(before: Any, after: Any) -> Any:
     """Whether no number became infinite or NaN; of two trees of arrays of the same shapes."""
     pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
     floats = [(old, new) for old, new in pairs if jnp.issubdtype(new.dtype, jnp.floating)]
     return jnp.stack([(jnp.isfinite(new) | ~jnp.isfinite(old)).all() for old, new in floats]).all()
 
 
-def _convolution(grouped: Callable, axis_data, arrays: tuple, axes: tuple, **how: Any) -> tuple[jax.Array, int]:
+def _convolution(grouped: Callable, axis_data, arrays: tuple, axes: tuple, **how: Any) -> tuple:
     """JAX's rule for convolutions, but on a `ModelAxis`: arrays with that axis at `axes` to an array, and where it has it."""
     groups = max(how["feature_group_count"], how["batch_group_count"])
     if not isinstance(axis_data.name, ModelAxis) or None in axes or groups > 1:
@@ -133,4 +136,5 @@ def _known_rule() -> Callable:
     return lambda axis_data, arrays, axes, **how: plain(arrays, axes, **how)
 
 
-batching.fancy_primitive_batchers[conv_general_dilated_p] = functools.partial(_convolution, _known_rule())
+if BACKEND == "jax":
+    batching.fancy_primitive_batchers[conv_general_dilated_p] = functools.partial(_convolution, _known_rule())

@@ -27,13 +27,12 @@ from kmerge.training.backend import (
     split_over_devices,
     take,
 )
+from kmerge.training.packing import ModelAxis, stayed_finite
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
 elif BACKEND == "jax":
     import jax
-
-    from kmerge.training.packing import ModelAxis, stayed_finite
 
 # Channels from which on a dense convolution uses a GPU well.
 _WIDE = 64
@@ -182,7 +181,7 @@ def _stateless_steps(model, training: bool, augment, is_alone: bool):
     return steps
 
 
-def _of_all(steps, own: tuple, models: int, axis: "ModelAxis"):
+def _of_all(steps, own: tuple, models: int, axis: ModelAxis):
     """The steps of one model as steps of all: on lists of states, with one metric value per model.
 
     They also return whether all numbers stayed finite, for models that share convolutions.

@@ -82,22 +82,19 @@ def images_and_labels():
 
 
 @pytest.mark.parametrize(("build", "optimizer", "count"), [(narrow, decaying_sgd, 3), (merged, gated_sgd, 2)])
-def test_twenty_steps_of_packed_models_are_those_of_each_by_itself(build, optimizer, count):
+def test_twenty_steps_of_a_packed_model_are_those_of_it_by_itself(build, optimizer, count):
     options = dict(loss=sparse, optimizer=optimizer, metrics=["accuracy"])
     packed = [compiled(build, seed=seed, **options) for seed in range(count)]
-    alone = {i: compiled(build, seed=i, **options) for i in range(count)[-2:]}
-    for i, model in alone.items():
-        for variable, other in zip(model.variables, packed[i].variables, strict=True):  # seeds are not alike
-            other.assign(variable)
+    alone = compiled(build, seed=1, **options)
+    for variable, other in zip(alone.variables, packed[1].variables, strict=True):  # seeds are not alike
+        other.assign(variable)
     x, y = images_and_labels()
     noises = [layers.GaussianNoise(0.3, seed=i) for i in range(count)]
     many = kmerge.fit_many(packed, x, y, batch_size=BATCH, augments=noises, packed_channels=16)
+    history = kmerge.fit(alone, x, y, batch_size=BATCH, seed=1, augment=layers.GaussianNoise(0.3, seed=1), verbose=0)
     assert many[0].params["packed"] == count
-    for i, model in alone.items():
-        noise = layers.GaussianNoise(0.3, seed=i)
-        history = kmerge.fit(model, x, y, batch_size=BATCH, seed=i, augment=noise, verbose=0)
-        assert_same_history(many[i], history, 1e-4)
-        assert_same(state_of(packed[i]), state_of(model), 1e-4)
+    assert_same_history(many[1], history, 1e-4)
+    assert_same(state_of(packed[1]), state_of(alone), 1e-4)
 
 
 def test_a_model_that_overflows_does_not_spoil_those_beside_it():

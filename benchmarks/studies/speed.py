@@ -148,7 +148,7 @@ def measure(net: Net, options: argparse.Namespace) -> dict:
             contenders[sampling] = kmerge.fit, _compiled(net, big, kmerge.gate_optimizer)
     for count in options.together:
         for name, channels in (("together", "auto"), ("packed", options.packed_channels)):
-            if channels:
+            if name == "together" or channels and len(net.input_shape) > 1:
                 fit = functools.partial(_fit_together, channels)
                 contenders[f"{name}_{count}"] = fit, [_compiled(net, model) for model in parents(count)]
     times, params = _times(net, contenders, time.process_time if options.processor_time else time.perf_counter)

@@ -2,11 +2,14 @@
 
 import ast
 import configparser
+import os
 import re
+import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import keras
 import pytest
 from packaging.requirements import Requirement
 
@@ -117,3 +120,10 @@ def test_the_commands_that_set_up_an_environment_ask_for_extras_that_exist():
 def test_ci_on_a_fresh_machine_runs_make_test():
     workflow = (ROOT / ".github" / "workflows" / "tests.yml").read_text()
     assert re.search(r"^ *- run: make test$", workflow, re.MULTILINE)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="without JAX there is TensorFlow")
+def test_kmerge_is_imported_where_there_is_no_jax():
+    code = "import sys; sys.modules['jax'] = None; import kmerge; print(kmerge.fit_many.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "fit_many\n", done.stderr

@@ -5,10 +5,10 @@
 
 needs a JAX that can compile for CUDA: the plug-in and NVIDIA's libraries, of the same version as JAX, but neither a GPU nor a
 driver. It compiles one training step as `kmerge.fit` and `kmerge.fit_many` have it, with augmentation, loss, gradients and
-optimizer, and prints a Markdown table as it goes: kernels a step, megabytes moved, billions of operations, and the floor of
-memory and tensor cores without a cache; see `benchmarks.studies.kernels`. The last columns are for an epoch of one network:
-the floor, and the time if every kernel took as long as they did on an H200, 5.4 microseconds in the mean. `--merged` adds the
-big student with its gates.
+optimizer, and convolutions of several networks packed as on a GPU. It prints a Markdown table as it goes: kernels a step,
+megabytes moved, billions of operations, and the floor of memory and tensor cores without a cache; see
+`benchmarks.studies.kernels`. The last columns are for an epoch of one network: the floor, and the time if every kernel took as
+long as they did on an H200, 5.4 microseconds in the mean. `--merged` adds the big student with its gates.
 
 The data is zeros of the suite's shapes, and no weight is ever moved.
 """
@@ -137,7 +137,7 @@ def _program(suite: Suite, merged: bool, batch: int, precision: str, together: i
     import numpy as np
 
     import kmerge
-    from kmerge.training import PROGRAMS
+    from kmerge.training import PACKED_CHANNELS, PROGRAMS
 
     keras.backend.clear_session()
     keras.config.set_dtype_policy(precision)
@@ -150,7 +150,7 @@ def _program(suite: Suite, merged: bool, batch: int, precision: str, together: i
         if together == 1:
             kmerge.fit(models[0], x, y, batch_size=batch, augment=augments[0], verbose=0)
         else:
-            kmerge.fit_many(models, x, y, batch_size=batch, augments=augments)
+            kmerge.fit_many(models, x, y, batch_size=batch, augments=augments, packed_channels=PACKED_CHANNELS)
     except _CountedError as counted:
         return counted.args[0]
     finally:

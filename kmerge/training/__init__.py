@@ -13,7 +13,7 @@ from kmerge.training.checks import (
 )
 from kmerge.training.fitting import Arrays, ModelFitWarning, fit, fit_many
 from kmerge.training.loop import DeviceMemoryError, EpochPlan
-from kmerge.training.programs import PROGRAMS
+from kmerge.training.programs import PACKED_CHANNELS, PROGRAMS
 from kmerge.training.recalibration import recalibrate
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "DeviceMemoryError",
     "EpochPlan",
     "ModelFitWarning",
+    "PACKED_CHANNELS",
     "PROGRAMS",
     "WithMasks",
     "arrays_of",

@@ -27,15 +27,16 @@ from kmerge.training.backend import (
     split_over_devices,
     take,
 )
-from kmerge.training.packing import ModelAxis, stayed_finite
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
 elif BACKEND == "jax":
     import jax
 
-# Channels from which on a dense convolution uses a GPU well.
-_WIDE = 64
+    from kmerge.training.packing import ModelAxis, stayed_finite
+
+# Up to how many channels convolutions of several models are packed on a GPU: a dense one of so many uses it well.
+PACKED_CHANNELS = 64
 
 
 class _Program:
@@ -181,7 +182,7 @@ def _stateless_steps(model, training: bool, augment, is_alone: bool):
     return steps
 
 
-def _of_all(steps, own: tuple, models: int, axis: ModelAxis):
+def _of_all(steps, own: tuple, models: int, axis: "ModelAxis"):
     """The steps of one model as steps of all: on lists of states, with one metric value per model.
 
     They also return whether all numbers stayed finite, for models that share convolutions.
@@ -234,7 +235,7 @@ class JaxProgram(_Program):
     def __init__(self, models: Sequence, batch_size: int, training: bool, augments: Sequence, *how):
         super().__init__(models, batch_size, training, augments, *how)
         if self._packed_channels == "auto":
-            self._packed_channels = 0 if on_cpu() or any(map(scales_loss, models)) else _WIDE
+            self._packed_channels = 0 if on_cpu() or any(map(scales_loss, models)) else PACKED_CHANNELS
         self._variables = [_state_variables(m, training, a) for m, a in zip(models, augments, strict=True)]
         models[0].reset_metrics()
         self._fresh_metrics = [jax.numpy.copy(variable.value) for variable in models[0].metrics_variables]

@@ -34,7 +34,7 @@ class Places(keras.callbacks.Callback):
 def train(stages, model, name, notes=None, **how):
     """A phase of one epoch."""
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
-    stages.resume({})
+    stages.resume({}, lambda state: None)
     callbacks = [] if notes is None else [Places(notes, name)]
     settings = {
         "batch_size": 8,
@@ -136,7 +136,7 @@ def test_those_that_are_behind_come_first(tmp_path):
     notes = []
 
     def ahead(stages):
-        stages.resume({})  # a phase that an earlier try had finished
+        stages.resume({}, lambda state: None)  # a phase that an earlier try had finished
         train(stages, build(1), "ahead", notes)
 
     def behind(stages):

@@ -29,6 +29,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from baselines.protocol.metrics import METRICS
 from benchmarks import run
 from benchmarks.command_line import (
     DONE,
@@ -42,7 +43,6 @@ from benchmarks.command_line import (
     refusal,
 )
 from benchmarks.files import is_disk_full, real_folder, write_atomically
-from benchmarks.records.results import HIGHER_IS_BETTER
 from benchmarks.records.store import hash_of, json_text
 from benchmarks.records.tables import write_csv
 from benchmarks.runs.planning import check_name, named_suite, planned_runs
@@ -173,7 +173,7 @@ class _Search:
         # Teachers that a trial leaves as they are need no training of its own.
         folders = ["--out", str(self.folder), "--stages", str(self.folder / "stages")]
         self.rest = ["--strategy", options.strategy, "--seeds", options.seeds, *folders, *rest]
-        self.higher_is_better = HIGHER_IS_BETTER[content["metric"]]
+        self.higher_is_better = METRICS[content["metric"]].higher_is_better
         self.rows: list[dict[str, Any]] = []
 
     def score(self, values: Mapping[str, Any]) -> float | None:

@@ -18,6 +18,7 @@ What differs:
   of Keras; the rest is the suite's.
 - The teachers see the batches as they are augmented for the student. How it is trained: `imitation`.
 - FitNets trains on hints first; here features are one more term, and those of the last hidden layer are taken.
+- Where pixels have labels, each is an example, but for void ones, whose outputs are not imitated: nobody says what is there.
 - Regression has no softmax: outputs are matched by their mean squared difference.
 """
 
@@ -25,7 +26,8 @@ from dataclasses import dataclass, replace
 
 import keras
 
-from baselines.distillation.imitation import imitating, weights_of_student
+from baselines.distillation.imitation import ImitationLoss, imitating, weights_of_student
+from baselines.protocol.metrics import METRICS
 from baselines.protocol.outcomes import make_outcome, training_flops
 from baselines.protocol.phases import train_phase
 from baselines.protocol.strategy import Outcome, Stages, TrainingRecord
@@ -103,7 +105,8 @@ class Distillation:
         trained = [train_teacher(taught, its_budget, seed, number, stages, widen) for number in numbers]
         teachers, records = [model for model, _ in trained], [record for _, record in trained]
         model = self._imitating(task, student, teachers)
-        record = train_phase(model, task, "single", epochs, seed, stages, label="distil")
+        learnt = replace(task, loss=lambda: ImitationLoss(task.loss())) if METRICS[task.metric].of_pixels else task
+        record = train_phase(model, learnt, "single", epochs, seed, stages, label="distil")
         # Of a teacher's training step, which `train_phase` counts, only the forward pass happens.
         backward = sum(training_flops(teacher, task, len(record.rows)) for teacher in teachers) * 2 / 3
         best = weights_of_student(model, student, record.best_weights)
@@ -114,6 +117,7 @@ class Distillation:
             student,
             teachers,
             label_weight=self.label_weight,
-            temperature=_TEMPERATURE if task.metric == "accuracy" else None,
+            temperature=_TEMPERATURE if METRICS[task.metric].of_classes else None,
             feature_weight=self.feature_weight,
+            per_pixel=METRICS[task.metric].of_pixels,
         )

@@ -7,6 +7,9 @@ The losses are those of `keras.distillation`. Its `Distiller` is not used: it le
 loss, so that a student trains without its weight decay; for features it runs the student a second time, in training
 mode also on validation data, from which BatchNormalization then learns; it takes one teacher, and freezes that one in
 place. Here the teachers are copies, see the batch that the student sees, augmented as it is, and run in inference.
+
+Where each pixel has a label, void ones count in no loss, but which they are only a loss knows. So `Imitation` then puts out
+what a pixel's imitation costs as one more channel behind the student's logits, and `ImitationLoss` takes its mean.
 """
 
 from collections.abc import Sequence
@@ -15,12 +18,15 @@ import keras
 import numpy as np
 from keras import ops
 
+from baselines.protocol.metrics import VOID
 from kmerge.checks import number
 from kmerge.costs import multiplies_nothing
 from kmerge.errors import ArchitectureMismatchError, InvalidArgumentError
 from kmerge.graph import Graph
 
 _STUDENT = "student"
+# What stands behind a head that labels pixels, and makes of logits logits.
+_RESIZING = (keras.layers.Resizing, keras.layers.UpSampling2D)
 
 
 class _Inference(keras.Model):
@@ -50,6 +56,7 @@ class Imitation(keras.layers.Layer):
         label_weight: of the labels beside the teachers: from 0, teachers alone, to below 1.
         temperature: of the softmax of both outputs; None for regression, by the mean squared difference.
         feature_weight: how much the mean squared difference of features counts beside that of the outputs.
+        per_pixel: whether what outputs differ by is put out for each pixel, for `ImitationLoss`, instead of added to the loss.
         **kwargs: for `keras.layers.Layer`.
 
     Call arguments:
@@ -58,34 +65,81 @@ class Imitation(keras.layers.Layer):
         training: whether to add to the loss.
 
     Output shape:
-        That of the student's outputs.
+        That of the student's outputs; with `per_pixel`, one channel more, which is zero but in training.
 
     Reference:
         Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015.
     """
 
-    def __init__(self, label_weight: float, temperature: float | None = None, feature_weight: float = 0.0, **kwargs):
+    def __init__(
+        self,
+        label_weight: float,
+        temperature: float | None = None,
+        feature_weight: float = 0.0,
+        per_pixel: bool = False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.label_weight, self.temperature, self.feature_weight = label_weight, temperature, feature_weight
+        self.per_pixel = per_pixel
         squares = keras.distillation.FeatureDistillation("mse")
         self.losses_of = [squares if temperature is None else _softened(temperature), squares]
 
     def call(self, inputs, training=False):
         student, teacher, *features = inputs
         if not training:
-            return student
+            return self._with_term(student, ops.zeros_like(student[..., :1]))
         weights = [1 - self.label_weight, (1 - self.label_weight) * self.feature_weight]
         pairs = [(teacher, student), features[::-1]] if features else [(teacher, student)]
-        for weight, loss, pair in zip(weights, self.losses_of, pairs, strict=False):
-            self.add_loss(weight * loss.compute_loss(*(ops.cast(value, "float32") for value in pair)))
-        return self.label_weight * student + (1 - self.label_weight) * ops.stop_gradient(student)
+        for number, (weight, loss, pair) in enumerate(zip(weights, self.losses_of, pairs, strict=False)):
+            if number > 0 or not self.per_pixel:
+                self.add_loss(weight * loss.compute_loss(*(ops.cast(value, "float32") for value in pair)))
+        outputs = self.label_weight * student + (1 - self.label_weight) * ops.stop_gradient(student)
+        return self._with_term(outputs, weights[0] * self._divergence(teacher, student) if self.per_pixel else None)
+
+    def _divergence(self, teacher, student):
+        """What `_softened` is the mean of, for each pixel."""
+        theirs, own = (ops.log_softmax(ops.cast(x, "float32") / self.temperature, axis=-1) for x in (teacher, student))
+        return self.temperature**2 * ops.sum(ops.exp(theirs) * (theirs - own), axis=-1, keepdims=True)
+
+    def _with_term(self, outputs, term):
+        return ops.concatenate([outputs, ops.cast(term, outputs.dtype)], axis=-1) if self.per_pixel else outputs
 
     def compute_output_shape(self, input_shape):
-        return input_shape[0]
+        *places, outputs = input_shape[0]
+        return (*places, outputs + self.per_pixel)
 
     def get_config(self) -> dict:
-        names = ("label_weight", "temperature", "feature_weight")
+        names = ("label_weight", "temperature", "feature_weight", "per_pixel")
         return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+@keras.saving.register_keras_serializable("kmerge_baselines")
+class ImitationLoss(keras.losses.Loss):
+    """The loss of an `imitating` model of pixels: that of the labels, and the mean imitation of pixels that are not void.
+
+    Args:
+        labels: loss of labels `(batch, height, width)` and logits.
+        void: the label of pixels that do not count; `labels` must leave them out by itself.
+        **kwargs: for `keras.losses.Loss`.
+    """
+
+    def __init__(self, labels: keras.losses.Loss, void: int = VOID, **kwargs):
+        super().__init__(**kwargs)
+        self.labels, self.void = labels, void
+
+    def call(self, y_true, y_pred):
+        counts = ops.cast(ops.not_equal(y_true, self.void), y_pred.dtype)
+        term = ops.divide_no_nan(ops.sum(counts * y_pred[..., -1]), ops.sum(counts))
+        return self.labels(y_true, y_pred[..., :-1]) + term
+
+    def get_config(self) -> dict:
+        labels = keras.saving.serialize_keras_object(self.labels)
+        return super().get_config() | {"labels": labels, "void": self.void}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "ImitationLoss":
+        return cls(**{**config, "labels": keras.saving.deserialize_keras_object(config["labels"])})
 
 
 def imitating(
@@ -95,6 +149,7 @@ def imitating(
     label_weight: float = 0.5,
     temperature: float | None = None,
     feature_weight: float = 0.0,
+    per_pixel: bool = False,
 ) -> keras.Model:
     """A network to train in place of the student, whose weights it shares.
 
@@ -107,6 +162,7 @@ def imitating(
         label_weight: of the labels beside the teachers: from 0, teachers alone, to below 1.
         temperature: of the softmax of both outputs; None for regression.
         feature_weight: how much features count beside outputs; 0 for not at all.
+        per_pixel: whether pixels have labels, so that the model is to be trained with `ImitationLoss`.
 
     Returns:
         An uncompiled Functional model; see `weights_of_student`.
@@ -120,6 +176,8 @@ def imitating(
         Hinton, Vinyals and Dean 2015; Romero et al., FitNets: Hints for Thin Deep Nets, ICLR 2015.
     """
     _check_settings(teachers, label_weight, temperature, feature_weight)
+    if per_pixel and temperature is None:
+        raise InvalidArgumentError("Expected a temperature for pixels, whose outputs are logits. Received: None.")
     if temperature is not None:
         _refuse_activation(student)
         teachers = [logits_model(teacher) for teacher in teachers]
@@ -133,7 +191,7 @@ def imitating(
     tensors = [outputs, target]
     if feature_weight:
         tensors += _matched(features, [value for _, value in read])
-    layer = Imitation(label_weight, temperature, feature_weight, name="imitation")
+    layer = Imitation(label_weight, temperature, feature_weight, per_pixel, name="imitation")
     return keras.Model(inputs if len(inputs) > 1 else inputs[0], layer(tensors), name=f"{student.name}_imitating")
 
 
@@ -196,12 +254,19 @@ def _last_call(model: keras.Model):
 
 
 def _final_activation(model: keras.Model) -> str:
-    """The name of the activation of the last layer; "unknown" where the layer has no such thing."""
-    operation = _last_call(model).operation
-    if isinstance(operation, keras.layers.Softmax):
-        return "softmax"
-    activation = getattr(operation, "activation", None)
-    return "unknown" if activation is None else getattr(activation, "__name__", repr(activation))
+    """The name of the activation of the last layer that does not resize; "unknown" where it has no such thing."""
+    graph, call, resized = Graph(model), _last_call(model), ""
+    while isinstance(call.operation, _RESIZING):
+        read, resized = call.inputs[0], ", resized"
+        call = next((other for other in graph.calls if any(x is read for x in other.outputs)), None)
+        if call is None:
+            return "unknown"
+    activation = getattr(call.operation, "activation", None)
+    name = "unknown" if activation is None else getattr(activation, "__name__", repr(activation))
+    if isinstance(call.operation, keras.layers.Softmax):
+        axis = call.operation.axis
+        name = "softmax" if axis in (-1, len(call.outputs[0].shape) - 1) else f"softmax over axis {axis}"
+    return name if name == "linear" else name + resized
 
 
 def _refuse_activation(student: keras.Model) -> None:

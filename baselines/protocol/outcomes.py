@@ -1,11 +1,14 @@
 """What a strategy returns: its metrics, and the operations that it spent."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
+from baselines.protocol.metrics import METRICS
+from baselines.protocol.pixels import PixelMetric, examples_at_a_time
 from baselines.protocol.strategy import Outcome, TrainingRecord
 from baselines.protocol.task import Task
 from kmerge import costs
@@ -18,7 +21,9 @@ _VALIDATION_BATCH = 500
 
 def metric_of(task: Task) -> keras.metrics.Metric:
     """A new Keras object for the task's metric, of its name."""
-    if task.metric == "accuracy":
+    if METRICS[task.metric].of_pixels:
+        return PixelMetric(len(task.classes), task.metric)
+    if METRICS[task.metric].of_classes:
         return keras.metrics.SparseCategoricalAccuracy(name="accuracy")
     return keras.metrics.MeanSquaredError(name=task.metric)
 
@@ -35,11 +40,12 @@ def operations_of(multiply_accumulates: int, task: Task) -> float:
 
 def validation_metric(task: Task, *models: keras.Model) -> float:
     """The task's metric on the validation data of a network, or of the mean of the outputs of several."""
-    metric = metric_of(task)
-    for start in range(0, len(task.data.x_val), _VALIDATION_BATCH):
-        part = slice(start, start + _VALIDATION_BATCH)
+    metric, x = metric_of(task), task.data.x_val
+    step = examples_at_a_time(x) if METRICS[task.metric].of_pixels else _VALIDATION_BATCH
+    for start in range(0, len(x), step):
+        part = slice(start, start + step)
         # Not `predict`: to compile a network for one pass takes longer than the pass.
-        outputs = [keras.ops.convert_to_numpy(model(task.data.x_val[part], training=False)) for model in models]
+        outputs = [keras.ops.convert_to_numpy(model(x[part], training=False)) for model in models]
         metric.update_state(task.data.y_val[part], np.mean(outputs, axis=0))
     return float(metric.result())
 
@@ -78,7 +84,21 @@ def make_outcome(
         teacher_epoch_equivalents=flops / training_flops(target, task, epochs=1),
         extras={**_labelled(task, records), **(extras or {})},
         programs={record.rows[0]["phase"]: record.program for record in records},
+        first=_first(task, records) if METRICS[task.metric].of_pixels else None,
     )
+
+
+def _first(task: Task, records: Sequence[TrainingRecord]) -> keras.Model | None:
+    """The network of the first phase at its best epoch, where another phase came after it and its kind is known."""
+    weights = records[0].best_weights
+    shapes = [weight.shape for weight in weights]
+    builds = [task.build, partial(task.build, widen=2), *([task.big_teacher.task.build] if task.big_teacher else [])]
+    for build in builds if len(records) > 1 else []:
+        model = build(seed_of("target"))
+        if [tuple(weight.shape) for weight in model.weights] == shapes:
+            model.set_weights(weights)
+            return model
+    return None
 
 
 def _labelled(task: Task, records: Sequence[TrainingRecord]) -> dict[str, int]:

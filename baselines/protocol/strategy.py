@@ -102,6 +102,8 @@ class Outcome:
         teacher_epoch_equivalents: `flops` over those of one epoch of the target architecture.
         extras: further columns of the row.
         programs: by phase, what ran; see `TrainingRecord.program`.
+        first: where pixels have labels, the network of the first of several phases at its best epoch, to be looked at beside
+            `model`: a teacher, or what was pruned. None elsewhere.
     """
 
     model: keras.Model
@@ -113,6 +115,7 @@ class Outcome:
     teacher_epoch_equivalents: float
     extras: dict[str, Any] = field(default_factory=dict)
     programs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    first: keras.Model | None = None
 
 
 class Stages:

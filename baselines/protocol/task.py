@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from baselines.protocol.metrics import METRICS
+
 if TYPE_CHECKING:  # The command line lists suites and strategies without importing Keras.
     import keras
     import numpy as np
@@ -144,7 +146,7 @@ class Task:
         data: the data set; the same arrays for every strategy and phase of a seed.
         build: from a seed to a fresh, uncompiled network; `widen=2` doubles the width of every hidden layer.
         loss: makes a new Keras loss object, for logits where the task is classification.
-        metric: "accuracy" or "mse".
+        metric: one of `METRICS`.
         augment: from a seed to a layer that augments training inputs, or None; a `kmerge.WithMasks` moves targets with them.
         phases: "teacher", "gates", "finetune" and "single" to how the weights are trained there; empty where a suite
             has strategies of auto-sizing alone.
@@ -157,6 +159,7 @@ class Task:
         parents: where teachers are trained on parts of the training data, which; None where all see all.
         sizing: how networks find their own size, or None where the suite does not say.
         early: how the budget is split where networks are merged before they are annealed.
+        classes: names of the classes of pixels, in the order of their labels; empty where pixels have no labels.
     """
 
     name: str
@@ -172,11 +175,12 @@ class Task:
     parents: Parents | None = None
     sizing: SizingSettings | None = None
     early: EarlySettings = EarlySettings()
+    classes: tuple[str, ...] = ()
 
     @property
     def higher_is_better(self) -> bool:
         """Whether a higher value of the metric is better."""
-        return self.metric == "accuracy"
+        return METRICS[self.metric].higher_is_better
 
     @property
     def on_all_data(self) -> Task:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from baselines.protocol.metrics import METRICS
 from benchmarks.command_line import shown
 from benchmarks.files import holder_of, locked, saying
 from benchmarks.records.store import HISTORY_COLUMNS, RUN_COLUMNS, is_shallow, read_runs
@@ -24,7 +25,6 @@ Row = Mapping[str, Any]
 # Tables and figures take some seconds.
 _UNTOLD_WAIT = 10.0
 
-HIGHER_IS_BETTER = {"accuracy": True, "mse": False}
 _NAMES = ("suite", "strategy", "protocol", "run")
 _TEXTS = (
     *_NAMES,
@@ -233,8 +233,8 @@ def fault_of(row: Row) -> str | None:
 
 def _fault_of_numbers(row: Row) -> str | None:
     is_done = row["status"] == "done"
-    if is_done and row["metric"] not in list(HIGHER_IS_BETTER):
-        return f"its metric is {shown(row['metric'])}, none of {', '.join(HIGHER_IS_BETTER)}"
+    if is_done and row["metric"] not in list(METRICS):
+        return f"its metric is {shown(row['metric'])}, none of {', '.join(METRICS)}"
     for name in _NUMBERS:
         value, is_needed = row.get(name), is_done and name in ("test_last", "test_best")
         # What did not come out, as a loss that overflowed, is shown as what is not known.

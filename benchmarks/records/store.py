@@ -10,6 +10,7 @@ second launch finds what a first one finished:
             result.json     the run's row
             function.json   of a network of one variable with one output: points `x` and its outputs `y`
             filters.json    of merged networks of images: `kernel` of the first convolution, and `parents` of its filters
+            pictures.json   of segmentation: `classes`, test `images` and labels of them: `truth`, `before` and `after`
             done            empty, written last: without it the run counts as not finished
             failed.json     instead of `done`: the error and its traceback
             log.txt         what the run printed, when it was last tried
@@ -94,6 +95,7 @@ HISTORY_COLUMNS = (
 )
 FUNCTION = "function.json"
 FILTERS = "filters.json"
+PICTURES = "pictures.json"
 
 
 def hash_of(content: Mapping[str, Any]) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.records.results import HIGHER_IS_BETTER, Row, is_number
+from baselines.protocol.metrics import METRICS
+from benchmarks.records.results import Row, is_number
 from benchmarks.reports.comparisons import Comparison, compare_all
 from benchmarks.reports.statistics import LEVEL
 from benchmarks.reports.summaries import done, grouped, mean, unit, writer
@@ -40,7 +41,6 @@ COMPARISON_COLUMNS = (
     "seeds_for_power",
     "claim",
 )
-NON_INFERIORITY_MARGINS = {"accuracy": 0.01}
 # What two strategies have in common, seed by seed, if they are the same in this protocol.
 _MARKS = ("test_last", "test_best", "validation_last", "validation_best", "teacher_epoch_equivalents", "parameters")
 _MANY_SEEDS = 1000
@@ -83,8 +83,8 @@ def claims(rows: Sequence[Row], declared: Mapping[str, Any], reference: str | No
     compared = compare_all(
         first,
         values,
-        HIGHER_IS_BETTER[metric],
-        declared.get("margin", NON_INFERIORITY_MARGINS.get(metric)),
+        METRICS[metric].higher_is_better,
+        declared.get("margin", METRICS[metric].margin),
         test=declared.get("test", "signed_rank"),
         primary=primary,
         same_as=_same_runs(groups, first, primary),
@@ -113,7 +113,7 @@ def _same_runs(groups: Mapping[str, Sequence[Row]], first: str, primary: Collect
 
 def _verdict(groups: Mapping[str, Sequence[Row]], first: str, compared: Sequence[Comparison], rivals: Collection[str]) -> str:
     metric = groups[first][0]["metric"]
-    write, sign = writer(metric), 1 if HIGHER_IS_BETTER[metric] else -1
+    write, sign = writer(metric), 1 if METRICS[metric].higher_is_better else -1
     own = {row["seed"]: row for row in groups[first]}
 
     def pairs(name: str) -> list[tuple[Row, Row]]:

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.records.results import HIGHER_IS_BETTER, Results, Row, is_number
+from baselines.protocol.metrics import METRICS
+from benchmarks.records.results import Results, Row, is_number
 from benchmarks.records.store import hash_of
 from benchmarks.reports.claims import Claims
 from benchmarks.reports.comparisons import Comparison
@@ -93,7 +94,7 @@ def _protocol(
         "text": protocol_text(rows[0]),
         "metric": metric,
         "scale": 100 if unit(metric) else 1,
-        "higher_is_better": HIGHER_IS_BETTER[metric],
+        "higher_is_better": METRICS[metric].higher_is_better,
         "missing": _missing(rows),
         "methods": methods(rows, found, definition),
         "summary": [_finite(row) for row in summary_rows(rows) if row["n"]],

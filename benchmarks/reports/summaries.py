@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from baselines.protocol.metrics import METRICS
 from benchmarks.records.results import Row, is_number
 from benchmarks.reports.statistics import summarize
 
@@ -111,12 +112,12 @@ def protocol_text(row: Row) -> str:
 
 def unit(metric: str) -> str:
     """The unit in which values of a metric are written."""
-    return " (%)" if metric == "accuracy" else ""
+    return " (%)" if METRICS[metric].is_share else ""
 
 
 def writer(metric: str) -> Callable[[float], str]:
-    """How values of a metric, and differences of them, are written: accuracy in percent."""
-    return (lambda value: f"{100 * value:.2f}") if metric == "accuracy" else (lambda value: f"{value:.4f}")
+    """How values of a metric, and differences of them, are written: shares, as accuracy, in percent."""
+    return (lambda value: f"{100 * value:.2f}") if METRICS[metric].is_share else (lambda value: f"{value:.4f}")
 
 
 def result_cells(rows: Sequence[Row]) -> list[list[str]]:

@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 
+class DivergedError(Exception):
+    """Training ended in values that are not finite."""
+
+
 class Stopped(KeyboardInterrupt):
     """The process was asked to end, and nothing is half done: what is known now can be kept."""
 

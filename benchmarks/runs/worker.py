@@ -28,11 +28,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from baselines.protocol.metrics import METRICS
 from benchmarks.command_line import DATA_MISSING, DONE, FAILED, INTERRUPTED, command_parser, positive_whole_number
 from benchmarks.data.cache import DataMissingError, forget_verified
 from benchmarks.data.datasets import load
 from benchmarks.files import holder_of, is_disk_full, locked, new_file, real_folder, saying, write_atomically
-from benchmarks.records.store import FILTERS, FUNCTION, RunFolder, hash_of, json_text
+from benchmarks.records.store import FILTERS, FUNCTION, PICTURES, RunFolder, hash_of, json_text
 from benchmarks.runs.checkpoints import NAME, Checkpoint
 from benchmarks.runs.executors import GRACE_SECONDS
 from benchmarks.runs.provenance import provenance
@@ -43,20 +44,13 @@ from benchmarks.suites.suite import Suite, load_suite
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
 
     from baselines.protocol.strategy import Outcome
     from baselines.protocol.task import Task
 
 _SECONDS_BETWEEN_EPOCH_EVENTS = 0.2
-# Examples whose outputs are computed in one call: Keras copies them, and photographs are many.
-_EVALUATED = 10_000
 
 Emit = Callable[..., None]
-
-
-class DivergedError(Exception):
-    """Training ended in values that are not finite."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -235,30 +229,8 @@ def train(run: RunFolder, stages: StageCache) -> tuple[dict[str, Any], list[dict
     result = _result(task, outcome) | provenance(run)
     _keep_function(run, task, outcome)
     _keep_filters(run, outcome)
+    _keep_pictures(run, task, outcome)
     return result | {"wall_seconds": time.monotonic() - began}, outcome.history
-
-
-def evaluate(model: "keras.Model", x: "np.ndarray", y: "np.ndarray", metric: str) -> float:
-    """Accuracy of logits or probabilities against labels, or mean squared error.
-
-    Args:
-        model: needs not be compiled.
-        x: inputs, `(n, ...)`.
-        y: labels `(n,)` for accuracy; targets of the outputs' shape for the error.
-        metric: "accuracy" or "mse".
-
-    Raises:
-        DivergedError: if the model's outputs are not finite.
-    """
-    import numpy as np
-
-    parts = (x[start : start + _EVALUATED] for start in range(0, len(x), _EVALUATED))
-    outputs = np.concatenate([model.predict(part, batch_size=500, verbose=0) for part in parts])
-    if not np.isfinite(outputs).all():
-        raise DivergedError("training diverged: the network's outputs are not finite")
-    if metric == "accuracy":
-        return float(np.mean(outputs.argmax(axis=-1) == y))
-    return float(np.mean((outputs.astype("float64") - y) ** 2))
 
 
 def _suite(run: RunFolder) -> Suite:
@@ -271,14 +243,12 @@ def _suite(run: RunFolder) -> Suite:
 
 
 def _result(task: "Task", outcome: "Outcome") -> dict[str, Any]:
+    from benchmarks.runs.evaluation import results_of
     from kmerge.costs import multiply_accumulates, parameters
 
-    data = task.data
-    result = {"metric": task.metric}
-    for name, model in (("last", outcome.model), ("best", outcome.best_model)):
-        result[f"validation_{name}"] = evaluate(model, data.x_val, data.y_val, task.metric)
-        result[f"test_{name}"] = evaluate(model, data.x_test, data.y_test, task.metric)
-    return result | {
+    return {
+        "metric": task.metric,
+        **results_of(task, outcome),
         "epochs": outcome.epochs,
         "teacher_epoch_equivalents": outcome.teacher_epoch_equivalents,
         "flops": outcome.flops,
@@ -288,7 +258,6 @@ def _result(task: "Task", outcome: "Outcome") -> dict[str, Any]:
         "programs": outcome.programs,
         "parameters": parameters(outcome.model),
         "macs": multiply_accumulates(outcome.model),
-        "extras": outcome.extras,
     }
 
 
@@ -314,6 +283,14 @@ def _keep_filters(run: RunFolder, outcome: "Outcome") -> None:
     first = next(layer for layer in outcome.model.layers if isinstance(layer, keras.layers.Conv2D))
     kernel = keras.ops.convert_to_numpy(first.kernel).astype("float32")
     write_atomically(run.path / FILTERS, json_text({"kernel": kernel.tolist(), "parents": parents}))
+
+
+def _keep_pictures(run: RunFolder, task: "Task", outcome: "Outcome") -> None:
+    """Of a network that labels pixels, leave in the folder what it says of some images, for a figure."""
+    if METRICS[task.metric].of_pixels:
+        from benchmarks.runs.evaluation import pictures
+
+        write_atomically(run.path / PICTURES, json_text(pictures(task, outcome)))
 
 
 def _record(run: RunFolder, error: Exception, emit: Emit) -> None:

@@ -21,6 +21,7 @@ from baselines.protocol.strategy import TrainingRecord, TrainingState
 from benchmarks.records.store import RunFolder
 from benchmarks.runs import checkpoints, worker
 from benchmarks.runs.stages import Alone, StageCache
+from benchmarks.runs.stopping import DivergedError
 
 _TEACHERS = {"l0_merge": 2, "best_of_three": 3}
 _OTHERS = {"l0_merge": ("gates", "finetune"), "one_model": ("single",), "one_model_equal_compute": ("single",)}
@@ -81,7 +82,7 @@ def train(run: RunFolder, stages: StageCache, seconds_per_epoch: float) -> tuple
         history += trained(network, phase, _epochs(run.configuration, phase)).rows
     rate = definition["phases"][history[-1]["phase"].partition("_")[0]]["learning_rate"]
     if rate > 1:
-        raise worker.DivergedError("training diverged: the network's outputs are not finite")
+        raise DivergedError("training diverged: the network's outputs are not finite")
     value = abs(math.log10(rate) + 2) + network.value / 2**31
     results = {f"{part}_{which}": value for part in ("test", "validation") for which in ("last", "best")}
     spent = sum(4.0 if row["phase"] == "gates" else 1.0 for row in history)

@@ -28,9 +28,10 @@ from pathlib import Path
 
 import numpy as np
 
+from baselines.protocol.metrics import METRICS
 from benchmarks.command_line import DONE, command_parser, ended
 from benchmarks.files import write_atomically
-from benchmarks.records.results import HIGHER_IS_BETTER, Results, ResultsError, Row, read_results
+from benchmarks.records.results import Results, ResultsError, Row, read_results
 from benchmarks.records.tables import write_csv
 from benchmarks.reports.style import files_of, in_style, new_figure, point_style
 from benchmarks.reports.summaries import done, grouped
@@ -151,7 +152,7 @@ def cells_of(folder: Path) -> Iterator[tuple[Cell, tuple[float, float] | None]]:
     for rows in grouped(done(results.rows), "protocol").values():
         groups = grouped(rows, "strategy")
         merging = next((name for name in MERGING if name in groups), None)
-        if merging is None or not {ONE, THREE} <= groups.keys() or rows[0]["metric"] != "accuracy":
+        if merging is None or not {ONE, THREE} <= groups.keys() or not METRICS[rows[0]["metric"]].is_share:
             continue
         yield _cell(results, groups, merging), _from_disjoint_seeds(groups, merging)
 
@@ -206,10 +207,10 @@ def _error(values: np.ndarray) -> float | None:
 
 
 def published_cells() -> Iterator[Cell]:
-    """The papers' tables that suites quote, where they have all three means of an accuracy."""
+    """The papers' tables that suites quote, where they have all three means of an accuracy or another share."""
     for name in SUITES:
         suite = load_suite(name)
-        if not HIGHER_IS_BETTER[suite.metric]:
+        if not METRICS[suite.metric].is_share:
             continue
         found = {table["strategy"]: table for table in suite.published if "mean" in table}
         if {"l0_merge", ONE, THREE} <= found.keys():

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from baselines.protocol.metrics import METRICS
 from baselines.protocol.task import Budget, EarlySettings
 from benchmarks.command_line import MOST
 from benchmarks.data import datasets
@@ -16,7 +17,6 @@ from benchmarks.own_code import is_reference
 from benchmarks.strategies.registry import STRATEGIES, installed
 from benchmarks.suites.values import Flag, Kind, ListOf, Named, Number, OneOf, Place, Table, Text, Tuned, whole
 
-METRICS = ("accuracy", "mse")
 # How strategies are compared: by Wilcoxon's signed-rank test, or by the paired t-test.
 TESTS = ("signed_rank", "t")
 PHASES = tuple(field.name for field in fields(Budget))
@@ -158,15 +158,19 @@ _CROP = Table({}, {"area": ListOf(_POSITIVE, 2, 2), "ratio": ListOf(_POSITIVE, 2
 _EARLY = Table({}, {field.name: _EPOCHS for field in fields(EarlySettings)})
 
 
+def _is_share(metric: object) -> bool:
+    return metric in list(METRICS) and METRICS[metric].is_share
+
+
 def _comparisons(metric: object) -> Table:
-    # A margin of .3 would be 30 points of accuracy, and everything within it.
+    # A margin of .3 would be 30 points, and everything within it.
     share = Number(0.003, above=0, below=0.1, of="a share")
-    margin = share if metric == "accuracy" else _POSITIVE
+    margin = share if _is_share(metric) else _POSITIVE
     return Table({}, {"reference": _STRATEGY, "primary": ListOf(_STRATEGY), "test": OneOf(TESTS), "margin": margin})
 
 
 def _published(metric: object) -> ListOf:
-    value = Number(0.9, least=0, most=1 if metric == "accuracy" else 1e9)
+    value = Number(0.9, least=0, most=1 if _is_share(metric) else 1e9)
     known = {"n": _BATCH, **dict.fromkeys(("min", "max", "median", "mean", "std"), value)}
     return ListOf(Table({"strategy": _STRATEGY, "source": Text()}, known))
 

@@ -33,6 +33,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from baselines.protocol.metrics import METRICS
 from baselines.protocol.task import BigTeacher, Budget, EarlySettings, GateSettings, Phase, SizingSettings, Task
 from benchmarks.checkout import SIZING_CODE, TRAINING_CODE, digest_of
 from benchmarks.command_line import one_of, refusal
@@ -66,12 +67,12 @@ class Suite:
         name: of the file, without its ending.
         description: one line.
         dataset: one of `benchmarks.data.datasets.NAMES`, or data of one's own.
-        metric: "accuracy" or "mse", measured on the test data.
+        metric: one of `baselines.protocol.metrics.METRICS`, measured on the test data.
         strategies: that run by default.
         seeds: that run by default.
         runs_per_process: how many runs share a process, where starting one takes longer than a run.
         published: what papers report, for tables: each with a `strategy`, a `source`, and some of `min`, `max`, `median`,
-            `mean`, `std` and `n`, in the metric's unit, accuracies as shares.
+            `mean`, `std` and `n`, in the metric's unit, accuracies and the like as shares.
         tuning: by strategy, what to vary of this file to choose hyper-parameters; see `benchmarks.tune`.
         comparisons: what is compared and how, as the file declares it before the runs: some of `reference` (without that
             key the first strategy), `primary` (the rivals of the primary family), `test` and `margin`.
@@ -103,7 +104,7 @@ class Suite:
     @property
     def higher_is_better(self) -> bool:
         """Whether a higher value of the metric is better."""
-        return self.metric == "accuracy"
+        return METRICS[self.metric].higher_is_better
 
     def budget(self, scale: float = 1.0) -> Budget:
         """Epochs of each phase.

@@ -12,7 +12,7 @@ from baselines.protocol.strategy import Stages
 from benchmarks.data import cache as data_cache
 from benchmarks.data import datasets
 from benchmarks.data.augmentation import RandomResizedCrop
-from benchmarks.runs.worker import evaluate
+from benchmarks.runs.evaluation import evaluate
 from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites.suite import SuiteError, load_suite
 from tests.programs import without_programs

@@ -122,3 +122,5 @@ IMAGES = {
         void=255,
     ),
 }
+# Where the label of an image is a mask: the names of the classes of its pixels, in the order of the labels.
+CLASS_NAMES: dict[str, tuple[str, ...]] = {"shapes": shapes.CLASSES}

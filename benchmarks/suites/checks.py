@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from baselines.protocol.metrics import METRICS
 from baselines.protocol.task import Budget, EarlySettings
 from benchmarks.command_line import MOST_SEEDS
 from benchmarks.data import datasets
 from benchmarks.data.own_data import is_own
+from benchmarks.data.sources import CLASS_NAMES
 from benchmarks.suites.schema import PHASES, suite_table
 from benchmarks.suites.values import Number, OneOf, Place
 
@@ -71,7 +73,12 @@ def _check_early(place: Place, epochs: Mapping[str, Any]) -> None:
 
 
 def _check_images(place: Place, content: Mapping[str, Any]) -> None:
-    dataset, augmentation = content["dataset"], content["augmentation"]
+    dataset, augmentation, metric = content["dataset"], content["augmentation"], content["metric"]
+    of_pixels = [name for name, measure in METRICS.items() if measure.of_pixels]
+    if dataset in CLASS_NAMES and metric not in of_pixels:
+        (place / "metric").refuse(f"{' or '.join(of_pixels)} for the pixels of {dataset}", metric)
+    if metric in of_pixels and dataset not in CLASS_NAMES:
+        (place / "metric").refuse(f"another one for {dataset}", metric, f"Pixels have labels in {', '.join(CLASS_NAMES)}.")
     if is_own(dataset):  # what it is shows when it is loaded
         if found := [key for key in (*_FOR_IMAGES, "parents") if key in content]:
             (place / found[0]).refuse("a data set of the benchmark", dataset, f"Leave out {' and '.join(found)}.")

@@ -33,12 +33,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from baselines.protocol.metrics import METRICS
+from baselines.protocol.metrics import METRICS, VOID
 from baselines.protocol.task import BigTeacher, Budget, EarlySettings, GateSettings, Phase, SizingSettings, Task
 from benchmarks.checkout import SIZING_CODE, TRAINING_CODE, digest_of
 from benchmarks.command_line import one_of, refusal
 from benchmarks.data import datasets
 from benchmarks.data.own_data import is_own
+from benchmarks.data.sources import CLASS_NAMES
 from benchmarks.own_code import is_reference
 from benchmarks.strategies.registry import EARLY, SIZING, own_source
 from benchmarks.suites import own
@@ -180,8 +181,6 @@ class Suite:
             DataMissingError: if the data is not there; see `benchmarks.data.datasets.load`.
             SuiteError: if the architecture does not take an option, or there are too few examples.
         """
-        import keras  # Here, as command lines that only list suites do without.
-
         parents = self.definition.get("parents")
         try:
             dataset = own.dataset_of(self.definition, self.folder, seed, examples) or datasets.load(
@@ -198,15 +197,12 @@ class Suite:
         build = self._builder(dataset, self.definition["architecture"])
         build(seed)  # Refuses images of a wrong size now.
         merges = "phases" in self.definition
-        is_regression = self.metric == "mse"
         phases = {p: phase_of(self.definition["phases"][p], self.definition["epochs"][p]) for p in PHASES} if merges else {}
         task = Task(
             name=self.name,
             data=dataset.data,
             build=build,
-            loss=keras.losses.MeanSquaredError
-            if is_regression
-            else partial(keras.losses.SparseCategoricalCrossentropy, from_logits=True),
+            loss=_loss(self.metric),
             metric=self.metric,
             augment=self._augmentation(dataset),
             phases=phases,
@@ -214,6 +210,7 @@ class Suite:
             identity=self._identity(dataset),
             sizing=self._sizing(dataset, seed),
             early=self._early() if merges else EarlySettings(),
+            classes=CLASS_NAMES[self.dataset] if METRICS[self.metric].of_pixels else (),
         )
         task = divided(task, dataset, self.definition, seed, examples, self.folds)
         return replace(task, big_teacher=self._big_teacher(task, dataset, seed, scale))
@@ -288,6 +285,16 @@ class Suite:
             "precision": keras.config.dtype_policy().name,
             "devices": sorted({device.partition(":")[0] for device in keras.distribution.list_devices()}),
         }
+
+
+def _loss(metric: str) -> Callable[[], Any]:
+    import keras  # Here, as command lines that only list suites do without.
+
+    measure = METRICS[metric]
+    if not measure.of_classes:
+        return keras.losses.MeanSquaredError
+    left_out = {"ignore_class": VOID} if measure.of_pixels else {}
+    return partial(keras.losses.SparseCategoricalCrossentropy, from_logits=True, **left_out)
 
 
 def phase_of(settings: Mapping[str, Any], epochs: int) -> Phase:

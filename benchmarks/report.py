@@ -45,9 +45,11 @@ from benchmarks.reports.figures import write_figures
 from benchmarks.reports.latex import BIBLIOGRAPHY, can_write, document, tables_of
 from benchmarks.reports.markdown import markdown_table, one_line
 from benchmarks.reports.page import page, page_content
+from benchmarks.reports.pictures import picture_address
 from benchmarks.reports.summaries import (
     SUMMARY_COLUMNS,
     by_protocol,
+    class_cells,
     done,
     extras_cells,
     protocol_text,
@@ -223,9 +225,10 @@ def write_report(
     ]
     write_csv(folder / "summary.csv", SUMMARY_COLUMNS, summaries)
     write_csv(folder / "comparisons.csv", COMPARISON_COLUMNS, pairs)
-    sections, tables = {}, []
+    sections, tables, shown = {}, [], {}
     for name, rows in protocols.items():
         figures = write_figures(folder, name, rows, results.history, results.problems)
+        shown[name] = picture_address(folder, figures)
         sections[name] = "\n\n".join(_section(rows, found[name], figures))
         tables += tables_of(rows, found[name], published(rows[0]["suite"]), epoch) if can_write() else []
     head = [f"# Results of {folder.name}", *(f"**{one_line(problem)}**" for problem in results.problems)]
@@ -237,7 +240,7 @@ def write_report(
         (folder / "tables.tex").unlink(missing_ok=True)  # of other rows
         parts.append("No tables.tex: pandas and jinja2 are not installed.")
     write_atomically(folder / "summary.md", "\n\n".join(parts) + "\n")
-    write_atomically(folder / "report.html", page(page_content(results, protocols, found)))
+    write_atomically(folder / "report.html", page(page_content(results, protocols, found, shown)))
     return Report(sections, {name: of_it.verdict for name, of_it in found.items()})
 
 
@@ -275,6 +278,9 @@ def _section(rows: Sequence[Row], found: Claims, figures: dict[str, str]) -> lis
     together = max(row.get("together") or 1 for row in finished)
     if together > 1:
         parts.append(f"Up to {together} networks trained in one program; seconds are the program's over their number.")
+    classes = class_cells(rows)
+    if len(classes) > 1:
+        parts += ["Test intersection over union of each class, %, last epoch, mean over the seeds:", markdown_table(classes)]
     extras = extras_cells(rows)
     if len(extras) > 1:
         parts += ["Means of what the strategies report besides:", markdown_table(extras)]

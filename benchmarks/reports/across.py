@@ -22,7 +22,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.records.results import HIGHER_IS_BETTER, Results, Row
+from baselines.protocol.metrics import METRICS
+from benchmarks.records.results import Results, Row
 from benchmarks.reports.statistics import LEVEL, bootstrap_interval
 from benchmarks.reports.summaries import done, grouped, mean, protocol_text
 from benchmarks.strategies.registry import STRATEGIES
@@ -57,7 +58,7 @@ class Column:
     def errors(self, strategy: str, seeds: Iterable[int]) -> np.ndarray:
         """What scores are shares of."""
         values = self.values(strategy, seeds)
-        return 1 - values if HIGHER_IS_BETTER[self.metric] else values
+        return 1 - values if METRICS[self.metric].higher_is_better else values
 
 
 def columns_of(results: Sequence[Results], problems: list[str]) -> list[Column]:
@@ -130,7 +131,7 @@ def differences(columns: Sequence[Column], reference: str) -> dict[str, dict[str
     """The matrix: by strategy and column, where both have two common seeds; strategies of most columns first."""
     matrix: dict[str, dict[str, Difference]] = {}
     for column in columns:
-        sign = 1 if HIGHER_IS_BETTER[column.metric] else -1
+        sign = 1 if METRICS[column.metric].higher_is_better else -1
         for name in column.groups if reference in column.groups else ():
             if name != reference and len(seeds := column.common([name, reference])) > 1:
                 d = sign * (column.values(name, seeds) - column.values(reference, seeds))

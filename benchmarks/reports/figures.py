@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from baselines.protocol.metrics import METRICS
 from benchmarks.command_line import shown
 from benchmarks.files import own_folder, write_atomically
-from benchmarks.records.results import HIGHER_IS_BETTER, Row, is_number
-from benchmarks.records.store import FILTERS, FUNCTION
+from benchmarks.records.results import Row, is_number
+from benchmarks.records.store import FILTERS, FUNCTION, PICTURES
 from benchmarks.reports.learning_curves import History, draw_curves, draw_gates
 from benchmarks.reports.network_drawings import draw_filters, draw_functions, filters_in, function_in, read_left
+from benchmarks.reports.pictures import draw_pictures, pictures_from
 from benchmarks.reports.statistics import bootstrap_interval, is_bimodal
 from benchmarks.reports.style import files_of, in_style, logarithmic, look_of, name_of, new_figure, plain
 from benchmarks.reports.summaries import done, grouped, protocol_text, unit
@@ -58,6 +60,8 @@ def write_figures(
     epochs = {row["run"]: history.get(row["run"], ()) for row in finished}
     functions = {row["run"]: read_left(folder / "runs" / row["run"] / FUNCTION, function_in, problems) for row in finished}
     filters = {row["run"]: read_left(folder / "runs" / row["run"] / FILTERS, filters_in, problems) for row in finished}
+    pictures = {row["run"]: read_left(folder / "runs" / row["run"] / PICTURES, pictures_from, problems) for row in finished}
+    pictured = [row for row in finished if pictures[row["run"]] is not None]
     filtered = [row for row in finished if filters[row["run"]] is not None]
     gated = [row for row in finished if any(epoch.get("phase") == "gates" for epoch in epochs[row["run"]])]
     results = "Test results of the last epoch"
@@ -80,10 +84,14 @@ def write_figures(
             finished,
             partial(_against, "teacher_epoch_equivalents"),
         ),
+        "pictures": (
+            "Test images, labels, and what networks say before and after, of each strategy's first seed",
+            *_few(pictured, draw_pictures, pictures),
+        ),
     }
     captions = {}
     for kind, (caption, drawn, draw) in drawings.items():
-        candidates = {"gates": gated, "filters": filtered}.get(kind, finished)
+        candidates = {"gates": gated, "filters": filtered, "pictures": pictured}.get(kind, finished)
         left_out = len(grouped(candidates, "strategy")) - len(grouped(drawn, "strategy"))
         caption += f"; {left_out} more strategies are left out" if left_out and drawn else ""
         path = f"figures/{kind}-{name}"
@@ -179,7 +187,7 @@ def _distributions(figure, rows: Sequence[Row]) -> bool:
     for name, group in groups.items():
         values = _scale(metric) * np.array(group)
         label = f"{name_of(name)} (n = {len(group)})"
-        axes.ecdf(values, complementary=HIGHER_IS_BETTER[metric], label=label, **look_of(name).line)
+        axes.ecdf(values, complementary=METRICS[metric].higher_is_better, label=label, **look_of(name).line)
     axes.set_ylabel("share of seeds")
     _value_axis(axes, metric, _scale(metric) * np.concatenate(list(groups.values())), "x")
     figure.legend(loc="outside right center")
@@ -227,7 +235,7 @@ def _against(cost: str, figure, rows: Sequence[Row]) -> bool:
         low, high = bootstrap_interval(values, np.mean) if len(values) > 1 else (points[name][1],) * 2
         around = [[max(0.0, points[name][1] - low)], [max(0.0, high - points[name][1])]]
         axes.errorbar(*points[name], around, label=name_of(name), linestyle="none", elinewidth=0.8, **look_of(name).point)
-    draw_front(axes, points, HIGHER_IS_BETTER[metric])
+    draw_front(axes, points, METRICS[metric].higher_is_better)
     axes.set_xlabel(_COSTS[cost])
     costs = [of_it for of_it, _ in points.values()]
     if min(costs) > 0 and max(costs) > _WIDE * min(costs):

@@ -11,10 +11,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.records.results import HIGHER_IS_BETTER, Row
+from baselines.protocol.metrics import METRICS
+from benchmarks.records.results import Row
 from benchmarks.reports.claims import Claims
 from benchmarks.reports.comparisons import Comparison, not_worse
-from benchmarks.reports.summaries import done, grouped, protocol_text, published_cells, summary_rows, unit, writer
+from benchmarks.reports.summaries import class_cells, done, grouped, protocol_text, published_cells, summary_rows, unit, writer
 from benchmarks.strategies.labels import citation_of, label_of
 
 # The papers that the tables cite.
@@ -93,6 +94,9 @@ def tables_of(rows: Sequence[Row], found: Claims, published: Sequence[Mapping[st
         return []
     text = protocol_text(rows[0])
     parts = [_results(rows, found, epoch, text)]
+    if len(cells := class_cells(rows)) > 1:
+        cells = [cells[0], *([label_cell(row[0]), *row[1:]] for row in cells[1:])]
+        parts.append(table(cells, f"Test intersection over union of each class in percent, last epoch. {text}."))
     if published:
         cells = published_cells(rows, published)
         cells = [cells[0], *([label_cell(row[0]), *row[1:]] for row in cells[1:])]
@@ -113,7 +117,7 @@ def _results(rows: Sequence[Row], found: Claims, epoch: str, text: str) -> str:
         for name, group in grouped(finished, "strategy").items()
     }
     test = found.comparisons[0].test if found.comparisons else "signed_rank"
-    bold = not_worse(values, HIGHER_IS_BETTER[metric], test)
+    bold = not_worse(values, METRICS[metric].higher_is_better, test)
     summaries = [row for row in summary_rows(rows) if row["model"] == epoch and row["n"]]
     head = ["Method", "n", f"Test {metric}{unit(metric)}", "Validation", "Teachers", "Epochs", "Compute", "Parameters"]
     cells = [

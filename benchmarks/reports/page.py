@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from baselines.protocol.metrics import METRICS
@@ -19,7 +20,7 @@ from benchmarks.records.store import hash_of
 from benchmarks.reports.claims import Claims
 from benchmarks.reports.comparisons import Comparison
 from benchmarks.reports.methods import methods
-from benchmarks.reports.summaries import done, grouped, protocol_text, summary_rows, unit
+from benchmarks.reports.summaries import class_cells, done, grouped, protocol_text, summary_rows, unit
 from benchmarks.suites.suite import SUITES, load_suite
 
 # All curves of a page together have about this many points, and a run's at least so many.
@@ -63,7 +64,10 @@ def page(content: Mapping[str, Any]) -> str:
 
 
 def page_content(
-    results: Results, protocols: Mapping[str, Sequence[Row]], found: Mapping[str, Claims]
+    results: Results,
+    protocols: Mapping[str, Sequence[Row]],
+    found: Mapping[str, Claims],
+    pictures: Mapping[str, str | None] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """What the page shows.
 
@@ -71,6 +75,7 @@ def page_content(
         results: of a suite.
         protocols: its rows, in the order of tables.
         found: per protocol, what may be claimed of it.
+        pictures: per protocol, a figure as an address that holds it; none while a launch runs.
 
     Returns:
         Content for `page`, which JSON can hold.
@@ -78,6 +83,7 @@ def page_content(
     most = max(_FEWEST, _POINTS // max(1, len(results.history)))
     settings: dict[str, Any] = {}
     shown = [_protocol(name, rows, found[name], results, most, settings) for name, rows in protocols.items()]
+    shown = [each | {"pictures": pictures.get(each["name"])} for each in shown]
     title = f"Results of {results.folder.resolve().name}"
     return {"title": title, "problems": results.problems, "protocols": shown, "settings": settings}
 
@@ -98,6 +104,7 @@ def _protocol(
         "missing": _missing(rows),
         "methods": methods(rows, found, definition),
         "summary": [_finite(row) for row in summary_rows(rows) if row["n"]],
+        "classes": class_cells(rows),
         "verdict": found.verdict,
         "comparisons": [_finite(_comparison(c)) for c in found.comparisons],
         "runs": [_run(row, results.configurations.get(row["run"], {}), settings) for row in rows],

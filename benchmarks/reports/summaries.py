@@ -38,6 +38,8 @@ SUMMARY_COLUMNS = (
     "macs",
 )
 SPREAD = ("min", "max", "median", "mean", "std")
+# Of pixels, in a table.
+_MOST_CLASSES, _LONGEST_CLASS = 200, 100
 COSTS = ("epochs", "teacher_epoch_equivalents", "seconds", "parameters", "macs")
 
 
@@ -145,6 +147,26 @@ def extras_cells(rows: Sequence[Row]) -> list[list[str]]:
         values = [mean((row["extras"] or {}).get(name) for row in group) for name in names]
         if any(value is not None for value in values):
             cells.append([strategy, *("" if value is None else f"{value:.4g}" for value in values)])
+    return cells
+
+
+def class_cells(rows: Sequence[Row]) -> list[list[str]]:
+    """Mean test intersection over union of each class of pixels, in percent, as texts, the head first.
+
+    A class that is neither in the labels nor in the predictions of any run has an empty cell. There is a head alone where
+    pixels have no labels, or a stranger's file has something else for them.
+    """
+    found: dict[str, list[Row]] = {}
+    for row in done(rows):
+        values = (row["extras"] or {}).get("test_iou_of_classes")
+        if isinstance(values, dict) and len(values) <= _MOST_CLASSES:
+            found.setdefault(row["strategy"], []).append(values)
+    names = list(dict.fromkeys(name for group in found.values() for values in group for name in values))
+    names = [name for name in names if len(name) <= _LONGEST_CLASS and name.isprintable()][:_MOST_CLASSES]
+    cells = [["strategy", "n", *names]]
+    for strategy, group in found.items():
+        means = [mean(values.get(name) for values in group) for name in names]
+        cells.append([strategy, str(len(group)), *("" if value is None else f"{100 * value:.2f}" for value in means)])
     return cells
 
 

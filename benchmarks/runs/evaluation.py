@@ -15,7 +15,7 @@ from benchmarks.runs.stopping import DivergedError
 # Examples whose outputs are computed in one call: Keras copies them, and photographs are many.
 _EVALUATED = 10_000
 # Examples that are shown of a network of pixels, and the longest side of them: that of the data is divided until it fits.
-_PICTURES, _MOST_SIDE = 3, 96
+_PICTURES, _MOST_SIDE = 2, 96
 
 
 def evaluate(model: keras.Model, x: np.ndarray, y: np.ndarray, metric: str) -> float:

@@ -82,6 +82,15 @@ function showSummary() {
     caption: "The best mean of last and of best epochs is marked; what may be claimed of it, the comparisons say.",
   });
 }
+function showPixels() {
+  const [[, , ...classes], ...rows] = current.classes, alt = "Test images, their labels, and what networks say of them before and after";
+  $("pixels").hidden = !rows.length;
+  table("classes", [
+    {name: "strategy", value: r => r[0]}, {name: "n", value: r => +r[1], fixed: true},
+    ...classes.map((name, i) => ({name, value: r => r[i + 2] === "" ? null : +r[i + 2], write: v => isEmpty(v) ? "" : v.toFixed(2), fixed: true})),
+  ], rows);
+  $("pictures").replaceChildren(...(current.pictures ? [make("img", null, {src: current.pictures, alt})] : []));
+}
 function showComparisons() {
   table("comparisons", [
     {name: "against", value: r => r.second}, {name: "first", value: r => r.first, kind: "left"}, {name: "family", value: r => r.family, kind: "left"}, {name: "n", value: r => r.n},
@@ -159,7 +168,7 @@ function choose(view = new URLSearchParams()) {
   $("protocol-text").textContent = current.text;
   $("verdict").textContent = current.verdict;
   $("methods").replaceChildren(...current.methods.map(([head, text]) => { const p = make("p"); p.append(make("strong", `${head} `), document.createTextNode(text)); return p; }));
-  showProblems(); showBoxPlot(); showSummary(); showComparisons(); showRuns(); showLegend(); showChart(); showPair();
+  showProblems(); showBoxPlot(); showSummary(); showPixels(); showComparisons(); showRuns(); showLegend(); showChart(); showPair();
 }
 function restore() {
   const view = new URLSearchParams(location.hash.slice(1));
@@ -172,7 +181,7 @@ function restore() {
   for (const state of Object.values(sorting)) state.column = null;
   for (const text of view.getAll("sort")) {
     const [id, direction, ...column] = text.split(":");
-    if (["summary", "comparisons", "runs"].includes(id)) sorting[id] = {column: column.join(":"), down: direction === "down"};
+    if (["summary", "classes", "comparisons", "runs"].includes(id)) sorting[id] = {column: column.join(":"), down: direction === "down"};
   }
   for (const id of ["first", "second"]) $(id).value = view.get(id) || "";
   choose(view);

@@ -52,8 +52,9 @@ class PixelMetric(keras.metrics.Metric):
         """
         if sample_weight is not None:
             raise ValueError("PixelMetric counts pixels: expected no sample_weight. Use the void label instead.")
-        labels = ops.reshape(ops.cast(ops.convert_to_tensor(y_true), "int32"), (-1,))
-        logits = ops.convert_to_tensor(y_pred)[..., : self.classes]
+        y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
+        _check_places(tuple(y_true.shape), tuple(y_pred.shape[:-1]))
+        labels, logits = ops.reshape(ops.cast(y_true, "int32"), (-1,)), y_pred[..., : self.classes]
         found = ops.reshape(ops.cast(ops.argmax(logits, axis=-1), "int32"), (-1,))
         is_class = ops.logical_and(labels >= 0, labels < self.classes)
         is_void = ops.equal(labels, self.void)
@@ -81,6 +82,15 @@ class PixelMetric(keras.metrics.Metric):
     def get_config(self) -> dict:
         """The arguments."""
         return super().get_config() | {"classes": self.classes, "result_of": self.result_of, "void": self.void}
+
+
+def _check_places(labels: tuple, outputs: tuple) -> None:
+    shape = labels[:-1] if len(labels) == len(outputs) + 1 and labels[-1] == 1 else labels
+    if len(shape) != len(outputs) or any(None not in pair and len(set(pair)) > 1 for pair in zip(shape, outputs, strict=True)):
+        raise ValueError(
+            f"Expected a label for each pixel of outputs {outputs}, received labels of shape {labels}. Masks must be as large "
+            "as what the network puts out."
+        )
 
 
 def results_of_pixels(counted: PixelMetric) -> dict[str, float]:

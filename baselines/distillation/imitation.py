@@ -91,9 +91,9 @@ class Imitation(keras.layers.Layer):
             return self._with_term(student, ops.zeros_like(student[..., :1]))
         weights = [1 - self.label_weight, (1 - self.label_weight) * self.feature_weight]
         pairs = [(teacher, student), features[::-1]] if features else [(teacher, student)]
-        for number, (weight, loss, pair) in enumerate(zip(weights, self.losses_of, pairs, strict=False)):
-            if number > 0 or not self.per_pixel:
-                self.add_loss(weight * loss.compute_loss(*(ops.cast(value, "float32") for value in pair)))
+        terms = list(zip(weights, self.losses_of, pairs, strict=False))
+        for weight, loss, pair in terms[1:] if self.per_pixel else terms:
+            self.add_loss(weight * loss.compute_loss(*(ops.cast(value, "float32") for value in pair)))
         outputs = self.label_weight * student + (1 - self.label_weight) * ops.stop_gradient(student)
         return self._with_term(outputs, weights[0] * self._divergence(teacher, student) if self.per_pixel else None)
 

@@ -31,8 +31,8 @@ def pictures_from(content: Any) -> Pictures | None:
     """Classes, images `(n, height, width, 3)` and labels by part, of a file that a run left; None where it holds others."""
     classes, images = content["classes"], np.asarray(content["images"], "uint8")
     labels = {part: np.asarray(content[part], "int64") for part in _PARTS if part in content}
-    is_right = images.ndim == 4 and images.shape[3] == 3 and 0 < len(images) <= _MOST_IMAGES and {"truth", "after"} <= labels.keys()
-    is_right = is_right and 0 < min(images.shape[1:3]) and max(images.shape[1:3]) <= _MOST_SIDE
+    is_right = images.ndim == 4 and images.shape[3] == 3 and {"truth", "after"} <= labels.keys()
+    is_right = is_right and 0 < len(images) <= _MOST_IMAGES and images.size and max(images.shape[1:3]) <= _MOST_SIDE
     is_right = is_right and isinstance(classes, list) and 0 < len(classes) <= _MOST_CLASSES
     if not is_right or not all(isinstance(name, str) and len(name) <= 100 and name.isprintable() for name in classes):
         return None
@@ -72,7 +72,8 @@ def draw_pictures(found: Mapping[str, Pictures], figure: "Figure", rows: Sequenc
     classes = max((classes for classes, _, _ in lines.values()), key=len)
     colours = _colours(len(classes)) / 255
     key = [Patch(color=colours[i], label=plain(name)) for i, name in enumerate(classes)]
-    figure.legend(handles=[*key, Patch(color=colours[VOID], label="void")], loc="outside lower center", ncols=6, fontsize="x-small")
+    key.append(Patch(color=colours[VOID], label="void"))
+    figure.legend(handles=key, loc="outside lower center", ncols=6, fontsize="x-small")
     return True
 
 

@@ -103,7 +103,8 @@ def pictures(task: Task, outcome: Outcome) -> dict[str, Any]:
     models = {"after": outcome.model} | ({"before": outcome.first} if outcome.first else {})
     said = {name: model.predict(x, verbose=0).argmax(-1)[thin].tolist() for name, model in models.items()}
     images = np.repeat(shown, 3, -1) if shown.shape[-1] == 1 else shown[..., :3]
-    return {"classes": list(task.classes), "images": images.tolist(), "truth": task.data.y_test[:_PICTURES][thin].tolist(), **said}
+    truth = task.data.y_test[:_PICTURES][thin].tolist()
+    return {"classes": list(task.classes), "images": images.tolist(), "truth": truth, **said}
 
 
 def _finite(outputs: np.ndarray) -> np.ndarray:

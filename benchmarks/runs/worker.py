@@ -43,8 +43,6 @@ from benchmarks.runs.together import work_together
 from benchmarks.suites.suite import Suite, load_suite
 
 if TYPE_CHECKING:
-    import keras
-
     from baselines.protocol.strategy import Outcome
     from baselines.protocol.task import Task
 

@@ -1,0 +1,77 @@
+"""A small launch on images whose pixels have labels, from training to the report: metrics, classes, pictures."""
+
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+
+from baselines.protocol.metrics import VOID
+from benchmarks.records.store import PICTURES
+from benchmarks.reports.pictures import pictures_from
+from benchmarks.runs.arrays import listed, read_arrays
+from benchmarks.suites.suite import load_suite
+from tests.launches import call, eagerly, places, table_of, variant
+
+CLASSES = ["background", "disc", "rectangle", "stripe"]
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory):
+    """The folder of a launch: of a narrow student that is taught, and pruned."""
+    folder = tmp_path_factory.mktemp("segmentation")
+    narrow = [('"small_fcn"', '"small_fcn"\nwidth = 3'), ('"small_deeplab"', '"small_fcn"\nwidth = 2')]
+    suite = variant(folder, "robots_shapes", *narrow)
+    how = ("--suite", suite, "--scale", 0.001, "--examples", 16, "--seeds", 1, "--strategy", "distil_prune")
+    status, out, err = call(*how, "--backend", "tensorflow", *places(folder), executor=eagerly)
+    assert status == 0, out + err
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(launched):
+    return launched / "out" / "variant"
+
+
+def test_rows_have_every_metric_and_every_class(results):
+    (row,) = table_of(results / "runs.csv")
+    extras = json.loads(row["extras"])
+    assert row["metric"] == "pixel_accuracy" and extras["test_pixel_accuracy"] > 0.2
+    assert float(row["test_last"]) == pytest.approx(extras["test_pixel_accuracy"], rel=1e-6)
+    assert np.mean(list(extras["test_iou_of_classes"].values())) == pytest.approx(extras["test_mean_iou"], rel=1e-5)
+    assert list(extras["test_iou_of_classes"]) == CLASSES
+    phases = [row["phase"] for row in table_of(results / "history.csv")]
+    assert phases == ["teacher_0", "teacher_0", "distil", "finetune"]
+
+
+def test_runs_leave_pictures_of_the_first_network_and_the_last(launched, results):
+    task = load_suite(launched / "variant.toml").task(100, None, launched / "cache", 0.001, 16)
+    (stage,), (left,) = results.glob("stages/*/stage.npz"), results.glob(f"runs/*/{PICTURES}")
+    arrays, _ = read_arrays(stage, pytest.fail)
+    teacher = task.big_teacher.task.build(1)
+    teacher.set_weights(listed("best", arrays))
+    logits = keras.ops.convert_to_numpy(teacher(task.data.x_test[:2], training=False))
+    classes, images, labels = pictures_from(json.loads(left.read_text()))
+    assert classes == CLASSES and images.shape == (2, 64, 64, 3) and (images.min(), images.max()) == (0, 255)
+    np.testing.assert_array_equal(labels["truth"], task.data.y_test[:2])
+    np.testing.assert_array_equal(labels["before"], logits.argmax(-1))
+    assert VOID in labels["truth"] and labels["after"].max() < 4
+
+
+def test_what_is_no_picture_is_not_drawn(results):
+    content = json.loads(next(results.glob(f"runs/*/{PICTURES}")).read_text())
+    assert pictures_from(content | {"before": content["truth"]})
+    for wrong in ({"classes": CLASSES[:2]}, {"classes": ["x" * 1000] * 4}, {"after": [[[0]]]}, {"images": content["truth"]}):
+        assert pictures_from(content | wrong) is None
+
+
+def test_the_report_has_classes_and_pictures(results):
+    text = (results / "summary.md").read_text()
+    assert "test pixel_accuracy (%) of" in text and "figures/pictures-" in text
+    head, _, *rows = re.search(r"intersection over union of each class.*?\n\n(.*?)\n\n", text, re.S)[1].splitlines()
+    assert [cell.strip() for cell in head.strip("|").split("|")] == ["strategy", "n", *CLASSES] and len(rows) == 1
+    page = (results / "report.html").read_text()
+    (protocol,) = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1])["protocols"]
+    assert protocol["scale"] == 100 and protocol["classes"][0] == ["strategy", "n", *CLASSES]
+    assert protocol["pictures"].startswith("data:image/png;base64,iVBOR")

@@ -122,5 +122,9 @@ IMAGES = {
         void=255,
     ),
 }
+_VOC_CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
 # Where the label of an image is a mask: the names of the classes of its pixels, in the order of the labels.
-CLASS_NAMES: dict[str, tuple[str, ...]] = {"shapes": shapes.CLASSES}
+CLASS_NAMES = {"shapes": shapes.CLASSES, "voc_segmentation": _VOC_CLASSES, "coco_segmentation": _VOC_CLASSES}

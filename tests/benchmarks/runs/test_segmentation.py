@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from baselines.protocol.metrics import VOID
+from baselines.protocol.outcomes import metric_of
 from benchmarks.records.store import PICTURES
 from benchmarks.reports.pictures import pictures_from
 from benchmarks.runs.arrays import listed, read_arrays
@@ -43,6 +44,18 @@ def test_rows_have_every_metric_and_every_class(results):
     assert list(extras["test_iou_of_classes"]) == CLASSES
     phases = [row["phase"] for row in table_of(results / "history.csv")]
     assert phases == ["teacher_0", "teacher_0", "distil", "finetune"]
+
+
+def test_its_task_counts_no_void_pixels(launched):
+    task = load_suite(launched / "variant.toml").task(100, None, launched / "cache", 0.001, 16)
+    metric = metric_of(task)
+    assert (metric.name, metric.classes, task.higher_is_better) == ("pixel_accuracy", 4, True)
+    logits = np.random.default_rng(1).normal(size=(1, 2, 2, 4)).astype("float32")
+    y = np.array([[[1, VOID], [VOID, VOID]]])
+    expected = np.log(np.exp(logits[0, 0, 0]).sum()) - logits[0, 0, 0, 1]
+    assert float(task.loss()(y, logits)) == pytest.approx(expected, rel=1e-5)
+    metric.update_state(y, logits)
+    assert metric.confusion.sum() == 1
 
 
 def test_runs_leave_pictures_of_the_first_network_and_the_last(launched, results):

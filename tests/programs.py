@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from kmerge.training import loop, programs
+from kmerge.training.augmentation import augmented
 from kmerge.training.backend import take
 
 
@@ -21,8 +22,7 @@ class StepProgram(programs._Program):
         model.reset_metrics()
         for data, orders in pieces:
             for start in range(0, orders.shape[1], self._batch_size):
-                x, *rest = take(data, np.asarray(orders[0, start : start + self._batch_size]))
-                step((x if self._augments[0] is None else self._augments[0](x, training=True), *rest))
+                step(augmented(self._augments[0], take(data, np.asarray(orders[0, start : start + self._batch_size]))))
         return [{name: np.asarray(value) for name, value in model.get_metrics_result().items()}]
 
     def compile(self, pieces) -> None:

@@ -12,8 +12,12 @@ from baselines.protocol.outcomes import metric_of
 from benchmarks.records.store import PICTURES
 from benchmarks.reports.pictures import pictures_from
 from benchmarks.runs.arrays import listed, read_arrays
+from benchmarks.runs.evaluation import pictures, results_of
+from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites.suite import load_suite
 from tests.launches import call, eagerly, places, table_of, variant
+from tests.programs import without_programs
+from tests.tiny_tasks import Shelf
 
 CLASSES = ["background", "disc", "rectangle", "stripe"]
 
@@ -88,3 +92,24 @@ def test_the_report_has_classes_and_pictures(results):
     (protocol,) = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1])["protocols"]
     assert protocol["scale"] == 100 and protocol["classes"][0] == ["strategy", "n", *CLASSES]
     assert protocol["pictures"].startswith("data:image/png;base64,iVBOR")
+
+
+def test_a_suite_of_the_paper_runs_on_an_archive(tmp_path, monkeypatch):
+    """On three images of VOC's layout that move with their masks, by a narrow network; most of the classes are in none."""
+    from tests.benchmarks.data import test_segmentation_sets as sets  # skips this test where packages are missing
+
+    sets.small(monkeypatch, "voc_segmentation", train=3, test=1, validation=1)
+    sets.write_tar(tmp_path / "downloads/manual" / sets.voc_segmentation.ARCHIVE, sets.voc_files())
+    sets.voc_segmentation.VocSegmentation(data_dir=tmp_path).download_and_prepare()
+    narrow = ('"deeplab_v3"\nbackbone = "mobilenet_v3_large"', '"small_fcn"\nwidth = 2')
+    suite = load_suite(variant(tmp_path, "robots_voc", narrow, ("depth = 101", "depth = 50\nwidth = 2")))
+    task = suite.task(100, tmp_path, tmp_path / "cache", 0.001, examples=2)
+    assert task.data.x_train.dtype == task.data.y_train.dtype == "uint8" and len(task.classes) == 21
+    with without_programs():
+        outcome = STRATEGIES["one_model"](task, suite.budget(0.001), 100, Shelf())
+        found, shown = results_of(task, outcome), pictures(task, outcome)
+    iou = found["extras"]["test_iou_of_classes"]
+    assert list(iou)[:2] == ["background", "aeroplane"] and {value is None for value in iou.values()} == {True, False}
+    assert found["test_last"] == pytest.approx(found["extras"]["test_pixel_accuracy"]) and outcome.first is None
+    _, images, labels = pictures_from(shown)
+    assert images.shape == (1, 32, 32, 3) and set(labels) == {"truth", "after"} and VOID in labels["truth"]

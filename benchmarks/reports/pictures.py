@@ -65,6 +65,7 @@ def draw_pictures(found: Mapping[str, Pictures], figure: "Figure", rows: Sequenc
         for number, image in enumerate(images):
             for place, part in enumerate(heads):
                 axes = panel[number * len(heads) + place]
+                axes.set_box_aspect(image.shape[0] / image.shape[1])
                 if part == "image" or part in labels:
                     axes.imshow(image if part == "image" else colours[labels[part][number]], interpolation="nearest")
     for axes, part in zip(panels[0], heads * most, strict=True):

@@ -1,4 +1,4 @@
-"""Metrics of segmentation, counted in a confusion matrix, and the loss of pixels; neither counts void pixels."""
+"""Metrics of segmentation, from a confusion matrix in which void pixels do not count."""
 
 import keras
 import numpy as np
@@ -61,17 +61,16 @@ class PixelMetric(keras.metrics.Metric):
         # Void pixels go into a cell behind the matrix; a label that is none makes the result NaN.
         counted = ops.logical_and(is_class, ops.logical_not(is_void))
         cells = ops.where(counted, labels * self.classes + found, self.classes**2)
-        ones = ops.where(ops.logical_or(is_class, is_void), 1.0, float("nan"))
-        new = ops.scatter(cells[:, None], ones, (self.classes**2 + 1,))
-        new = ops.reshape(new[:-1] + 0.0 * new[-1], (self.classes, self.classes))
-        low = self.counts[1] + new
+        new = ops.scatter(cells[:, None], ops.ones_like(cells, "float32"), (self.classes**2 + 1,))[:-1]
+        new = ops.where(ops.all(ops.logical_or(is_class, is_void)), new, float("nan"))
+        low = self.counts[1] + ops.reshape(new, (self.classes, self.classes))
         units = ops.floor(low / _UNIT)
         self.counts.assign(ops.stack([self.counts[0] + units, low - units * _UNIT]))
 
     def result(self):
         """The value so far: 0 before any pixel counted, NaN after a label that is none of them."""
         counts = self.counts[0] * _UNIT + self.counts[1]
-        return _RESULTS[self.result_of](counts) + 0.0 * ops.sum(counts)  # NaN stays NaN
+        return ops.where(ops.isnan(ops.sum(counts)), float("nan"), _RESULTS[self.result_of](counts))
 
     @property
     def confusion(self) -> np.ndarray:

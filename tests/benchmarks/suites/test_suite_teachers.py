@@ -92,7 +92,7 @@ def test_a_wrong_table_is_refused_by_key(tmp_path, old, new, message):
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        ('"deep_resnet"', '"deep_net"', "name: expected one of das_cnn, das_dense, .*, received 'deep_net'. Did you mean deep_"),
+        ('"deep_resnet"', '"deep_net"', "expected one of das_cnn, .*, received 'deep_net'. Did you mean deep_"),
         ("width = 2", "hidden = 2", r"\[teacher.architecture\]: .*depth, width, stem.*, received unknown keys \['hidden'\]"),
         ("depth = 18", "depth = 19", "18, 34, 50, 101, 152, received 19"),
         ('"deep_resnet"\ndepth = 18\nwidth = 2', '"lenet"', r"32x32, 28x28 or 14x14.*received \(8, 8, 1\)"),

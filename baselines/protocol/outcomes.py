@@ -1,13 +1,13 @@
 """What a strategy returns: its metrics, and the operations that it spent."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
-from baselines.protocol.metrics import METRICS
+from baselines.protocol.metrics import METRICS, VOID
 from baselines.protocol.pixels import PixelMetric, examples_at_a_time
 from baselines.protocol.strategy import Outcome, TrainingRecord
 from baselines.protocol.task import Task
@@ -17,6 +17,15 @@ from kmerge.seeds import seed_of
 # Forward 2 floating-point operations per multiply-accumulate; backward twice that.
 _OPERATIONS_PER_MAC = 6
 _VALIDATION_BATCH = 500
+
+
+def loss_of(metric: str) -> Callable[[], keras.losses.Loss]:
+    """What makes a new Keras object for the loss that goes with a metric: of logits where targets are classes."""
+    measure = METRICS[metric]
+    if not measure.of_classes:
+        return keras.losses.MeanSquaredError
+    left_out = {"ignore_class": VOID} if measure.of_pixels else {}
+    return partial(keras.losses.SparseCategoricalCrossentropy, from_logits=True, **left_out)
 
 
 def metric_of(task: Task) -> keras.metrics.Metric:

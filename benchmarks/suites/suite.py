@@ -33,7 +33,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from baselines.protocol.metrics import METRICS, VOID
+from baselines.protocol.metrics import METRICS
 from baselines.protocol.task import BigTeacher, Budget, EarlySettings, GateSettings, Phase, SizingSettings, Task
 from benchmarks.checkout import SIZING_CODE, TRAINING_CODE, digest_of
 from benchmarks.command_line import one_of, refusal
@@ -181,6 +181,8 @@ class Suite:
             DataMissingError: if the data is not there; see `benchmarks.data.datasets.load`.
             SuiteError: if the architecture does not take an option, or there are too few examples.
         """
+        from baselines.protocol.outcomes import loss_of  # Here, as command lines that only list suites do without Keras.
+
         parents = self.definition.get("parents")
         try:
             dataset = own.dataset_of(self.definition, self.folder, seed, examples) or datasets.load(
@@ -202,7 +204,7 @@ class Suite:
             name=self.name,
             data=dataset.data,
             build=build,
-            loss=_loss(self.metric),
+            loss=loss_of(self.metric),
             metric=self.metric,
             augment=self._augmentation(dataset),
             phases=phases,
@@ -285,16 +287,6 @@ class Suite:
             "precision": keras.config.dtype_policy().name,
             "devices": sorted({device.partition(":")[0] for device in keras.distribution.list_devices()}),
         }
-
-
-def _loss(metric: str) -> Callable[[], Any]:
-    import keras  # Here, as command lines that only list suites do without.
-
-    measure = METRICS[metric]
-    if not measure.of_classes:
-        return keras.losses.MeanSquaredError
-    left_out = {"ignore_class": VOID} if measure.of_pixels else {}
-    return partial(keras.losses.SparseCategoricalCrossentropy, from_logits=True, **left_out)
 
 
 def phase_of(settings: Mapping[str, Any], epochs: int) -> Phase:

@@ -181,7 +181,8 @@ class Suite:
             DataMissingError: if the data is not there; see `benchmarks.data.datasets.load`.
             SuiteError: if the architecture does not take an option, or there are too few examples.
         """
-        from baselines.protocol.outcomes import loss_of  # Here, as command lines that only list suites do without Keras.
+        # Here, as command lines that only list suites do without Keras.
+        from baselines.protocol.outcomes import loss_of
 
         parents = self.definition.get("parents")
         try:

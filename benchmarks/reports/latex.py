@@ -15,7 +15,16 @@ from baselines.protocol.metrics import METRICS
 from benchmarks.records.results import Row
 from benchmarks.reports.claims import Claims
 from benchmarks.reports.comparisons import Comparison, not_worse
-from benchmarks.reports.summaries import class_cells, done, grouped, protocol_text, published_cells, summary_rows, unit, writer
+from benchmarks.reports.summaries import (
+    class_cells,
+    done,
+    grouped,
+    protocol_text,
+    published_cells,
+    summary_rows,
+    unit,
+    writer,
+)
 from benchmarks.strategies.labels import citation_of, label_of
 
 # The papers that the tables cite.

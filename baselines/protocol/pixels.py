@@ -47,25 +47,39 @@ class PixelMetric(keras.metrics.Metric):
 
         Args:
             y_true: labels `(batch, ...)`, also with an axis of size 1 at the end.
-            y_pred: logits or probabilities `(batch, ..., classes)`.
+            y_pred: logits or probabilities `(batch, ..., classes)`, fewer than 2**31 pixels.
             sample_weight: must be None: pixels are counted.
+
+        Raises:
+            ValueError: for weights, labels of another shape, or outputs with fewer channels than there are classes.
         """
         if sample_weight is not None:
             raise ValueError("PixelMetric counts pixels: expected no sample_weight. Use the void label instead.")
         y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
+        self._check_channels(y_pred.shape[-1])
         _check_places(tuple(y_true.shape), tuple(y_pred.shape[:-1]))
         labels, logits = ops.reshape(ops.cast(y_true, "int32"), (-1,)), y_pred[..., : self.classes]
         found = ops.reshape(ops.cast(ops.argmax(logits, axis=-1), "int32"), (-1,))
-        is_class = ops.logical_and(labels >= 0, labels < self.classes)
-        is_void = ops.equal(labels, self.void)
+        is_whole = ops.equal(ops.cast(labels, y_true.dtype), ops.reshape(y_true, (-1,)))
+        is_class = ops.logical_and(is_whole, ops.logical_and(labels >= 0, labels < self.classes))
+        is_void = ops.logical_and(is_whole, ops.equal(labels, self.void))
         # Void pixels go into a cell behind the matrix; a label that is none makes the result NaN.
         counted = ops.logical_and(is_class, ops.logical_not(is_void))
         cells = ops.where(counted, labels * self.classes + found, self.classes**2)
-        new = ops.scatter(cells[:, None], ops.ones_like(cells, "float32"), (self.classes**2 + 1,))[:-1]
-        new = ops.where(ops.all(ops.logical_or(is_class, is_void)), new, float("nan"))
-        low = self.counts[1] + ops.reshape(new, (self.classes, self.classes))
+        # Counted as whole numbers: float32 stays at 2**24.
+        new = ops.scatter(cells[:, None], ops.ones_like(cells), (self.classes**2 + 1,))[:-1]
+        unit = int(_UNIT)
+        high, low = (ops.reshape(ops.cast(part, "float32"), (self.classes, self.classes)) for part in (new // unit, new % unit))
+        low = self.counts[1] + ops.where(ops.all(ops.logical_or(is_class, is_void)), low, float("nan"))
         units = ops.floor(low / _UNIT)
-        self.counts.assign(ops.stack([self.counts[0] + units, low - units * _UNIT]))
+        self.counts.assign(ops.stack([self.counts[0] + high + units, low - units * _UNIT]))
+
+    def _check_channels(self, channels: int | None) -> None:
+        if channels is not None and channels < self.classes:
+            raise ValueError(
+                f"Expected outputs with a channel for each of {self.classes} classes, received {channels}. Let a network "
+                "of two classes end in two logits and not in one sigmoid, or pass the number of classes that the outputs have."
+            )
 
     def result(self):
         """The value so far: 0 before any pixel counted, NaN after a label that is none of them."""

@@ -57,20 +57,29 @@ def test_counts_beyond_what_a_float_holds_are_exact():
     assert metric.confusion.tolist() == [[many + 3, 0], [0, 0]]
 
 
-@pytest.mark.parametrize("label", [CLASSES, 254, -1])
+def test_many_pixels_of_one_batch_are_counted_exactly():
+    metric, many = PixelMetric(1), 2**24 + 5
+    metric.update_state(np.zeros((1, many), "uint8"), np.zeros((1, many, 1), "float16"))
+    assert metric.confusion.tolist() == [[many]]
+
+
+@pytest.mark.parametrize("label", [CLASSES, 254, -1, 0.5])
 def test_a_label_that_is_none_makes_every_result_nan(label):
     y, logits = labelled()
     metric = PixelMetric(CLASSES, "mean_iou")
-    metric.update_state(np.where(np.arange(8) == 0, label, y.astype("int32")), logits)
+    metric.update_state(np.where(np.arange(8) == 0, label, y.astype("int64")), logits)
     metric.update_state(y, logits)
     assert np.isnan(float(metric.result()))
 
 
-def test_masks_of_another_size_and_weights_are_refused():
+def test_masks_of_another_size_weights_and_missing_channels_are_refused():
     y, logits = labelled()
     for wrong in (y.reshape(6, 4, 16), y[:, 0], y[:3]):
         with pytest.raises(ValueError, match="Masks must be as large"):
             PixelMetric(CLASSES).update_state(wrong, logits)
+    for classes in (CLASSES + 1, 2):
+        with pytest.raises(ValueError, match="a channel for each of"):  # a sigmoid's one channel would always be class 0
+            PixelMetric(classes).update_state(y, logits if classes > 2 else logits[..., :1])
     with pytest.raises(ValueError, match="Use the void label"):
         PixelMetric(CLASSES).update_state(y, logits, sample_weight=np.ones(6))
     with pytest.raises(ValueError, match="pixel_accuracy, mean_iou"):

@@ -101,7 +101,7 @@ def check_masks(augment: object, data: tuple) -> None:
         _refuse_masks("x to be images in one array of shape (examples, height, width, channels)", x)
     if not is_array(y) or tuple(y.shape) not in (tuple(x.shape[:3]), (*x.shape[:3], 1)):
         _refuse_masks(f"y to be {x.shape[0]} masks of {x.shape[1]} x {x.shape[2]} pixels, as the images have", y)
-    if weight is not None and (not is_array(weight) or len(weight.shape) > 1):
+    if weight is not None and (not is_array(weight) or np.prod(weight.shape[1:]) > 1):
         do = "Leave pixels out by a label that the loss ignores: weights of pixels would stay where they are."
         _refuse_masks("sample_weight to be one weight per example", weight, do)
     dtype = augment.layer.compute_dtype
@@ -151,7 +151,7 @@ def check_compiled(model: object) -> None:
 
 
 def check_data(model: keras.Model, data: tuple, where: str) -> None:
-    """Raise if arrays differ in length, hold NaN, or hold labels that no output of `model` stands for.
+    """Raise if arrays differ in length, hold NaN, labels that no output of `model` stands for, or weights of no example.
 
     Args:
         model: a compiled model.
@@ -171,7 +171,12 @@ def check_data(model: keras.Model, data: tuple, where: str) -> None:
         raise InvalidArgumentError(sentence("at least one example", lengths))
     for name, array in named:
         _check_finite(name, np.asarray(array))
-    _check_labels(model, data[1] if len(data) > 1 else None, where)
+    parts = _by_output(model, *(*data, None, None)[1:3])
+    for loss, labels, weights, output, name in parts:
+        if labels is not None and _is_sparse(loss):
+            _check_range(np.asarray(labels), output.shape[-1], getattr(loss, "ignore_class", None), name, where)
+        if weights is not None and labels is not None:
+            _check_weights(loss, labels, weights, output, where)
 
 
 def _check_finite(name: str, array: np.ndarray) -> None:
@@ -186,10 +191,11 @@ def _check_finite(name: str, array: np.ndarray) -> None:
         )
 
 
-def _check_labels(model, y, where: str) -> None:
+def _by_output(model, y, weights) -> list[tuple]:
+    """Loss, labels, weights, tensor and name of each output; none where Keras says what is wrong with the structure."""
     outputs = getattr(model, "outputs", None)
     if y is None or model.loss is None or not outputs:
-        return
+        return []
     names = getattr(model, "output_names", None) or [output.name for output in outputs]
 
     def by_output(value) -> list:
@@ -197,12 +203,31 @@ def _check_labels(model, y, where: str) -> None:
             return [value.get(name) for name in names]
         return list(value) if isinstance(value, list | tuple) else [value] * len(names)
 
-    parts = (by_output(model.loss), by_output(y), outputs, names)
-    if len(set(map(len, parts))) > 1:
-        return  # Keras says what is wrong with the structure
-    for loss, labels, output, name in zip(*parts, strict=True):
-        if labels is not None and _is_sparse(loss):
-            _check_range(np.asarray(labels), output.shape[-1], getattr(loss, "ignore_class", None), name, where)
+    parts = (by_output(model.loss), by_output(y), by_output(weights), outputs, names)
+    return list(zip(*parts, strict=True)) if len(set(map(len, parts))) == 1 else []
+
+
+def _check_weights(loss, labels, weights, output, where: str) -> None:
+    """Raise where Keras would weigh places instead of examples: it multiplies weights by the last axes of more losses."""
+    losses, given = _shape_of_losses(loss, labels, output), tuple(weights.shape)
+    if losses is None or len(losses) <= len(given) or (len(losses) == len(given) + 1 and losses[-1] == 1):
+        return
+    expected = f"sample_weight of the {where} to have {len(losses)} axes, as the losses of examples and their places have"
+    do = f"For one weight per example, give it the shape {(given[0], *[1] * (len(losses) - 1))}."
+    raise InvalidArgumentError(sentence(expected, weights, do))
+
+
+def _shape_of_losses(loss, labels, output) -> tuple[int, ...] | None:
+    """The shape of what a loss gives before it is reduced, of one example; None where that cannot be told."""
+    if len(output.shape) < 3:
+        return None  # a number for each example
+    with contextlib.suppress(Exception):  # of any loss; Keras says what is wrong with it
+        first = np.asarray(labels[:1])
+        sizes = [first.shape[axis] if size is None else size for axis, size in enumerate(output.shape)]
+        function = keras.losses.get(loss)
+        function = function.call if isinstance(function, keras.losses.Loss) else function
+        return tuple(function(first, np.zeros((1, *sizes[1:]), "float32")).shape)
+    return None
 
 
 def _is_sparse(loss) -> bool:

@@ -94,7 +94,8 @@ def fit(
         batch_size: examples per step, where x is arrays.
         epochs: number of the epoch to stop before, as in `model.fit`.
         initial_epoch: number of the first epoch, counted from 0.
-        sample_weight: weights of the examples, an array or a structure of them like that of y.
+        sample_weight: weights of the examples, an array or a structure of them like that of y. Where an example has a loss
+            for each pixel or step they have as many axes as these: `(examples, 1, 1)` for masks.
         validation_split: share of the examples, the last ones, that validate, where x is arrays; of no effect beside
             `validation_data`.
         validation_data: `(x, y)` or `(x, y, sample_weight)`, evaluated after every epoch in one program too; or whatever else
@@ -118,7 +119,8 @@ def fit(
 
     Raises:
         InvalidArgumentError: if the model is not compiled; data is of an unknown kind; arrays differ in length or hold NaN;
-            labels of a sparse crossentropy lie outside the classes; an argument is out of its range.
+            labels of a sparse crossentropy lie outside the classes; weights would not count for the examples; an argument is
+            out of its range.
         DeviceMemoryError: if the device runs out of memory. The weights of the last finished epoch are kept.
 
     Example:

@@ -36,7 +36,7 @@ def test_masks_move_with_their_images(way, masks):
     model, many = reading_colours(), way == "fit_many"
     if many and BACKEND != "jax":
         pytest.skip("fit_many needs the JAX backend")
-    weights = np.ones(24, "float32")
+    weights = np.ones((24, 1, 1), "float32")
     if many:
         history = fit_many([model, reading_colours()], IMAGES, masks, batch_size=8, augments=[flip(1), flip(2)])[1]
     elif way == "fit":
@@ -49,6 +49,18 @@ def test_masks_move_with_their_images(way, masks):
     if way == "fit" and masks.ndim == 3:  # and where images move alone, that is seen
         alone = fit(model, IMAGES, masks, batch_size=8, augment=layers.RandomFlip("horizontal", seed=1), verbose=0)
         assert alone.history["loss"][0] > 100
+
+
+def test_weights_of_examples_weigh_all_their_pixels_or_are_refused():
+    model, weights, wrong = reading_colours(), np.linspace(0, 2, 24, dtype="float32"), (MASKS + 1) % 4
+    each = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None)(wrong, model(IMAGES))
+    history = fit(model, IMAGES, wrong, sample_weight=weights[:, None, None], batch_size=8, verbose=0)
+    expected = np.mean(np.asarray(each) * weights[:, None, None])
+    np.testing.assert_allclose(history.history["loss"], [expected], rtol=1e-5)
+    # Keras multiplies batches of 8 by the columns of 8 x 8 pixels.
+    for given in (weights, weights[:, None]):
+        with pytest.raises(InvalidArgumentError, match=r"to have 3 axes.*received an array of shape \(24,.*the shape \(24, 1, 1\)"):
+            fit(model, IMAGES, wrong, sample_weight=given, batch_size=8, verbose=0)
 
 
 def test_trying_the_layer_draws_nothing_from_it():

@@ -119,7 +119,7 @@ class ImitationLoss(keras.losses.Loss):
     """The loss of an `imitating` model of pixels: that of the labels, and the mean imitation of pixels that are not void.
 
     Args:
-        labels: loss of labels `(batch, height, width)` and logits.
+        labels: loss of labels `(batch, height, width)`, also with an axis of size 1 at the end, and logits.
         void: the label of pixels that do not count; `labels` must leave them out by itself.
         **kwargs: for `keras.losses.Loss`.
     """
@@ -130,6 +130,7 @@ class ImitationLoss(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         counts = ops.cast(ops.not_equal(y_true, self.void), y_pred.dtype)
+        counts = counts if len(counts.shape) < len(y_pred.shape) else ops.squeeze(counts, -1)
         term = ops.divide_no_nan(ops.sum(counts * y_pred[..., -1]), ops.sum(counts))
         return self.labels(y_true, y_pred[..., :-1]) + term
 

@@ -109,3 +109,5 @@ def test_the_loss_is_read_back_from_its_configuration():
     _, y = examples(2)
     outputs = np.random.default_rng(3).normal(size=(*y.shape, CLASSES + 1)).astype("float32")
     assert float(again(y, outputs)) == float(loss(y, outputs)) != 0
+    # Of one square image, labels with a channel would be held against other pixels without an error.
+    assert float(loss(y[:1, ..., None], outputs[:1])) == pytest.approx(float(loss(y[:1], outputs[:1])), rel=1e-6)

@@ -119,6 +119,14 @@ def test_a_network_is_the_same_for_any_size(name):
     assert kmerge.multiply_accumulates(known) == kmerge.multiply_accumulates(narrow(name, 1), ODD)
     checks.assert_mean(kmerge.concatenate(known, twin), (known, twin), images(ODD))
     assert not any(isinstance(layer, ResizeLike) for layer in known.layers)  # what knows its size is plain Keras
+    (x,), weights = images(ODD), known.get_weights()
+    for model in (known, kmerge.concatenate(known, twin)):  # and what comes after it does not train
+        np.testing.assert_array_equal(numpy(model(x)), numpy(model(x, training=False)))
+    for weight, before in zip(known.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(weight, before)
+    training = numpy(known(x, training=True))
+    assert np.abs(training - numpy(known(x))).max() > 1e-3
+    known.set_weights(weights)
 
 
 @kinds

@@ -11,7 +11,7 @@ from benchmarks.command_line import MOST_SEEDS
 from benchmarks.data import datasets
 from benchmarks.data.own_data import is_own
 from benchmarks.data.sources import CLASS_NAMES
-from benchmarks.suites.schema import PHASES, suite_table
+from benchmarks.suites.schema import NETWORKS, NETWORKS_OF_PIXELS, PHASES, suite_table
 from benchmarks.suites.values import Number, OneOf, Place
 
 _FOR_IMAGES = ("standardize_by", "folds")
@@ -32,6 +32,7 @@ def check_content(where: str, content: dict[str, Any]) -> None:
     _check_seeds(place / "seeds", content["seeds"])
     _check_comparisons(place / "comparisons" / "primary", content)
     _check_images(place, content)
+    _check_networks(place, content)
     if "teacher" in content:
         _check_phase(place / "teacher" / "phase", content["teacher"]["epochs"], content["teacher"]["phase"])
     if "parents" in content:
@@ -94,6 +95,15 @@ def _check_images(place: Place, content: Mapping[str, Any]) -> None:
         (place / "standardize_by").refuse(f"channel beside {augmentation}", "pixel", do)
     if isinstance(augmentation, dict):
         _check_crop(place / "augmentation", augmentation)
+
+
+def _check_networks(place: Place, content: Mapping[str, Any]) -> None:
+    of_pixels = METRICS[content["metric"]].of_pixels
+    known = [name for name in NETWORKS if (name in NETWORKS_OF_PIXELS) == of_pixels]
+    for table, where in ((content, place), (content.get("teacher", {}), place / "teacher")):
+        name = table.get("architecture", {}).get("name")
+        if name in NETWORKS and name not in known:
+            (where / "architecture" / "name").refuse(f"one of {', '.join(known)} for the metric {content['metric']}", name)
 
 
 def _check_crop(place: Place, crop: Mapping[str, Any]) -> None:

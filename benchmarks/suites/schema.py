@@ -102,6 +102,9 @@ NETWORKS: dict[str, dict[str, Kind]] = {
     "vgg11": {**_DECAY, "batch_norm": Flag(), "width": _WIDTH},
 }
 
+# Those that name the class of each pixel; the others put out one row of outputs for an example.
+NETWORKS_OF_PIXELS = ("deeplab_v3", "fcn_resnet", "small_deeplab", "small_fcn")
+
 
 class _Network(Named):
     """One of ours with its options, or `module:function` with any that it takes."""

@@ -68,8 +68,8 @@ class PixelMetric(keras.metrics.Metric):
         cells = ops.where(counted, labels * self.classes + found, self.classes**2)
         # Counted as whole numbers: float32 stays at 2**24.
         new = ops.scatter(cells[:, None], ops.ones_like(cells), (self.classes**2 + 1,))[:-1]
-        unit = int(_UNIT)
-        high, low = (ops.reshape(ops.cast(part, "float32"), (self.classes, self.classes)) for part in (new // unit, new % unit))
+        new, unit = ops.reshape(new, (self.classes, self.classes)), int(_UNIT)
+        high, low = (ops.cast(part, "float32") for part in (new // unit, new % unit))
         low = self.counts[1] + ops.where(ops.all(ops.logical_or(is_class, is_void)), low, float("nan"))
         units = ops.floor(low / _UNIT)
         self.counts.assign(ops.stack([self.counts[0] + high + units, low - units * _UNIT]))

@@ -52,6 +52,6 @@ def resize_like(
     height, width = like.shape[1:3]
     if height is None or width is None:
         return ResizeLike(name=name, dtype=dtype)(x, like)
-    # Keras 3.15 takes this layer for training unless it is told otherwise, and, where a model is called without `training`, all
-    # that comes after it: BatchNormalization would normalize by the batch, and change.
+    # Keras 3.15 takes this layer for training unless it is told otherwise, and, where a model is called without `training`,
+    # all that comes after it: BatchNormalization would normalize by the batch, and change.
     return layers.Resizing(height, width, name=name, dtype=dtype)(x, training=False)

@@ -40,7 +40,7 @@ def test_the_file_states_the_sizes_of_its_networks():
         ("merge_shapes", "mean_iou", "accuracy", "metric.*pixel_accuracy or mean_iou for the pixels of shapes"),
         ("merge_shapes", '"none"', '"shift_and_flip"', "augmentation.*scale_crop_flip"),
         ("digits", '"accuracy"', '"mean_iou"', "metric.*Pixels have labels in shapes"),
-        ("merge_shapes", '"small_fcn"\nwidth = 6', '"mlp"\nhidden = [9]', "architecture.name.*small_fcn for the metric mean_iou"),
+        ("merge_shapes", '"small_fcn"\nwidth = 6', '"mlp"\nhidden = [9]', "architecture.name.*small_fcn for .* mean_iou"),
         ("robots_shapes", '"small_fcn" ', '"lenet" ', "teacher.architecture.name.*small_fcn for the metric pixel_accuracy"),
         ("digits", '"resnet"\ndepth = 8', '"small_fcn"', "architecture.name.*resnet, vgg11 for the metric accuracy"),
         ("merge_shapes", r"\[comparisons\]", "[comparisons]\nmargin = 0.2", "margin.*share"),

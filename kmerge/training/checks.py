@@ -108,7 +108,9 @@ def check_masks(augment: object, data: tuple) -> None:
     if dtype in _EXACT_TO and (largest := int(np.max(np.asarray(y)))) > _EXACT_TO[dtype]:
         do = f"{dtype} holds no more of them exactly. Give the layer dtype='float32'."
         _refuse_masks(f"labels of at most {_EXACT_TO[dtype]}", largest, do)
-    _try_masks(augment, np.asarray(x[:_TRIED]), np.asarray(y[:_TRIED]))
+    # Not on masks of the data, of which the first may be of one label: mixed, they would be as before.
+    some = np.asarray(y[:_TRIED])
+    _try_masks(augment, np.asarray(x[:_TRIED]), np.random.default_rng(0).integers(0, 2, some.shape).astype(some.dtype))
 
 
 def _try_masks(augment: WithMasks, x: np.ndarray, y: np.ndarray) -> None:

@@ -66,7 +66,8 @@ def write_across(
     if alone := [column.name for column in columns if column not in shown]:
         problems.append(f"Left out, with no two seeds in common with {reference}: {'; '.join(alone)}.")
     if len(shown) < 2:
-        raise ValueError(f"expected two protocols with results of {reference or 'two strategies'}, received {len(shown)}.")
+        expected = f"two protocols with two seeds in common of {reference or 'one strategy'} and another strategy"
+        raise ValueError(f"expected {expected}, received {len(shown)}.")
     block = block_of(columns, reference, rivals)
     if block is None:
         problems.append(f"No scores: there are no two columns in which {', '.join([reference, *rivals])} all have two seeds.")

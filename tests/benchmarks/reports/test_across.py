@@ -143,4 +143,4 @@ def test_the_command_writes_what_suites_say_together(folders, tmp_path, capsys):
     ]  # fmt: skip
     assert r"\textbf{+" in (out / "tables.tex").read_text() and not (folders[0] / "summary.csv").exists()
     assert report.main([str(folders[0]), "--across", str(out)]) == 2
-    assert "expected two protocols with results of one_model, received 1" in capsys.readouterr().err
+    assert "two seeds in common of one_model and another strategy, received 1" in capsys.readouterr().err

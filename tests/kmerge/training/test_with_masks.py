@@ -97,7 +97,7 @@ class Losing(layers.Layer):
         ({"y": np.zeros(24)}, r"expected y to be 24 masks of 8 x 8 pixels"),
         ({"y": None}, r"expected y to be 24 masks of 8 x 8 pixels, as the images have, received None"),
         ({"sample_weight": np.ones((24, 8, 8))}, "expected sample_weight to be one weight per example.*Leave pixels out by"),
-        ({"y": 0 * MASKS, "augment": WithMasks(Mixing())}, "expected the layer to return whole numbers as masks.*nearest pixel"),
+        ({"y": 0 * MASKS, "augment": WithMasks(Mixing())}, "expected the layer to return whole numbers.*nearest pixel"),
         ({"augment": WithMasks(Losing())}, "expected the layer to return masks of 4 x 4 pixels, as its images have"),
         ({"augment": WithMasks(layers.GaussianNoise(0.1))}, "expected a layer that takes and returns a dict of images"),
         (

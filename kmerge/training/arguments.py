@@ -62,7 +62,11 @@ def weighted_by_class(data: tuple, weights: Mapping[int, float], of: str) -> tup
     if len(labels) != 1 or not is_array(labels[0]) or len(labels[0].shape) > 2:
         do = "Give sample_weight."
         checks.refuse("class_weight", "None unless y is one array of labels or of one-hot rows", weights, do, of)
+    for label, weight in weights.items():
+        checks.number(f"class_weight[{label!r}]", weight, of=of)
     y_array = np.asarray(labels[0])
+    if np.isnan(y_array.sum(dtype="float64")):
+        checks.refuse("y", "labels of classes beside class_weight", np.nan, "Remove or replace these examples.", of)
     classes = y_array if y_array.ndim == 1 else y_array[:, 0] if y_array.shape[1] == 1 else y_array.argmax(axis=1)
     found = [weights.get(int(label), 1.0) for label in np.round(classes)]
     return x, y, np.asarray(found, keras.config.floatx())

@@ -20,7 +20,7 @@ from kmerge.training.augmentation import augmented
 from kmerge.training.backend import BACKEND, build_state, is_out_of_memory
 from kmerge.training.checks import arrays_of
 from kmerge.training.data import Data, InPieces, Piece, Whole
-from kmerge.training.programs import PROGRAMS
+from kmerge.training.programs import PROGRAMS, check_same_program
 
 _programs = weakref.WeakKeyDictionary()
 
@@ -171,9 +171,11 @@ def _program(models: list, source: Whole | InPieces, plan: EpochPlan, augments: 
 
 def _build_states(models: list, data: Data, augments: Sequence) -> None:
     """Create what the models, their metrics, losses and optimizers have only after a first step."""
-    for i, (model, augment) in enumerate(zip(models, augments, strict=True)):
-        first = data._replace(parts=data.first_example(i)).on_device()
+    firsts = [data._replace(parts=data.first_example(i)).on_device() for i in range(len(models))]
+    for model, augment, first in zip(models, augments, firsts, strict=True):
         build_state(model, augmented(augment, first, training=False))
+    if len(models) > 1:
+        check_same_program(models, augments, firsts)
 
 
 def _of_each_size(source: Whole | InPieces, models: int) -> list[Piece]:

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from kmerge.checks import warn
+from kmerge.errors import ArchitectureMismatchError
 from kmerge.training.augmentation import augmented
 from kmerge.training.backend import (
     BACKEND,
@@ -156,6 +157,39 @@ def _stateless_step(model, training: bool, augment):
         return {**state, **{name: list(values) for name, values in zip(names, new, strict=True)}}
 
     return step
+
+
+def check_same_program(models: Sequence, augments: Sequence, batches: Iterable) -> None:
+    """Raise unless the training steps of all models are one program, letter by letter.
+
+    A configuration doesn't tell all: not what functions close over, what a Normalization was adapted to, or which weight is
+    frozen alone.
+
+    Args:
+        models: compiled models with all their state.
+        augments: the layer of augmentation of each, or None.
+        batches: a small batch of each.
+
+    Raises:
+        ArchitectureMismatchError: if they differ.
+    """
+    first = None
+    for number, (model, augment, batch) in enumerate(zip(models, augments, batches, strict=True)):
+        groups = _state_variables(model, True, augment)
+        state = {name: [variable.value for variable in group] for name, group in groups.items()}
+        lowered = jax.jit(_stateless_step(model, True, augment), keep_unused=True).lower(state, batch)
+        text = lowered.as_text()
+        if "callback" in text:  # with an address, which tells nothing
+            continue
+        program = (lowered.in_tree, hashlib.sha256(text.encode()).digest())
+        first = first or (program, model)
+        if program != first[0]:
+            raise ArchitectureMismatchError(
+                f"Expected model {number} ({model.name!r}) and model 0 ({first[1].name!r}) to compute the same but for their "
+                "weights, received models that differ in what their configurations do not tell: numbers in a function or "
+                "class of your own, what a Normalization was adapted to, or a weight that is frozen alone. Train it in a call "
+                "of its own."
+            )
 
 
 def _stateless_steps(model, training: bool, augment, is_alone: bool):

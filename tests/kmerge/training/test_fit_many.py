@@ -152,6 +152,43 @@ def other_activation():
     return keras.Model(inputs, layers.Dense(1)(layers.Dense(16, "relu")(inputs)))
 
 
+def scaled_error(factor):
+    def error(y_true, y_pred):
+        return factor * keras.ops.mean(keras.ops.square(y_true - y_pred), -1)
+
+    return error
+
+
+def adapted():  # by `compiled`, for each seed otherwise
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, layers.Dense(1)(layers.Normalization()(inputs)))
+
+
+def one_frozen_weight(name):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(1)(layers.BatchNormalization()(inputs)))
+    getattr(model.layers[1], name).trainable = False
+    return model
+
+
+@needs_jax
+@pytest.mark.parametrize(
+    ("builds", "losses"),
+    [
+        ([dense, dense], [lambda: scaled_error(1.0), lambda: scaled_error(2.0)]),
+        ([adapted, adapted], ["mse", "mse"]),
+        ([lambda: one_frozen_weight("gamma"), lambda: one_frozen_weight("beta")], ["mse", "mse"]),
+    ],
+)
+def test_models_whose_configurations_hide_a_difference_are_refused(builds, losses):
+    models = [
+        compiled(build, seed=seed, **{**OPTIONS, "loss": loss})
+        for seed, (build, loss) in enumerate(zip(builds, losses, strict=True))
+    ]
+    with pytest.raises(ArchitectureMismatchError, match="model 1 .* differ in what their configurations do not tell"):
+        fit_many(models, *regression())
+
+
 @needs_jax
 @pytest.mark.parametrize(
     ("build", "options", "message"),

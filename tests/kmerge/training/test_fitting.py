@@ -290,6 +290,8 @@ def test_validation_split_and_class_weight_are_those_of_model_fit(kind):
         (dict(x=((X[0], Y[0]) for _ in "a"), y=None, validation_split=0.5), "0 where x is not arrays.*as generator"),
         (dict(class_weight={0: 1.0}, sample_weight=WEIGHTS), "fit: expected class_weight to be None beside sample_weight"),
         (dict(class_weight={0: 1.0}, y=None), "one array of labels or of one-hot rows"),
+        (dict(class_weight={0: "heavy"}), r"class_weight\[0\] to be a number that is finite, received 'heavy'"),
+        (dict(class_weight={0: 1.0}, y=np.full(len(X[0]), np.nan)), "expected y to be labels of classes .* received nan"),
     ],
 )
 def test_a_split_or_class_weights_that_cannot_be_are_refused(arguments, message):

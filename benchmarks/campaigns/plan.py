@@ -144,6 +144,8 @@ def load_campaign(name_or_path: str, places: Sequence[str]) -> Campaign:
     variables = dict.fromkeys(environment, Text()) if isinstance(environment, dict) else {}
     optional = {"arguments": _ARGUMENTS, "environment": Table({}, variables)}
     Table({"description": Text(), "launches": ListOf(_LAUNCH, 1, 100)}, optional).check(place, content)
+    if wrong := [name for name in environment if not name or set(name) & set("=\0")]:
+        (place / "environment").refuse("names of variables, without =", wrong[0])
     launches: list[Launch] = []
     for number, table in enumerate(content["launches"], 1):
         here = (place / "launches").item(number)

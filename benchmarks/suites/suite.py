@@ -211,7 +211,7 @@ class Suite:
             phases=phases,
             gates=self._gates(self.budget(scale)) if merges else None,
             identity=self._identity(dataset),
-            sizing=self._sizing(dataset, seed),
+            sizing=self._sizing(dataset),
             early=self._early() if merges else EarlySettings(),
             classes=CLASS_NAMES[self.dataset] if METRICS[self.metric].of_pixels else (),
         )
@@ -241,14 +241,13 @@ class Suite:
             options["standardize"] = dataset.standardize
         return partial(ARCHITECTURES[architecture["name"]], dataset.data.x_val.shape[1:], dataset.outputs, **options)
 
-    def _sizing(self, dataset: datasets.Dataset, seed: int) -> SizingSettings | None:
+    def _sizing(self, dataset: datasets.Dataset) -> SizingSettings | None:
         if self.sizing is None:
             return None
         settings = dict(self.sizing)
         net = settings.pop("net", None)
         if net is not None:
-            net = self._builder(dataset, net)
-            net(seed)
+            net = self._builder(dataset, net)  # not built yet: other strategies may have data that it cannot take
         return SizingSettings(**settings, net=net, code=digest_of(*SIZING_CODE))
 
     def _gates(self, budget: Budget) -> GateSettings:

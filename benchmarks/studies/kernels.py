@@ -89,9 +89,7 @@ class _Instruction:
 
 
 def kernels_of(text: str) -> list[Kernel]:
-    """The kernels of a step, in order: those in the body of the program's largest loop, or all where there is no loop.
-
-    What a program does once for all of its steps is left out. The body of a loop inside of the step counts once.
+    """The kernels of a compiled program, in order; the body of a loop counts once.
 
     Args:
         text: of the program, `jax.stages.Compiled.as_text()`.
@@ -102,9 +100,7 @@ def kernels_of(text: str) -> list[Kernel]:
     computations, entry = _computations(text)
     if entry is None:
         raise ValueError("expected the text of a compiled program, received one without an entry computation")
-    loops = [each for instructions in computations.values() for each in instructions.values() if each.what == "while"]
-    found = ([*_kernels(computations, called)] for loop in loops for called in loop.called)
-    return max(found, key=len, default=None) or list(_kernels(computations, entry))
+    return list(_kernels(computations, entry))
 
 
 def _computations(text: str) -> tuple[dict[str, dict[str, _Instruction]], str | None]:

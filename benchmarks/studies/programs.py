@@ -144,8 +144,7 @@ def _program(suite: Suite, merged: bool, batch: int, precision: str, together: i
     known = PROGRAMS["jax"]
     PROGRAMS["jax"] = functools.partial(_elsewhere(known), device)
     models = [_network(suite, merged, batch, seed) for seed in range(together)]
-    examples = 2 * batch  # for a loop over steps
-    x, y = np.zeros((examples, *models[0].input_shape[1:]), "float32"), np.zeros(examples, "int32")
+    x, y = np.zeros((batch, *models[0].input_shape[1:]), "float32"), np.zeros(batch, "int32")
     augments = [_augmentation(suite) for _ in models]
     try:
         if together == 1:

@@ -4,6 +4,7 @@ The hashes stand in the configuration of a run, and so in its name: a file that 
 imports neither Keras nor data until `dataset_of` or `builder_of` is called.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -88,6 +89,11 @@ def _built(
 
     from kmerge.seeds import seed_of
 
+    try:
+        inspect.signature(build).bind(input_shape, outputs, seed, **options)
+    except TypeError as error:
+        expected = "the options of its function, which takes input_shape, outputs, seed and these"
+        raise SuiteError(f"{name}: " + refusal(expected, f"{', '.join(options) or 'none'} ({error})")) from error
     keras.utils.set_random_seed(seed_of("own network", name, seed))
     model = build(input_shape, outputs, seed, **options)
     if not isinstance(model, keras.Model):
@@ -96,4 +102,8 @@ def _built(
     if shapes != ((None, *input_shape), (None, outputs)):
         expected = f"a network from {(None, *input_shape)} to {(None, outputs)}"
         raise SuiteError(f"{name}: " + refusal(expected, f"one from {shapes[0]} to {shapes[1]}"))
+    for last in model.layers[-1:]:
+        if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax:
+            do = "Leave the softmax out: losses and metrics take logits."
+            raise SuiteError(f"{name}: " + refusal("a network that ends in logits", f"the softmax of layer {last.name}", do))
     return model

@@ -27,6 +27,10 @@ def small(input_shape, outputs, seed, *, widen=1, units=4):
 def other(input_shape, outputs, seed, *, widen=1):
     return small(input_shape, outputs + 1, seed)
 
+def certain(input_shape, outputs, seed):
+    model = small(input_shape, outputs, seed)
+    return keras.Model(model.input, keras.layers.Activation("softmax", name="sure")(model.output))
+
 def untrained(task, budget, seed, stages):
     from baselines.protocol.strategy import Outcome
     model = task.build(seed)
@@ -148,10 +152,17 @@ def test_the_page_on_it_makes_a_suite_that_trains_its_network(tmp_path):
         sys.path.remove(str(tmp_path))
 
 
-def test_a_network_of_another_shape_and_options_that_it_lacks_are_refused(mine, tmp_path):
-    mine.write_text(SUITE.replace("tested_nets:small", "tested_nets:other").replace("units = 3", ""))
-    message = r"tested_nets:other: expected a network from .* to \(None, 3\), received .*\(None, 4\)"
-    with pytest.raises(SuiteError, match=message):
+@pytest.mark.parametrize(
+    ("name", "units", "message"),
+    [
+        ("other", "", r"expected a network from .* to \(None, 3\), received .*\(None, 4\)"),
+        ("certain", "", r"expected a network that ends in logits, received .*layer sure.*Leave the softmax out"),
+        ("small", "unitz = 3", "expected the options of its function.*received .*unitz.*unexpected keyword"),
+    ],
+)
+def test_a_network_of_another_shape_or_end_and_options_that_it_lacks_are_refused(mine, tmp_path, name, units, message):
+    mine.write_text(SUITE.replace("tested_nets:small", f"tested_nets:{name}").replace("units = 3", units))
+    with pytest.raises(SuiteError, match=f"tested_nets:{name}: {message}"):
         load_suite(mine).task(1, None, tmp_path)
 
 

@@ -58,8 +58,8 @@ from benchmarks.reports.summaries import (
     summary_rows,
     writer,
 )
-from benchmarks.runs.log_to import check_loggers, log_run, loggers
-from benchmarks.runs.loggers import READY, LoggedRun
+from benchmarks.runs.log_to import add_log_to, check_loggers, log_run, loggers
+from benchmarks.runs.loggers import LoggedRun
 from benchmarks.runs.serving import serve
 from benchmarks.suites.suite import SUITES, Suite, SuiteError, load_suite
 
@@ -85,13 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--epoch", choices=("last", "best"), default="last", help="whose results the LaTeX tables show (default: last)"
     )
     parser.add_argument("--tensorboard", action="store_true", help="write learning curves for TensorBoard, too")
-    parser.add_argument(
-        "--log-to",
-        metavar="L",
-        action="append",
-        default=[],
-        help=f"log all runs that have ended elsewhere, too: {', '.join(READY)}, or module:function; may be given again",
-    )
+    add_log_to(parser, "log all runs that have ended")
     parser.add_argument("--serve", action="store_true", help="show the page of one folder while a launch runs; write nothing")
     parser.add_argument(
         "--port", metavar="N", type=whole_number, default=_PORT, help=f"of --serve; 0 for a free one (default: {_PORT})"

@@ -49,8 +49,7 @@ from benchmarks.records.store import RunFolder
 from benchmarks.report import Report, write_report
 from benchmarks.runs.estimating import Estimate
 from benchmarks.runs.executors import Event, Executor, LocalProcesses, default_jobs, worker_environment
-from benchmarks.runs.log_to import LogTo, check_loggers
-from benchmarks.runs.loggers import READY
+from benchmarks.runs.log_to import LogTo, add_log_to, check_loggers
 from benchmarks.runs.planning import (
     PRECISIONS,
     STATUSES,
@@ -184,13 +183,7 @@ def _add_launch_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--executor", choices=("local", "ray"), default="local", help="processes on this machine, or a Ray cluster"
     )
-    parser.add_argument(
-        "--log-to",
-        metavar="L",
-        action="append",
-        default=[],
-        help=f"log runs that end elsewhere, too: {', '.join(READY)}, or module:function; may be given again",
-    )
+    add_log_to(parser, "log runs that end")
     parser.add_argument("--address", metavar="A", help="of the Ray cluster's head (default: a cluster on this machine)")
 
 

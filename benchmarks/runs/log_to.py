@@ -10,6 +10,7 @@ launch waits for it for a minute at its end, and no longer. Run folders stay wha
 This module is also that process: `python -m benchmarks.runs.log_to NAME...` reads run folders from its input, one a line.
 """
 
+import argparse
 import contextlib
 import functools
 import os
@@ -29,6 +30,13 @@ LOG = "log_to.txt"
 # For so long a launch that has ended waits for what logs it.
 _PATIENCE = 60.0
 Logger = Callable[[LoggedRun], None]
+
+
+def add_log_to(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add the option `--log-to`, which may be given again; `what` begins its help and names the runs that are logged."""
+    known = f"{', '.join(READY)}, or module:function"
+    how = f"{what} elsewhere, too: {known}; may be given again"
+    parser.add_argument("--log-to", metavar="L", action="append", default=[], help=how)
 
 
 def check_loggers(names: Sequence[str]) -> None:

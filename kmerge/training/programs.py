@@ -178,10 +178,9 @@ def check_same_program(models: Sequence, augments: Sequence, batches: Iterable) 
         groups = _state_variables(model, True, augment)
         state = {name: [variable.value for variable in group] for name, group in groups.items()}
         lowered = jax.jit(_stateless_step(model, True, augment), keep_unused=True).lower(state, batch)
-        text = lowered.as_text()
-        if "callback" in text:  # with an address, which tells nothing
+        if (digest := _digest(lowered)) is None:
             continue
-        program = (lowered.in_tree, hashlib.sha256(text.encode()).digest())
+        program = (lowered.in_tree, digest)
         first = first or (program, model)
         if program != first[0]:
             raise ArchitectureMismatchError(
@@ -241,6 +240,12 @@ def _of_all(steps, own: tuple, models: int, axis: "ModelAxis"):
     return steps_of_several
 
 
+def _digest(lowered) -> bytes | None:
+    """The hash of a program's text; None if it calls back functions of Python, of which the text holds but an address."""
+    text = lowered.as_text()
+    return None if "callback" in text else hashlib.sha256(text.encode()).digest()
+
+
 # What was compiled last in this process, by what it computes; the latest at the end.
 _compiled: dict[tuple, Any] = {}
 _MOST_COMPILED = 16
@@ -252,11 +257,10 @@ def _compiled_once(lowered, arguments: tuple, options: dict | None):
     Another network of an architecture, and a phase that differs in nothing but its data, need no compilation of their own.
     Numbers that a program holds are part of its text. Functions of Python that it calls back are not: then it is not shared.
     """
-    text = lowered.as_text()
-    if "callback" in text:
+    if (digest := _digest(lowered)) is None:
         return lowered.compile(options)
     places = tuple(getattr(array, "sharding", None) for array in jax.tree.leaves(arguments))
-    key = (hashlib.sha256(text.encode()).digest(), lowered.in_tree, lowered.out_tree, places, str(options))
+    key = (digest, lowered.in_tree, lowered.out_tree, places, str(options))
     _compiled[key] = _compiled.pop(key, None) or lowered.compile(options)
     for oldest in list(_compiled)[:-_MOST_COMPILED]:
         del _compiled[oldest]

@@ -17,18 +17,16 @@ def test_it_launches_what_the_suite_has():
 
 def test_a_slow_machine_takes_fewer_seeds_and_never_less_than_two():
     found = [demo.seeds_within(epoch, compiling, jobs=2) for epoch, compiling in ((0.05, 1), (0.12, 2), (0.6, 9), (9, 90))]
-    assert found == [5, 4, 2, 2]
-    assert demo.seeds_within(0.12, 2, jobs=1) == 2 and demo.seeds_within(0.12, 2, jobs=4) == 5
+    assert found == [5, 5, 2, 2]
+    assert demo.seeds_within(0.12, 2, jobs=1) == 3 and demo.seeds_within(0.12, 2, jobs=4) == 5
 
 
 def test_it_says_in_words_what_merging_came_to():
     found = {
         "l0_merge_fade": (0.94, 0.9),
-        "magnitude_merge": (0.95, 0.95),
         "restart": (0.9, 0.92),
         "one_model": (0.8, 0.9),
         "ensemble": (0.99, 0.99),
-        "one_model_all_data": (0.97, 0.98),
     }
     rows = [
         {"status": "done", "strategy": name, "seed": seed, "test_last": value, "scale": 1.0, "examples": None, "extras": {}}
@@ -37,11 +35,11 @@ def test_it_says_in_words_what_merging_came_to():
     ]
     rows[0]["extras"] = {"validation_teachers": [0.5, 0.52]}
     other = rows[0] | {"examples": 20, "test_last": 0.0}
-    told = demo.merged([*rows, other])
+    alone = rows[0] | {"seed": 109, "test_last": 0.1}  # of another launch, without its rivals
+    told = demo.merged([*rows, other, alone])
     assert "has 51.0% on all ten" in told
-    assert "by kmerge's gates 92.0%, ahead in 1 of 2 seeds; by cutting the smallest weights 95.0%, ahead in 2 of 2" in told
-    assert "trained on with the same labels: 91.0%. With all labels instead of five a digit: 97.5%." in told
-    assert set(demo.MERGED) | set(demo.NOT_MERGED) < set(demo.STRATEGIES)
+    assert "Merged, one network of the same size has 92.0%" in told
+    assert "trained on with the same labels, 91.0%: ahead in 1 of 2 seeds. Both parents" in told and "cost: 99.0%" in told
 
 
 def test_the_pruned_network_has_half_the_operations_and_the_first_stays_as_it_is(tmp_path):

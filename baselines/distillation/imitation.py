@@ -26,7 +26,13 @@ from kmerge.graph import Graph
 
 _STUDENT = "student"
 # What stands behind a head that labels pixels, and makes of logits logits.
-_RESIZING = (keras.layers.Resizing, keras.layers.UpSampling2D)
+_RESIZING = {keras.layers.Resizing, keras.layers.UpSampling2D}
+
+
+def resizes_logits(kind: type) -> type:
+    """A decorator for layer classes that resize their first input, and make of logits logits, as `Resizing` does."""
+    _RESIZING.add(kind)
+    return kind
 
 
 class _Inference(keras.Model):
@@ -257,7 +263,7 @@ def _last_call(model: keras.Model):
 def _final_activation(model: keras.Model) -> str:
     """The name of the activation of the last layer that does not resize; "unknown" where it has no such thing."""
     graph, call, resized = Graph(model), _last_call(model), ""
-    while isinstance(call.operation, _RESIZING):
+    while isinstance(call.operation, tuple(_RESIZING)):
         read, resized = call.inputs[0], ", resized"
         call = next((other for other in graph.calls if any(x is read for x in other.outputs)), None)
         if call is None:

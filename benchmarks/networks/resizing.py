@@ -4,10 +4,12 @@ import keras
 from keras import layers, ops
 
 import kmerge
+from baselines.distillation.imitation import resizes_logits
 from kmerge.costs import multiplies_nothing
 
 
 @multiplies_nothing
+@resizes_logits
 @keras.saving.register_keras_serializable("benchmarks")
 class ResizeLike(keras.Layer):
     """Resizes its first input, bilinearly and without antialiasing, to the height and width of its second one.

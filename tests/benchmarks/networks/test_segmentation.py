@@ -8,6 +8,7 @@ import pytest
 from keras.ops import convert_to_numpy as numpy
 
 import kmerge
+from baselines.distillation.imitation import ImitationLoss, imitating, logits_model
 from benchmarks.networks.architectures import ARCHITECTURES
 from benchmarks.networks.mobilenet_v3 import in_eights
 from benchmarks.networks.resizing import ResizeLike, resize_like
@@ -146,6 +147,19 @@ def test_verbs_keep_their_promises_at_two_sizes(name, tmp_path):
     checks.assert_spaces(both, {space: 2 * len(order) for space, order in orders.items()})
     half.save(tmp_path / "half.keras")
     check_same(keras.models.load_model(tmp_path / "half.keras"), half)
+
+
+def test_a_network_for_any_size_is_taught_as_one_for_a_known_size():
+    (x,), losses = images(ODD), []
+    for shape in (OPEN, ODD):
+        student = keras.models.clone_model(narrow("small_deeplab", 1, shape))
+        student.set_weights(narrow("small_deeplab", 1, shape).get_weights())
+        model = imitating(student, [narrow("small_fcn", 2, shape)], label_weight=0.1, temperature=3.0, per_pixel=True)
+        loss = ImitationLoss(keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        losses.append(float(loss(np.arange(2 * 33 * 26).reshape(2, 33, 26) % 4, model(x, training=True))))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    with_softmax = keras.Model(student.input, keras.layers.Softmax()(student.output))
+    assert logits_model(with_softmax).output is student.output
 
 
 @kinds

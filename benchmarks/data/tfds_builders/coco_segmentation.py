@@ -57,29 +57,36 @@ class CocoSegmentation(tfds.core.GeneratorBasedBuilder):
         }
 
     def _generate_examples(self, folder: Path, part: str, least: float) -> Iterator[tuple[str, dict]]:
-        images, objects = _annotated(folder / ANNOTATIONS, part)
-        with Archive(folder / PARTS[part]) as archive:
+        with Archive(folder / ANNOTATIONS) as annotations, Archive(folder / PARTS[part]) as archive:
+            images, objects = _annotated(annotations, part)
             for image in images:
-                found = objects.get(image["id"], ())
-                if sum(thing["area"] for thing in found) > least:
-                    mask = mask_of(found, image["height"], image["width"])
-                    yield image["file_name"], example(archive, f"{part}/{image['file_name']}", mask)
+                try:
+                    name, found = image["file_name"], objects.get(image["id"], ())
+                    is_used = sum(thing["area"] for thing in found) > least
+                    mask = mask_of(found, image["height"], image["width"]) if is_used else None
+                except (KeyError, TypeError, ValueError) as error:
+                    raise annotations.damaged(f"image {image['id']} of {_file(part)}", error) from error
+                if mask is not None:
+                    yield name, example(archive, f"{part}/{name}", mask)
 
 
-def _annotated(path: Path, part: str) -> tuple[list[Mapping], dict[int, list[Mapping]]]:
+def _file(part: str) -> str:
+    return f"annotations/instances_{part}.json"
+
+
+def _annotated(annotations: Archive, part: str) -> tuple[list[Mapping], dict[int, list[Mapping]]]:
     """The images of a part, and the objects of VOC's classes by the images that they are in."""
-    name, objects = f"annotations/instances_{part}.json", defaultdict(list)
-    with Archive(path) as archive:
-        try:
-            content = json.loads(archive.read(name))
-            images, known = content["images"], {image["id"] for image in content["images"]}
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise archive.damaged(name, error) from error
-    for thing in content["annotations"]:
-        if thing["image_id"] not in known:
-            raise ValueError(f"{name} in {path} annotates image {thing['image_id']}, which it does not list.")
-        if thing["category_id"] in CATEGORIES:
-            objects[thing["image_id"]].append(thing)
+    text, objects = annotations.text(_file(part)), defaultdict(list)
+    try:
+        content = json.loads(text)
+        images, known = content["images"], {image["id"] for image in content["images"]}
+        for thing in content["annotations"]:
+            if thing["image_id"] not in known:
+                raise ValueError(f"it annotates image {thing['image_id']}, which it does not list")
+            if thing["category_id"] in CATEGORIES:
+                objects[thing["image_id"]].append(thing)
+    except (KeyError, TypeError, ValueError) as error:
+        raise annotations.damaged(_file(part), error) from error
     return images, objects
 
 
@@ -95,7 +102,7 @@ def mask_of(objects: Sequence[Mapping], height: int, width: int) -> np.ndarray:
         Labels, uint8 `(height, width)`.
 
     Raises:
-        ValueError: if run lengths are compressed, or are of another size.
+        ValueError: if run lengths are compressed, or are of another size, or a polygon is none.
     """
     mask, covered = (np.zeros((height, width), "uint8") for _ in range(2))
     for thing in objects:
@@ -111,11 +118,13 @@ def _pixels(segmentation: list | Mapping, height: int, width: int) -> np.ndarray
     if isinstance(segmentation, list):
         drawn = Image.new("1", (width, height))
         for polygon in segmentation:
+            if len(polygon) < 4 or len(polygon) % 2 or not np.isfinite(polygon).all():
+                raise ValueError(f"expected polygons as x and y of each point in turn, received {str(polygon)[:80]}")
             ImageDraw.Draw(drawn).polygon(polygon, fill=1, outline=1)
         return np.array(drawn, bool)
-    counts = segmentation["counts"]
-    if isinstance(counts, str) or sum(counts) != height * width:
-        received = "a compressed string" if isinstance(counts, str) else f"{sum(counts)} pixels"
-        raise ValueError(f"Expected run lengths as a list for {height} x {width} pixels, received {received}.")
+    counts, size = segmentation["counts"], segmentation["size"]
+    if isinstance(counts, str) or sum(counts) != height * width or list(size) != [height, width]:
+        received = "a compressed string" if isinstance(counts, str) else f"{sum(counts)} for {size[0]} x {size[1]}"
+        raise ValueError(f"expected run lengths as a list for {height} x {width} pixels, received {received}")
     # Runs go down the columns, those of pixels outside and inside in turn.
     return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T

@@ -93,9 +93,17 @@ class Archive:
         except (OSError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
             raise self.damaged(name, error) from error
 
+    def text(self, name: str) -> str:
+        """The content of a file of text in it."""
+        try:
+            return self.read(name).decode()
+        except UnicodeDecodeError as error:
+            raise self.damaged(name, error) from error
+
     def damaged(self, name: str, error: Exception) -> ValueError:
         """What to raise for a file in it that cannot be read."""
-        return ValueError(f"{name} in {self.path} cannot be read: {str(error).rstrip('.')}. Get the archive anew.")
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
+        return ValueError(f"{name} in {self.path} cannot be read: {reason}. Get the archive anew.")
 
     def image(self, name: str) -> tuple[io.BytesIO, tuple[int, int]]:
         """An image as it is stored, and its height and width."""
@@ -109,8 +117,9 @@ class Archive:
 
     def labels(self, name: str) -> np.ndarray:
         """The labels of a mask that is stored as an image with a palette, or in shades of grey."""
+        content = self.read(name)
         try:
-            with Image.open(io.BytesIO(self.read(name))) as image:
+            with Image.open(io.BytesIO(content)) as image:
                 if image.mode not in ("P", "L"):
                     raise ValueError(f"expected a mask with a label per pixel, received an image of mode {image.mode}.")
                 return np.array(image, "uint8")

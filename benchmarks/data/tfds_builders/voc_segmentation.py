@@ -42,6 +42,6 @@ class VocSegmentation(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, path: Path, part: str) -> Iterator[tuple[str, dict]]:
         with Archive(path) as archive:
-            for name in archive.read(f"{_ROOT}/ImageSets/Segmentation/{part}.txt").decode().split():
+            for name in archive.text(f"{_ROOT}/ImageSets/Segmentation/{part}.txt").split():
                 mask = archive.labels(f"{_ROOT}/SegmentationClass/{name}.png")
                 yield name, example(archive, f"{_ROOT}/JPEGImages/{name}.jpg", mask)

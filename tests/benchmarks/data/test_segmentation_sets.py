@@ -119,7 +119,7 @@ def changed(files, name, content):
     return files | {f"{ROOT}/{name}": content}
 
 
-MASK = "SegmentationClass/a.png"
+MASK, SPLIT = "SegmentationClass/a.png", "ImageSets/Segmentation/train.txt"
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,9 @@ MASK = "SegmentationClass/a.png"
     [
         (lambda files: without(files, MASK), rf"{voc_segmentation.ARCHIVE} lacks {ROOT}/{MASK}. Get the archive anew"),
         (lambda files: without(files, "JPEGImages/a.jpg"), r"lacks .*JPEGImages/a.jpg"),
-        (lambda files: without(files, "ImageSets/Segmentation/train.txt"), r"lacks .*Segmentation/train.txt"),
+        (lambda files: without(files, SPLIT), rf"lacks .*{SPLIT}"),
+        (lambda files: changed(files, SPLIT, b"a\nabsent\n"), r"lacks .*SegmentationClass/absent.png. Get the archive anew.$"),
+        (lambda files: changed(files, SPLIT, b"\xff"), rf"{SPLIT} in .* cannot be read: 'utf-8'"),
         (
             lambda files: changed(files, MASK, stored(np.zeros((7, 60), "uint8"), "png", "P")),
             r"JPEGImages/a.jpg in .* has 40 x 60 pixels; its mask has 7 x 60",
@@ -196,12 +198,17 @@ def runs(mask):
     return {"counts": np.diff([0, *ends, mask.size]).tolist(), "size": list(mask.shape)}
 
 
-def write_coco(folder, objects):
+OTHER = json.dumps({"images": [], "annotations": [thing(9, 1, [])]})
+
+
+def write_coco(folder, objects, **first):
+    """The archives, with objects in their images, and with what is said otherwise, or not at all, of the first image."""
     folder.mkdir(parents=True)
     numbers = {"train2017": range(1, 6), "val2017": range(6, 8)}
     with zipfile.ZipFile(folder / coco_segmentation.ANNOTATIONS, "w") as archive:
         for part, known in numbers.items():
             images = [{"id": n, "file_name": f"{n:012}.jpg", "height": 40, "width": 60} for n in known]
+            images[0] = {key: value for key, value in {**images[0], **first}.items() if value is not None}
             content = {"images": images, "annotations": [each for each in objects if each["image_id"] in known]}
             archive.writestr(f"annotations/instances_{part}.json", json.dumps(content))
     for part, known in numbers.items():
@@ -243,26 +250,44 @@ def test_coco_is_read_from_its_archives(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("objects", "message"),
+    ("images", "objects", "message"),
     [
-        ([thing(1, 1, {"counts": "abc", "size": [40, 60]})], "Expected run lengths as a list .* received a compressed string"),
-        ([thing(1, 1, {"counts": [10, 10], "size": [40, 60]})], "for 40 x 60 pixels, received 20 pixels"),
+        ({}, [thing(1, 1, {"counts": "abc", "size": [40, 60]})], "run lengths as a list .* received a compressed string"),
+        ({}, [thing(1, 1, {"counts": [10, 10], "size": [40, 60]})], "for 40 x 60 pixels, received 20 for 40 x 60"),
+        ({}, [thing(1, 1, {"counts": [0, 2400], "size": [60, 40]})], "for 40 x 60 pixels, received 2400 for 60 x 40"),
+        ({}, [thing(1, 1, [[0, 0, 9, 9, 5]])], r"polygons as x and y .* received \[0, 0, 9, 9, 5\]"),
+        ({}, [{"image_id": 1, "category_id": 1, "area": 2_000}], "it lacks 'segmentation'"),
+        ({"file_name": None}, [thing(1, 1, [])], "it lacks 'file_name'"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(tmp_path, objects, message):
-    write_coco(tmp_path / "manual", objects)
-    builder = coco_segmentation.CocoSegmentation(data_dir=tmp_path)
-    with pytest.raises(ValueError, match=message):
-        list(builder._generate_examples(tmp_path / "manual", "train2017", 1_000))
+def test_an_image_whose_annotations_cannot_be_drawn_is_refused_by_its_number(tmp_path, images, objects, message):
+    write_coco(tmp_path / "manual", objects, **images)
+    with pytest.raises(ValueError, match=rf"image 1 of annotations/instances_train2017.json in .* cannot be read: .*{message}"):
+        examples_of_coco(tmp_path)
+
+
+def examples_of_coco(folder):
+    builder = coco_segmentation.CocoSegmentation(data_dir=folder)
+    return list(builder._generate_examples(folder / "manual", "train2017", 1_000))
+
+
+def test_an_image_that_is_missing_or_of_another_size_is_refused(tmp_path):
+    for number, (how, message) in enumerate(
+        [
+            ({"file_name": "absent.jpg"}, "train2017.zip lacks train2017/absent.jpg. Get the archive anew"),
+            ({"height": 41}, "000000000001.jpg in .* has 40 x 60 pixels; its mask has 41 x 60"),
+        ]
+    ):
+        write_coco(tmp_path / f"{number}/manual", [thing(1, 1, [box(0, 0, 9, 9)])], **how)
+        with pytest.raises(ValueError, match=message):
+            examples_of_coco(tmp_path / str(number))
 
 
 def test_annotations_that_are_damaged_or_of_other_images_are_refused(tmp_path):
     write_coco(tmp_path / "manual", [])
     path = tmp_path / "manual" / coco_segmentation.ANNOTATIONS
-    builder = coco_segmentation.CocoSegmentation(data_dir=tmp_path)
-    content = {"images": [], "annotations": [thing(9, 1, [])]}
-    for text, message in (("{", "instances_train2017.json in .* cannot be read"), (json.dumps(content), "annotates image 9")):
+    for content, message in (("{", "Expecting property"), ('{"images": []}', "it lacks 'annotations'"), (OTHER, "image 9")):
         with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("annotations/instances_train2017.json", text)
-        with pytest.raises(ValueError, match=message):
-            list(builder._generate_examples(path.parent, "train2017", 1_000))
+            archive.writestr("annotations/instances_train2017.json", content)
+        with pytest.raises(ValueError, match=f"instances_train2017.json in .* cannot be read: .*{message}"):
+            examples_of_coco(tmp_path)

@@ -317,10 +317,10 @@ def suite_content(path: Path) -> dict[str, Any]:
 
 
 def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """One table over another: tables in both are merged, of other values the upper one counts, and of a network of one's own,
-    which has other options."""
+    """One table over another: tables in both are merged, of other values the upper one counts, and of tables of another name,
+    as that of a network with other options."""
     tables = [key for key in above if isinstance(above[key], dict) and isinstance(below.get(key), dict)]
-    tables = [key for key in tables if not is_reference(above[key].get("name"))]
+    tables = [key for key in tables if above[key].get("name") in (None, below[key].get("name"))]
     return {**below, **above, **{key: _laid_over(below[key], above[key]) for key in tables}}
 
 

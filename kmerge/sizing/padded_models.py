@@ -13,13 +13,14 @@ A space whose idle units have another value, as those behind a sigmoid have, get
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import keras
 import numpy as np
 
 from kmerge.costs import WidthCosts
+from kmerge.errors import InvalidArgumentError
 from kmerge.graph import Graph, array_of, input_layer
 from kmerge.regularizers import UnitRegularizer
 from kmerge.sizing.optimizer_slots import Slot, fresh_optimizer
@@ -52,23 +53,32 @@ class Rooms:
         self._costs = costs
         self.exact = list(exact)
 
+    @cached_property
+    def _cost(self) -> Callable[[Mapping[str, int]], int]:
+        """What counts: multiply-accumulates or, where the size of inputs is open, weights."""
+        try:
+            self._costs.multiply_accumulates({})
+        except InvalidArgumentError:
+            return self._costs.parameters
+        return self._costs.multiply_accumulates
+
     def next(self, needed: Mapping[str, int], now: Mapping[str, int] | None) -> dict[str, int]:
         """The room for units that are needed: the current one, if they fit and it does not cost too much."""
         if now is not None and self._fits(needed, now):
             return dict(now)
         tight = {n: count if n in self.exact else _up(count) for n, count in needed.items()}
-        result, limit = dict(tight), (1.0 + _HARDLY) * self._costs.multiply_accumulates(tight)
+        result, limit = dict(tight), (1.0 + _HARDLY) * self._cost(tight)
         for name in needed:
             roomy = {**tight, name: _up(_HEADROOM * needed[name])}
             outgrown = now is not None and needed[name] > now[name]
-            if name not in self.exact and (outgrown or self._costs.multiply_accumulates(roomy) <= limit):
+            if name not in self.exact and (outgrown or self._cost(roomy) <= limit):
                 result[name] = roomy[name]
         return result
 
     def _fits(self, needed: Mapping[str, int], now: Mapping[str, int]) -> bool:
         if any(n > now[name] or name in self.exact and n != now[name] for name, n in needed.items()):
             return False
-        return self._costs.multiply_accumulates(now) <= _WASTE * self._costs.multiply_accumulates(needed)
+        return self._cost(now) <= _WASTE * self._cost(needed)
 
 
 def _up(units: float) -> int:

@@ -270,6 +270,8 @@ def test_a_suite_takes_from_another_what_it_does_not_say(tmp_path):
     path.write_text('based_on = "digits"\nspeed = 1')
     with pytest.raises(SuiteError, match=r"unknown keys \['speed'\]"):
         load_suite(path)
+    path.write_text('based_on = "robots_voc"\n[architecture]\nname = "small_deeplab"')  # which has no backbone
+    assert load_suite(path).definition["architecture"] == {"name": "small_deeplab"}
 
 
 def test_cifar100_at_batch_512_has_four_times_the_rates_and_a_warm_up_of_a_twentieth():

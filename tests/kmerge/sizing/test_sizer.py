@@ -370,3 +370,20 @@ def test_an_optimizer_without_state_is_warned_of():
         kmerge.SizingWarning, match="SGD keeps no state.*hardly moves units of the size of the threshold"
     ):
         sizer_of(dense_net(), keras.optimizers.SGD(0.01))
+
+
+def test_a_network_for_inputs_of_any_size_is_sized_as_one_for_a_known_size():
+    x = keras.Input((6, 6, 1))
+    h = keras.layers.Conv2D(8, 3, activation="relu", name="conv")(x)
+    h = keras.layers.Dense(4, activation="softmax")(keras.layers.GlobalAveragePooling2D()(h))
+    known = randomized(keras.Model(x, h))
+    opened = keras.models.clone_model(known, keras.Input((None, None, 1)))
+    opened.set_weights(known.get_weights())
+    sizers = [sizer_of(model, **{**FAST, "threshold": 0.5}) for model in (known, opened)]
+    x, y = task(known, 32)
+    with without_programs():
+        for sizer in sizers:
+            sizer.fit(x, y, batch_size=8, epochs=2, static_epochs=0, verbose=0)
+    assert sizers[0].sizes == sizers[1].sizes == {"conv": 2}
+    assert_close(*(outputs(sizer.model, [x]) for sizer in sizers), 1e-5)
+    assert sizers[1].model.input_shape == (None, None, None, 1)

@@ -56,6 +56,7 @@ from benchmarks.reports.summaries import (
     published_cells,
     result_cells,
     summary_rows,
+    turned,
     writer,
 )
 from benchmarks.runs.log_to import add_log_to, check_loggers, log_run, loggers
@@ -274,7 +275,8 @@ def _section(rows: Sequence[Row], found: Claims, figures: dict[str, str]) -> lis
         parts.append(f"Up to {together} networks trained in one program; seconds are the program's over their number.")
     classes = class_cells(rows)
     if len(classes) > 1:
-        parts += ["Test intersection over union of each class, %, last epoch, mean over the seeds:", markdown_table(classes)]
+        parts += ["Test intersection over union of each class, %, last epoch, mean over the seeds:"]
+        parts += [markdown_table(turned(classes))]
     extras = extras_cells(rows)
     if len(extras) > 1:
         parts += ["Means of what the strategies report besides:", markdown_table(extras)]

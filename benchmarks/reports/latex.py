@@ -22,6 +22,7 @@ from benchmarks.reports.summaries import (
     protocol_text,
     published_cells,
     summary_rows,
+    turned,
     unit,
     writer,
 )
@@ -105,7 +106,7 @@ def tables_of(rows: Sequence[Row], found: Claims, published: Sequence[Mapping[st
     parts = [_results(rows, found, epoch, text)]
     if len(cells := class_cells(rows)) > 1:
         cells = [cells[0], *([label_cell(row[0]), *row[1:]] for row in cells[1:])]
-        parts.append(table(cells, f"Test intersection over union of each class in percent, last epoch. {text}."))
+        parts.append(table(turned(cells), f"Test intersection over union of each class in percent, last epoch. {text}."))
     if published:
         cells = published_cells(rows, published)
         cells = [cells[0], *([label_cell(row[0]), *row[1:]] for row in cells[1:])]

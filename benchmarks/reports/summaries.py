@@ -40,6 +40,8 @@ SUMMARY_COLUMNS = (
 SPREAD = ("min", "max", "median", "mean", "std")
 # Of pixels, in a table.
 _MOST_CLASSES, _LONGEST_CLASS = 200, 100
+# The most columns of the table of classes on a printed page.
+_MOST_PRINTED = 12
 COSTS = ("epochs", "teacher_epoch_equivalents", "seconds", "parameters", "macs")
 
 
@@ -168,6 +170,14 @@ def class_cells(rows: Sequence[Row]) -> list[list[str]]:
         means = [mean(values.get(name) for values in group) for name in names]
         cells.append([strategy, str(len(group)), *("" if value is None else f"{100 * value:.2f}" for value in means)])
     return cells
+
+
+def turned(cells: list[list[str]]) -> list[list[str]]:
+    """The table of `class_cells` for print: with a row for each class that has results, where columns would be too many."""
+    if len(cells[0]) <= _MOST_PRINTED:
+        return cells
+    names, *columns = map(list, zip(*cells, strict=True))
+    return [["class", *names[1:]], *(column for column in columns if any(column[1:]))]
 
 
 def published_cells(rows: Sequence[Row], published: Sequence[Mapping[str, Any]]) -> list[list[str]]:

@@ -11,6 +11,7 @@ from baselines.protocol.metrics import VOID
 from baselines.protocol.outcomes import metric_of
 from benchmarks.records.store import PICTURES
 from benchmarks.reports.pictures import pictures_from
+from benchmarks.reports.summaries import turned
 from benchmarks.runs.arrays import listed, read_arrays
 from benchmarks.runs.evaluation import pictures, results_of
 from benchmarks.strategies.registry import STRATEGIES
@@ -92,6 +93,14 @@ def test_the_report_has_classes_and_pictures(results):
     (protocol,) = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1])["protocols"]
     assert protocol["scale"] == 100 and protocol["classes"][0] == ["strategy", "n", *CLASSES]
     assert protocol["pictures"].startswith("data:image/png;base64,iVBOR")
+
+
+def test_classes_are_rows_of_a_printed_table_that_would_be_too_wide():
+    names = [f"class {i}" for i in range(21)]
+    cells = [["strategy", "n", *names], ["one_model", "3", *["50.00"] * 20, ""]]  # the last class is in no image
+    assert turned(cells) == [["class", "one_model"], ["n", "3"], *[[name, "50.00"] for name in names[:20]]]
+    few = [line[:6] for line in cells]
+    assert turned(few) == few
 
 
 def test_a_suite_of_the_paper_runs_on_an_archive(tmp_path, monkeypatch):

@@ -15,13 +15,14 @@ from benchmarks.networks.resizing import ResizeLike, resize_like
 from tests import checks
 from tests.models import Entry, randomize
 
-# With 21 classes: of the network alone, and as torchvision documents it, with the auxiliary head.
+# With 21 classes: trainable parameters of the network alone, and as torchvision documents it, with the auxiliary head; then of
+# that also the operations for 520 x 520 pixels that it documents, in 10^9 multiply-accumulates.
 SIZES = [
-    ("fcn_resnet", {"depth": 50}, 32_957_013, 35_322_218),
-    ("fcn_resnet", {"depth": 101}, 51_949_141, 54_314_346),
-    ("deeplab_v3", {"backbone": "mobilenet_v3_large"}, 11_025_477, 11_029_328),
-    ("deeplab_v3", {"backbone": "resnet50"}, 39_638_869, 42_004_074),
-    ("deeplab_v3", {"backbone": "resnet101"}, 58_630_997, 60_996_202),
+    ("fcn_resnet", {"depth": 50}, 32_957_013, 35_322_218, 152.717),
+    ("fcn_resnet", {"depth": 101}, 51_949_141, 54_314_346, 232.738),
+    ("deeplab_v3", {"backbone": "mobilenet_v3_large"}, 11_025_477, 11_029_328, 10.452),
+    ("deeplab_v3", {"backbone": "resnet50"}, 39_638_869, 42_004_074, 178.722),
+    ("deeplab_v3", {"backbone": "resnet101"}, 58_630_997, 60_996_202, 258.743),
 ]
 NARROW = {"small_fcn": {"width": 4}, "small_deeplab": {"channels": 8}}
 kinds = pytest.mark.parametrize("name", NARROW)
@@ -61,12 +62,13 @@ def check_same(model, other, shapes=(ODD, EVEN)):
         checks.assert_close(checks.outputs(model, images(shape)), checks.outputs(other, images(shape)), 1e-5)
 
 
-@pytest.mark.parametrize("name, options, alone, documented", SIZES)
-def test_sizes_are_those_of_torchvision(name, options, alone, documented):
+@pytest.mark.parametrize("name, options, alone, documented, operations", SIZES)
+def test_sizes_and_costs_are_those_of_torchvision(name, options, alone, documented, operations):
     model = without_values(name, OPEN, auxiliary=True, **options)
     assert trainable(model.layers) == documented
     assert trainable(layer for layer in model.layers if not layer.name.startswith("auxiliary_")) == alone
     assert model.output_shape == [(None, None, None, 21)] * 2
+    assert round(kmerge.multiply_accumulates(model, (520, 520, 3)) / 1e9, 3) == operations
 
 
 def test_the_small_networks_are_as_large_as_they_say():

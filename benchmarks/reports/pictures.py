@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 # Of a file that a run left: images, their longest side, and the classes; and of the figure that a page takes.
 _MOST_IMAGES, _MOST_SIDE, _MOST_CLASSES, _MOST_BYTES = 4, 256, 100, 2_000_000
 _PARTS = ("truth", "before", "after")
+# Of the classes beyond the nine colours of matplotlib's first palette that are not grey, as background and void are.
+_MORE_COLOURS = (
+    "#ff00ff", "#ffbb78", "#98df8a", "#ffff00", "#00ffff", "#000080", "#800000", "#005933", "#c49c94", "#ffff99", "#aec7e8",
+)  # fmt: skip
 # Inches of a picture in the figure.
 _SIDE = 0.95
 
@@ -60,7 +64,7 @@ def draw_pictures(found: Mapping[str, Pictures], figure: "Figure", rows: Sequenc
     for axes in panels.flat:
         axes.set(xticks=[], yticks=[], frame_on=False)
     for panel, (name, (classes, images, labels)) in zip(panels, lines.items(), strict=True):
-        colours = _colours(len(classes))
+        colours = colours_of(len(classes))
         panel[0].set_ylabel(name_of(name), rotation=0, ha="right", va="center", fontsize="x-small")
         for number, image in enumerate(images):
             for place, part in enumerate(heads):
@@ -71,21 +75,29 @@ def draw_pictures(found: Mapping[str, Pictures], figure: "Figure", rows: Sequenc
     for axes, part in zip(panels[0], heads * most, strict=True):
         axes.set_title(part, fontsize="x-small")
     classes = max((classes for classes, _, _ in lines.values()), key=len)
-    colours = _colours(len(classes)) / 255
+    colours = colours_of(len(classes)) / 255
     key = [Patch(color=colours[i], label=plain(name)) for i, name in enumerate(classes)]
     key.append(Patch(color=colours[VOID], label="void"))
     figure.legend(handles=key, loc="outside lower center", ncols=6, fontsize="x-small")
     return True
 
 
-def _colours(classes: int) -> np.ndarray:
-    """The colour of each label: uint8 `(256, 3)`. The first class, the background as a rule, is grey, and void black."""
-    from matplotlib import colormaps
+def colours_of(classes: int) -> np.ndarray:
+    """The colour of each label: the first class, the background as a rule, is grey, and void black.
 
+    Args:
+        classes: how many there are; of more than 21, some have the same.
+
+    Returns:
+        Red, green and blue, uint8 `(256, 3)`.
+    """
+    from matplotlib import colormaps
+    from matplotlib.colors import to_rgb
+
+    bright = [colour for colour in colormaps["tab10"].colors if len(set(colour)) > 1] + [*map(to_rgb, _MORE_COLOURS)]
     colours = np.zeros((VOID + 1, 3), "uint8")
-    bright = [colormaps["tab10" if classes <= 11 else "tab20"](i) for i in range(20)]
     for label in range(1, classes):
-        colours[label] = [round(255 * part) for part in bright[(label - 1) % 20][:3]]
+        colours[label] = [round(255 * part) for part in bright[(label - 1) % len(bright)]]
     colours[0] = 217
     return colours
 

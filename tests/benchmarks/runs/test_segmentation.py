@@ -10,7 +10,7 @@ import pytest
 from baselines.protocol.metrics import VOID
 from baselines.protocol.outcomes import metric_of
 from benchmarks.records.store import PICTURES
-from benchmarks.reports.pictures import pictures_from
+from benchmarks.reports.pictures import colours_of, pictures_from
 from benchmarks.reports.summaries import turned
 from benchmarks.runs.arrays import listed, read_arrays
 from benchmarks.runs.evaluation import pictures, results_of
@@ -82,6 +82,12 @@ def test_what_is_no_picture_is_not_drawn(results):
     assert pictures_from(content | {"before": content["truth"]})
     for wrong in ({"classes": CLASSES[:2]}, {"classes": ["x" * 1000] * 4}, {"after": [[[0]]]}, {"images": content["truth"]}):
         assert pictures_from(content | wrong) is None
+
+
+def test_every_class_of_voc_has_a_colour_that_is_no_others():
+    colours = colours_of(21)[[*range(21), VOID]].astype(int)
+    differences = abs(colours[:, None] - colours[None]).sum(-1)
+    assert differences[~np.eye(22, dtype=bool)].min() > 70
 
 
 def test_the_report_has_classes_and_pictures(results):

@@ -369,6 +369,7 @@ def exportable(model: keras.Model) -> keras.Model:
 _HARMLESS = {"__init__", "get_config", "from_config", "compute_output_shape", "compute_output_spec"}
 # What Keras itself wraps in every layer that it makes.
 _WRAPPED = {"build", "quantize"}
+_names_in = functools.cache(dir)
 
 
 def replaced_methods(operation: keras.Operation, ancestor: type) -> list[str]:
@@ -378,7 +379,7 @@ def replaced_methods(operation: keras.Operation, ancestor: type) -> list[str]:
     if ancestor is not kind:
         names -= _HARMLESS
     names = {name for name in names if not name.startswith("__") or name in ("__call__", "__getattribute__")}
-    own = {name for name in vars(operation) if callable(getattr(kind, name, None))} - _WRAPPED
+    own = {name for name in vars(operation).keys() & _names_in(ancestor) if callable(getattr(kind, name))} - _WRAPPED
     return sorted(name for name in names | own if hasattr(ancestor, name))
 
 

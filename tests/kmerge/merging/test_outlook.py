@@ -7,6 +7,7 @@ import pytest
 import kmerge
 from kmerge.merging import outlook, rise_per_doubling
 from kmerge.merging.outlook import MergingLaw
+from tests.programs import without_programs
 
 FLAT, RISING = [0.2, 0.8, 0.8, 0.8, 0.8, 0.8, 0.9, 0.9], [0.1, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8]
 
@@ -47,7 +48,8 @@ def test_what_fit_returns_is_taken(line):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     data = np.ones((4, 2), "float32"), np.zeros(4)
-    history = model.fit(*data, validation_data=data, epochs=4, verbose=0)
+    with without_programs():
+        history = model.fit(*data, validation_data=data, epochs=4, verbose=0)
     found = kmerge.merging_outlook([history, history.history])
     assert found.parents[0] == history.history["val_accuracy"][-1]
     with pytest.raises(kmerge.InvalidArgumentError, match="monitor to be one of .*val_accuracy.*received 'val_mse'"):

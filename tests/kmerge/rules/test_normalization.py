@@ -16,6 +16,7 @@ from tests import checks
 from tests.checks import concatenated, family, grown, halved
 from tests.kmerge.merging.test_merging import assert_same_architecture, harden
 from tests.models import JIT, Entry, every, example_inputs, randomize
+from tests.programs import without_programs
 
 # Apart from ZOO: with open gates these are not the mean of their parents, and `merge` warns of that.
 NORMALIZED: dict[str, Entry] = {}
@@ -256,7 +257,8 @@ def test_a_big_student_trains_until_its_cut_is_exact():
     optimizer = kmerge.gate_optimizer(keras.optimizers.Adam(1e-3))
     big.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=JIT)
     (x,) = example_inputs(big, batch=32)
-    big.fit(x, np.arange(32) % 3, batch_size=16, epochs=4, verbose=0, callbacks=[kmerge.GatePressure()])
+    with without_programs():
+        big.fit(x, np.arange(32) % 3, batch_size=16, epochs=4, verbose=0, callbacks=[kmerge.GatePressure()])
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         small = kmerge.compress(big)

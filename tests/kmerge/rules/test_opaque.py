@@ -16,6 +16,7 @@ from kmerge.gates import GATED_RECURRENT
 from tests import checks
 from tests.checks import concatenated, family, grown, halved, parent
 from tests.models import Entry, every, example_inputs, randomize
+from tests.programs import without_programs
 
 OPAQUE: dict[str, Entry] = {}
 
@@ -306,7 +307,9 @@ def test_gates_do_not_meet_a_weight_that_has_no_batch_axis():
     big, inputs = kmerge.merge(*models, gates="open", sampling="example"), example_inputs(models[0])
     checks.assert_mean(big, models, inputs)
     big.compile(kmerge.gate_optimizer(keras.optimizers.SGD(0.01)), "mse")
-    assert np.isfinite(big.fit(inputs[0], np.zeros((4, 2)), verbose=0).history["loss"]).all()
+    with without_programs():
+        history = big.fit(inputs[0], np.zeros((4, 2)), verbose=0).history
+    assert np.isfinite(history["loss"]).all()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -1,6 +1,5 @@
 """What takes a third of the time of tests on TensorFlow, and changes no result: for tests' own processes."""
 
-import functools
 import gc
 import inspect
 import random
@@ -8,7 +7,6 @@ import types
 import weakref
 
 import keras
-import numpy as np
 
 
 def take_shortcuts() -> None:
@@ -18,29 +16,17 @@ def take_shortcuts() -> None:
     _remember_signatures()
     if keras.backend.backend() == "tensorflow":
         _share_variable_kernels()
-        _make_variables_directly()
-        _read_variables_directly()
         _keep_kernels()
         _ask_for_one_attribute()
 
 
 def _set_plain_values_directly() -> None:
     """Of each of the hundred attributes of a layer, Keras and TensorFlow ask whether it is a variable, a layer, a list, ..."""
-    tracked = (keras.Variable, keras.Layer, keras.metrics.Metric, keras.random.SeedGenerator, list, tuple, dict, set)
-    if keras.backend.backend() == "tensorflow":
-        from tensorflow.python.trackable import base, data_structures
-
-        tracked += (base.Trackable, data_structures.NoDependency)
-    wrapped = ("build", "quantize")  # methods that each layer gets anew
+    plain = {bool, int, float, str, type(None), types.FunctionType}
     track = keras.Layer.__setattr__
 
-    @functools.lru_cache(maxsize=1000)
-    def is_plain(kind):
-        return not issubclass(kind, tracked)
-
     def set_attribute(self, name, value):
-        is_new = name in wrapped or not hasattr(type(self), name)
-        if is_new and is_plain(type(value)) and "_tracker" in vars(self):
+        if type(value) in plain and "_tracker" in vars(self) and not hasattr(type(self), name):
             object.__setattr__(self, name, value)
         else:
             track(self, name, value)
@@ -77,68 +63,6 @@ def _share_variable_kernels() -> None:
         return make(*args, **kwargs)
 
     operations.var_handle_op = without_debug_name
-
-
-def _make_variables_directly() -> None:
-    """`tf.Variable` asks who else would make it, and enters a dozen scopes, before it does in eager mode what is done here."""
-    from tensorflow.python.eager import context
-    from tensorflow.python.framework import ops
-    from tensorflow.python.ops import gen_resource_variable_ops, handle_data_util
-    from tensorflow.python.ops.resource_variable_ops import BaseResourceVariable, ResourceVariable
-
-    make, make_with = keras.Variable._initialize, keras.Variable._initialize_with_initializer
-    fills = {keras.initializers.Zeros: 0, keras.initializers.Ones: 1}
-
-    def initialize_with(self, initializer):
-        if type(initializer) in fills and self._dtype == "float32":
-            self._initialize(np.full(self._shape, fills[type(initializer)], self._dtype))
-        else:
-            make_with(self, initializer)
-
-    def initialize(self, value):
-        is_eager = context.executing_eagerly() and not ops.get_default_graph()._variable_creator_stack
-        if isinstance(value, BaseResourceVariable) or not is_eager:
-            return make(self, value)
-        value = ops.convert_to_tensor(value() if callable(value) else value, dtype=self._dtype)
-        name = (context.context().scope_name or "") + self.name
-        handle = gen_resource_variable_ops.var_handle_op(
-            shape=value.shape, dtype=value.dtype, shared_name=context.anonymous_name(), name=name
-        )
-        handle._handle_data = handle_data_util.create_handle_data(value.shape, value.dtype)
-        gen_resource_variable_ops.assign_variable_op(handle, value)
-        self._value = ResourceVariable.__new__(ResourceVariable)
-        handle._parent_trackable, handle._name = weakref.ref(self._value), f"{name}:0"
-        handle._unique_id = f"{name}_{ops.uid()}"
-        BaseResourceVariable.__init__(
-            self._value,
-            trainable=self.trainable,
-            shape=value.shape,
-            dtype=value.dtype,
-            handle=handle,
-            synchronization=self._map_synchronization(self.synchronization),
-            aggregation=self._map_aggregation(self.aggregation),
-            unique_id=handle._unique_id,
-            handle_name=name,
-            in_graph_mode=False,
-        )
-
-    keras.Variable._initialize, keras.Variable._initialize_with_initializer = initialize, initialize_with
-
-
-def _read_variables_directly() -> None:
-    """A variable's value as an array needs no second tensor of the value."""
-    from tensorflow.python.eager import context
-    from tensorflow.python.ops import gen_resource_variable_ops
-    from tensorflow.python.ops.resource_variable_ops import BaseResourceVariable
-
-    read = BaseResourceVariable.numpy
-
-    def numpy(self):
-        if not context.executing_eagerly():
-            return read(self)
-        return gen_resource_variable_ops.read_variable_op(self.handle, self.dtype).numpy()
-
-    BaseResourceVariable.numpy = numpy
 
 
 def _keep_kernels() -> None:

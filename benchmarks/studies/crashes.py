@@ -17,6 +17,8 @@ Exit status: 0, or 1 if anything of that did not hold, which is then told.
 """
 
 import contextlib
+import functools
+import multiprocessing.pool
 import os
 import shutil
 import signal
@@ -26,14 +28,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks import run
 from benchmarks.command_line import DONE, FAILED, command_parser, positive_whole_number, whole_number
 from benchmarks.files import HeldError, locked_at_once, name_of
 from benchmarks.records.store import RunFolder
+from benchmarks.runs.executors import cores
 from benchmarks.runs.preloading import adopt_orphans
 from benchmarks.studies.crash_rounds import LONGEST, SEEDS, SUITE, Round, kill
-from benchmarks.studies.forked_launches import Fault
+from benchmarks.studies.forked_launches import Fault, warm_up
 
 _ANY_FAILURE = {DONE, FAILED, run.TABLES_STALE, run.USAGE}
 
@@ -209,20 +213,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_parser(__file__, __doc__)
     parser.add_argument("--rounds", type=positive_whole_number, default=200, metavar="N", help="(default: 200)")
     parser.add_argument("--first", type=whole_number, default=0, metavar="N", help="seed of the first round (default: 0)")
+    parser.add_argument("--jobs", type=positive_whole_number, metavar="N", help="rounds at a time (default: two per core)")
     options = parser.parse_args(arguments)
     faults: Counter[str] = Counter()
     launches, wrong, began = 0, 0, time.monotonic()
-    adopt_orphans(True)
+    warm_up()
     # Nothing here is about what a power cut leaves, and a disk in memory lets more rounds be played.
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=memory) as folder:
+    seeds = range(options.first, options.first + options.rounds)
+    with tempfile.TemporaryDirectory(dir=memory) as folder, _players(options.jobs or 2 * cores()) as players:
         suite = Path(folder) / "crash.toml"
         suite.write_text(SUITE)
-        for seed in range(options.first, options.first + options.rounds):
-            of = _played(seed, suite, Path(folder) / str(seed))
+        for of in players.imap_unordered(functools.partial(_played, suite), seeds):
             faults.update(of.faults)
-            launches += len(of.launches)
+            launches += of.launches
             wrong += bool(of.problems)
+            for problem in of.problems:
+                print(f"Round {of.seed} ({', '.join(of.faults)}): {problem}", flush=True)
     for kind, count in sorted(faults.items()):
         print(f"{count:6}  {kind}")
     seconds = time.monotonic() - began
@@ -230,16 +237,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return FAILED if wrong else DONE
 
 
-def _played(seed: int, suite: Path, folder: Path) -> Round:
-    """A round, of which nothing is left but what went wrong."""
+def _players(number: int) -> multiprocessing.pool.Pool:
+    """Forks of this process that play rounds; each is the parent of the launches that it starts."""
+    return multiprocessing.get_context("fork").Pool(number, adopt_orphans, (True,))
+
+
+class _Played(NamedTuple):
+    """What is to be told of a round."""
+
+    seed: int
+    faults: list[str]
+    launches: int
+    problems: list[str]
+
+
+def _played(suite: Path, seed: int) -> _Played:
+    """Play a round, of which no file is left."""
+    folder = suite.parent / str(seed)
     of = Round(seed, suite, folder)
     folder.mkdir()
     of.play(_KINDS)
     _kill_orphans()
     shutil.rmtree(folder, ignore_errors=True)
-    for problem in of.problems:
-        print(f"Round {seed} ({', '.join(of.faults)}): {problem}", flush=True)
-    return of
+    return _Played(seed, of.faults, len(of.launches), of.problems)
 
 
 def _kill_orphans() -> None:

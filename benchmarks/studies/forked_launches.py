@@ -5,6 +5,7 @@ Scheduler, workers and all that they write are the real ones; training is arithm
 
 import contextlib
 import functools
+import gc
 import importlib
 import mmap
 import os
@@ -21,14 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import run
+from benchmarks.checkout import code_digest
 from benchmarks.files import locked_at_once
 from benchmarks.runs import worker
 from benchmarks.runs.executors import LocalProcesses
 from benchmarks.runs.preloading import Preloaded, adopt_orphans, copies
 from benchmarks.studies.arithmetic import calculate
 
-# What launches and workers import late is imported once, before all of them are forked.
-_LATE = ("numpy.ma", "numpy.random", "encodings.cp437")
+# What launches and workers import late. Of SciPy's statistics that takes five times as long as all else that a launch does.
+_LATE = ("scipy.stats", "numpy.ma", "numpy.random", "encodings.cp437")
 # The code about files; and what a process does to files, as the interpreter announces it.
 _TRACED = ("benchmarks/files.py", "records/store.py", "records/results.py", "runs/arrays.py", "runs/checkpoints.py",
            "runs/executors.py", "runs/stages.py", "runs/worker.py", "pathlib.py")  # fmt: skip
@@ -89,8 +91,6 @@ def launch(arguments: Sequence[str], results: Path, name: str, said: Path, fault
         said: what it prints goes there.
         fault: what goes wrong.
     """
-    for module in _LATE:
-        importlib.import_module(module)
     sys.stdout.flush()
     heard = signal.signal(signal.SIGINT, signal.SIG_IGN)  # until it is the launch that hears it
     pid = os.fork()
@@ -110,6 +110,15 @@ def launch(arguments: Sequence[str], results: Path, name: str, said: Path, fault
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def warm_up() -> None:
+    """Do once what each launch and worker would do again, and what no fault is about: imports, and reading the code."""
+    for module in _LATE:
+        importlib.import_module(module)
+    code_digest()
+    gc.collect()
+    gc.freeze()  # the collector would touch, and so copy, the pages of all that was imported
 
 
 def _launched(arguments: Sequence[str], results: Path, name: str, fault: Fault) -> int:

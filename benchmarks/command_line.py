@@ -25,7 +25,15 @@ MOST, MOST_SEEDS = 999_999_999, 10_000
 
 
 class UsageError(Exception):
-    """What the user asked for cannot be; the message says what can."""
+    """What the user asked for cannot be; the message says what can.
+
+    Attributes:
+        status: that the command ends with.
+    """
+
+    def __init__(self, message: str, status: int = USAGE) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def refusal(expected: str, received: object, do: str = "") -> str:
@@ -170,7 +178,7 @@ def seeds_of(text: str | None, default: Sequence[int]) -> list[int]:
     return list(range(first, last + 1))
 
 
-def ended(parser: argparse.ArgumentParser, error: Exception, status: int = USAGE) -> int:
-    """Tells why the command ends here; returns its exit status."""
+def ended(parser: argparse.ArgumentParser, error: Exception, status: int | None = None) -> int:
+    """Tells why the command ends here; returns its exit status: the given one, the error's, or that of wrong usage."""
     print(f"{parser.prog}: {error}", file=sys.stderr)
-    return status
+    return getattr(error, "status", USAGE) if status is None else status

@@ -75,15 +75,30 @@ def digest_of_code(text: str, folder: Path) -> str:
         OwnCodeError: if it is not there.
     """
     check(text, folder)
-    spec = _spec(text, folder)
-    if spec.submodule_search_locations:
-        files = [(root, path) for root in map(Path, spec.submodule_search_locations) for path in root.rglob("*.py")]
-    else:
-        files = [(path.parent, path) for path in _with_neighbours(Path(spec.origin))]
     digest = hashlib.sha256()
-    for name, path in sorted((path.relative_to(root).as_posix(), path) for root, path in files):
+    for name, path in sorted((path.relative_to(root).as_posix(), path) for root, path in _files(_spec(text, folder))):
         digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def files_of_code(text: str, folder: Path) -> dict[str, Path]:
+    """The files that `digest_of_code` hashes, by their paths from where Python finds the module.
+
+    Raises:
+        OwnCodeError: if it is not there.
+    """
+    check(text, folder)
+    spec = _spec(text, folder)
+    up = bool(spec.submodule_search_locations)
+    return {path.relative_to(root.parent if up else root).as_posix(): path for root, path in _files(spec)}
+
+
+def _files(spec: importlib.machinery.ModuleSpec) -> list[tuple[Path, Path]]:
+    """The files of a package, or else of a module and those beside it that it imports, each with the folder that it is in."""
+    if spec.submodule_search_locations:
+        return [(root, path) for root in map(Path, spec.submodule_search_locations) for path in root.rglob("*.py")]
+    path = Path(spec.origin)
+    return [(path.parent, found) for found in _with_neighbours(path)]
 
 
 def _spec(text: str, folder: Path) -> importlib.machinery.ModuleSpec:

@@ -8,6 +8,7 @@
         source.tar.gz           this code, never cut; unpack it with `tar`, then call `--unpack` from there
         data/cifar100/...       decoded arrays; a file that is larger than a part is cut into NAME.part000, ...
         wheels/...              packages for pip
+        own/mine.toml, ...      a suite of one's own, with its data and code
 
 `--unpack` joins what was cut, checks every file and puts the data into the cache. It needs Python alone. A second call
 does only what is missing, so parts may come one after the other. A pack may come from a stranger: only regular files that
@@ -19,7 +20,6 @@ Exit status: 0 done, 1 a file is missing or damaged, or pip failed, 2 wrong usag
 import argparse
 import contextlib
 import hashlib
-import importlib.metadata
 import io
 import itertools
 import json
@@ -27,24 +27,29 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import tarfile
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from benchmarks.checkout import ROOT, commit
-from benchmarks.command_line import DATA_MISSING, DONE, FAILED, USAGE, command_parser, ended, printable, refusal
+from benchmarks.command_line import DATA_MISSING, DONE, FAILED, command_parser, ended, printable, refusal
 from benchmarks.files import draft_folder, new_file, open_inside, read_regular
+from benchmarks.wheels import PipError, download
+
+if TYPE_CHECKING:
+    from benchmarks.suites.suite import Suite
 
 _SOURCE = ("kmerge", "baselines", "benchmarks", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 _CHUNK = 1 << 20
 _LONGEST_MANIFEST = 1 << 26
 # All files that a pack may have, by their paths in it.
-_PLACES = re.compile(r"source\.tar\.gz|data/[a-z0-9_]+/(info\.json|[a-z_]+\.npy)|wheels/[A-Za-z0-9_][A-Za-z0-9_.+!-]*\.whl")
+_PLACES = re.compile(
+    r"source\.tar\.gz|data/[a-z0-9_]+/(info\.json|[a-z_]+\.npy)|wheels/[A-Za-z0-9_][A-Za-z0-9_.+!-]*\.whl"
+    r"|own(/[^/.\\][^/\\]*)+"
+)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
@@ -71,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.unpack is not None:
             return _unpack(options.unpack, options.cache_dir)
         return _pack(options)
-    except (PackError, OSError) as error:
+    except (PackError, PipError, OSError) as error:
         return ended(parser, error, FAILED)
 
 
@@ -118,33 +123,55 @@ def _pack(options: argparse.Namespace) -> int:
         raise PackError(f"expected an empty folder, received {out}, which is not empty. Delete it, or name another.")
     try:
         suite = load_suite(options.suite)
-        if own := suite.definition.get("own"):
-            do = "Copy them and the suite's file yourself."
-            raise PackError(refusal("a suite with data and networks of the benchmark alone", ", ".join(own), do))
+        files, absent = _own(options.suite, suite)
         suite.prepare(options.data_dir, options.cache_dir)
     except (SuiteError, DataMissingError) as error:
         print(error, file=sys.stderr)
-        return USAGE if isinstance(error, SuiteError) else DATA_MISSING
+        return getattr(error, "status", DATA_MISSING)
+    cached = {f"data/{suite.dataset}/{path.name}": path for path in sorted((options.cache_dir / suite.dataset).glob("*"))}
+    files |= {place: path for place, path in cached.items() if _is_place(place)}  # none of data that is drawn
     out.mkdir(parents=True, exist_ok=True)
+    for place, path in files.items():
+        (out / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, out / place)
     _write_source(out / "source.tar.gz")
-    cached = options.cache_dir / suite.dataset
-    for path in sorted(cached.glob("*")):  # none of data that is drawn
-        if _PLACES.fullmatch(name := f"data/{suite.dataset}/{path.name}"):
-            (out / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, out / name)
     if options.packages:
-        _download(out / "wheels", options)
+        download(out / "wheels", options.packages, options.present, options.python, options.platform)
+    _list(out, options.part_size)
+    for sentence in absent:
+        print(f"Not in the pack: {sentence}")
+    return DONE
+
+
+def _list(out: Path, part_size: int | None) -> None:
+    """Cut what is larger than a part, write the manifest, and say what is in it."""
     whole = _entry(out, out / "source.tar.gz", None)  # what joins the others
     others = [path for path in sorted(out.glob("*/**/*")) if path.is_file()]
-    files = [whole, *(_entry(out, path, options.part_size) for path in others)]
-    if faults := [fault for file in files if (fault := _fault(file))]:
+    files = [whole, *(_entry(out, path, part_size) for path in others)]
+    if faults := [fault for file in files if (fault := _fault(file))] or _doubles(files):
         raise PackError("\n".join(faults))
-    (out / "manifest.json").write_text(json.dumps({"files": files}, indent=1))
+    manifest = json.dumps({"files": files}, indent=1)
+    if len(manifest) > _LONGEST_MANIFEST:
+        raise PackError(refusal("fewer files", len(files), "Put images into an npz file."))
+    (out / "manifest.json").write_text(manifest)
     count, total = sum(max(1, len(file["parts"])) for file in files), sum(file["bytes"] for file in files)
     print(f"{count + 1} files, {total / 1e6:.1f} MB, in {out}")
-    wheels = [Path(file["path"]).name for file in files if file["path"].startswith("wheels/")]
+    wheels = [Path(name).name for name in _names(files, "wheels/")]
     print("Wheels:", ", ".join(wheels) or "none")
-    return DONE
+
+
+def _own(name: str, suite: "Suite") -> tuple[dict[str, Path], list[str]]:
+    """What goes into the pack of a suite of one's own, by its place there; and sentences on what does not."""
+    from benchmarks.suites.own import files_of
+    from benchmarks.suites.suite import PAPER, SUITES
+
+    path = Path(name.removesuffix(PAPER))
+    found, others = ({}, []) if str(path) in SUITES else files_of(path, suite.definition, suite.strategies, suite.folder)
+    files = {f"own/{place}": file for place, file in found.items()}
+    if wrong := [place for place in files if not _is_place(place)]:
+        expected = "data and code beside the suite's file, or below it, of names that begin with no dot"
+        raise PackError(refusal(expected, wrong[0].removeprefix("own/"), "Move it there."))
+    return files, others
 
 
 def _write_source(path: Path) -> None:
@@ -159,46 +186,6 @@ def _write_source(path: Path) -> None:
         info = tarfile.TarInfo("kmerge/COMMIT")
         info.size = len(content)
         archive.addfile(info, io.BytesIO(content))
-
-
-def _download(folder: Path, options: argparse.Namespace) -> None:
-    """Have pip choose versions that fit together, then get the wheels of those that are not there."""
-    target = ["--only-binary=:all:"]
-    target += ["--python-version", options.python] if options.python else []
-    target += [argument for tag in options.platform for argument in ("--platform", tag)]
-    wanted = [_pinned(name) for name in options.packages]
-    with tempfile.TemporaryDirectory() as unused:
-        report = _pip(
-            "install", "--dry-run", "--ignore-installed", "--report", "-", "--target", unused, *target, *wanted
-        )
-    chosen = [item["metadata"] for item in json.loads(report)["install"]]
-    present = {_normal(name) for name in options.present}
-    unknown = present - {_normal(item["name"]) for item in chosen}
-    if unknown:
-        print(f"Not needed anyway: {', '.join(sorted(unknown))}")
-    missing = [f"{item['name']}=={item['version']}" for item in chosen if _normal(item["name"]) not in present]
-    if missing:
-        _pip("download", "--no-deps", "--dest", str(folder), *target, *missing)
-
-
-def _pinned(name: str) -> str:
-    """A package in the version that is installed here, as results depend on it; others as they are asked for."""
-    try:
-        return f"{name}=={importlib.metadata.version(name)}"
-    except (importlib.metadata.PackageNotFoundError, ValueError):
-        return name
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _pip(*arguments: str) -> str:
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
-    if process.returncode:
-        raise PackError(f"pip {arguments[0]} failed: {process.stderr.strip()}")
-    return process.stdout
 
 
 def _entry(folder: Path, path: Path, part_size: int | None) -> dict[str, Any]:
@@ -243,7 +230,10 @@ def _unpack(folder: Path, cache_dir: Path) -> int:
         sets.setdefault(name.split("/")[1], []).append(name)
     for data, names in sets.items():
         _install(folder, names, cache_dir / data)
-    print(f"{len(files)} files are complete; the data is in {cache_dir}")
+    print(f"{len(files)} files are complete{f'; the data is in {cache_dir}' if sets else ''}")
+    for name in _names(files, "own/"):
+        if name.count("/") == 1 and name.endswith((".toml", ".json")):
+            print(f"The suite is {shlex.quote(str(folder / name))}, with its data and code beside it.")
     if others := _unlisted(folder, files):
         print(f"Left alone, as manifest.json does not list them: {printable(', '.join(others))}")
     if wheels := _names(files, "wheels/"):
@@ -263,20 +253,27 @@ def _listed(folder: Path) -> list[dict[str, Any]]:
         faults = [fault for file in files if (fault := _fault(file))]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise PackError(f"{folder} has no readable manifest.json: {error}. Copy it again.") from error
-    if not faults:
-        # A disk may take two names for one that differ in their case alone.
-        counts = Counter(name.lower() for file in files for name in (file["path"], *file["parts"]))
-        faults = [f"{name}: expected each file once, received it {n} times." for name, n in counts.items() if n > 1]
-    if faults:
+    if faults := faults or _doubles(files):
         raise PackError("\n".join([*faults[:10], f"Nothing of {folder} was unpacked: its manifest.json is not one of ours."]))
     return files
+
+
+def _doubles(files: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Files of one name; a disk may take two names for one that differ in their case alone."""
+    counts = Counter(name.lower() for file in files for name in (file["path"], *file["parts"]))
+    return [f"{name}: expected each file once, received it {n} times." for name, n in counts.items() if n > 1]
+
+
+def _is_place(path: str) -> bool:
+    """Whether a pack may have a file there."""
+    return path.isprintable() and _PLACES.fullmatch(path) is not None
 
 
 def _fault(file: Any) -> str | None:
     """What is wrong with an entry of a manifest."""
     path = file["path"]
-    if not isinstance(path, str) or not _PLACES.fullmatch(path):
-        where = "source.tar.gz, data/SET/ARRAY.npy, data/SET/info.json or wheels/WHEEL.whl"
+    if not isinstance(path, str) or not _is_place(path):
+        where = "source.tar.gz, data/SET/ARRAY.npy, data/SET/info.json, wheels/WHEEL.whl or own/FILE"
         return f"manifest.json: expected a file as {where}, received {str(path)[:200]!r}."
     size, digest, parts = file["bytes"], file["sha256"], file["parts"]
     is_size = type(size) is int and 0 <= size < 1 << 63
@@ -337,11 +334,11 @@ def _glue(folder: Path, file: Mapping[str, Any]) -> bool:
 
 
 def _unlisted(folder: Path, files: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Some of the files beside data and wheels that nobody vouches for."""
+    """Some of the files beside data, wheels and a suite of one's own that nobody vouches for."""
     known = {name for file in files for name in (file["path"], *file["parts"])}
     found = (
         os.path.relpath(os.path.join(where, name), folder)
-        for place in ("data", "wheels")
+        for place in ("data", "wheels", "own")
         for where, _, names in os.walk(folder / place)
         for name in sorted(names)
     )

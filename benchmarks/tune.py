@@ -45,8 +45,7 @@ from benchmarks.command_line import (
 from benchmarks.files import is_disk_full, real_folder, write_atomically
 from benchmarks.records.store import hash_of, json_text
 from benchmarks.records.tables import write_csv
-from benchmarks.runs.planning import check_name, named_suite, planned_runs
-from benchmarks.strategies.registry import STRATEGIES
+from benchmarks.runs.planning import named_suite, planned_runs, settings_of
 from benchmarks.suites.checks import check_content, early_epochs
 from benchmarks.suites.suite import FOLDER, PAPER, SUITES, suite_content
 from benchmarks.suites.values import Place, SuiteError, Varied
@@ -70,8 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     try:
-        content, space = _space(options)
-        search = _Search(content, options, rest)
+        content, space, where = _space(options)
+        search = _Search(content, where, options, rest)
         chosen = _tuned(search, space, options)
     except UsageError as error:
         return ended(parser, error)
@@ -98,15 +97,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _space(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The content of the suite's file, and what is to be varied by key."""
+def _space(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    """The content of the suite's file, what is to be varied by key, and where what is one's own is, as a file says it."""
     suite = named_suite(options.suite)
-    check_name("--strategy", options.strategy, STRATEGIES)
+    settings_of(suite, options.strategy)
     if options.suite.endswith(PAPER):
         do = f"That one chooses on test data; leave out {PAPER}."
         raise UsageError("--suite: " + refusal("a suite that chooses on validation data", options.suite, do))
     path = FOLDER / f"{options.suite}.toml" if options.suite in SUITES else Path(options.suite)
     content = suite_content(path)
+    content.pop("own_folder", None)
     space = dict(suite.tuning.get(options.strategy, {}))
     for text in options.vary:
         key, equals, values = text.partition("=")
@@ -121,7 +121,8 @@ def _space(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]
         content["epochs"]["early"] = early_epochs(content["epochs"])  # the file may leave it out
     for key, values in space.items():
         _check_values(content, key, values, options.method)
-    return content, space
+    # What is beside the suite's file is not beside those of the trials.
+    return content, space, {} if options.suite in SUITES else {"own_folder": str(suite.folder.resolve())}
 
 
 def _check_values(content: Mapping, key: str, values: Any, method: str) -> None:
@@ -165,11 +166,13 @@ def _dotted_keys(content: Mapping, start: str = "") -> list[str]:
 class _Search:
     """Trials of one strategy on one suite, as launches of `benchmarks.run`."""
 
-    def __init__(self, content: dict[str, Any], options: argparse.Namespace, rest: Sequence[str]):
-        self.content = content
+    def __init__(
+        self, content: dict[str, Any], where: dict[str, str], options: argparse.Namespace, rest: Sequence[str]
+    ) -> None:
+        self.content, self.where = content, where
         self.name = Path(options.suite).stem
         self.folder = options.out / self.name / "tuning"
-        self.table = self.folder / f"{options.strategy}.csv"
+        self.table = self.folder / f"{options.strategy.replace(':', '-')}.csv"
         # Teachers that a trial leaves as they are need no training of its own.
         folders = ["--out", str(self.folder), "--stages", str(self.folder / "stages")]
         self.rest = ["--strategy", options.strategy, "--seeds", options.seeds, *folders, *rest]
@@ -186,7 +189,7 @@ class _Search:
         for place in (self.folder.parent, self.folder, self.folder / "stages", self.folder / name):
             real_folder(place)
         path = self.folder / f"{name}.json"
-        write_atomically(path, json_text(content, indent=1))
+        write_atomically(path, json_text(content | self.where, indent=1))
         print(f"trial {len(self.rows) + 1}: {json_text(values)}", flush=True)
         arguments = ["--suite", str(path), *self.rest]
         with contextlib.redirect_stdout(io.StringIO()) as said:

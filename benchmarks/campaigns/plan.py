@@ -27,21 +27,20 @@ from benchmarks import run
 from benchmarks.command_line import UsageError, one_of, refusal
 from benchmarks.records.store import RunFolder
 from benchmarks.runs.planning import named_suite, planned_runs
-from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites.files import content_of
+from benchmarks.suites.schema import STRATEGY
 from benchmarks.suites.suite import Suite
-from benchmarks.suites.values import ListOf, Number, OneOf, Place, SuiteError, Table, Text, whole
+from benchmarks.suites.values import ListOf, Number, Place, SuiteError, Table, Text, whole
 
 FOLDER = Path(__file__).parent
 # Names of the campaigns that come with the benchmark.
 CAMPAIGNS = tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
 
-_STRATEGY = OneOf(STRATEGIES)
-_ARGUMENTS = ListOf(Text())
+_ARGUMENTS = ListOf(Text("--suite"))
 _FUTILITY = Table(
-    {"strategy": _STRATEGY, "rivals": ListOf(_STRATEGY, 1), "seeds": whole(1), "below": Number(-0.005, least=-1e9, most=1e9)}
+    {"strategy": STRATEGY, "rivals": ListOf(STRATEGY, 1), "seeds": whole(1), "below": Number(-0.005, least=-1e9, most=1e9)}
 )
-_LAUNCH = Table({"name": Text(), "arguments": _ARGUMENTS}, {"seeds_at_a_time": whole(1), "futility": _FUTILITY})
+_LAUNCH = Table({"name": Text("a tenth"), "arguments": _ARGUMENTS}, {"seeds_at_a_time": whole(1), "futility": _FUTILITY})
 # Options of `benchmarks.run` that no launch of a campaign has: they name folders, run nothing, or divide the work otherwise.
 _NOT_HERE = ("out", "data_dir", "cache_dir", "stages", "list", "tables", "dry_run", "only", "shard")
 
@@ -141,7 +140,7 @@ def load_campaign(name_or_path: str, places: Sequence[str]) -> Campaign:
         raise SuiteError(f"campaign: {one_of(CAMPAIGNS, name_or_path)} A file's path ends in .toml or .json.")
     place, content = Place(str(path)), content_of(path, "a campaign's file")
     environment = content.get("environment", {})
-    variables = dict.fromkeys(environment, Text()) if isinstance(environment, dict) else {}
+    variables = dict.fromkeys(environment, Text("1")) if isinstance(environment, dict) else {}
     optional = {"arguments": _ARGUMENTS, "environment": Table({}, variables)}
     Table({"description": Text(), "launches": ListOf(_LAUNCH, 1, 100)}, optional).check(place, content)
     if wrong := [name for name in environment if not name or set(name) & set("=\0")]:

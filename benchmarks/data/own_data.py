@@ -69,10 +69,8 @@ def digest_of_data(name: str, folder: Path) -> str:
     """
     if is_reference(name):
         return digest_of_code(name, folder)
-    path = Path(folder) / name
-    files = [path] if name.endswith(".npz") else [file for files in _images(path).values() for file, _ in files]
-    digest = hashlib.sha256()
-    for file in files:
+    path, digest = Path(folder) / name, hashlib.sha256()
+    for file in _files(path):
         try:
             with file.open("rb") as content:
                 own = hashlib.file_digest(content, "sha256").digest()
@@ -80,6 +78,27 @@ def digest_of_data(name: str, folder: Path) -> str:
             raise OwnDataError(refusal("a file of arrays", name, f"{file} cannot be read: {error.strerror}.")) from error
         digest.update(file.relative_to(path).as_posix().encode() + b"\0" + own)
     return digest.hexdigest()
+
+
+def files_of_data(name: str, folder: Path) -> dict[str, Path]:
+    """The file, or the images of the folder, by their paths as a suite would have them; of a function none, as it may read
+    any.
+
+    Args:
+        name: as a suite has it.
+        folder: where it is.
+
+    Raises:
+        ValueError: if it is no folder of images.
+    """
+    if is_reference(name):
+        return {}
+    path = Path(folder) / name
+    return {(name + file.relative_to(path).as_posix()).removesuffix("."): file for file in _files(path)}
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.suffix == ".npz" else [file for files in _images(path).values() for file, _ in files]
 
 
 def load_own(name: str, folder: Path, seed: int, examples: int | None, is_regression: bool, digest: str) -> OwnData:

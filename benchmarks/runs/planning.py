@@ -10,8 +10,9 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from benchmarks.command_line import BACKENDS, UsageError, digits, one_of, refusal, seeds_of
+from benchmarks.command_line import BACKENDS, USAGE, UsageError, digits, one_of, refusal, seeds_of
 from benchmarks.own_code import is_reference
 from benchmarks.records.results import Row, fault_of, is_number
 from benchmarks.records.store import RunFolder, read_runs
@@ -39,7 +40,7 @@ def named_suite(name: str) -> Suite:
     """The suite of that name, or of that file.
 
     Raises:
-        UsageError: if there is none, or its file is wrong.
+        UsageError: if there is none, its file is wrong, or data of one's own is not there, which has a status of its own.
     """
     plain = name.removesuffix(PAPER)
     if not plain.endswith((".toml", ".json")):
@@ -47,7 +48,22 @@ def named_suite(name: str) -> Suite:
     try:
         return load_suite(name)
     except (OSError, ValueError) as error:
-        raise UsageError(f"--suite: expected a suite that can be read, received {name!r}. {error}") from error
+        message = f"--suite: expected a suite that can be read, received {name!r}. {error}"
+        raise UsageError(message, getattr(error, "status", USAGE)) from error
+
+
+def settings_of(suite: Suite, strategy: str) -> dict[str, Any]:
+    """What the runs of a strategy depend on beside the suite's definition; see `Suite.settings_of`.
+
+    Raises:
+        UsageError: if there is no such strategy, or the suite lacks what it needs.
+    """
+    if not is_reference(strategy):
+        check_name("--strategy", strategy, (*STRATEGIES, *installed()))
+    try:
+        return suite.settings_of(strategy)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def planned_runs(suite: Suite, options: argparse.Namespace) -> list[RunFolder]:
@@ -57,13 +73,7 @@ def planned_runs(suite: Suite, options: argparse.Namespace) -> list[RunFolder]:
         UsageError: for anything that is not known or not installed.
     """
     strategies = list(dict.fromkeys(options.strategy or suite.strategies))
-    for name in strategies:
-        if not is_reference(name):
-            check_name("--strategy", name, (*STRATEGIES, *installed()))
-    try:
-        own = {name: suite.settings_of(name) for name in strategies}
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    own = {name: settings_of(suite, name) for name in strategies}
     try:
         check_examples(suite.definition, options.examples, suite.folds)
     except ValueError as error:

@@ -24,7 +24,7 @@ from benchmarks.runs.stages import Alone, StageCache
 from benchmarks.runs.stopping import DivergedError
 
 _TEACHERS = {"l0_merge": 2, "best_of_three": 3}
-_OTHERS = {"l0_merge": ("gates", "finetune"), "one_model": ("single",), "one_model_equal_compute": ("single",)}
+_OTHERS = {"l0_merge": ("gates", "finetune"), "best_of_three": ()}
 _FACTOR, _MODULUS = 48271, 2**31 - 1
 
 
@@ -78,7 +78,7 @@ def train(run: RunFolder, stages: StageCache, seconds_per_epoch: float) -> tuple
             functools.partial(trained, label=label, epochs=epochs),
         )
         history += record.rows
-    for phase in _OTHERS.get(strategy, ()):
+    for phase in _others(strategy):
         history += trained(network, phase, _epochs(run.configuration, phase)).rows
     rate = definition["phases"][history[-1]["phase"].partition("_")[0]]["learning_rate"]
     if rate > 1:
@@ -98,7 +98,7 @@ def expected(configuration: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     seed, strategy = configuration["seed"], configuration["strategy"]
     phases = [(f"teacher_{i}", "teacher", 3 * seed + i) for i in range(_TEACHERS.get(strategy, 0))]
-    phases += [(name, name, None) for name in _OTHERS.get(strategy, ())]
+    phases += [(name, name, None) for name in _others(strategy)]
     rows, value = [], seed
     for label, name, start in phases:
         value = value if start is None else start
@@ -106,6 +106,11 @@ def expected(configuration: Mapping[str, Any]) -> list[dict[str, Any]]:
             rows.append({"phase": label, "epoch": epoch, "loss": value * pow(_FACTOR, epoch, _MODULUS) % _MODULUS / 2**31})
         value = value * pow(_FACTOR, _epochs(configuration, name), _MODULUS) % _MODULUS
     return rows
+
+
+def _others(strategy: str) -> tuple[str, ...]:
+    """The phases after the teachers; of strategies that are not told apart here, of one's own too, the one of one network."""
+    return _OTHERS.get(strategy, ("single",))
 
 
 def _epochs(configuration: Mapping[str, Any], phase: str) -> int:

@@ -166,6 +166,8 @@ def _damaged(of: Round) -> None:
 
 
 def _damage(of: Round, path: Path, how: str) -> None:
+    if not path.is_file():  # but what it was replaced by before: an endless device, a pipe, a folder
+        return
     with contextlib.suppress(OSError):  # it went meanwhile
         content = bytearray(path.read_bytes())
         path.unlink()

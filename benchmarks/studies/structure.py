@@ -27,7 +27,7 @@ ORDER: dict[str, tuple[str, ...]] = {
     ),
     "benchmarks": (
         "__init__", "checkout", "command_line", "files", "own_code", "data", "networks", "strategies", "suites", "records",
-        "reports", "runs", "report", "run", "campaigns", "campaign", "demo", "tune", "pack", "studies",
+        "reports", "runs", "report", "run", "campaigns", "campaign", "demo", "tune", "wheels", "pack", "studies",
     ),
 }  # fmt: skip
 

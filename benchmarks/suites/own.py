@@ -5,17 +5,17 @@ imports neither Keras nor data until `dataset_of` or `builder_of` is called.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.command_line import refusal
 from benchmarks.data.datasets import Dataset
-from benchmarks.data.own_data import digest_of_data, is_own, load_own
-from benchmarks.own_code import digest_of_code, imported, is_reference
+from benchmarks.data.own_data import digest_of_data, files_of_data, is_own, load_own
+from benchmarks.own_code import digest_of_code, files_of_code, imported, is_reference
 from benchmarks.strategies.registry import own_source
-from benchmarks.suites.values import SuiteError
+from benchmarks.suites.values import OwnDataMissingError, SuiteError
 
 if TYPE_CHECKING:
     import keras
@@ -26,16 +26,16 @@ def digests_of(content: Mapping[str, Any], folder: Path) -> dict[str, dict[str, 
 
     Args:
         content: of a suite's file, checked.
-        folder: of the file.
+        folder: where they are.
 
     Raises:
-        SuiteError: if one of them is not there.
+        SuiteError: if one of them is not there; `OwnDataMissingError` if it is the data.
     """
     tables = (content, content.get("teacher", {}), {"architecture": content.get("sizing", {}).get("net", {})})
     names = {table["architecture"]["name"] for table in tables if table.get("architecture")}
     found = {name: _digest(digest_of_code, name, folder) for name in sorted(names) if is_reference(name)}
     if is_own(content["dataset"]):
-        found[content["dataset"]] = _digest(digest_of_data, content["dataset"], folder)
+        found[content["dataset"]] = _digest(digest_of_data, content["dataset"], folder, OwnDataMissingError)
     return {"own": found} if found else {}
 
 
@@ -48,11 +48,48 @@ def settings_of(strategy: str, folder: Path) -> dict[str, str]:
     return {"code": _digest(digest_of_code, own_source(strategy), folder)}
 
 
-def _digest(digest: Callable[[str, Path], str], name: str, folder: Path) -> str:
+def files_of(
+    path: Path, definition: Mapping[str, Any], strategies: Iterable[str], folder: Path
+) -> tuple[dict[str, Path], list[str]]:
+    """What is one's own, to be carried to another machine.
+
+    Args:
+        path: of the suite's file.
+        definition: of the suite.
+        strategies: of the suite.
+        folder: where what is one's own is.
+
+    Returns:
+        The files, by their paths from the folder of the suite's file there; and sentences on what is in none of them.
+
+    Raises:
+        SuiteError: if the file names another folder for what is one's own.
+        ValueError: if something is not there.
+    """
+    if folder.resolve() != path.parent.resolve():
+        do = "Move what is there beside the suite's file, and leave out own_folder."
+        raise SuiteError(refusal("data and code beside the suite's file", f"own_folder = {folder}", do))
+    data, others = definition["dataset"], []
+    files = {path.name: path} | (files_of_data(data, folder) if is_own(data) else {})
+    sources = filter(None, map(own_source, strategies))
+    for name in dict.fromkeys(name for name in (*definition.get("own", {}), *sources) if is_reference(name)):
+        found = files_of_code(name, folder)
+        if any({"site-packages", "dist-packages"} & set(path.parts) for path in found.values()):
+            others.append(f"{name} is of a package that is installed: install it there too, as by --packages.")
+        else:
+            files |= found
+        if name == data:
+            others.append(f"What {name} reads, if it reads any file.")
+    return files, others
+
+
+def _digest(
+    digest: Callable[[str, Path], str], name: str, folder: Path, missing: type[SuiteError] = SuiteError
+) -> str:
     try:
         return digest(name, folder)
     except (OSError, ValueError) as error:
-        raise SuiteError(str(error)) from error
+        raise missing(str(error)) from error
 
 
 def dataset_of(definition: Mapping[str, Any], folder: Path, seed: int, examples: int | None) -> Dataset | None:

@@ -21,7 +21,7 @@ from benchmarks.suites.values import Flag, Kind, ListOf, Named, Number, OneOf, P
 TESTS = ("signed_rank", "t")
 PHASES = tuple(field.name for field in fields(Budget))
 # What no run depends on.
-LAUNCH_KEYS = ("description", "seeds", "strategies", "runs_per_process", "comparisons", "published", "tuning")
+LAUNCH_KEYS = ("description", "seeds", "strategies", "runs_per_process", "comparisons", "published", "tuning", "own_folder")
 
 _EPOCHS = whole(1, MOST, of="a number of epochs")
 _LEARNING_RATE = Number(0.1, above=0, most=1e38)  # what float32 holds: a rate at which training diverges is no mistake here
@@ -44,7 +44,8 @@ class _OrOwn(OneOf):
             super().check(place, value)
 
 
-_STRATEGY = _OrOwn(STRATEGIES, lambda name: is_reference(name) or isinstance(name, str) and name in installed())
+# One of ours, `module:function`, or what a package that is installed calls one.
+STRATEGY = _OrOwn(STRATEGIES, lambda name: is_reference(name) or isinstance(name, str) and name in installed())
 
 _PHASE = Table(
     {
@@ -169,13 +170,18 @@ def _comparisons(metric: object) -> Table:
     # A margin of .3 would be 30 points, and everything within it.
     share = Number(0.003, above=0, below=0.1, of="a share")
     margin = share if _is_share(metric) else _POSITIVE
-    return Table({}, {"reference": _STRATEGY, "primary": ListOf(_STRATEGY), "test": OneOf(TESTS), "margin": margin})
+    return Table({}, {"reference": STRATEGY, "primary": ListOf(STRATEGY), "test": OneOf(TESTS), "margin": margin})
 
 
 def _published(metric: object) -> ListOf:
     value = Number(0.9, least=0, most=1 if _is_share(metric) else 1e9)
     known = {"n": _BATCH, **dict.fromkeys(("min", "max", "median", "mean", "std"), value)}
-    return ListOf(Table({"strategy": _STRATEGY, "source": Text()}, known))
+    return ListOf(Table({"strategy": STRATEGY, "source": Text()}, known))
+
+
+def _tuning(content: object) -> Table:
+    own = [name for name in content if STRATEGY.is_own(name)] if isinstance(content, dict) else []
+    return Table({}, dict.fromkeys([*STRATEGIES, *own], Tuned()))
 
 
 def suite_table(content: Mapping[str, Any]) -> Table:
@@ -198,7 +204,7 @@ def suite_table(content: Mapping[str, Any]) -> Table:
         "metric": OneOf(METRICS),
         "augmentation": augmentation,
         "seeds": ListOf(whole(0, MOST), 2, 2),
-        "strategies": ListOf(_STRATEGY),
+        "strategies": ListOf(STRATEGY),
         "runs_per_process": whole(1),
         "architecture": _NETWORK,
         "epochs": Table({"single": _EPOCHS}),
@@ -219,6 +225,7 @@ def suite_table(content: Mapping[str, Any]) -> Table:
         "parents": _PARENTS,
         "comparisons": _comparisons(metric),
         "published": _published(metric),
-        "tuning": Table({}, dict.fromkeys(STRATEGIES, Tuned())),
+        "tuning": _tuning(content.get("tuning")),
+        "own_folder": Text("my_code/"),
     }
     return Table(needed, optional)

@@ -82,7 +82,7 @@ class Suite:
             the definition: what those runs are does not depend on them.
         early: epochs of a teacher and of the gates for the strategies that merge before annealing, or None in a suite for
             auto-sizing alone. No part of the definition either.
-        folder: of the file, where code and data of one's own may be.
+        folder: where code and data of one's own may be: that of the file, or the one that it names as `own_folder`.
         folds: of the paper's cross-validation, which the runs are under; None for the protocol of `benchmarks.data.datasets`.
     """
 
@@ -358,7 +358,8 @@ def load_suite(name_or_path: str | Path, with_own: bool = True) -> Suite:
         early = early_epochs(content["epochs"])
         definition["epochs"] = {phase: epochs for phase, epochs in content["epochs"].items() if phase != "early"}
     definition |= {"folds": folds} if folds else {}
-    definition |= own.digests_of(content, path.parent) if with_own else {}
+    folder = path.parent / content.get("own_folder", "")
+    definition |= own.digests_of(content, folder) if with_own else {}
     first, last = content["seeds"]
     first_is_reference = {"reference": content["strategies"][0]} if content["strategies"] else {}
     return Suite(
@@ -376,5 +377,5 @@ def load_suite(name_or_path: str | Path, with_own: bool = True) -> Suite:
         early=early,
         folds=folds,
         comparisons=first_is_reference | content.get("comparisons", {}),
-        folder=path.parent,
+        folder=folder,
     )

@@ -8,22 +8,36 @@ raises "mine.toml, phases.teacher.momentum: expected a number of at least 0 and 
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, NoReturn
 
-from benchmarks.command_line import nearest, one_of, refusal, shown
+from benchmarks.command_line import DATA_MISSING, USAGE, nearest, one_of, refusal, shown
 
 
 class SuiteError(ValueError):
-    """A suite that does not exist, or whose file is wrong."""
+    """A suite that does not exist, or whose file is wrong.
+
+    Attributes:
+        status: that a command ends with.
+    """
+
+    status = USAGE
+
+
+class OwnDataMissingError(SuiteError):
+    """A suite whose data, one's own, cannot be had; the message says where it was looked for."""
+
+    status = DATA_MISSING
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a value stands: the file, and the keys of the tables around it and its own; none for the whole file."""
+    """Where a value stands: the file, and the keys of the tables around it and its own, none for the whole file; and
+    whether it is one of a list there."""
 
     file: str
     keys: tuple[str, ...] = ()
+    is_in_list: bool = False
 
     def __truediv__(self, key: str) -> "Place":
         return Place(self.file, (*self.keys, key))
@@ -62,7 +76,8 @@ class Kind:
             SuiteError: naming the place, what is expected, what was received, and how to write it.
         """
         if not self.holds(value):
-            place.refuse(self.expected, value, f"Write {place.keys[-1]} = {json.dumps(self.example)}.")
+            example = json.dumps([self.example] if place.is_in_list else self.example)
+            place.refuse(self.expected, value, f"Write {place.keys[-1]} = {example}.")
 
 
 @dataclass(frozen=True)
@@ -114,8 +129,8 @@ class Flag(Kind):
 class Text(Kind):
     """A line of text."""
 
+    example: str = "the digits with a network of mine"
     expected = "a line of at most 1000 characters"
-    example = "the digits with a network of mine"
 
     def holds(self, value: Any) -> bool:
         return isinstance(value, str) and 0 < len(value) <= 1000 and value.isprintable()
@@ -145,7 +160,7 @@ class ListOf(Kind):
             number = self.least if self.least == self.most else f"{self.least} to {self.most}"
             place.refuse("a list" if isinstance(value, str | dict) else f"a list of {number} items", value)
         for number, item in enumerate(value, 1):
-            self.item.check(place.item(number) if isinstance(self.item, Table) else place, item)
+            self.item.check(place.item(number) if isinstance(self.item, Table) else replace(place, is_in_list=True), item)
 
 
 @dataclass(frozen=True)

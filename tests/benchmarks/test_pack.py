@@ -137,6 +137,11 @@ ATTACKS = {
     "path with a backslash": _named("data\\..\\secret"),
     "hidden file": _named("data/digits/.bashrc"),
     "manifest itself": _named("manifest.json"),
+    "path to the parent, from what is one's own": _named("own/../outside/secret"),
+    "hidden file beside what is one's own": _named("own/.bashrc"),
+    "hidden folder": _named("own/.ssh/config"),
+    "colours in a name": _named("own/\x1b[31m"),
+    "half a character in a name": _named("own/\ud800"),
     "other kind of file": _named("data/digits/sitecustomize.py"),
     "path that is no text": lambda folder, entry, secret: _attacked(folder, lambda files, by_path: files.append({"path": 3})),
     "link to a file": _in_place_of(LABELS, lambda place, secret: place.symlink_to(secret)),
@@ -219,6 +224,50 @@ def test_wrong_usage_is_told(arguments, status, words, tmp_path):
     process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert process.returncode == status and words in process.stderr and "Traceback" not in process.stderr
     assert not (tmp_path / "F").exists()
+
+
+def test_a_suite_of_ones_own_comes_through_with_its_data_and_code(tmp_path, capsys, monkeypatch):
+    here = tmp_path / "here"
+    (here / "data").mkdir(parents=True)
+    np.savez(here / "data" / "mine.npz", x_train=np.zeros((2000, 3)))
+    (here / "packed_nets.py").write_text("import packed_parts\ndef small(): pass\n")
+    (here / "packed_parts.py").write_text("")
+    (here / "nobody_imports_it.py").write_text("")
+    suite = 'based_on = "digits"\ndescription = "mine"\ndataset = "data/mine.npz"\nstrategies = ["packed_nets:small"]\n'
+    (here / "mine.toml").write_text(suite)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    places = ["--cache-dir", str(tmp_path / "cache"), "--packages", "--part-size", "20K"]
+    assert pack.main(["--suite", str(here / "mine.toml"), "--out", str(tmp_path / "pack"), *places]) == 0
+    shutil.copytree(here, tmp_path / "before")
+    shutil.rmtree(here)
+    assert len(list(tmp_path.glob("pack/own/data/mine.npz.part*"))) == 3
+    assert pack.main(["--unpack", str(tmp_path / "pack"), *places]) == 0
+    assert f"The suite is {tmp_path}/pack/own/mine.toml, with its data" in capsys.readouterr().out
+    found = {path.relative_to(tmp_path / "pack" / "own") for path in tmp_path.glob("pack/own/**/*") if path.is_file()}
+    files = {path for path in found if ".part" not in path.name}
+    assert {*map(str, files)} == {"mine.toml", "data/mine.npz", "packed_nets.py", "packed_parts.py"}
+    assert all((tmp_path / "before" / path).read_bytes() == (tmp_path / "pack" / "own" / path).read_bytes() for path in files)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "folder", "status", "words"),
+    [
+        ("../mine.npz", "", 1, "expected data and code beside the suite's file, or below it"),
+        ("mine.npz", 'own_folder = ".."', 2, "expected data and code beside the suite's file, received 'own_folder = "),
+        ("other.npz", "", 3, "other.npz cannot be read"),
+        ("packed_data:draw", "", 0, "Not in the pack: What packed_data:draw reads, if it reads any file."),
+    ],
+)
+def test_what_of_ones_own_cannot_be_packed_is_told(tmp_path, capsys, monkeypatch, dataset, folder, status, words):
+    (tmp_path / "here").mkdir()
+    np.savez(tmp_path / "mine.npz", x_train=np.zeros(3))
+    (tmp_path / "here" / "packed_data.py").write_text("def draw(seed): pass\n")
+    suite = tmp_path / "here" / "mine.toml"
+    suite.write_text(f'based_on = "digits"\ndescription = "mine"\n{folder}\ndataset = "{dataset}"\n')
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    arguments = ["--out", str(tmp_path / "pack"), "--cache-dir", str(tmp_path / "cache"), "--packages"]
+    assert pack.main(["--suite", str(suite), *arguments]) == status
+    assert words in "".join(capsys.readouterr()) and (tmp_path / "pack").exists() == (status == 0)
 
 
 def test_sizes():

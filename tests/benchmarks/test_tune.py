@@ -1,6 +1,7 @@
 """Choosing hyper-parameters: on validation data, by launches like any other, with its cost written down."""
 
 import json
+import sys
 import tomllib
 
 import pytest
@@ -110,6 +111,29 @@ def test_values_in_a_suites_file_are_searched(tmp_path, asleep):
     rows = launches.table_of(tmp_path / "out" / "mine" / "tuning" / "one_model.csv")
     rates = [float(row["phases.single.learning_rate"]) for row in rows]
     assert len(rates) == 2 and all(1e-3 <= rate <= 1e-1 for rate in rates) and rates[0] != rates[1]
+
+
+def test_a_strategy_and_data_of_ones_own_are_tuned_from_any_folder(tmp_path, asleep, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "tuned_code.py").write_text("def mine(task, budget, seed, stages): pass\ndef draw(seed): pass\n")
+    path = tmp_path / "mine.toml"
+    path.write_text("""
+        based_on = "sine"
+        description = "mine"
+        dataset = "tuned_code:draw"
+        strategies = ["tuned_code:mine"]
+        [tuning."tuned_code:mine"]
+        "phases.single.learning_rate" = [1e30, 0.01]
+    """)
+    arguments = _arguments(tmp_path)
+    arguments[1], arguments[3] = str(path), "tuned_code:mine"
+    assert tune.main(arguments) == run.DONE
+    folder = tmp_path / "out" / "mine" / "tuning"
+    rows = launches.table_of(folder / "tuned_code-mine.csv")
+    assert [row["phases.single.learning_rate"] for row in rows if row["chosen"] == "True"] == ["0.01"]
+    assert {load_suite(trial).folder for trial in folder.glob("*.json")} == {tmp_path}
+    arguments[3] = "tuned_code:yours"
+    assert tune.main(arguments) == run.USAGE
 
 
 def test_cross_validation_that_chooses_on_test_data_is_refused(tmp_path, capsys):

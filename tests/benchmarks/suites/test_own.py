@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.checkout import ROOT
+from benchmarks.command_line import UsageError
 from benchmarks.data.own_data import load_own
 from benchmarks.own_code import OwnCodeError, digest_of_code, imported
 from benchmarks.records.store import RunFolder
@@ -136,6 +137,24 @@ def test_what_is_not_there_is_refused_when_the_suite_is_read(mine, old, new, mes
     mine.write_text(SUITE.replace(old, new))
     with pytest.raises(SuiteError, match=message.replace("[", r"\[")):
         load_suite(mine)
+
+
+@pytest.mark.parametrize("name, status", [("other.npz", 3), ("photos/", 3), ("no_such:data", 3), ("tested_nets:no", 3), (4, 2)])
+def test_data_of_ones_own_that_is_not_there_has_the_status_of_missing_data(mine, name, status):
+    mine.write_text(SUITE.replace('"mine.npz"', f'"{name}"' if isinstance(name, str) else str(name)))
+    with pytest.raises(UsageError) as error:
+        planning.named_suite(str(mine))
+    assert error.value.status == status
+
+
+def test_a_suite_may_name_the_folder_of_what_is_ones_own(mine, tmp_path):
+    before = load_suite(mine)
+    (tmp_path / "elsewhere").mkdir()
+    suite = tmp_path / "elsewhere" / "mine.toml"
+    suite.write_text('own_folder = ".."\n' + SUITE)
+    found = load_suite(suite)
+    assert found.definition == before.definition and found.folder.resolve() == tmp_path
+    assert found.settings_of("tested_nets:untrained") == before.settings_of("tested_nets:untrained")
 
 
 def test_the_page_on_it_makes_a_suite_that_trains_its_network(tmp_path):

@@ -20,7 +20,8 @@ left out: then the big teacher has the target's architecture at twice the width.
 With `based_on` a file says only what differs from another suite.
 
 Data, a network and strategies may be one's own, `module:function`, an npz file or a folder of images; see
-`benchmarks.suites.own`. The hashes of what they are belong to the definition.
+`benchmarks.suites.own`. The hashes of what they are belong to the definition. `own_folder` says where they are, if not beside
+the file.
 
 This file imports neither Keras nor data until `Suite.task` or `Suite.prepare` is called.
 """

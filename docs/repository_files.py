@@ -41,6 +41,11 @@ def on_files(files: Files, config) -> Files:
     return files
 
 
+def on_page_content(html: str, page, config, files: Files) -> str:
+    """Makes pictures links to themselves: a column of text may be too narrow for them."""
+    return re.sub(r'(?<!">)<img [^>]*src="([^"]+)"[^>]*>', r'<a href="\1">\g<0></a>', html)
+
+
 def on_page_markdown(markdown: str, page, config, files: Files) -> str:
     """Turns links of the repository into links of the site."""
 

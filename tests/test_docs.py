@@ -16,6 +16,7 @@ import yaml
 import kmerge
 from benchmarks.checkout import ROOT
 from kmerge.rules.rule import RULES
+from tests import chromium
 from tests.documents import blocks, headings, run_guide
 from tests.programs import without_programs
 
@@ -189,3 +190,18 @@ def test_the_reference_has_every_public_name_once():
     assert sorted([*listed, *told, "__version__"]) == sorted(kmerge.__all__)
     index = (DOCS / "api" / "index.md").read_text()
     assert not [name for name in kmerge.__all__ if not re.search(rf"`(?:kmerge\.)?{name}`", index)]
+
+
+@pytest.mark.skipif(chromium.PROGRAM is None, reason="no Chromium is installed")
+def test_the_sites_search_works_in_files_that_are_opened_from_disk(tmp_path):
+    """Its worker answers, though browsers start none there, and no page fetches anything for that."""
+    polyfills = re.search(r"polyfills: \[(.+?)\]", (ROOT / "mkdocs.yml").read_text())[1]
+    (tmp_path / polyfills).write_bytes((DOCS / polyfills).read_bytes())
+    (tmp_path / "worker.js").write_text('addEventListener("message", event => postMessage(["heard", event.data]))')
+    page = tmp_path / "page.html"
+    page.write_text(f'<html data-ready="yes"><body></body><script src="{polyfills}"></script></html>')
+    answer = "new Promise(answer => { const worker = new Worker('worker.js');"
+    answer += " worker.addEventListener('message', event => answer(event.data)); worker.postMessage('a word') })"
+    with chromium.tab() as tab:
+        tab.open(page)
+        assert tab.run(answer) == ["heard", "a word"] and not tab.errors

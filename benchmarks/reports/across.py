@@ -16,6 +16,7 @@ al. 2021. Their library rliable wants as many seeds in every column, and does no
 resamples by. Here the seeds of each column are resampled for all strategies at once, as they are paired.
 """
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -69,7 +70,7 @@ def columns_of(results: Sequence[Results], problems: list[str]) -> list[Column]:
         problems: gains a sentence about runs that stand in two folders with different results.
 
     Returns:
-        Columns, in the order of the folders, each with its own name.
+        Columns, each with its own name: suites in the order of the folders, those of one by examples and scale.
     """
     protocols: dict[str, dict[str, dict[int, Row]]] = {}
     doubled: dict[tuple[str, str], int] = {}
@@ -84,8 +85,14 @@ def columns_of(results: Sequence[Results], problems: list[str]) -> list[Column]:
     ]
     kept = {name: groups for name, groups in protocols.items() if len(groups) > 1}
     first = {name: next(iter(next(iter(groups.values())).values())) for name, groups in kept.items()}
-    names = _names(first)
-    return [Column(names[name], protocol_text(first[name]), first[name]["metric"], kept[name]) for name in kept]
+    names, suites = _names(first), list(dict.fromkeys(row["suite"] for row in first.values()))
+    order = sorted(kept, key=lambda name: (suites.index(first[name]["suite"]), *_size(first[name])))
+    return [Column(names[name], protocol_text(first[name]), first[name]["metric"], kept[name]) for name in order]
+
+
+def _size(row: Row) -> tuple[float, float]:
+    """How large a protocol is: of what two of one suite may differ in, what has an order."""
+    return math.inf if row["examples"] is None else row["examples"], row["scale"] or 0.0
 
 
 def _names(rows: Mapping[str, Row]) -> dict[str, str]:

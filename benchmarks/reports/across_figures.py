@@ -58,7 +58,8 @@ def write_across_figures(
         drawings["matrix"] = (head, below, _draw_matrix, (columns, {name: matrix[name] for name in rows}))
     if summary is not None:
         block = summary.block
-        where = f"score: the share of the error of {name_of(reference)} that is gone; {len(block.columns)} columns"
+        error, number = f'the error of "{name_of(reference)}"', len(block.columns)
+        where = f"score: the share of {error} that is gone; over {number} columns of the matrix"
         drawings["scores"] = ("Interquartile mean scores, and probability of improvement", where, _draw_scores, summary)
         drawings["profiles"] = ("Performance profiles: the share of runs with a higher score", where, _draw_profiles, block)
         drawings["front"] = ("Scores against compute", where, _draw_compute, summary)
@@ -82,7 +83,8 @@ def _draw_matrix(figure: "Figure", data: tuple[Sequence[Column], Mapping[str, Ma
             half = (d.high - d.low) / 2
             colours[i, j] = 0 if not half > 0 else np.clip(d.mean / half, -_FULL, _FULL)
             weight = "bold" if d.sign in "+-" else "normal"
-            axes.text(j, i, cell_text(d, column, "\n"), ha="center", va="center", fontsize=5.5, fontweight=weight)
+            text = cell_text(d, column, "\n").replace("-", "\N{MINUS SIGN}")  # as on axes
+            axes.text(j, i, text, ha="center", va="center", fontsize=5.5, fontweight=weight)
     axes.imshow(colours, cmap="RdBu", vmin=-1.6 * _FULL, vmax=1.6 * _FULL, aspect="auto")
     axes.set_xticks(range(len(columns)), [plain(column.name.replace(", ", ",\n")) for column in columns])
     axes.tick_params(axis="x", labelrotation=90, labelsize=6.5)
@@ -110,6 +112,7 @@ def _draw_scores(figure: "Figure", summary: Summary) -> bool:
                 around = [[max(0.0, e.value - e.low)], [max(0.0, e.high - e.value)]]
                 axes.errorbar(e.value, position, xerr=around, **look_of(name).point)
     left.set_yticks(range(len(order)), list(map(name_of, order)))
+    left.set_ylim(-0.6, len(order) - 0.4)
     left.set_xlabel("interquartile mean score")
     right.set_xlabel(f"P(better than {name_of(summary.block.reference)})")
     return True

@@ -139,7 +139,9 @@ def test_what_is_not_there_is_refused_when_the_suite_is_read(mine, old, new, mes
         load_suite(mine)
 
 
-@pytest.mark.parametrize("name, status", [("other.npz", 3), ("photos/", 3), ("no_such:data", 3), ("tested_nets:no", 3), (4, 2)])
+@pytest.mark.parametrize(
+    "name, status", [("other.npz", 3), ("photos/", 3), ("no_such:data", 3), ("tested_nets:no", 3), (4, 2)]
+)
 def test_data_of_ones_own_that_is_not_there_has_the_status_of_missing_data(mine, name, status):
     mine.write_text(SUITE.replace('"mine.npz"', f'"{name}"' if isinstance(name, str) else str(name)))
     with pytest.raises(UsageError) as error:

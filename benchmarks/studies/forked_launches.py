@@ -138,11 +138,15 @@ def _launched(arguments: Sequence[str], results: Path, name: str, fault: Fault) 
     if fault.scheduler:
         _die_before(fault.scheduler, results, fault.by_lines)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    status = None
     try:
-        return run.main(arguments)
-    finally:
+        status = run.main(arguments)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
+    except KeyboardInterrupt:
+        if status is None:
+            raise
+    return status  # an interrupt after that is one of the harness alone
 
 
 def _worked(results: Path, name: str, fault: Fault, count: mmap.mmap, arguments: list[str]) -> int:

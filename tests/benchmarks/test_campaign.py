@@ -84,7 +84,7 @@ def test_a_launch_is_given_up_by_its_first_seeds_and_the_next_one_begins(tmp_pat
     [
         ({"minutes": 3}, "mine.json: expected keys of description, launches, arguments, environment, received unknown keys"),
         ({"launches": []}, "launches: expected a list of 1 to 100 items, received \\[\\]"),
-        ({"environment": {"XLA_FLAGS": 3}}, r"environment\.XLA_FLAGS: expected a line .*received 3. Write XLA_FLAGS = \"1\"\."),
+        ({"environment": {"XLA_FLAGS": 3}}, r"environment\.XLA_FLAGS: expected a line .*received 3. Write XLA_FLAGS = .1"),
         ({"arguments": [3]}, r"arguments: expected a line .*received 3\. Write arguments = \[\"--suite\"\]\."),
         ({"environment": {"A=B": "1"}}, "environment: expected names of variables, without =, received 'A=B'"),
         ({"launches": [{"name": "a"}]}, r"\[launches 1\]: expected keys of name, arguments, .*missing keys \['arguments'\]"),

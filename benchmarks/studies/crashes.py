@@ -100,7 +100,7 @@ def _two_launches_of_which_one_is_killed(of: Round) -> None:
 def _shards(of: Round) -> None:
     """Each does its own half; the one that began first reads the rows, and is slow to write them."""
     numbers = of.draw.sample(range(1, SEEDS + 1), SEEDS)
-    first = of.start("--shard", f"{numbers.pop()}/{SEEDS}", fault=Fault(pause=0.4))
+    first = of.start("--shard", f"{numbers.pop()}/{SEEDS}", fault=Fault(pause=1.0))
     of.wait()
     for each in (first, *(of.start("--shard", f"{number}/{SEEDS}") for number in numbers)):
         of.end(each)
@@ -245,7 +245,7 @@ def _players(number: int) -> multiprocessing.pool.Pool:
 
 
 class _Played(NamedTuple):
-    """What is to be told of a round."""
+    """What the study reports about a round."""
 
     seed: int
     faults: list[str]

@@ -8,6 +8,7 @@ from kmerge.surgery.new_units import QuickFresh
 from kmerge.surgery.plan import COMMON, NEW, Plan
 from kmerge.surgery.rewriting import check_all_finite, check_finite, for_surgery, model_source, rewrite, verify
 from kmerge.surgery.verbs import (
+    CommonWidths,
     at_common_widths,
     by_space,
     check_models,
@@ -23,6 +24,7 @@ from kmerge.surgery.verbs import (
 
 __all__ = [
     "COMMON",
+    "CommonWidths",
     "Gating",
     "Layout",
     "NEW",

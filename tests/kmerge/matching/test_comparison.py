@@ -72,6 +72,27 @@ def test_models_of_two_architectures_are_refused(found):
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     with pytest.raises(kmerge.ArchitectureMismatchError, match="The models differ"):
         kmerge.compare(found[0], other, found[2])
-    narrow = kmerge.select(found[0], {(name := next(iter(found[3]))): 0.5})
-    with pytest.raises(kmerge.ArchitectureMismatchError, match=f"compare: .*same widths, .* units in '{name}', received"):
-        kmerge.compare(found[0], narrow, found[2])
+
+
+def test_models_of_other_widths_are_matched_unit_by_unit():
+    model = checks.parent(ZOO["mlp"], 0)
+    (inputs,) = example_inputs(model, batch=40)
+    classes = np.argmax(model(inputs), -1)
+    spaces = checks.selectable(model)
+    name, kept = next(iter(spaces)), [3, 0, 2]
+    narrow = kmerge.permute(kmerge.select(model, {name: kept}), {name: [2, 0, 1]})
+    to_wide = kmerge.compare(narrow, model, (inputs, classes), metric="sparse_categorical_accuracy")
+    to_narrow = kmerge.compare(model, narrow, inputs)
+    units = spaces[name]
+    assert to_wide.order[name].tolist() == kept
+    assert to_narrow.order[name].tolist() == [kept.index(i) if i in kept else -1 for i in range(units)]
+    for each, sizes in ((to_wide, (3, units)), (to_narrow, (units, 3))):
+        row = each[name]
+        assert (row.units, row.of_other) == sizes and row.matched == pytest.approx(1, abs=1e-6) and row.in_place < 0.9
+        assert each.keys() == spaces.keys() and f"{sizes[0]}, {sizes[1]}" in str(each)
+    assert [to_wide.metrics[f"averaged{how}"] for how in (" in place", ", matched")] == [None, None]
+    assert str(to_wide).count("not possible") == 2
+    big = kmerge.concatenate(narrow, model)
+    right = np.argmax(big(inputs), -1) == classes
+    assert to_wide.metrics["mean of the outputs"] == pytest.approx(np.mean(right), abs=1e-6)
+    assert list(to_wide.costs.values()) == [(kmerge.parameters(m), kmerge.multiply_accumulates(m)) for m in (narrow, model, big)]

@@ -12,8 +12,9 @@ that every gate layer holds: the weights of its loss, and how far its mask is mo
 with d = mean P(g > 0) - target.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -106,6 +107,7 @@ class PaperControl(GateControl):
 
     def pressure(self, epoch: int) -> float:
         """Lambda in an epoch, counted from 0."""
+        checks.whole_number("epoch", epoch, 0, of="PaperControl.pressure")
         # From the start, not from the variable: so a resumed run has the pressure of an uninterrupted one.
         pressure = self.start
         for _ in range(epoch + 1):
@@ -255,7 +257,7 @@ class GatePressure(keras.callbacks.Callback):
     ):
         super().__init__()
         self.patience = checks.whole_number("patience", patience, optional=True)
-        self.restart = restart
+        self.restart = checks.flag("restart", restart)
         self.control = control if isinstance(control, GateControl) else _named_control(control, settings)
         if self.control is control and settings:
             checks.refuse("settings", "none beside a GateControl, which holds its own settings", settings)
@@ -278,12 +280,25 @@ class GatePressure(keras.callbacks.Callback):
         hardness = [] if self.begun else [float(np.asarray(gate.hardness)) for gate in self.gates]
         ended = bool(hardness) and min(hardness) == 1 and not self.restart
         self.begun = True
-        if epoch == 0 and not ended:
-            self._set_back(min(hardness, default=0.0))
-        if not self.stays:
-            self.control.before_epoch(self.gates, epoch, self.params["epochs"])
-        if ended and (epoch == 0 or not all(np.asarray(gate.hardness) == 1 for gate in self.gates)):
-            self._stay()
+        with self._all_or_none():
+            if epoch == 0 and not ended:
+                self._set_back(min(hardness, default=0.0))
+            if not self.stays:
+                self.control.before_epoch(self.gates, epoch, self.params["epochs"])
+            if ended and (epoch == 0 or not all(np.asarray(gate.hardness) == 1 for gate in self.gates)):
+                self._stay()
+
+    @contextlib.contextmanager
+    def _all_or_none(self) -> Iterator[None]:
+        """Changes the state of all gates, or, where an interrupt or error comes between, of none."""
+        variables = [getattr(gate, name) for gate in self.gates for name in (*_STATE, "chosen")]
+        before = [np.asarray(variable).copy() for variable in variables]
+        try:
+            yield
+        except BaseException:
+            for variable, value in zip(variables, before, strict=True):
+                variable.assign(value)
+            raise
 
     def _set_back(self, hardness: float) -> None:
         """Sets the state of the gates to 0; warns if they had faded so far."""
@@ -315,7 +330,8 @@ class GatePressure(keras.callbacks.Callback):
             logs["gate_penalty"] = float(sum(_distance(gate) ** 2 for gate in self.gates))
             logs["gate_undecided"] = float(np.average(undecided, weights=[gate.units for gate in self.gates]))
         if not self.stays:
-            self.control.after_epoch(self.gates, epoch, self.params["epochs"])
+            with self._all_or_none():
+                self.control.after_epoch(self.gates, epoch, self.params["epochs"])
         self._stop_if_settled()
 
     def on_train_end(self, logs=None):

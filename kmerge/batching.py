@@ -31,6 +31,12 @@ _LOADERS = {"tensorflow", "torch", "grain"}  # packages of datasets and loaders 
 _INFINITE = -1  # what tf.data.Dataset.cardinality says of a dataset that does not end
 
 
+def check_amount(batch_size: int, steps: int | None, of: str = "") -> None:
+    """Raises unless these are a size of batches, and the most of them to take or None for all."""
+    whole_number("batch_size", batch_size, of=of)
+    whole_number("steps", steps, optional=True, of=of)
+
+
 class Batches:
     """The batches of some data, each `(x, y, sample_weight)` of NumPy arrays; y and sample_weight may be None.
 
@@ -64,8 +70,8 @@ class Batches:
         again: bool = False,
     ):
         self._of, self._name, self._targets = of, name, targets
-        self._batch_size = whole_number("batch_size", batch_size, of=of)
-        self._steps = whole_number("steps", steps, optional=True, of=of)
+        check_amount(batch_size, steps, of)
+        self._batch_size, self._steps = batch_size, steps
         graph = Graph(model, as_built=True)
         self._inputs, self._structure = graph.inputs, graph.input_structure
         self._data = data

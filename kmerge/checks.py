@@ -175,7 +175,9 @@ def shown(value: object) -> str:
 
 
 # What Keras and NumPy raise for arguments that they cannot use; TensorFlow has a class of its own for it.
-_OF_ARGUMENTS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError, RecursionError)
+_OF_ARGUMENTS = (
+    TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError, RecursionError, NameError
+)  # fmt: skip
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")} | {str(Path(__file__).parent)})
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from kmerge.batching import Batches
-from kmerge.checks import mapping, refuse, sentence, warn, whole_numbers
+from kmerge.batching import Batches, check_amount
+from kmerge.checks import flag, mapping, refuse, sentence, warn, whole_numbers
 from kmerge.compiling import training_of
 from kmerge.errors import InvalidArgumentError
 from kmerge.gates import HardConcreteGate, plain_optimizer
@@ -79,7 +79,8 @@ def compress(
         ['first', 'second', 'logits']
     """
     merged = read_merge(big)
-    training = training_of(big, plain_optimizer(big.optimizer)) if compile else {}
+    training = training_of(big, plain_optimizer(getattr(big, "optimizer", None))) if flag("compile", compile) else {}
+    check_amount(batch_size, steps, of="compress")
     check_finite(big)
     if data is not None:
         data = Batches(big, data, "compress", batch_size=batch_size, steps=steps, again=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+import keras
 import numpy as np
 
 from kmerge.checks import is_whole_number, refuse, sentence, whole_number
@@ -21,9 +22,11 @@ def spaces_named(spaces: ChannelSpaces, name: str) -> list[ChannelSpace]:
 
 def listed_names(exclude: Iterable[str]) -> list[str]:
     """The names to exclude, as a list; raises `InvalidArgumentError` for what is none."""
-    if isinstance(exclude, str) or not isinstance(exclude, Iterable):
+    is_listed = isinstance(exclude, Iterable) and not isinstance(exclude, str | keras.KerasTensor)
+    names = list(exclude) if is_listed else [None]
+    if not all(isinstance(name, str) for name in names):
         refuse("exclude", "a list of names of spaces or layers", exclude)
-    return list(exclude)
+    return names
 
 
 def allowed_widths(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import keras
 import numpy as np
 
-from kmerge.checks import refuse, sentence
+from kmerge.checks import function, refuse, sentence, text
 from kmerge.errors import InvalidArgumentError
 from kmerge.pruning.unit_weights import UnitWeight, UnitWeights
 from kmerge.rules import occurrences
@@ -40,10 +40,10 @@ def register_importance(name: str, importance: Importance) -> Importance:
         >>> importance = kmerge.register_importance("l4", largest)
         >>> small = kmerge.prune(model, "l4", budget=0.5)
     """
-    if not isinstance(name, str) or IMPORTANCES.get(name, importance) is not importance or name in (*MEASURED, "gates"):
+    text("name", name)
+    if IMPORTANCES.get(name, importance) is not importance or name in (*MEASURED, "gates"):
         refuse("name", "a text that names no other importance", name, f"Taken: {', '.join(IMPORTANCES)}.")
-    if not callable(importance):
-        refuse("importance", "a function of a kmerge.UnitWeights", importance)
+    function("importance", importance, "a function of a kmerge.UnitWeights")
     IMPORTANCES[name] = importance
     return importance
 

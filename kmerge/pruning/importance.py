@@ -22,8 +22,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from kmerge.batching import Batches
-from kmerge.checks import one_of, sentence, whole_number
+from kmerge.batching import Batches, check_amount
+from kmerge.checks import one_of, sentence
 from kmerge.checks import seed as check_seed
 from kmerge.errors import InvalidArgumentError
 from kmerge.merging import read_merge
@@ -81,7 +81,7 @@ def unit_importance(
         {'first': (6,), 'second': (4,)}
     """
     check_asked(importance, data)
-    whole_number("batch_size", batch_size)
+    check_amount(batch_size, steps)
     check_seed("seed", seed)
     if importance == "gates":
         return {name: gate.open_probabilities() for name, gate in read_merge(model).gates.items()}
@@ -92,7 +92,7 @@ def unit_importance(
 
 def check_asked(importance: str | Importance, data: Any) -> None:
     """Refuses an importance that is not known, data that it does not read, and that it lacks data."""
-    if not callable(importance) or isinstance(importance, keras.Operation):
+    if not callable(importance) or isinstance(importance, type | keras.Operation):
         one_of("importance", importance, IMPORTANCES)
     measured = importance in MEASURED
     if measured and data is None:

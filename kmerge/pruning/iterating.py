@@ -7,7 +7,7 @@ from pathlib import Path
 
 import keras
 
-from kmerge.checks import flag, is_number, refuse
+from kmerge.checks import flag, function, in_our_words, is_number, refuse
 from kmerge.compiling import training_of
 from kmerge.costs import Budget, WidthCosts, check_reachable
 from kmerge.errors import KmergeError
@@ -92,12 +92,15 @@ def prune_iteratively(
     ranked_on, examples = divided(data, importance, compensate)
     bounds = {"multiple": multiple, "minimum": minimum, "maximum": maximum, "exclude": listed_names(exclude)}
     ranking = Ranking(importance, selection, normalization, bounds, ranked_on, batch_size, None, seed)
-    for name, function in (("train", train), ("evaluate", evaluate)):
-        if not callable(function) and not (name == "evaluate" and function is None):
-            refuse(name, "a function of a model", function)
+    function("train", train, "a function of a model")
+    if evaluate is not None:
+        function("evaluate", evaluate, "a function of a model or None")
     budget = checked_budget(budget)
     if flag("compile", compile):
         training_of(model)  # refuses before any work
+    walked = trace(model)
+    check_selectable(walked)
+    widths = allowed_widths(walked.spaces, **bounds)
     run = {
         "model": "" if folder is None else digest_of(model),
         "budget": repr(budget),
@@ -105,7 +108,8 @@ def prune_iteratively(
         "importance": importance if isinstance(importance, str) else getattr(importance, "__qualname__", "a function"),
         "options": repr((selection, normalization, bounds, batch_size, seed, compensate)),
     }
-    return _Run(model, ranking, train, evaluate, compile, examples, StepFiles(folder, run)).through(budget, schedule)
+    files = StepFiles(folder, run)
+    return _Run(model, ranking, train, evaluate, compile, examples, files).through(walked, widths, budget, schedule)
 
 
 @dataclass(frozen=True)
@@ -120,11 +124,8 @@ class _Run:
     examples: object
     files: StepFiles
 
-    def through(self, budget: Budget, schedule: PruningSchedule) -> IterativePruning:
-        """All steps."""
-        walked = trace(self.first)
-        check_selectable(walked)
-        widths = allowed_widths(walked.spaces, **self.ranking.bounds)
+    def through(self, walked: Trace, widths: Mapping, budget: Budget, schedule: PruningSchedule) -> IterativePruning:
+        """All steps, from the walk of the first model and the widths that its spaces may have."""
         whole, final = self._costs(walked, budget, {name: least for name, (least, *_) in widths.items()})
         ranking = replace(self.ranking, bounds=_absolute_bounds(walked, widths, self.ranking.bounds["multiple"]))
         model, steps = self.first, []
@@ -148,7 +149,9 @@ class _Run:
         _check_spaces(model, small, number)
         small = self._compiled(small)
         after_cut = self._measured(small)
-        if isinstance(other := self.train(small), keras.Model) and other is not small:
+        with in_our_words("train to be a function of a model", self.train):
+            other = self.train(small)
+        if isinstance(other, keras.Model) and other is not small:
             do = "Assign the weights that it found to the model that it is given."
             refuse("train", "a function that trains a model in place", f"one that returns {other.name!r}", do)
         costs = {name: (round(whole[name]), now, limit) for name, (_, now, limit) in choice.costs.items()}
@@ -168,7 +171,8 @@ class _Run:
         return small
 
     def _measured(self, model: keras.Model) -> dict[str, float]:
-        found = {} if self.evaluate is None else self.evaluate(model)
+        with in_our_words("evaluate to be a function of a model", self.evaluate):
+            found = {} if self.evaluate is None else self.evaluate(model)
         found = {"value": found} if is_number(found) else found
         if not isinstance(found, Mapping) or not all(is_number(value) for value in found.values()):
             do = "As in evaluate=lambda model: model.evaluate(x, y, return_dict=True)."

@@ -16,7 +16,8 @@ from functools import partial
 
 import numpy as np
 
-from kmerge.checks import one_of, refuse, sentence, whole_number
+from kmerge.batching import check_amount
+from kmerge.checks import one_of, refuse, sentence
 from kmerge.checks import seed as check_seed
 from kmerge.costs import Budget, Ladder, WidthCosts, check_reachable, share_ladder, widths_within
 from kmerge.errors import InvalidArgumentError
@@ -55,7 +56,7 @@ class Ranking:
     def __post_init__(self):
         one_of("selection", self.selection, SELECTIONS)
         one_of("normalization", self.normalization, (*NORMALIZATIONS, "auto", None))
-        whole_number("batch_size", self.batch_size)
+        check_amount(self.batch_size, self.steps)
         check_seed("seed", self.seed)
         if isinstance(self.importance, str) and self.importance == "gates":
             do = (

@@ -180,4 +180,4 @@ def divided(data: object, importance: object, compensate: bool) -> tuple[object,
         return data, None
     if data is None:
         refuse("data", "inputs of the model, to compensate on", None, "Pass data=x, or data=(x, y).")
-    return (data if importance in MEASURED else None), data
+    return (data if isinstance(importance, str) and importance in MEASURED else None), data

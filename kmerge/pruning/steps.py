@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kmerge.checks import one_of, sentence, warn, whole_number
+from kmerge.checks import file_path, mapping, number, one_of, refuse, sentence, warn, whole_number
 from kmerge.errors import InvalidArgumentError, told
 from kmerge.files import write_arrays
 
@@ -56,6 +56,11 @@ class PruningSchedule:
         Returns:
             For each step the limits by name of the measure, the last ones those of `final`.
         """
+        for name, costs in (("whole", whole), ("final", final)):
+            for measure, cost in mapping(name, costs, of="PruningSchedule.limits").items():
+                number(f"{name}[{measure!r}]", cost, least=0, of="PruningSchedule.limits")
+        if missing := sorted(final.keys() - whole.keys()):
+            refuse("whole", "what the model costs, of each measure that final limits", missing, of="PruningSchedule.limits")
         left = [(1 - i / self.steps) ** SHAPES[self.shape] for i in range(1, self.steps + 1)]
         return [{n: int(most + max(0, whole[n] - most) * share) for n, most in final.items()} for share in left]
 
@@ -134,7 +139,7 @@ class StepFiles:
     """
 
     def __init__(self, folder: str | Path | None, run: Mapping[str, str]):
-        self._folder = None if folder is None else Path(folder)
+        self._folder = None if folder is None else file_path("folder", folder)
         self._run = dict(run)
 
     def _path(self, number: int) -> Path:

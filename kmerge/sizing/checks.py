@@ -1,11 +1,13 @@
 """Which spaces of a model an `AutoSizer` can size, what it refuses, and what it warns of."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
 
 from kmerge import checks
+from kmerge.batching import check_kind
 from kmerge.errors import InvalidArgumentError
 from kmerge.regularizers import UnitRegularizer
 from kmerge.sizing.optimizer_slots import find_slots
@@ -21,6 +23,22 @@ class SizingWarning(UserWarning):
         >>> import warnings
         >>> warnings.simplefilter("error", kmerge.SizingWarning)
     """
+
+
+@contextlib.contextmanager
+def handed_to_keras(method: str, x: object, batch_size: int | None) -> Iterator[None]:
+    """Checks data for a method of `keras.Model`, and says in our words what that says of it.
+
+    Args:
+        method: name of the method.
+        x: its data.
+        batch_size: examples per batch, or None.
+    """
+    of = f"AutoSizer.{method}"
+    checks.whole_number("batch_size", batch_size, optional=True, of=of)
+    check_kind(x, "x", of)
+    with checks.in_our_words(f"data that keras.Model.{method} takes", type(x).__name__, of=of):
+        yield
 
 
 def warn_of(options: SizingOptions, optimizer: keras.optimizers.Optimizer, exact: Sequence[str]) -> None:
@@ -46,12 +64,28 @@ def warn_of(options: SizingOptions, optimizer: keras.optimizers.Optimizer, exact
         )
 
 
-def check_loss_weights(loss_weights: object) -> None:
+def check_compile(arguments: Mapping) -> None:
+    """Raises for arguments of `AutoSizer.compile` of another kind; losses and metrics are Keras' to check."""
+    of = "AutoSizer.compile"
+    _check_loss_weights(arguments["loss_weights"], of)
+    for name in ("run_eagerly", "auto_scale_loss"):
+        checks.flag(name, arguments[name], of=of)
+    checks.whole_number("steps_per_execution", arguments["steps_per_execution"], optional=True, of=of)
+    checks.one_of("jit_compile", arguments["jit_compile"], ("auto", True, False, None), of=of)
+
+
+def _check_loss_weights(loss_weights: object, of: str) -> None:
     """Raises if metrics came in their place."""
-    for weight in keras.tree.flatten(loss_weights):
-        if weight is not None and not checks.is_number(weight) and not hasattr(weight, "dtype"):
+    try:
+        weights = keras.tree.flatten(loss_weights)
+    except RecursionError:  # lists in lists without end
+        weights = [loss_weights]
+    for weight in weights:
+        is_scalar = isinstance(weight, keras.Variable | np.ndarray) or keras.ops.is_tensor(weight)
+        is_scalar = is_scalar and tuple(weight.shape) == () and checks.is_number(np.asarray(weight).item())
+        if weight is not None and not checks.is_number(weight) and not is_scalar:
             do = "Metrics come after it, as in keras.Model.compile: write metrics=[...]."
-            checks.refuse("loss_weights", "numbers", weight, do, of="AutoSizer.compile")
+            checks.refuse("loss_weights", "numbers", weight, do, of=of)
 
 
 def check_proximal(penalty: UnitRegularizer, routes: UnitRoutes, names: Sequence[str]) -> None:

@@ -44,7 +44,7 @@ def fit_data(
     check_options(found["shuffle"], verbose)
     check_augment(found["augment"])
     for name in ("validation_steps", "validation_batch_size"):  # what is given of them is left to model.fit
-        if found[name] is None:
+        if checks.whole_number(name, found[name], optional=True, of=_OF) is None:
             del found[name]
     checks.number("validation_split", validation_split, least=0, below=1, of=_OF)
     examples = tuple(found[name] for name in _EXAMPLES)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from kmerge.checks import sentence, whole_number
+from kmerge.checks import is_whole_number, sentence, whole_number, whole_numbers
 from kmerge.errors import InvalidArgumentError
 from kmerge.sizing.options import SizingOptions
 from kmerge.training import EpochPlan, arrays_of, is_array
@@ -48,13 +48,16 @@ class Schedule:
     def __post_init__(self):
         for name, epochs in (("epochs", self.dynamic), ("static_epochs", self.static), ("initial_epoch", self.start)):
             whole_number(name, epochs, 0)
-        if isinstance(self.validation_freq, int):
-            whole_number("validation_freq", self.validation_freq, of="AutoSizer.fit")
+        often, of = self.validation_freq, "AutoSizer.fit"
+        if isinstance(often, Sequence | np.ndarray) and not isinstance(often, str | bytes):
+            whole_numbers("validation_freq", often, of=of)
+        else:
+            whole_number("validation_freq", often, of=of)
 
     def validates(self, epoch: int) -> bool:
         """Whether the model is validated after it."""
         often = self.validation_freq
-        return (epoch + 1) % often == 0 if isinstance(often, int) else epoch + 1 in often
+        return (epoch + 1) % often == 0 if is_whole_number(often) else epoch + 1 in often
 
     def is_dynamic(self, epoch: int) -> bool:
         """Whether units may come and go."""

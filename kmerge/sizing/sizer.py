@@ -29,7 +29,7 @@ from kmerge.gates import optimizer_of
 from kmerge.graph import compile_arguments
 from kmerge.regularizers import UnitRegularizer
 from kmerge.sizing.callbacks import Hooks
-from kmerge.sizing.checks import check_loss_weights, check_proximal, sizable_spaces, warn_of
+from kmerge.sizing.checks import check_compile, check_proximal, handed_to_keras, sizable_spaces, warn_of
 from kmerge.sizing.data import fit_data
 from kmerge.sizing.epochs import run_epochs
 from kmerge.sizing.files import read_sizer, restore, whole_file, write_sizer
@@ -174,13 +174,13 @@ class AutoSizer:
             auto_scale_loss: whether the loss is scaled in mixed precision, as in `keras.Model.compile`.
 
         Raises:
-            InvalidArgumentError: for `loss_weights` that hold no numbers.
+            InvalidArgumentError: for arguments that `keras.Model.compile` does not take.
         """
-        check_loss_weights(loss_weights)
         optimizer = optimizer_of("optimizer", optimizer)
         arguments = dict(optimizer=optimizer, loss=loss, loss_weights=loss_weights, metrics=metrics)
         arguments |= dict(weighted_metrics=weighted_metrics, run_eagerly=run_eagerly, auto_scale_loss=auto_scale_loss)
         arguments |= dict(steps_per_execution=steps_per_execution, jit_compile=jit_compile)
+        check_compile(arguments)
         state = SizingState(self._routes, self.options, arguments)
         if self._state is not None:
             state.continue_from(self._state)
@@ -248,7 +248,8 @@ class AutoSizer:
             batch_size: examples per batch.
             **arguments: others of `keras.Model.predict`.
         """
-        return self._model_now().predict(x, batch_size, **arguments)
+        with handed_to_keras("predict", x, batch_size):
+            return self._model_now().predict(x, batch_size, **arguments)
 
     def evaluate(self, x: Any = None, y: Any = None, batch_size: int | None = None, **arguments) -> Any:
         """Loss and metrics of the model of the current sizes, without the penalty, as `keras.Model.evaluate`.
@@ -259,7 +260,8 @@ class AutoSizer:
             batch_size: examples per batch.
             **arguments: others of `keras.Model.evaluate`.
         """
-        return self._compiled_state().model_now().evaluate(x, y, batch_size, **arguments)
+        with handed_to_keras("evaluate", x, batch_size):
+            return self._compiled_state().model_now().evaluate(x, y, batch_size, **arguments)
 
     def fit(
         self,
@@ -363,10 +365,8 @@ class AutoSizer:
         with whole_file(path):
             model, saved_alpha, options, compiled, rest = read_sizer(path)
         if alpha is None and saved_alpha is None:
-            raise InvalidArgumentError(
-                f"Expected alpha for {path}, received None: it was a function, which no file holds. Give it as load(path, "
-                "alpha=...)."
-            )
+            do = f"It was a function, which {path} does not hold. Give it as load(path, alpha=...)."
+            checks.refuse("alpha", "given", None, do, of="AutoSizer.load")
         if alpha is not None:
             cls._check_alpha(alpha)
         with whole_file(path):

@@ -141,7 +141,7 @@ def select(model: keras.Model, keep: Mapping[str, object], *, compile: bool = Fa
         >>> small.get_layer("first").units, small.get_layer("second").units
         (3, 2)
     """
-    training = training_of(model) if compile else {}
+    training = training_of(model) if flag("compile", compile) else {}
     (model,) = for_surgery([model])
     small = select_walked(trace(model), check_finite(model), keep)
     if training:

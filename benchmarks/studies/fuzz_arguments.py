@@ -95,7 +95,7 @@ TAKEN = {
     "fit of classes.class_weight": "None|dict|dict of numbers", "AutoSizer.fit.sample_weight": _LAZY,
     "AutoSizer.fit.x": _LAZY, "AutoSizer.fit.y": _LAZY, "AutoSizer.fit.validation_data": _LAZY,
     "fit.validation_data": "None|symbolic|generator|array of text|array of objects",
-    "AutoSizer.load.path": "", "compare.metric": "None|lambda", "AutoSizer.predict.batch_size": "None",
+    "AutoSizer.load.path": "text|bytes", "compare.metric": "None|lambda", "AutoSizer.predict.batch_size": "None",
     "AutoSizer.evaluate.batch_size": "None", "AutoSizer.fit.batch_size": "None", "AutoSizer.fit.callbacks": "None",
     "AutoSizer.load.alpha": "None|beyond int64", "functional.input_shape": "None",
 }  # fmt: skip

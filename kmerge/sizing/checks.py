@@ -36,8 +36,8 @@ def handed_to_keras(method: str, x: object, batch_size: int | None) -> Iterator[
     """
     of = f"AutoSizer.{method}"
     checks.whole_number("batch_size", batch_size, optional=True, of=of)
-    check_kind(x, "x", of)
     with checks.in_our_words(f"data that keras.Model.{method} takes", type(x).__name__, of=of):
+        check_kind(x, "x", of)
         yield
 
 

@@ -132,6 +132,14 @@ def test_merge_writes_the_big_student_or_trains_it_and_cuts_back(run):
     assert not np.array_equal(weights("student.keras")[0], weights("cut.keras")[0])
 
 
+def test_a_model_that_was_never_trained_is_read_without_a_note(run, folder):
+    model = keras.models.load_model(folder / "c.keras")
+    model.compile("adam", "mse")
+    model.save(folder / "fresh.keras")
+    status, said = run("explain fresh.keras")
+    assert status == 0 and said.err == ""
+
+
 def test_explain_prints_and_draws(run, folder):
     status, printed = run("explain a.keras --plot spaces.svg")
     assert status == 0 and "hidden" in printed.out and (folder / "spaces.svg").read_text().startswith("<svg")

@@ -11,7 +11,7 @@ from kmerge.costs.budgets import (
 )
 from kmerge.costs.counting import multiply_accumulates, parameters
 from kmerge.costs.layer_products import multiplies_nothing
-from kmerge.costs.measuring import latency, latency_with_noise, saved_bytes
+from kmerge.costs.measuring import latency, latency_beside, latency_with_noise, saved_bytes
 from kmerge.costs.widths import target_widths, units_of
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "WidthCosts",
     "check_reachable",
     "latency",
+    "latency_beside",
     "latency_with_noise",
     "multiplies_nothing",
     "multiply_accumulates",

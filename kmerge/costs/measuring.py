@@ -3,6 +3,7 @@
 import math
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -44,13 +45,33 @@ def latency_with_noise(model: keras.Model, batch_size: int = 1, repetitions: int
     """`latency`, and half the width of the interval in which its median lies with a probability of 95 %."""
     for name, value in (("batch_size", batch_size), ("repetitions", repetitions)):
         whole_number(name, value)
-    inputs = _random_inputs(model, int(batch_size))
-    times = []
-    for _ in range(_WARM_UP + int(repetitions)):
-        start = time.perf_counter()
-        model.predict_on_batch(inputs)
-        times.append(time.perf_counter() - start)
-    times = np.sort(times[_WARM_UP:])
+    return _median(_timed([model], int(batch_size), int(repetitions))[0])
+
+
+def latency_beside(model: keras.Model, reference: keras.Model, seconds: float, repetitions: int) -> tuple[float, float]:
+    """Latency of a model where that of a reference is `seconds`, and its noise as in `latency_with_noise`.
+
+    The two take turns, batch by batch, so that a machine that has become slower or faster is so for both.
+    """
+    own, of_reference = _timed([model, reference], 1, repetitions)
+    return _median(seconds * own / of_reference)
+
+
+def _timed(models: Sequence[keras.Model], batch_size: int, repetitions: int) -> np.ndarray:
+    """The seconds of each batch, shape `(models, repetitions)`, of models that take turns."""
+    inputs = [_random_inputs(model, batch_size) for model in models]
+    times = np.zeros((len(models), _WARM_UP + repetitions))
+    for i in range(_WARM_UP + repetitions):
+        for number, model in enumerate(models):
+            start = time.perf_counter()
+            model.predict_on_batch(inputs[number])
+            times[number, i] = time.perf_counter() - start
+    return times[:, _WARM_UP:]
+
+
+def _median(times: np.ndarray) -> tuple[float, float]:
+    """The median, and half the width of the interval in which it lies with a probability of 95 %."""
+    times = np.sort(times)
     around = math.ceil(0.98 * math.sqrt(len(times)))  # ranks to both sides, as of a coin thrown so often
     low, high = max(0, len(times) // 2 - around), min(len(times) - 1, len(times) // 2 + around)
     return float(np.median(times)), float(times[high] - times[low]) / 2

@@ -13,7 +13,7 @@ from kmerge.costs import Budget, WidthCosts, check_reachable
 from kmerge.errors import KmergeError
 from kmerge.pruning.bounds import Bound, allowed_widths, listed_names
 from kmerge.pruning.criteria import Importance
-from kmerge.pruning.measured_budgets import absolute_budget, measured_costs
+from kmerge.pruning.measured_budgets import Yardstick, absolute_budget
 from kmerge.pruning.ranking import Ranking, checked_budget
 from kmerge.pruning.selection import cut, divided
 from kmerge.pruning.steps import IterativePruning, PruningSchedule, PruningStep, StepFiles, digest_of
@@ -126,23 +126,17 @@ class _Run:
 
     def through(self, walked: Trace, widths: Mapping, budget: Budget, schedule: PruningSchedule) -> IterativePruning:
         """All steps, from the walk of the first model and the widths that its spaces may have."""
-        whole, final = self._costs(walked, budget, {name: least for name, (least, *_) in widths.items()})
-        ranking = replace(self.ranking, bounds=_absolute_bounds(walked, widths, self.ranking.bounds["multiple"]))
+        yardstick = Yardstick(select(self.first, {}), budget.measured()) if budget.measured() else None
+        least = {name: least for name, (least, *_) in widths.items()}
+        whole, final = _costs(walked, budget, least, {} if yardstick is None else yardstick.whole)
+        bounds = _absolute_bounds(walked, widths, self.ranking.bounds["multiple"])
+        ranking = replace(self.ranking, bounds=bounds, yardstick=yardstick)
         model, steps = self.first, []
         for number, limits in enumerate(schedule.limits(whole, final), start=1):
             done = self.files.read(number, functools.partial(self._again, model))
             model, step = done or self._step(model, ranking, number, limits, whole)
             steps.append(step)
         return IterativePruning(model, tuple(steps))
-
-    def _costs(self, walked: Trace, budget: Budget, least: Mapping[str, int]) -> tuple[dict, dict]:
-        """What the first model costs, and what the last one may, of each measure that is limited."""
-        costs, measured = WidthCosts(walked), budget.measured()
-        found = measured_costs(select(self.first, {}), measured) if measured else {}
-        final = absolute_budget(budget, costs, found).given()
-        counted = {name: limit for name, limit in final.items() if name not in measured}
-        check_reachable(costs, counted, least)
-        return {name: found[name][0] if name in found else getattr(costs, name)({}) for name in final}, final
 
     def _step(self, model: keras.Model, ranking: Ranking, number: int, limits: dict, whole: dict) -> tuple:
         choice, small = cut(model, ranking, Budget(**limits), self.examples)
@@ -178,6 +172,14 @@ class _Run:
             do = "As in evaluate=lambda model: model.evaluate(x, y, return_dict=True)."
             refuse("evaluate", "a function that gives a number, or numbers by name", found, do)
         return {name: float(value) for name, value in found.items()}
+
+
+def _costs(walked: Trace, budget: Budget, least: Mapping[str, int], measured: Mapping) -> tuple[dict, dict]:
+    """What the first model costs, and what the last one may, of each measure that is limited."""
+    costs = WidthCosts(walked)
+    final = absolute_budget(budget, costs, measured).given()
+    check_reachable(costs, {name: limit for name, limit in final.items() if name not in measured}, least)
+    return {name: measured[name][0] if name in measured else getattr(costs, name)({}) for name in final}, final
 
 
 def _absolute_bounds(walked: Trace, widths: Mapping[str, list[int]], multiple: int) -> dict:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 import keras
 
-from kmerge.costs import MEASURED_COSTS, Budget, WidthCosts, latency_with_noise, saved_bytes
+from kmerge.costs import MEASURED_COSTS, Budget, WidthCosts, latency_beside, latency_with_noise, saved_bytes
 from kmerge.errors import InvalidArgumentError
 from kmerge.pruning.unit_choice import UnitChoice
 
@@ -26,15 +26,44 @@ _REPETITIONS = 60
 _FILE_NOISE = 200
 
 
-def measured_costs(model: keras.Model, names: Mapping) -> dict[str, tuple[float, float]]:
-    """What these costs are of a model that is not compiled, each with its noise: microseconds, and bytes."""
-    found = {}
-    if "latency" in names:
-        median, noise = latency_with_noise(model, repetitions=_REPETITIONS)
-        found["latency"] = 1e6 * median, 1e6 * noise
-    if "file_bytes" in names:
-        found["file_bytes"] = float(saved_bytes(model)), float(_FILE_NOISE)
-    return found
+class Yardstick:
+    """Measures costs of models that are not compiled, each with its noise: microseconds, and bytes.
+
+    A machine does not keep its speed: the clock changes, other work comes and goes. So each model is timed in turn with the
+    reference, and its latency told as it was when the reference was measured: limits that were found then still hold.
+
+    Args:
+        reference: the model that is measured first.
+        names: the costs that are measured.
+
+    Attributes:
+        whole: those of the reference.
+    """
+
+    def __init__(self, reference: keras.Model, names: Mapping):
+        self._reference, self.whole = reference, {}
+        if "latency" in names:
+            self.whole["latency"] = _microseconds(latency_with_noise(reference, repetitions=_REPETITIONS))
+        if "file_bytes" in names:
+            self.whole["file_bytes"] = _file_bytes(reference)
+
+    def costs(self, model: keras.Model) -> dict[str, tuple[float, float]]:
+        """The costs of another model, by name."""
+        found = {}
+        if "latency" in self.whole:
+            seconds = 1e-6 * self.whole["latency"][0]
+            found["latency"] = _microseconds(latency_beside(model, self._reference, seconds, _REPETITIONS))
+        if "file_bytes" in self.whole:
+            found["file_bytes"] = _file_bytes(model)
+        return found
+
+
+def _microseconds(latency: tuple[float, float]) -> tuple[float, float]:
+    return 1e6 * latency[0], 1e6 * latency[1]
+
+
+def _file_bytes(model: keras.Model) -> tuple[float, float]:
+    return float(saved_bytes(model)), float(_FILE_NOISE)
 
 
 def absolute_budget(budget: Budget, costs: WidthCosts, whole: Mapping[str, tuple[float, float]]) -> Budget:
@@ -43,7 +72,7 @@ def absolute_budget(budget: Budget, costs: WidthCosts, whole: Mapping[str, tuple
     Args:
         budget: the budget.
         costs: of the model.
-        whole: the `measured_costs` of the model, of those that the budget limits.
+        whole: the measured costs of the model, of those that the budget limits.
     """
     measured, shares = budget.measured(), budget.shares()
     counted = {name: value for name, value in budget.given().items() if name not in measured}
@@ -58,6 +87,7 @@ def choose_measured(
     choose: Callable[[Budget], UnitChoice],
     build: Callable[[Mapping], keras.Model],
     least: Mapping[str, int],
+    yardstick: Yardstick | None = None,
 ) -> UnitChoice:
     """The largest choice found whose measured costs are within their limits, by interpolation between two that bracket it.
 
@@ -67,11 +97,16 @@ def choose_measured(
         choose: gives the units that a counted budget allows.
         build: gives a model with these units kept; of none, the whole model.
         least: the smallest widths.
+        yardstick: what measures, where limits are those of an earlier model; otherwise this model is its reference.
 
     Raises:
         InvalidArgumentError: if not even the smallest widths meet a limit.
     """
-    whole = measured_costs(build({}), budget.measured())
+    if yardstick is None:
+        yardstick = Yardstick(build({}), budget.measured())
+        whole = yardstick.whole
+    else:
+        whole = yardstick.costs(build({}))
     budget = absolute_budget(budget, costs, whole)
     limits, counted = budget.measured(), {n: v for n, v in budget.given().items() if n not in budget.measured()}
     brackets = {name: _Bracket(costs, name, limit, least) for name, limit in limits.items()}
@@ -82,7 +117,7 @@ def choose_measured(
         for proxy, most in asked.items():
             both[proxy] = min(most, both.get(proxy, most))
         choice = choose(Budget(**both))
-        found = measured_costs(build(choice), limits)
+        found = yardstick.costs(build(choice))
         for name, (value, _) in found.items():
             brackets[name].add(choice.costs[MEASURED_COSTS[name]][1], value)
         return choice, found

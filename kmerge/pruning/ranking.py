@@ -24,7 +24,7 @@ from kmerge.errors import InvalidArgumentError
 from kmerge.pruning.bounds import allowed_widths
 from kmerge.pruning.criteria import Importance
 from kmerge.pruning.importance import check_asked, checked_importance, importance_of
-from kmerge.pruning.measured_budgets import choose_measured
+from kmerge.pruning.measured_budgets import Yardstick, choose_measured
 from kmerge.pruning.unit_choice import UnitChoice
 from kmerge.spaces import Trace
 from kmerge.surgery import select_walked
@@ -52,6 +52,7 @@ class Ranking:
     batch_size: int
     steps: int | None
     seed: int
+    yardstick: Yardstick | None = None  # of budgets that are measured: that of an earlier model
 
     def __post_init__(self):
         one_of("selection", self.selection, SELECTIONS)
@@ -77,7 +78,8 @@ class Ranking:
         choose = partial(self._within, costs, widths, found)
         if not budget.measured():
             return choose(budget)
-        return choose_measured(budget, costs, choose, build, {name: width for name, width in least.items() if name in found})
+        least = {name: width for name, width in least.items() if name in found}
+        return choose_measured(budget, costs, choose, build, least, self.yardstick)
 
     def _within(self, costs: WidthCosts, widths: Mapping, found: Mapping[str, np.ndarray], budget: Budget) -> UnitChoice:
         """The most important units that a budget of counted costs allows."""

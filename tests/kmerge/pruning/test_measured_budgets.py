@@ -6,6 +6,7 @@ import keras
 import pytest
 
 import kmerge
+from kmerge.costs import measuring
 from tests.models import randomize
 
 
@@ -46,6 +47,29 @@ def test_a_latency_that_is_met_already_costs_no_unit():
     assert [len(units) for units in choice.values()] == [96, 128]
     before, after, limit = choice.costs["latency"]
     assert before > 0 and after > 0 and limit == 60_000_000 and choice.noise["latency"] >= 0
+
+
+class SlowingMachine:
+    """A machine on which a batch takes as many seconds as the model has parameters, and each one longer than the last."""
+
+    def __init__(self):
+        self.now, self.speed = 0.0, 1.0
+
+    def predict(self, model):
+        self.now += kmerge.parameters(model) / self.speed
+        self.speed *= 0.999
+
+
+def test_a_share_of_the_latency_is_met_on_a_machine_that_slows_down(monkeypatch):
+    machine, model = SlowingMachine(), network()
+    monkeypatch.setattr(keras.Model, "predict_on_batch", lambda self, x: machine.predict(self))
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: machine.now)
+    small = kmerge.prune(model, budget=kmerge.Budget(latency=0.5))
+    assert machine.speed < 0.8
+    assert 0.45 < kmerge.parameters(small) / kmerge.parameters(model) < 0.505
+    options = {"train": lambda small: None, "steps": 2, "compile": False}
+    result = kmerge.prune_iteratively(model, kmerge.Budget(latency=0.5), **options)
+    assert 0.45 < kmerge.parameters(result.model) / kmerge.parameters(model) < 0.505
 
 
 @pytest.mark.parametrize(

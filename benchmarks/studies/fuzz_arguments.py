@@ -4,7 +4,8 @@
     python -m benchmarks.studies.fuzz_arguments --only merge,prune
 
 An outcome is "refused" (a `KmergeError`), "taken", or "foreign" (any other exception: a fault). What is taken is right only
-for the kinds that `TAKEN` lists for the argument; all else that is taken is a fault, too. `fit_many` needs KERAS_BACKEND=jax.
+for the kinds that `TAKEN` lists for the argument; all else that is taken is a fault, too. Without KERAS_BACKEND=jax
+`fit_many` refuses all.
 """
 
 import contextlib
@@ -96,7 +97,7 @@ TAKEN = {
     "AutoSizer.fit.x": _LAZY, "AutoSizer.fit.y": _LAZY, "AutoSizer.fit.validation_data": _LAZY,
     "fit.validation_data": "None|symbolic|generator|array of text|array of objects",
     "AutoSizer.load.path": "text|bytes", "compare.metric": "None|lambda", "AutoSizer.predict.batch_size": "None",
-    "AutoSizer.evaluate.batch_size": "None", "AutoSizer.fit.batch_size": "None", "AutoSizer.fit.callbacks": "None",
+    "AutoSizer.evaluate.batch_size": "None", "AutoSizer.fit.batch_size": "None", "AutoSizer.fit.callbacks": "None|list|tuple",
     "AutoSizer.load.alpha": "None|beyond int64", "functional.input_shape": "None",
 }  # fmt: skip
 # Keras itself walks through the arguments of a layer before the layer sees them.
@@ -121,7 +122,9 @@ def is_fault(target: str, argument: str, kind: str, found: str) -> bool:
     if found == "taken":
         allowed = TAKEN.get(f"{target}.{argument}", TAKEN.get(argument, ""))
         return argument != "" and kind not in allowed.split("|")
-    return argument == "" or found == "foreign" and not (target in _LAYERS and kind == "nested")
+    if argument == "":
+        return target != "fit_many" or found == "foreign" or keras.backend.backend() == "jax"
+    return found == "foreign" and not (target in _LAYERS and kind == "nested")
 
 
 def attack(

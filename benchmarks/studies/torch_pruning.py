@@ -3,9 +3,13 @@
     python -m venv /tmp/torch && /tmp/torch/bin/pip install torch torchvision torch-pruning
     python -m benchmarks.studies.torch_pruning --python /tmp/torch/bin/python
 
-trains a ResNet-20 on scikit-learn's handwritten digits, hands its weights to `torch_side.py`, which runs in the other
-Python, and prints Markdown tables: the largest difference of scores where both have the criterion; accuracy after the same
-cut by both; and the processor's seconds to trace and to halve networks whose weights are random. PyTorch is no dependency.
+    python -m benchmarks.studies.torch_pruning --python /tmp/torch/bin/python --fine-tune
+
+The first trains a ResNet-20 on scikit-learn's handwritten digits, hands its weights to `torch_side.py`, which runs in the
+other Python, and prints Markdown tables: the largest difference of scores where both have the criterion; accuracy after the
+same cut by both; and the processor's seconds to trace and to halve networks whose weights are random. The second trains
+several ResNet-8 on the digits, lets both halve every space, and fine-tunes what is left, each in its own framework, by the
+same recipe. PyTorch is no dependency.
 """
 
 import json
@@ -22,6 +26,8 @@ from benchmarks.checkout import ROOT
 from benchmarks.command_line import DONE, command_parser
 
 EPOCHS, EXAMPLES, SHARE = 12, 200, 0.125
+# Of --fine-tune: networks, the share cut from every space, and the recipe of both sides.
+SEEDS, HALF, MORE = 5, 0.5, {"epochs": 6, "batch_size": 64, "learning_rate": 0.01, "momentum": 0.9}
 CRITERIA = ("magnitude", "magnitude_l1", "lamp", "bn_scale", "hessian")
 NETWORKS = {"resnet50": "ResNet50", "mobilenet_v2": "MobileNetV2", "densenet121": "DenseNet121"}
 
@@ -30,7 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = command_parser(__file__, __doc__)
     parser.add_argument("--python", required=True, help="a Python with torch, torchvision and torch-pruning")
+    parser.add_argument("--fine-tune", action="store_true", help="compare accuracies after the cut and after fine-tuning")
     options = parser.parse_args(arguments)
+    if options.fine_tune:
+        print(f"{platform.machine()}, {os.cpu_count()} cores; ResNet-8 on the digits, {SEEDS} networks, {MORE}\n")
+        print(_table(["cut by", "parameters", "after the cut, %", "after fine-tuning, %"], _tuned(options.python)))
+        return DONE
     with tempfile.TemporaryDirectory() as folder:
         model, data = _trained(Path(folder))
         found = _other_side(model, data, Path(folder), options.python)
@@ -48,8 +59,8 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence]) -> str:
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in lines) + "\n"
 
 
-def _trained(cache: Path) -> tuple:
-    """A ResNet-20 that has learned the digits, and these."""
+def _trained(cache: Path, depth: int = 20, seed: int = 0) -> tuple:
+    """A residual network that has learned the digits, and these."""
     import keras
 
     import kmerge
@@ -57,13 +68,62 @@ def _trained(cache: Path) -> tuple:
     from benchmarks.networks.architectures import resnet
 
     data = load("digits", None, cache, 0).data
-    model = resnet(data.x_train.shape[1:], 10, 0, depth=20, width=16)
+    model = resnet(data.x_train.shape[1:], 10, seed, depth=depth, width=16)
     model.compile(keras.optimizers.SGD(0.05, momentum=0.9), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    kmerge.fit(model, data.x_train, data.y_train, batch_size=64, epochs=EPOCHS, seed=0, verbose=0)
+    kmerge.fit(model, data.x_train, data.y_train, batch_size=64, epochs=EPOCHS, seed=seed, verbose=0)
     return model, data
 
 
-def _other_side(model, data, folder: Path, python: str) -> dict:
+def _tuned(python: str) -> list[list[str]]:
+    """For both sides the accuracies after the cut and after fine-tuning: mean and standard deviation over the networks."""
+    import numpy as np
+
+    import kmerge
+
+    found: dict[str, list] = {}
+    for seed in range(SEEDS):
+        with tempfile.TemporaryDirectory() as folder:
+            model, data = _trained(Path(folder), 8, seed)
+            accuracy = _accuracy(model, data)
+            found.setdefault("nobody", []).append((kmerge.parameters(model), accuracy, accuracy))
+            small = kmerge.prune(model, "magnitude", budget=kmerge.Budget(units=1 - HALF))
+            found.setdefault("kmerge", []).append(_after_tuning(small, data, seed))
+            np.savez(Path(folder) / "train.npz", x=data.x_train, y=data.y_train)
+            recipe = json.dumps(MORE | {"share": HALF, "seed": seed})
+            theirs = _other_side(model, data, Path(folder), python, "--fine-tune", recipe)
+            found.setdefault("Torch-Pruning", []).append(tuple(theirs["tuned"]))
+
+    def cell(values) -> str:
+        return f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}"
+
+    rows = []
+    for name, networks in found.items():
+        counts, cut, tuned = zip(*networks, strict=True)
+        rows.append([name, f"{int(counts[0]):,}", cell(cut), cell(tuned)])
+    return rows
+
+
+def _after_tuning(small, data, seed: int) -> tuple[int, float, float]:
+    """The parameters of a network, and its accuracies before and after it is trained on."""
+    import keras
+
+    import kmerge
+
+    before = _accuracy(small, data)
+    optimizer = keras.optimizers.SGD(MORE["learning_rate"], momentum=MORE["momentum"])
+    small.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    rest = {"batch_size": MORE["batch_size"], "epochs": MORE["epochs"], "seed": seed, "verbose": 0}
+    kmerge.fit(small, data.x_train, data.y_train, **rest)
+    return kmerge.parameters(small), before, _accuracy(small, data)
+
+
+def _accuracy(model, data) -> float:
+    import numpy as np
+
+    return 100 * float(np.mean(np.argmax(model.predict(data.x_test, verbose=0), axis=1) == data.y_test))
+
+
+def _other_side(model, data, folder: Path, python: str, *options: str) -> dict:
     """What Torch-Pruning finds, by name."""
     import numpy as np
 
@@ -75,10 +135,11 @@ def _other_side(model, data, folder: Path, python: str) -> dict:
     for layer in model.layers:
         weights |= {f"{layer.name}/{w.name}": array_of(w) for w in layer.weights}
     np.savez(folder / "weights.npz", **weights)
-    np.savez(folder / "examples.npz", x=data.x_test[:EXAMPLES], y=data.y_test[:EXAMPLES])
+    examples = slice(None) if options else slice(EXAMPLES)
+    np.savez(folder / "examples.npz", x=data.x_test[examples], y=data.y_test[examples])
     for name, value in (("network", operations_of(model)), ("roots", roots), ("share", SHARE)):
         (folder / f"{name}.json").write_text(json.dumps(value))
-    command = [python, "-m", "benchmarks.studies.torch_side", str(folder)]
+    command = [python, "-m", "benchmarks.studies.torch_side", str(folder), *options]
     subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     with np.load(folder / "found.npz") as file:
         return dict(file)
@@ -111,7 +172,7 @@ def operations_of(model: "keras.Model") -> list[dict]:  # noqa: F821
             same = (layer.kernel_size[0] - 1) // 2 if layer.padding == "same" else 0
             one |= {"strides": list(layer.strides), "padding": padded.get(id(call.inputs[0]), same)}
         if one["kind"] == "norm":
-            one["epsilon"] = layer.epsilon
+            one |= {"epsilon": layer.epsilon, "momentum": 1 - layer.momentum}
         found.append(one)
     return found
 

@@ -3,7 +3,8 @@
     PYTHON -m benchmarks.studies.torch_side FOLDER
 
 reads `network.json`, a list of operations, `weights.npz` and `examples.npz` from the folder, and writes `found.npz` and
-`times.json` there. `benchmarks.studies.torch_pruning` calls it.
+`times.json` there; with `--fine-tune RECIPE` it cuts, trains on `train.npz` and writes accuracies.
+`benchmarks.studies.torch_pruning` calls it.
 """
 
 import json
@@ -22,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = command_parser(__file__, __doc__)
     parser.add_argument("folder", type=Path, help="the folder that benchmarks.studies.torch_pruning has written")
-    folder = parser.parse_args(arguments).folder
+    parser.add_argument("--fine-tune", type=json.loads, metavar="RECIPE", help="share, seed, epochs and more, as JSON")
+    options = parser.parse_args(arguments)
+    folder = options.folder
     import numpy as np
     import torch
 
@@ -36,6 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def build():
         return network(operations, weights).eval()
 
+    if options.fine_tune:
+        with np.load(folder / "train.npz") as train:
+            data = torch.tensor(train["x"]).permute(0, 3, 1, 2), torch.tensor(train["y"]).long()
+        np.savez(folder / "found.npz", tuned=fine_tuned(build(), data, (x, y), **options.fine_tune))
+        return 0
     found = {"outputs": outputs(build(), x)}
     for name, scores in criteria(build(), x, y).items():
         model = build()
@@ -75,7 +83,7 @@ def network(operations: Sequence[dict], weights: dict) -> Any:
     def part(o: dict):
         of = {key.partition("/")[2]: torch.tensor(value) for key, value in weights.items() if key.startswith(o["name"] + "/")}
         if o["kind"] == "norm":
-            layer = nn.BatchNorm2d(len(of["gamma"]), eps=o["epsilon"])
+            layer = nn.BatchNorm2d(len(of["gamma"]), eps=o["epsilon"], momentum=o["momentum"])
             named = {"weight": of["gamma"], "bias": of["beta"]}
             named |= {"running_mean": of["moving_mean"], "running_var": of["moving_variance"]}
         elif o["kind"] == "dense":
@@ -147,6 +155,37 @@ def group_scores(model: Any, scores: Callable, x: Any, roots: Sequence[str]) -> 
         prune = tp.prune_conv_out_channels if is_conv else tp.prune_linear_out_channels
         found[root] = importance(graph.get_pruning_group(layer, prune, idxs=list(range(made)))).numpy()
     return found
+
+
+def fine_tuned(model: Any, train: tuple, test: tuple, *, share: float, seed: int, epochs: int, batch_size: int, **sgd) -> list:
+    """The parameters of a model after a cut, and its accuracies on the test data before and after it is trained on.
+
+    Args:
+        model: the model; it is changed.
+        train: inputs and labels.
+        test: likewise.
+        share: of every group, which is cut.
+        seed: of the order of the examples.
+        epochs: how often it sees them.
+        batch_size: examples per step.
+        **sgd: `learning_rate` and `momentum`.
+    """
+    import torch
+
+    def accuracy() -> float:
+        return 100 * float((torch.tensor(outputs(model.eval(), test[0])).argmax(1) == test[1]).float().mean())
+
+    cut(model, "magnitude", test[0], share)
+    before, (x, y) = accuracy(), train
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.SGD(model.parameters(), sgd["learning_rate"], momentum=sgd["momentum"])
+    for _ in range(epochs):
+        model.train()
+        for rows in torch.randperm(len(x), generator=generator).split(batch_size):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
+            optimizer.step()
+    return [sum(p.numel() for p in model.parameters()), before, accuracy()]
 
 
 def cut(model: Any, name: str, x: Any, share: float) -> Any:

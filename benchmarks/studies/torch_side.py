@@ -185,7 +185,8 @@ def fine_tuned(model: Any, train: tuple, test: tuple, *, share: float, seed: int
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
             optimizer.step()
-    return [sum(p.numel() for p in model.parameters()), before, accuracy()]
+    weights = [weight for weight in model.state_dict().values() if weight.is_floating_point()]  # and no counts of batches
+    return [sum(weight.numel() for weight in weights), before, accuracy()]
 
 
 def cut(model: Any, name: str, x: Any, share: float) -> Any:

@@ -95,4 +95,5 @@ def test_models_of_other_widths_are_matched_unit_by_unit():
     big = kmerge.concatenate(narrow, model)
     right = np.argmax(big(inputs), -1) == classes
     assert to_wide.metrics["mean of the outputs"] == pytest.approx(np.mean(right), abs=1e-6)
-    assert list(to_wide.costs.values()) == [(kmerge.parameters(m), kmerge.multiply_accumulates(m)) for m in (narrow, model, big)]
+    costs = [(kmerge.parameters(net), kmerge.multiply_accumulates(net)) for net in (narrow, model, big)]
+    assert list(to_wide.costs.values()) == costs

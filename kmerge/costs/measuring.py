@@ -53,18 +53,23 @@ def latency_beside(model: keras.Model, reference: keras.Model, seconds: float, r
 
     The two take turns, batch by batch, so that a machine that has become slower or faster is so for both.
     """
-    own, of_reference = _timed([model, reference], 1, repetitions)
-    return _median(seconds * own / of_reference)
+    (own, noise), (other, other_noise) = map(_median, _timed([model, reference], 1, repetitions))
+    found = seconds * own / other
+    return found, found * math.hypot(noise / own, other_noise / other)
 
 
 def _timed(models: Sequence[keras.Model], batch_size: int, repetitions: int) -> np.ndarray:
-    """The seconds of each batch, shape `(models, repetitions)`, of models that take turns."""
+    """The seconds of each batch, shape `(models, repetitions)`, of models that take turns.
+
+    Who is first is drawn: otherwise other work that comes as regularly as the turns do might always meet the same one.
+    """
+    rng = np.random.default_rng(0)
     inputs = [_random_inputs(model, batch_size) for model in models]
     times = np.zeros((len(models), _WARM_UP + repetitions))
     for i in range(_WARM_UP + repetitions):
-        for number, model in enumerate(models):
+        for number in rng.permutation(len(models)):
             start = time.perf_counter()
-            model.predict_on_batch(inputs[number])
+            models[number].predict_on_batch(inputs[number])
             times[number, i] = time.perf_counter() - start
     return times[:, _WARM_UP:]
 

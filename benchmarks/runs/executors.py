@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, Protocol
 
 from benchmarks.files import SOMEBODY, name_of, open_regular
 from benchmarks.records.store import RunFolder, json_text
+from benchmarks.runs.compiling import shared_programs
 from benchmarks.runs.preloading import Copy, Preloaded, has_devices, preload
 
 # What a worker runs.
@@ -141,7 +142,7 @@ class LocalProcesses:
 
     Args:
         jobs: how many workers at a time.
-        environment: of the workers; see `worker_environment`.
+        environment: of the workers; see `worker_environment`. Those of JAX also share their programs, see `compiling`.
         together: how many seeds a worker trains in one program.
         timeout: seconds that a run may take, those left out in which it waits for a network that another run trains; where
             none of our workers does that, the wait may take as long. None for any time.
@@ -171,16 +172,19 @@ class LocalProcesses:
         self._tries: Counter[Path] = Counter()
         self._workers: list[_Worker] = []
         self._preloaded: Preloaded | None = None
+        self._open = contextlib.ExitStack()
         self._messages: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
 
     def __str__(self) -> str:
         return f"{self.jobs} at a time on {cores()} cores"
 
     def __enter__(self) -> "LocalProcesses":
+        self.environment = self._open.enter_context(shared_programs(self.environment))
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self._open.close()
 
     def run(self, batches: Sequence[Sequence[RunFolder]]) -> Iterator[Event]:
         """Work through all batches.

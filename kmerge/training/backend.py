@@ -10,6 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from kmerge.gates import HardConcreteGate
+
 BACKEND = keras.backend.backend()
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -41,15 +43,21 @@ def scales_loss(model: keras.Model) -> bool:
 def choose_xla(model: keras.Model, augment: keras.Layer | None = None) -> bool:
     """Whether XLA compiles the program.
 
-    Under TensorFlow on a CPU, XLA makes dense nets many times as fast and convolutions slower. On other devices
-    `model.compile(jit_compile=...)` decides.
+    Under TensorFlow on a CPU, XLA makes dense nets many times as fast, and convolutions and random numbers slower. On other
+    devices `model.compile(jit_compile=...)` decides.
     """
     if BACKEND == "jax":
         return True
     inner = [*nested_layers(model), *(nested_layers(augment) if augment is not None else ())]
     if not all(getattr(layer, "supports_jit", True) for layer in inner):
         return False
-    return bool(model.jit_compile) or (on_cpu() and only_dense(model))
+    return bool(model.jit_compile) or (on_cpu() and only_dense(model) and not any(map(_draws, inner)))
+
+
+def _draws(layer: keras.Layer) -> bool:
+    """Whether the layer itself has a generator of random numbers, as dropout has; gates have a fast one of their own."""
+    generators = (part for part in vars(layer).values() if isinstance(part, keras.random.SeedGenerator))
+    return not isinstance(layer, HardConcreteGate) and any(generators)
 
 
 def is_data_parallel() -> bool:

@@ -13,6 +13,7 @@ import kmerge
 from kmerge.gates.hard_concrete import gates_of
 from kmerge.gates.pressure import GatePressure
 from kmerge.seeds import rng_of
+from kmerge.training.backend import choose_xla
 from kmerge.training.data import InPieces
 from kmerge.training.fitting import fit
 from tests.kmerge.training.cases import (
@@ -334,6 +335,13 @@ def test_the_choice_of_xla_is_recorded():
     assert fit(model, *regression(), verbose=0).params["xla"]
     model = compiled(convolutional, loss=sparse, optimizer=decaying_sgd)
     assert fit(model, *classification(), verbose=0).params["xla"] == (BACKEND == "jax" or not on_cpu())
+
+
+@pytest.mark.parametrize(("build", "augment"), [(with_dropout, None), (dense, layers.GaussianNoise(1.0)), (gated, None)])
+def test_random_numbers_are_left_to_tensorflow_on_a_cpu(build, augment):
+    """But for those of gates, which are made otherwise: in a program of XLA a number takes half a microsecond there."""
+    model = compiled(build, loss="mse", optimizer=decaying_sgd)
+    assert choose_xla(model, augment) == (build is gated or BACKEND == "jax" or not on_cpu())
 
 
 def test_a_second_call_compiles_nothing():

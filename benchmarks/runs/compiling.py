@@ -1,7 +1,7 @@
 """A folder in which the workers of a launch leave the programs that they compiled to those that come after them.
 
-This is JAX's persistent compilation cache, for as long as a launch lasts. TensorFlow has nothing like it on a CPU. On a machine
-with a GPU or TPU there is none: programs from that cache failed where CUDA graphs were switched on, see
+This is JAX's persistent compilation cache, for as long as a launch lasts; docs/development/speed.md says why not TensorFlow's.
+On a machine with a GPU or TPU there is none: programs from that cache failed where CUDA graphs were switched on, see
 docs/benchmark/offline_gpu.md. This module does not import Keras.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from benchmarks.runs.preloading import has_devices
 
 _FOLDER = "JAX_COMPILATION_CACHE_DIR"
-# Programs of all sizes: those of the small operations that a network is built with are many.
+# Small ones too: a network is built with some fifty of them.
 _ALL = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 
 

@@ -31,6 +31,7 @@ class Call:
         args, kwargs: its positional and keyword arguments, with tensors in their places.
         alone: whether nothing else reads its inputs, and they are no outputs of the graph.
         readers: what reads its outputs; None stands for an output of the graph.
+        unread: the numbers of its outputs that nothing reads.
     """
 
     number: int
@@ -41,6 +42,7 @@ class Call:
     kwargs: dict
     alone: bool
     readers: tuple = ()
+    unread: frozenset[int] = frozenset()
 
     @property
     def name(self) -> str:
@@ -160,9 +162,8 @@ def overridden(model: keras.Model, names: Collection[str] = _TRAINING) -> list[s
 
 
 def _is_array(value: Any) -> bool:
-    return not isinstance(value, keras.KerasTensor) and (
-        isinstance(value, np.ndarray | keras.Variable) or keras.ops.is_tensor(value)
-    )
+    is_symbolic = isinstance(value, keras.KerasTensor)
+    return not is_symbolic and (isinstance(value, np.ndarray | keras.Variable) or keras.ops.is_tensor(value))
 
 
 def _functional(model, as_built: bool = False):
@@ -200,10 +201,11 @@ def _calls(function) -> Iterator[Call]:
         for x in node.arguments.keras_tensors:
             readers.setdefault(id(x), []).append(node.operation)
     for number, node in enumerate(nodes):
-        inputs, arguments = tuple(node.arguments.keras_tensors), node.arguments
+        inputs, made, arguments = tuple(node.arguments.keras_tensors), tuple(node.outputs), node.arguments
         alone = all(len(readers[id(x)]) == 1 for x in inputs)
-        read_by = tuple(reader for x in node.outputs for reader in readers.get(id(x), ()))
-        yield Call(number, node.operation, inputs, tuple(node.outputs), arguments.args, arguments.kwargs, alone, read_by)
+        read_by = tuple(reader for x in made for reader in readers.get(id(x), ()))
+        unread = frozenset(i for i, x in enumerate(made) if id(x) not in readers)
+        yield Call(number, node.operation, inputs, made, arguments.args, arguments.kwargs, alone, read_by, unread)
 
 
 def has_own_graph(operation: keras.Operation) -> bool:

@@ -12,7 +12,7 @@ from kmerge.opening.batches import BATCH
 from kmerge.opening.dropping import as_dropout
 from kmerge.opening.holding import HeldWeight
 from kmerge.opening.lengths import is_same_when_longer, known_lengths
-from kmerge.opening.recording import StaysClosed, record, record_with, takes_training
+from kmerge.opening.recording import StaysClosed, Use, record, record_with, takes_training
 
 # How much longer a sequence is when a call is recorded once more: beyond most windows, if the layer takes so many places.
 _LONGER = (4400, 1200, 500, 200)
@@ -28,42 +28,37 @@ class OnlyInference(StaysClosed):
         self.graph = graph
 
 
-def graph_of_both_modes(layer: keras.Layer, args: tuple, kwargs: dict, held: dict) -> Graph:
+def graph_of_both_modes(use: Use) -> Graph:
     """The graph of a layer's call that holds in training and in inference.
 
     A branch on `training` around layers that do nothing in inference, such as Dropout, is taken as in training: whoever
     compares the graph with the layer in inference finds out whether it may be.
     """
-    if not takes_training(layer):
-        graph = _without_training(record(layer, args, kwargs, held, training=True))
-        return _for_longer_ones_too(graph, layer, args, kwargs, held, True)
-    graph = _without_training(record(layer, args, kwargs, held), fixed=())
-    graph = _for_longer_ones_too(graph, layer, args, kwargs, held, None)
+    if not takes_training(use.layer):
+        return _for_longer_ones_too(_without_training(record(use, training=True)), use, True)
+    graph = _for_longer_ones_too(_without_training(record(use), fixed=()), use, None)
     try:
-        other = record(layer, args, kwargs, held, training=True)
+        other = record(use, training=True)
     except StaysClosed as error:
-        if (dropout := as_dropout(layer, graph)) is not None:
+        if (dropout := as_dropout(use.layer, graph)) is not None:
             return dropout
         raise OnlyInference(f"in training it does something else that cannot be recorded: {error}", graph) from error
     other = _without_training(other)
     if outline_of(graph) == outline_of(other):
         return graph
-    return _for_longer_ones_too(other, layer, args, kwargs, held, True)
+    return _for_longer_ones_too(other, use, True)
 
 
-def _for_longer_ones_too(
-    graph: Graph, layer: keras.Layer, args: tuple, kwargs: dict, held: dict, training: bool | None
-) -> Graph:
+def _for_longer_ones_too(graph: Graph, use: Use, training: bool | None) -> Graph:
     """The graph, if the call does the same with sequences that are much longer than those with which it was recorded."""
-    shapes = [tuple(x.shape) for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
-    lengths, hold = known_lengths(graph, shapes), _HOLD.setdefault(layer, set())
+    lengths, hold = known_lengths(graph, use.shapes), _HOLD.setdefault(use.layer, set())
     if not lengths or (outline := outline_of(graph)) in hold:
         return graph
     for more in _LONGER:
         sizes = {length: length + more for length in lengths} | {BATCH: 2}
         longer = [tuple(sizes.get(n, n) for n in x.shape) for x in graph.inputs]
         try:
-            other = record_with(layer, args, kwargs, held, training, longer)
+            other = record_with(use, training, longer)
         except StaysClosed:  # it does not take so many
             continue
         if not is_same_when_longer(graph, _without_training(other, fixed=()), sizes):

@@ -11,6 +11,7 @@ import inspect
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -64,13 +65,43 @@ class _Trap(keras.StatelessScope):
         super().add_update(update)
 
 
-def record(layer: keras.Layer, args: tuple, kwargs: dict, held: dict, training: bool | None = None) -> Graph:
-    """The graph of one call of a layer, on inputs like those of the call.
+@dataclass(frozen=True, eq=False)
+class Use:
+    """One call of a layer, to be recorded.
 
-    Args:
+    Attributes:
         layer: the layer, built. Its own nodes are not touched; those of the layers in it are, see `calls_forgotten`.
         args, kwargs: the arguments of the call; symbolic tensors stand for the inputs of the graph, in their order.
         held: the `HeldWeight` around each weight so far, by the id of the weight; new ones join.
+        unread: the numbers of the outputs that nothing reads, which may be something else than tensors.
+    """
+
+    layer: keras.Layer
+    args: tuple
+    kwargs: dict
+    held: dict
+    unread: frozenset[int] = frozenset()
+
+    @property
+    def tensors(self) -> list[keras.KerasTensor]:
+        """The symbolic tensors among the arguments."""
+        return [x for x in keras.tree.flatten((self.args, self.kwargs)) if isinstance(x, keras.KerasTensor)]
+
+    @property
+    def shapes(self) -> list[tuple]:
+        """The shapes of `tensors`."""
+        return [tuple(x.shape) for x in self.tensors]
+
+    def read(self, outputs: Any) -> list:
+        """Those of the outputs of a call that something reads."""
+        return [x for i, x in enumerate(keras.tree.flatten(outputs)) if i not in self.unread]
+
+
+def record(use: Use, training: bool | None = None) -> Graph:
+    """The graph of one call of a layer, on inputs like those of the call.
+
+    Args:
+        use: the call.
         training: handed to `call`, where it takes it, and to the layers in it that are not told otherwise.
 
     Returns:
@@ -79,35 +110,34 @@ def record(layer: keras.Layer, args: tuple, kwargs: dict, held: dict, training: 
     Raises:
         StaysClosed: with the reason.
     """
+    layer, shapes = use.layer, use.shapes
     if (unbuilt := unbuilt_part(layer)) is not None:
         raise StaysClosed(
             f"its layer {unbuilt!r} is not built, so that it has no weights yet; call it on a batch first"
         )
     if layer.activity_regularizer is not None:
         raise StaysClosed("it has an activity_regularizer, which would be lost")
-    shapes = [tuple(x.shape) for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
     try:
-        return record_with(layer, args, kwargs, held, training, shapes)
+        return record_with(use, training, shapes)
     except StaysClosed as error:
         if str(error) != _UNKNOWN_SIZE:
             raise
     try:
-        return record_with(layer, args, kwargs, held, training, [(x[0] or BATCH, *x[1:]) if x else x for x in shapes])
+        return record_with(use, training, [(x[0] or BATCH, *x[1:]) if x else x for x in shapes])
     except StaysClosed as error:
         why = error
     taken = {size for shape in [*shapes, *(x.shape for x in layer.weights)] for size in shape}
     for known in known_shapes(shapes, taken, BATCH):
         with contextlib.suppress(StaysClosed):
-            return record_with(layer, args, kwargs, held, training, known)
+            return record_with(use, training, known)
     raise why
 
 
-def record_with(
-    layer: keras.Layer, args: tuple, kwargs: dict, held: dict, training: bool | None, shapes: list[tuple]
-) -> Graph:
+def record_with(use: Use, training: bool | None, shapes: list[tuple]) -> Graph:
     """The graph of one call, as `record` makes it, recorded with inputs of these shapes."""
+    layer = use.layer
     try:
-        graph, stray = _attempt(layer, [], args, kwargs, held, training, shapes)
+        graph, stray = _attempt(use, [], training, shapes)
         bare = StaysClosed(f"its call reads {_names(stray.values())} in the middle of computing")
     except StaysClosed as error:
         if not error.read:
@@ -116,7 +146,7 @@ def record_with(
     if stray:  # weights of parts: by what is called on constants, an Embedding of places first of all
         parts = [x for x in parts_of(layer) if any(id(v) in stray for _, found in _own(x) for v in found)]
         try:
-            graph, stray = _attempt(layer, parts, args, kwargs, held, training, shapes)
+            graph, stray = _attempt(use, parts, training, shapes)
         except StaysClosed as error:
             raise bare from error
         if stray:
@@ -127,13 +157,15 @@ def record_with(
     return graph
 
 
-def _attempt(layer, parts: list, args, kwargs, held: dict, training, shapes) -> tuple[Graph, dict[int, keras.Variable]]:
+def _attempt(
+    use: Use, parts: list, training: bool | None, shapes: list[tuple]
+) -> tuple[Graph, dict[int, keras.Variable]]:
     """One recording, in which the weights of the layer itself and of these parts are symbolic.
 
     Returns:
         The graph, and the variables that were read as numbers all the same, by their ids.
     """
-    inputs: list[keras.KerasTensor] = []
+    layer, inputs = use.layer, []
 
     def place(value):
         if not isinstance(value, keras.KerasTensor):
@@ -142,12 +174,12 @@ def _attempt(layer, parts: list, args, kwargs, held: dict, training, shapes) -> 
         casts = layer.autocast and "float" in value.dtype and value.dtype != layer.input_dtype
         return keras.ops.cast(inputs[-1], layer.input_dtype) if casts else inputs[-1]
 
-    args, kwargs = keras.tree.map_structure(place, (args, kwargs))
+    args, kwargs = keras.tree.map_structure(place, (use.args, use.kwargs))
     if takes_training(layer):
         kwargs = {**kwargs, "training": training}
     with contextlib.ExitStack() as stack:
         for holder in (layer, *parts):
-            stack.enter_context(_symbolic_weights(holder, held, inputs[0]))
+            stack.enter_context(_symbolic_weights(holder, use.held, inputs[0]))
         stack.enter_context(_spelled_out(layer, training))
         stack.enter_context(called_in_mode(layer, training))
         trap = stack.enter_context(_Trap())
@@ -159,12 +191,13 @@ def _attempt(layer, parts: list, args, kwargs, held: dict, training, shapes) -> 
             raise closed from error
     if trap.written:
         raise StaysClosed(f"its call changes {_names(trap.written.values())}")
-    flat = keras.tree.flatten(outputs)
-    if not flat or not all(isinstance(x, keras.KerasTensor) for x in flat):
+    read = use.read(outputs)
+    if not read or not all(isinstance(x, keras.KerasTensor) for x in read):
         raise StaysClosed("its call gives something else than tensors that depend on its inputs")
+    given = lambda x: x if isinstance(x, keras.KerasTensor) else read[0]  # noqa: E731 - for what nothing reads
     try:
         with _names_apart(layer):
-            model = keras.Model(inputs, outputs, name=layer.name)
+            model = keras.Model(inputs, keras.tree.map_structure(given, outputs), name=layer.name)
     except ValueError as error:
         raise StaysClosed(meaning_of(error)) from error
     graph = Graph(model if layer.trainable else frozen_alone(model))

@@ -31,7 +31,7 @@ from kmerge.opening.comparing import differ
 from kmerge.opening.kernels import with_dense_layers
 from kmerge.opening.lengths import freed_masks, freed_rows, has_length, takes_rows
 from kmerge.opening.modes import OnlyInference, content_of, graph_of_both_modes, outline_of
-from kmerge.opening.recording import StaysClosed, meaning_of, takes_training
+from kmerge.opening.recording import StaysClosed, Use, meaning_of, takes_training
 from kmerge.rules import has_rule
 
 # What a class of one's own is made from, and what does nothing itself.
@@ -93,13 +93,13 @@ def opened_call(model: keras.Model, args: tuple, kwargs: dict) -> View:
     """
     with calls_forgotten(model):
         try:
-            held: dict = {}
-            graph, why = graph_of_both_modes(model, args, kwargs, held), ""
+            use = Use(model, args, kwargs, {})
+            graph, why = graph_of_both_modes(use), ""
         except OnlyInference as error:
             graph, why = error.graph, str(error)
         if type(model).__call__ is not keras.Layer.__call__:
             why = why or "it has a __call__ of its own, which was only compared in inference"
-        opener, result = _open(lambda opener: opener.compared(graph, model, args, kwargs, "", model.name), held)
+        opener, result = _open(lambda opener: opener.compared(graph, use, "", model.name), use.held)
         return View(result, opener.opened, opener.closed, why)
 
 
@@ -122,8 +122,9 @@ def _has_closed(model: keras.Model) -> bool:
     return any(_has_closed(x) if has_own_graph(x) else may_open(x) for x in operations_of(model))
 
 
-# The outlines of what each layer left behind that was found to be what it does: a verb opens a model several times.
-_COMPARED: weakref.WeakKeyDictionary[keras.Layer, set[str]] = weakref.WeakKeyDictionary()
+# The outlines of what each layer left behind that was found to be what it does, and which outputs nothing read: a verb opens
+# a model several times.
+_COMPARED: weakref.WeakKeyDictionary[keras.Layer, set[tuple]] = weakref.WeakKeyDictionary()
 
 
 class _Again(Exception):
@@ -152,7 +153,7 @@ class _Opener(Copier):
             call, tensors = freed_masks(call, tensors, sizes, name_of(call.operation, names))
         # A function in a layer that is opened may use that layer, which no copy of the function may share.
         if may_open(call.operation) or names is not None and isinstance(call.operation, keras.layers.Lambda):
-            path = prefix + call.name
+            path = prefix + self.renamed.get(id(call.operation), call.name)
             try:
                 return self._opened(call, tensors, path)
             except StaysClosed as error:
@@ -180,13 +181,15 @@ class _Opener(Copier):
         call = call.on(tensors)
         training = {name: value for name, value in call.kwargs.items() if name == "training"}
         kwargs = {name: value for name, value in call.kwargs.items() if name != "training"}
-        key = (id(layer), repr(keras.tree.map_structure(_what_is_alike, (call.args, kwargs))))
+        use = Use(layer, call.args, kwargs, self._held, call.unread)
+        key = (id(layer), repr(keras.tree.map_structure(_what_is_alike, (call.args, kwargs))), call.unread)
         if key not in self._models:
-            graph = graph_of_both_modes(layer, call.args, kwargs, self._held)
+            graph = graph_of_both_modes(use)
             self.opened[path] = type(layer).__name__
-            before = sum(number == id(layer) for number, _ in self._models)
-            name = f"{layer.name}_call_{before}" if before else layer.name
-            self._models[key] = self.compared(graph, layer, call.args, kwargs, path + "/", name)
+            before = sum(number == id(layer) for number, *_ in self._models)
+            name = self.renamed.get(id(layer), layer.name)
+            name = f"{name}_call_{before}" if before else name
+            self._models[key] = self.compared(graph, use, path + "/", name)
         outputs = keras.tree.flatten(self._models[key](tensors if len(tensors) > 1 else tensors[0], **training))
         if [has_mask(x) for x in outputs] != [has_mask(x) for x in call.outputs]:
             raise StaysClosed("it hands on masks in a way of its own")
@@ -195,31 +198,30 @@ class _Opener(Copier):
     def _stays(self, layer: keras.Layer, path: str, why: str) -> None:
         """Notes that a layer stays closed, instead of what was found inside of it."""
         self._kept[id(layer)] = why
-        if any(number == id(layer) for number, _ in self._models):
+        if any(number == id(layer) for number, *_ in self._models):
             raise _Again
         for found in (self.opened, self.closed):
             for name in [name for name in found if f"{name}/".startswith(f"{path}/")]:
                 del found[name]
         self.closed[path] = why
 
-    def compared(
-        self, graph: Graph, layer: keras.Layer, args: tuple, kwargs: dict, prefix: str, name: str
-    ) -> keras.Model:
+    def compared(self, graph: Graph, use: Use, prefix: str, name: str) -> keras.Model:
         """The model of what a call of a layer left behind, opened in turn and compared with the layer."""
-        outline, compared = outline_of(graph), _COMPARED.setdefault(layer, set())
+        outline, compared = (outline_of(graph), use.unread), _COMPARED.setdefault(use.layer, set())
         graph = with_dense_layers(graph, self._kernels)
         names: set[str] = set()
         for part in {id(call.operation): call.operation for call in graph.calls}.values():
             if isinstance(part, keras.Layer):
                 self.renamed[id(part)] = free_name(part.name, names)
-        tensors = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
         try:
-            model = self.model(graph, name, prefix, names, [tuple(x.shape) for x in tensors])
+            model = self.model(graph, name, prefix, names, use.shapes)
             if outline not in compared:
-                of_layer = lambda arrays: _call(layer, args, kwargs, arrays)  # noqa: E731
-                of_model = lambda arrays: model(arrays if len(arrays) > 1 else arrays[0], training=False)  # noqa: E731
+                of_layer = lambda arrays: use.read(_call(use, arrays))  # noqa: E731
+                of_model = lambda arrays: use.read(  # noqa: E731
+                    model(arrays if len(arrays) > 1 else arrays[0], training=False)
+                )
                 known = [tuple(x.shape) for x in graph.inputs]
-                if problem := differ(layer, tensors, of_layer, of_model, known):
+                if problem := differ(use.layer, use.tensors, of_layer, of_model, known):
                     raise StaysClosed(f"what its call leaves behind is not what it does: {problem}")
         except (StaysClosed, _Again):
             raise
@@ -256,10 +258,10 @@ def _with_known_sizes(reshape: keras.Operation, shape: tuple) -> keras.Operation
     return clone_operation(reshape, {"newshape": (-1, *rest)}, reshape.name)
 
 
-def _call(layer: keras.Layer, args: tuple, kwargs: dict, arrays: list):
+def _call(use: Use, arrays: list):
     """Calls a layer on arrays instead of symbolic tensors, in inference."""
     waiting = list(arrays)
     args, kwargs = keras.tree.map_structure(
-        lambda x: waiting.pop(0) if isinstance(x, keras.KerasTensor) else x, (args, kwargs)
+        lambda x: waiting.pop(0) if isinstance(x, keras.KerasTensor) else x, (use.args, use.kwargs)
     )
-    return layer(*args, **kwargs, **({"training": False} if takes_training(layer) else {}))
+    return use.layer(*args, **kwargs, **({"training": False} if takes_training(use.layer) else {}))

@@ -8,6 +8,7 @@ from kmerge.rules.lookup import REGISTER, has_rule, rule_for, rule_or_reason
 from kmerge.rules.opaque import OpaqueRule
 from kmerge.rules.rule import Rule, channel, consumes, produces, register_rule
 from kmerge.rules.shapes import gather, moves_batch
+from kmerge.rules.signs import makes_no_negative
 from kmerge.rules.site import Site
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "has_rule",
     "is_behind_logits",
     "is_elementwise",
+    "makes_no_negative",
     "match",
     "moves_batch",
     "occurrences",

@@ -30,12 +30,14 @@ class Labels:
         axis: the feature axis, counted from the batch axis 0.
         shape: shape of the tensor, with None where it is not known; `shape[axis] == n` unless the axis is virtual.
         from_inputs: whether the tensor is computed from the model's inputs alone, without a weight.
+        no_negative: whether the tensor is known to hold no negative number.
     """
 
     units: np.ndarray
     axis: int
     shape: tuple
     from_inputs: bool = False
+    no_negative: bool = False
 
     @property
     def is_virtual(self) -> bool:

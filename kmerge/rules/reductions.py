@@ -2,6 +2,7 @@
 
 Over axes without channels they pass units on. A sum over the channels is a Dense layer of ones: it mixes all units, and a
 unit that is zero adds nothing. A mean is a sum over a number, that of the channels of the template: it stays when units go.
+The largest of channels is such a sum where none is negative.
 """
 
 import math
@@ -79,7 +80,7 @@ class ReduceRule(Rule):
         return site.output(x.units, x.axis if kept else x.axis - sum(a < x.axis for a in axes))
 
     def _over_channels(self, site, x):
-        if not self._adds(site):
+        if not self._adds(site, x):
             site.refuse(f"it reduces axis {x.axis}, that of the channels.",
                         "Take their sum or mean, or mix them with Dense or a 1x1 convolution.")  # fmt: skip
         shape = tuple(site.call.outputs[0].shape)
@@ -89,13 +90,20 @@ class ReduceRule(Rule):
             site.curve(out)
         return out
 
-    def _adds(self, site) -> bool:
+    def _adds(self, site: Site, x: Labels) -> bool:
         return self.adds and "float" in str(site.call.inputs[0].dtype)
 
 
 class NormRule(ReduceRule):
-    def _adds(self, site):
-        return super()._adds(site) and site.layer.ord in (None, 1, 2) and np.size(site.layer.axis) == 1
+    def _adds(self, site, x):
+        return super()._adds(site, x) and site.layer.ord in (None, 1, 2) and np.size(site.layer.axis) == 1
+
+
+class MaximumOfRule(ReduceRule):
+    """The largest of channels without a negative number among them, as behind a ReLU, is a norm of them."""
+
+    def _adds(self, site, x):
+        return super()._adds(site, x) and x.no_negative
 
 
 class MeanRule(ReduceRule):
@@ -119,10 +127,11 @@ OPERATION_RULES |= {
     "Sum": ReduceRule(linear=True, adds=True),
     "Mean": MeanRule(linear=True, adds=True),
     "Norm": NormRule(adds=True),
+    **{name: MaximumOfRule(adds=True) for name in ("Amax", "Max")},
     **{
         name: ReduceRule()
         for name in (
-            "All Amax Amin Any CountNonzero Logsumexp Max Median Min Nanmax Nanmean Nanmedian Nanmin Nanprod Nanstd "
+            "All Amin Any CountNonzero Logsumexp Median Min Nanmax Nanmean Nanmedian Nanmin Nanprod Nanstd "
             "Nansum Nanvar Prod Ptp Std Trapezoid Var"
         ).split()
     },

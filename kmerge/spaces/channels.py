@@ -19,7 +19,7 @@ from kmerge.checks import sentence
 from kmerge.errors import InvalidArgumentError, KmergeError, UnsupportedLayerError
 from kmerge.graph import Call, Graph, input_layer
 from kmerge.opening import opened
-from kmerge.rules import REGISTER, Axis, Labels, OpaqueRule, Rule, channel_axis, rule_for
+from kmerge.rules import REGISTER, Axis, Labels, OpaqueRule, Rule, channel_axis, makes_no_negative, rule_for
 from kmerge.spaces.channel_space import ChannelSpace
 from kmerge.spaces.facts import Fact, Kind
 from kmerge.spaces.grouping import Incidence, groups_of_units
@@ -239,7 +239,8 @@ def _follow(result: Trace, notes: Notes, path: str, call: Call, inputs: list[Lab
         outputs = rule.walk(site, *followed)
         site.check_weights(result.axes.get(path))
         outputs = outputs if isinstance(outputs, list) else [outputs]
-        return rule, site, [replace(x, from_inputs=site.from_inputs) for x in outputs]
+        positive = makes_no_negative(call, [x.no_negative for x in inputs])
+        return rule, site, [replace(x, from_inputs=site.from_inputs, no_negative=positive) for x in outputs]
 
     mark = notes.mark()
     if path not in result.unfollowed:

@@ -103,7 +103,7 @@ class Layout:
         record = self.trace.records[key]
         # One object per input: a tensor that is read twice by a call may need two orders.
         pairs = zip(inputs, record.inputs, strict=True)
-        placed = Placed(record, [replace(x.with_units(x.units), from_inputs=old.from_inputs) for x, old in pairs])
+        placed = Placed(record, [replace(old, units=x.units, shape=x.with_units(x.units).shape) for x, old in pairs])
         averaged = record.end in self.plan.averaged_outputs and record.end is not None
         behind = averaged and record.rule.is_activation and record.rule.ends_behind_logits(call.operation)
         if behind and not np.array_equal(record.inputs[0].units, placed.inputs[0].units):

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from kmerge.graph import array_of, inner_layers
-from kmerge.opening.recording import StaysClosed, meaning_of
+from kmerge.opening.reasons import StaysClosed, meaning_of
 
 # Sizes for what a shape leaves open: of the batch, and of each other axis.
 _DRAWS = ((2, (8,)), (3, (8,)))

@@ -20,7 +20,8 @@ from kmerge.graph import (
     rename_operation,
 )
 from kmerge.opening.comparing import differ
-from kmerge.opening.recording import StaysClosed, unbuilt_part
+from kmerge.opening.reasons import StaysClosed
+from kmerge.opening.recording import unbuilt_part
 from kmerge.opening.views import View, opened, opened_call
 
 _told: weakref.WeakSet = weakref.WeakSet()

@@ -12,7 +12,7 @@ import keras
 
 from kmerge.graph import Call, Graph, dense_around, has_mask
 from kmerge.opening.holding import HeldWeight
-from kmerge.opening.recording import StaysClosed
+from kmerge.opening.reasons import StaysClosed
 
 
 def with_dense_layers(graph: Graph, kernels: dict[int, keras.layers.Dense | None]) -> Graph:

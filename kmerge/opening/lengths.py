@@ -19,6 +19,7 @@ import numpy as np
 from keras import ops
 
 from kmerge.graph import Call, Graph, array_of
+from kmerge.opening.numbering import Places
 from kmerge.rules import OpaqueRule, Rule, register_rule
 
 # Primes that are no usual sizes, and small enough for masks of that many rows and columns.
@@ -131,10 +132,24 @@ def _partitions(count: int) -> list[tuple[int, ...]]:
     return found
 
 
-def known_lengths(graph: Graph, shapes: Sequence[tuple]) -> set[int]:
-    """The numbers with which a graph was recorded instead of open lengths of its inputs."""
-    pairs = [pair for x, shape in zip(graph.inputs, shapes, strict=True) for pair in zip(x.shape[1:], shape[1:], strict=True)]
-    return {number for number, size in pairs if size is None and number is not None}
+def open_lengths(inputs: Sequence[keras.KerasTensor], shapes: Sequence[tuple]) -> dict[int, tuple[keras.KerasTensor, int]]:
+    """The numbers with which inputs were made instead of open lengths: for each an input that has it, and its axis."""
+    found: dict[int, tuple[keras.KerasTensor, int]] = {}
+    for x, shape in zip(inputs, shapes, strict=True):
+        for axis, (number, size) in enumerate(zip(x.shape, shape, strict=True)):
+            if axis and size is None and number is not None:
+                found.setdefault(number, (x, axis))
+    return found
+
+
+def knows_lengths(graph: Graph, shapes: Sequence[tuple]) -> bool:
+    """Whether an array among the arguments of a graph has a length that its inputs, of these shapes, leave open.
+
+    A causal mask does not count, which can be made of any length.
+    """
+    lengths = open_lengths(graph.inputs, shapes)
+    arrays = [x for call in graph.calls for x in call.constants if has_length(x, lengths)]
+    return any(not any(_is_causal(array_of(x), n) for n in lengths) for x in arrays)
 
 
 def is_same_when_longer(graph: Graph, longer: Graph, sizes: dict[int, int]) -> bool:
@@ -169,11 +184,16 @@ def is_same_when_longer(graph: Graph, longer: Graph, sizes: dict[int, int]) -> b
 
     for one, other in zip(graph.calls, longer.calls, strict=True):
         a, b = one.operation, other.operation
-        if not (a is b if isinstance(a, keras.Layer) else type(a) is type(b)):
+        if not (_is_one_numbering(a, b) or (a is b if isinstance(a, keras.Layer) else type(a) is type(b))):
             return False
         if len(parts(one)) != len(parts(other)) or not all(map(same, parts(one), parts(other))):
             return False
     return len(graph.outputs) == len(longer.outputs) and all(map(same, graph.outputs, longer.outputs))
+
+
+def _is_one_numbering(a: keras.Operation, b: keras.Operation) -> bool:
+    both = isinstance(a, Places) and isinstance(b, Places)
+    return both and (a.axis, a.places_dtype) == (b.axis, b.places_dtype)
 
 
 def _moved(number: int, sizes: dict[int, int]) -> set[int]:

@@ -11,8 +11,10 @@ from kmerge.graph import Graph, array_of
 from kmerge.opening.batches import BATCH
 from kmerge.opening.dropping import as_dropout
 from kmerge.opening.holding import HeldWeight
-from kmerge.opening.lengths import is_same_when_longer, known_lengths
-from kmerge.opening.recording import StaysClosed, Use, record, record_with, takes_training
+from kmerge.opening.lengths import is_same_when_longer, open_lengths
+from kmerge.opening.numbering import Places
+from kmerge.opening.reasons import StaysClosed
+from kmerge.opening.recording import Use, record, record_with, takes_training
 
 # How much longer a sequence is when a call is recorded once more: beyond most windows, if the layer takes so many places.
 _LONGER = (4400, 1200, 500, 200)
@@ -51,14 +53,15 @@ def graph_of_both_modes(use: Use) -> Graph:
 
 def _for_longer_ones_too(graph: Graph, use: Use, training: bool | None) -> Graph:
     """The graph, if the call does the same with sequences that are much longer than those with which it was recorded."""
-    lengths, hold = known_lengths(graph, use.shapes), _HOLD.setdefault(use.layer, set())
+    lengths, hold = open_lengths(graph.inputs, use.shapes), _HOLD.setdefault(use.layer, set())
     if not lengths or (outline := outline_of(graph)) in hold:
         return graph
+    numbered = any(isinstance(call.operation, Places) for call in graph.calls)
     for more in _LONGER:
         sizes = {length: length + more for length in lengths} | {BATCH: 2}
         longer = [tuple(sizes.get(n, n) for n in x.shape) for x in graph.inputs]
         try:
-            other = record_with(use, training, longer)
+            other = record_with(use, training, longer, numbered)
         except StaysClosed:  # it does not take so many
             continue
         if not is_same_when_longer(graph, _without_training(other, fixed=()), sizes):
@@ -108,6 +111,8 @@ def outline_of(graph: Graph) -> str:
         options = {} if is_layer else {k: v for k, v in vars(operation).items() if k != "name" and k[0] != "_"}
         weight = operation.weight if isinstance(operation, HeldWeight) else operation
         kind = id(weight) if is_layer else type(operation)
+        if isinstance(operation, Places):
+            kind = operation.axis, operation.places_dtype
         result.append((kind, keras.tree.map_structure(shown, (call.args, call.kwargs, options))))
         numbers.update({id(x): len(numbers) + i for i, x in enumerate(call.outputs)})
     return repr((result, [numbers[id(x)] for x in graph.outputs]))

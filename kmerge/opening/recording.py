@@ -8,11 +8,9 @@ something else than a recorded layer makes the layer one that stays closed.
 
 import contextlib
 import inspect
-import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -31,18 +29,10 @@ from kmerge.graph import (
 )
 from kmerge.opening.batches import BATCH, computes_with_none
 from kmerge.opening.holding import HeldWeight
-from kmerge.opening.lengths import known_shapes
+from kmerge.opening.lengths import known_shapes, knows_lengths, open_lengths
+from kmerge.opening.numbering import Places, symbolic_places
+from kmerge.opening.reasons import UNKNOWN_SIZE, StaysClosed, meaning_of
 from kmerge.rules import has_rule
-
-
-class StaysClosed(Exception):
-    """Why a layer cannot be opened, in words that go on from "Layer ... stays as it is: ".
-
-    Attributes:
-        read: the variables that were read as numbers until then, by their ids.
-    """
-
-    read: Mapping[int, keras.Variable] = MappingProxyType({})
 
 
 class _Trap(keras.StatelessScope):
@@ -120,7 +110,7 @@ def record(use: Use, training: bool | None = None) -> Graph:
     try:
         return record_with(use, training, shapes)
     except StaysClosed as error:
-        if str(error) != _UNKNOWN_SIZE:
+        if str(error) != UNKNOWN_SIZE:
             raise
     try:
         return record_with(use, training, [(x[0] or BATCH, *x[1:]) if x else x for x in shapes])
@@ -129,15 +119,25 @@ def record(use: Use, training: bool | None = None) -> Graph:
     taken = {size for shape in [*shapes, *(x.shape for x in layer.weights)] for size in shape}
     for known in known_shapes(shapes, taken, BATCH):
         with contextlib.suppress(StaysClosed):
-            return record_with(use, training, known)
+            graph = record_with(use, training, known)
+            if knows_lengths(graph, shapes):  # in arrays, which a numbering of the places may have made
+                with contextlib.suppress(StaysClosed):
+                    return record_with(use, training, known, numbered=True)
+            return graph
     raise why
 
 
-def record_with(use: Use, training: bool | None, shapes: list[tuple]) -> Graph:
-    """The graph of one call, as `record` makes it, recorded with inputs of these shapes."""
+def record_with(use: Use, training: bool | None, shapes: list[tuple], numbered: bool = False) -> Graph:
+    """The graph of one call, as `record` makes it, recorded with inputs of these shapes.
+
+    Args:
+        use, training: as for `record`.
+        shapes: of the inputs.
+        numbered: whether the numbers of places are symbolic, see `numbering`.
+    """
     layer = use.layer
     try:
-        graph, stray = _attempt(use, [], training, shapes)
+        graph, stray = _attempt(use, [], training, shapes, numbered)
         bare = StaysClosed(f"its call reads {_names(stray.values())} in the middle of computing")
     except StaysClosed as error:
         if not error.read:
@@ -146,19 +146,19 @@ def record_with(use: Use, training: bool | None, shapes: list[tuple]) -> Graph:
     if stray:  # weights of parts: by what is called on constants, an Embedding of places first of all
         parts = [x for x in parts_of(layer) if any(id(v) in stray for _, found in _own(x) for v in found)]
         try:
-            graph, stray = _attempt(use, parts, training, shapes)
+            graph, stray = _attempt(use, parts, training, shapes, numbered)
         except StaysClosed as error:
             raise bare from error
         if stray:
             raise bare
     if any(computes_with_none(call) for call in graph.calls):
-        raise StaysClosed(_UNKNOWN_SIZE)
+        raise StaysClosed(UNKNOWN_SIZE)
     _account_for(layer, graph)
     return graph
 
 
 def _attempt(
-    use: Use, parts: list, training: bool | None, shapes: list[tuple]
+    use: Use, parts: list, training: bool | None, shapes: list[tuple], numbered: bool
 ) -> tuple[Graph, dict[int, keras.Variable]]:
     """One recording, in which the weights of the layer itself and of these parts are symbolic.
 
@@ -180,6 +180,8 @@ def _attempt(
     with contextlib.ExitStack() as stack:
         for holder in (layer, *parts):
             stack.enter_context(_symbolic_weights(holder, use.held, inputs[0]))
+        if numbered:
+            stack.enter_context(symbolic_places(open_lengths(inputs, use.shapes), layer.name))
         stack.enter_context(_spelled_out(layer, training))
         stack.enter_context(called_in_mode(layer, training))
         trap = stack.enter_context(_Trap())
@@ -307,6 +309,8 @@ def _names_apart(layer: keras.Layer) -> Iterator[None]:
 
 def _rows(table: keras.KerasTensor, indices: Any) -> keras.KerasTensor:
     """What an `Embedding` gives for constant indices: rows of its table, as a slice where that will do."""
+    if isinstance(indices, keras.KerasTensor):
+        return keras.ops.take(table, indices, axis=0)
     indices = array_of(indices).astype("int32")
     rows = np.ravel(indices)
     if indices.ndim == 1 and np.array_equal(rows, np.arange(rows.size)):  # perhaps as many as there are places
@@ -338,10 +342,10 @@ def _account_for(layer: keras.Layer, graph: Graph) -> None:
 
 
 def _keep_batches(graph: Graph) -> None:
-    """Layers take the first axis of what they read for that of a batch, which weights alone do not have."""
+    """Layers take the first axis of what they read for that of a batch, which weights and places alone do not have."""
     without: set[int] = set()
     for call in graph.calls:
-        held = isinstance(call.operation, HeldWeight)
+        held = isinstance(call.operation, HeldWeight | Places)
         if held or all(id(x) in without for x in call.inputs):
             if isinstance(call.operation, keras.Layer) and not held:
                 raise StaysClosed(f"its call uses {call.name!r} on weights alone, without a batch axis")
@@ -356,40 +360,5 @@ def _arguments(call: Call) -> list:
     return [*call.args, *call.kwargs.values(), *made_of]
 
 
-# Words ----------------------------------------------------------------------------------------------------------------
-
-
 def _names(variables: Collection[keras.Variable]) -> str:
     return "the weights " + ", ".join(repr(x.path) for x in list(variables)[:3])
-
-
-_UNKNOWN_SIZE = "its call computes with a size that is not known, as that of the batch"
-# What the messages of Keras and the backends say, and what it means here.
-_MEANINGS = {
-    "its call looks at the values of a tensor": ("used as a boolean",),
-    "its call adds a loss, which would be lost": ("add_loss",),
-    "its call changes a weight": ("no attribute 'assign",),
-    "its call uses functions of the backend or of NumPy": (
-        "used as input to a",
-        "You cannot convert it to a NumPy array",
-        "__array__",
-        "__jax_array__",
-    ),
-    _UNKNOWN_SIZE: (
-        "value (None)",
-        "NoneType",
-        "got (None",
-        "slice(None,",
-    ),
-}
-
-
-def meaning_of(error: Exception, otherwise: str = "its call does not run on symbolic tensors") -> str:
-    """What an exception of a layer's call says of the layer; with the words for one that is not known."""
-    text = str(error).strip()
-    for meaning, parts in _MEANINGS.items():
-        if any(part in text for part in parts):
-            return meaning
-    lines = [line for line in text.splitlines() if line and not line.startswith("Exception encountered when")]
-    first = re.sub("\x1b[^m]*m", "", lines[0]) if lines else ""  # Keras prints in bold
-    return f"{otherwise} ({type(error).__name__}: {first.rstrip('.')})"

@@ -31,7 +31,8 @@ from kmerge.opening.comparing import differ
 from kmerge.opening.kernels import with_dense_layers
 from kmerge.opening.lengths import freed_masks, freed_rows, has_length, takes_rows
 from kmerge.opening.modes import OnlyInference, content_of, graph_of_both_modes, outline_of
-from kmerge.opening.recording import StaysClosed, Use, meaning_of, takes_training
+from kmerge.opening.reasons import StaysClosed, meaning_of
+from kmerge.opening.recording import Use, takes_training
 from kmerge.rules import has_rule
 
 # What a class of one's own is made from, and what does nothing itself.
@@ -164,9 +165,9 @@ class _Opener(Copier):
             outputs = find(call, tensors[0], sizes, name_of(call.operation, names))
             if outputs is not None:
                 return outputs
-        first = (*getattr(call.operation, "newshape", ()), 1)[0]
-        if first is None or first and first % BATCH == 0:
-            call = replace(call, operation=_with_known_sizes(call.operation, tensors[0].shape))
+        if "newshape" in vars(call.operation):
+            operation = _reshaped(call.operation, tensors[0], sizes, lambda: name_of(call.operation, names))
+            call = replace(call, operation=operation)
         return super().call(call, tensors, prefix, names, sizes)
 
     def _opened(self, call: Call, tensors: list, path: str) -> list:
@@ -243,6 +244,29 @@ def _what_is_alike(value) -> object:
 def _is_same_tensor(call: Call) -> bool:
     """Whether it is a `keras.ops.convert_to_tensor` of a tensor to its own type, as a Functional model does to its inputs."""
     return type(call.operation).__name__ == "ConvertToTensor" and call.inputs[0].dtype == call.outputs[0].dtype
+
+
+def _reshaped(reshape: keras.Operation, x: keras.KerasTensor, sizes: dict, name: Callable[[], str]) -> keras.Operation:
+    """A `keras.ops.reshape` that was recorded with numbers instead of open sizes, for a tensor in which they are open.
+
+    Args:
+        reshape: the operation.
+        x: the tensor.
+        sizes: the numbers that stand for open sizes.
+        name: makes one for a layer in its place.
+    """
+    first, *rest = reshape.newshape or [1]
+    opens = [size in (None, -1) or size in sizes for size in rest]
+    if sum(opens) == 1 and (None in x.shape[1:] or x.shape[:1] != (None,)):
+        rest = tuple(-1 if is_open else size for size, is_open in zip(rest, opens, strict=True))
+        if first in (None, -1, BATCH) and x.shape[:1] == (None,):
+            options = {"dtype": x.dtype} if "float" in x.dtype else {}
+            return keras.layers.Reshape(rest, name=name(), **options)
+        if first not in (None, -1) and first not in sizes and first % BATCH:
+            return clone_operation(reshape, {"newshape": (first, *rest)}, reshape.name)
+    if first is None or first and first % BATCH == 0:
+        return _with_known_sizes(reshape, x.shape)
+    return reshape
 
 
 def _with_known_sizes(reshape: keras.Operation, shape: tuple) -> keras.Operation:

@@ -82,6 +82,7 @@ class Rule(abc.ABC):
         is_opaque: whether it runs as it is, on units that stay as they are.
         is_elementwise: whether it acts on each value alone.
         takes_any_tensor: whether it needs no channel axis: it can read token ids of shape `(None,)`.
+        reads_sizes: whether it reads nothing but the sizes of its inputs, so that what it makes is the same for all models.
         may_lose: whether it can do without some or all of the units that it reads.
         gathers: whether what `Site.pick` reads for it is any choice of positions, in any order, not one in a row.
         multiplies: whether it multiplies its inputs with each other, so that a unit which is zero in one of them is zero
@@ -108,6 +109,7 @@ class Rule(abc.ABC):
     is_opaque = False
     is_elementwise = False
     takes_any_tensor = False
+    reads_sizes = False
     may_lose = False
     gathers = False
     multiplies = False

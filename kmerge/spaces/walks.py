@@ -175,7 +175,8 @@ class TraceSite(Site):
         self.notes = notes
         self.axes: dict[str, tuple] = {}
         self.constants: dict[int, tuple] = {}
-        self.from_inputs = not getattr(self.layer, "weights", ()) and all(x.from_inputs for x in inputs)
+        from_inputs = not getattr(self.layer, "weights", ()) and all(x.from_inputs for x in inputs)
+        self.from_inputs = rule.reads_sizes or from_inputs
         self.is_apart = self.is_whole = self.normalizes = False
         self._declared: set[int] = set()
 
@@ -183,6 +184,8 @@ class TraceSite(Site):
         return self.notes.note(Fact(kind, self.path, detail), units)
 
     def own(self, count, name="output"):
+        if self.rule.reads_sizes:
+            return self._make(count, name, from_inputs=True)
         return self._note(Kind.MADE, self.notes.own(self.path, count, name))
 
     def consume(self, x, weight="kernel"):

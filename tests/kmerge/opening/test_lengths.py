@@ -96,6 +96,29 @@ class Decoder(layers.Layer):
         return keras.KerasTensor(x.shape, x.dtype)
 
 
+class Rotation(layers.Layer):
+    """Turns pairs of channels by an angle that grows with the place; no configuration builds it again."""
+
+    def __init__(self, slowest, **options):
+        super().__init__(**options)
+        self.slowest = slowest
+
+    def call(self, x, first=0):
+        places = ops.arange(ops.shape(x)[1], dtype="float32") + ops.cast(first, "float32")
+        speeds = self.slowest ** -(ops.arange(0, WIDTH, 2, dtype="float32") / WIDTH)
+        angles = ops.einsum("bi,j->bij", ops.expand_dims(places, 0), speeds)
+        angles = ops.reshape(ops.stack((angles, angles), axis=-2), (*ops.shape(angles)[:-1], WIDTH))
+        one, other = ops.split(x, 2, axis=-1)
+        turned = ops.reshape(ops.stack((-other, one), axis=-2), ops.shape(x))
+        return x * ops.cos(angles) + turned * ops.sin(angles)
+
+    def compute_output_shape(self, shape):
+        return shape
+
+    def get_config(self):
+        return {**super().get_config(), "of_another_class": 1}
+
+
 class OverLength(layers.Layer):
     """Its factor is a number that nothing shows in the graph."""
 
@@ -131,6 +154,13 @@ def of_decoder_without_mask():
     return keras.Model(ids, ends(Decoder(name="opened")(layers.Embedding(11, WIDTH)(ids))))
 
 
+def of_rotation():
+    ids = keras.Input((None,), dtype="int32")
+    x = layers.Embedding(11, WIDTH)(ids)
+    x = x + Rotation(100.0, name="opened")(layers.Dense(WIDTH)(layers.Dense(5, activation="relu")(x)))
+    return keras.Model(ids, ends(x))
+
+
 def inputs_of(model, length, seed=0):
     rng = np.random.default_rng(seed)
     found = [rng.integers(0, 11, (3, length))]
@@ -143,7 +173,7 @@ def values(model, length):
 
 
 pytestmark = [pytest.mark.filterwarnings(f"ignore::kmerge.errors.{x}LayerWarning") for x in ("Opened", "Unfollowed")]
-BUILDERS = [of_places, of_tokens_and_places, of_decoder, of_decoder_without_mask]
+BUILDERS = [of_places, of_tokens_and_places, of_decoder, of_decoder_without_mask, of_rotation]
 
 
 @pytest.mark.parametrize("build", BUILDERS, ids=lambda f: f.__name__)

@@ -19,8 +19,8 @@ import numpy as np
 from keras import ops
 
 from kmerge.graph import Call, Graph, array_of
-from kmerge.opening.numbering import Places
-from kmerge.rules import OpaqueRule, Rule, register_rule
+from kmerge.opening.numbering import OfSizesRule, Places
+from kmerge.rules import Rule, register_rule
 
 # Primes that are no usual sizes, and small enough for masks of that many rows and columns.
 _LENGTHS = (101, 103, 107, 109, 113, 127, 131, 137, 139)
@@ -98,7 +98,7 @@ class CausalMask(keras.Layer):
 
 
 register_rule(FirstRows, FirstRowsRule())
-register_rule(CausalMask, OpaqueRule())
+register_rule(CausalMask, OfSizesRule())
 
 
 def known_shapes(shapes: Sequence[tuple], taken: Sequence[int], batch: int) -> Iterator[list[tuple]]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 import keras
 from keras import ops
 
-from kmerge.rules import Rule, register_rule
+from kmerge.rules import Rule, channel_axis, register_rule
 
 
 @keras.saving.register_keras_serializable("kmerge")
@@ -45,16 +45,17 @@ class Places(keras.Layer):
         return {**super().get_config(), "axis": self.axis, "places_dtype": self.places_dtype}
 
 
-class PlacesRule(Rule):
+class OfSizesRule(Rule):
     """It does not care for the units that it reads, and makes the same of each model's."""
 
     takes_any_tensor = reads_sizes = True
 
     def walk(self, site, x):
-        return site.output(site.own(1), 1)
+        axis, count = channel_axis(tuple(site.call.outputs[0].shape))
+        return site.output(site.own(count), axis)
 
 
-register_rule(Places, PlacesRule())
+register_rule(Places, OfSizesRule())
 
 
 @contextlib.contextmanager

@@ -151,12 +151,7 @@ _TRAINING = (
 
 
 def overridden(model: keras.Model, names: Collection[str] = _TRAINING) -> list[str]:
-    """Those of the methods that a class of the user's, or the model itself, has instead of Keras' own.
-
-    Args:
-        model: the model.
-        names: of methods of `keras.Model`; by default those by which it trains.
-    """
+    """Those of the methods of these names that a class of the user's, or the model itself, has instead of Keras' own."""
     own = [kind for kind in type(model).__mro__ if kind.__module__.partition(".")[0] != "keras"]
     return [name for name in names if name in vars(model) or any(name in vars(kind) for kind in own)]
 
@@ -343,9 +338,14 @@ def holders_of(layer: keras.Layer, index: int) -> list[keras.Layer]:
     return [layer]
 
 
+def mask_of(tensor: keras.KerasTensor) -> keras.KerasTensor | None:
+    """The mask that Keras has attached to a symbolic tensor, which the next layer reads unless it is given one."""
+    return getattr(tensor, "_keras_mask", None)
+
+
 def has_mask(tensor: keras.KerasTensor) -> bool:
-    """Whether Keras has attached a mask to a symbolic tensor, which the next layer reads unless it is given one."""
-    return getattr(tensor, "_keras_mask", None) is not None
+    """Whether a symbolic tensor carries a mask."""
+    return mask_of(tensor) is not None
 
 
 def rename_operation(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:

@@ -156,7 +156,7 @@ def _gated(
     one_of("sampling", sampling, SAMPLINGS)
     check_seed("seed", seed)
     arrays = check_all_finite(models)
-    walked = trace(models[0], for_merge=len(models) > 1)
+    walked = trace(models[0], for_merge=len(models) > 1, for_gates=True)
     warn_of_unfollowed(walked.layers, walked.unfollowed)
     check_selectable(walked)
     widths = target_widths(walked, width, most=len(models))

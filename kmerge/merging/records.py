@@ -249,7 +249,7 @@ def read_merge(big: keras.Model) -> Merged:
             "holds no record of a merge."
         )
     record = records[0]
-    walked = trace(_template(big, record), for_merge=record.parents > 1)
+    walked = trace(_template(big, record), for_merge=record.parents > 1, for_gates=True)
     named = {gate.name: gate for gate in gates_of(big)}
     gates = {space: named[name] for space, name in record.gate_names.items()}
     inner = {layer.name: layer for layer in map(gated_layer, big.layers)}

@@ -16,9 +16,7 @@ def _by_name(reasons: Mapping[str, str]) -> dict[str, str]:
 
 LAYERS = _by_name(
     {
-        "It multiplies channels of one tensor with those of another; MultiHeadAttention has heads that can be cut.": (
-            "AdditiveAttention Attention Dot"
-        ),
+        "It multiplies channels of one tensor with those of another.": "Dot",
         "It works on the three color channels of an image together.": (
             "AugMix AutoContrast ContrastLimitedAdaptiveHistogramEqualization Equalization RandAugment "
             "RandomColorDegeneration RandomColorJitter RandomGrayscale RandomHue RandomPosterization RandomSaturation "

@@ -219,3 +219,35 @@ class ReversibleEmbeddingRule(EmbeddingRule):
         out = super().walk(site, x)
         site.weight("reverse_embeddings", channel(out.units), None)
         return out
+
+
+@rules_for(layers.Attention)
+class AttentionRule(Rule):
+    """Without a projection of its own: it compares channels of its query with those of its key, and passes its values on."""
+
+    def walk(self, site, query, value, *keys):
+        for x in (query, value, *keys):
+            site.require_last_axis(x)
+        if len(site.call.outputs) > 1:
+            site.refuse("it returns its scores, too.", "Leave return_attention_scores off.")
+        query, value = site.attend(self._held(site, query), keys[0] if keys else value, value)
+        self._weights(site, query)
+        out = site.output(value.units)
+        site.curve(out)
+        return out
+
+    def _held(self, site: Site, query: Labels) -> Labels:
+        return query
+
+    def _weights(self, site: Site, query: Labels) -> None:
+        site.weight("scale")
+        site.weight("concat_score_weight")
+
+
+@rules_for(layers.AdditiveAttention)
+class AdditiveAttentionRule(AttentionRule):
+    def _held(self, site, query):
+        return site.hold(query)
+
+    def _weights(self, site, query):
+        site.weight("scale", channel(query.units))

@@ -80,6 +80,15 @@ class Site(abc.ABC):
         """
 
     @abc.abstractmethod
+    def attend(self, query: Labels, key: Labels, value: Labels) -> tuple[Labels, Labels]:
+        """Declares that places of `value` are mixed by sums over the channels of `query` and `key`, which are tied.
+
+        To such a sum a channel that is zero in both adds nothing, and no weight: so these may go, but none may come. The
+        units of `value` pass. Returns `query` and `value` with the units of each source in a row: there is one layer for
+        each source. In a big student, whose gates would act on `key` and `value` alike, the layer runs as it is.
+        """
+
+    @abc.abstractmethod
     def consume_inside(self, units: np.ndarray) -> np.ndarray:
         """Declares that the layer mixes units of its own, which no other layer reads, as attention mixes its heads.
 

@@ -69,6 +69,7 @@ class Trace:
         inputs, outputs: labels of the model's inputs and outputs.
         spaces: the channel spaces.
         space_of: for each unit, the number of its space. `index_of`: its index in the space.
+        for_gates: as for `trace`.
     """
 
     model: keras.Model
@@ -83,6 +84,7 @@ class Trace:
     spaces: "ChannelSpaces" = None
     space_of: np.ndarray = None
     index_of: np.ndarray = None
+    for_gates: bool = False
 
 
 class ChannelSpaces(Mapping):
@@ -172,6 +174,7 @@ def trace(
     free_outputs: frozenset = frozenset(),
     *,
     for_merge: bool = False,
+    for_gates: bool = False,
 ) -> Trace:
     """Walks a model and finds its channel spaces.
 
@@ -181,6 +184,7 @@ def trace(
         free_outputs: numbers of the outputs whose units are not the model's own: something stands behind them.
         for_merge: whether several models are to become one of the same size: then a layer with the same weights for all
             units, see `Site.apart`, holds these fixed.
+        for_gates: whether there will be gates: then a layer for which none can be, see `Site.attend`, runs as it is.
 
     Returns:
         A `Trace`.
@@ -192,7 +196,7 @@ def trace(
     view = opened(model)
     while True:
         try:
-            return _walk(view.model, Notes(copied, for_merge), free_outputs, unfollowed)
+            return _walk(view.model, Notes(copied, for_merge, for_gates), free_outputs, unfollowed)
         except _FollowedBefore as again:
             unfollowed[again.error.layer] = again.error
 
@@ -206,7 +210,7 @@ class _FollowedBefore(KmergeError):
 
 def _walk(model: keras.Model, notes: Notes, free_outputs: frozenset, unfollowed: dict) -> Trace:
     graph = Graph(model)
-    result = Trace(model, unfollowed=unfollowed)
+    result = Trace(model, unfollowed=unfollowed, for_gates=notes.for_gates)
     for i, x in enumerate(graph.inputs):
         name, fact = input_layer(x).name, Fact(Kind.INPUT, detail=f"input {i}")
         place = (name, "output")

@@ -89,6 +89,7 @@ class Notes:
     Args:
         copied: the places, see `Trace.entries`, at which what enters the model is copied for each source.
         for_merge: whether layers with the same weights for all units, see `Site.apart`, hold these fixed.
+        for_gates: whether there will be gates, so that layers for which none can be, see `Site.attend`, run as they are.
 
     Attributes:
         count: number of units so far.
@@ -100,9 +101,10 @@ class Notes:
         shared: the labels that the first use of a layer reads, by path and what it does to them; other uses tie theirs.
     """
 
-    def __init__(self, copied: frozenset = frozenset(), for_merge: bool = False):
+    def __init__(self, copied: frozenset = frozenset(), for_merge: bool = False, for_gates: bool = False):
         self.copied = copied
         self.for_merge = for_merge
+        self.for_gates = for_gates
         self.count = 0
         self.entries: dict[tuple[str, str], np.ndarray] = {}
         self.owned: dict[tuple[str, str], np.ndarray] = {}
@@ -211,6 +213,17 @@ class TraceSite(Site):
         self._note(Kind.HELD, x.units)
         self._note(Kind.WEIGHED, x.units)
         return x
+
+    def attend(self, query, key, value):
+        if self.notes.for_gates:
+            self.refuse("gates of its keys would act on its values, too.", "Use MultiHeadAttention.")
+        self.tie(query, key)
+        for x in (query, key):
+            self.consume(x, f"input {self._number(x)}")
+            self._note(Kind.SUMMED, x.units)
+        self._note(Kind.HELD, value.units)
+        self._note(Kind.WEIGHED, value.units)
+        return query, value
 
     def _number(self, x):
         return next(i for i, y in enumerate(self.inputs) if y is x)

@@ -14,6 +14,7 @@ from kmerge.graph import Call, Graph, exportable, frozen_as, has_mask, inner_lay
 from kmerge.rules import Labels, gather
 from kmerge.spaces import copy_name
 from kmerge.surgery.layout import Layout, Placed
+from kmerge.surgery.masks import with_masks
 
 
 @dataclass
@@ -68,6 +69,7 @@ class _Builder:
         self.layers: dict[str, keras.Layer] = {}
         self._clones: dict[tuple, object] = {}
         self._nested: dict[int, keras.Model] = {}
+        self._values: dict[int, keras.KerasTensor] = {}  # by the ids of the template's tensors, where it builds now
         self._stacked: dict[int, tuple] = {}  # what stands side by side in a stack, to be read without it
         self._first_keys: dict[int, tuple] = {}  # of the calls for which these were built
         self._same: dict[int, int] = {}  # tensors that are in inference the very tensor that their layer read
@@ -128,9 +130,9 @@ class _Builder:
         values = {id(x): value for x, value in zip(graph.inputs, inputs, strict=True)}
         for call in graph.calls:
             here = [values[id(x)] for x in call.inputs]
-            key = number + (call.number,)
+            key, self._values = number + (call.number,), values
             if not self.gating:  # whose gates keep masks; and `_take_masks` takes them off
-                self._check_masks(call, here, prefix)
+                self._check_masks(*with_masks(call, here, values), prefix)
             if not call.is_model:
                 outputs = self._named_call(self.layout.calls[key], here, prefix)
             elif self.gating:
@@ -212,8 +214,9 @@ class _Builder:
             tensors = [[tensors[0], gates]]
         elif gates is not None:
             called = functools.partial(called, head_gates=gates)
+        call, tensors = with_masks(self._use(placed, record.path, operation), tensors, self._values)
         with _no_draws(operation):
-            return record.rule.replay(self._use(placed, record.path, operation), called, tensors, placed.picks)
+            return record.rule.replay(call, called, tensors, placed.picks)
 
     def _use(self, placed: Placed, path: str, operation, number: int = 0) -> Call:
         """The template's call, for the one that runs in its place or for one of its parts, with the arrays of that."""
@@ -252,9 +255,9 @@ class _Builder:
             read = list(tensors)
             for i, (axis, positions) in part.reads.items():
                 read[i] = self._gather(tensors[i], axis, positions, operation.name)
-            self._check_masks(record.call, read, prefix)
+            call, read = with_masks(self._use(placed, part.path, operation, number), read, self._values)
+            self._check_masks(call, read, prefix)
             with _no_draws(operation):
-                call = self._use(placed, part.path, operation, number)
                 results.append(record.rule.replay(call, operation, read, {}))
         if len(results) == 1:
             return results[0]

@@ -6,6 +6,7 @@ from kmerge.errors import KmergeError
 from kmerge.graph import find_weight, has_mask
 from kmerge.rules import Axis, Labels, Site, channel_axis, match, occurrences, positions_of
 from kmerge.spaces import output_name
+from kmerge.surgery.masks import takes_one_mask
 from kmerge.surgery.placed import Placed
 
 
@@ -45,7 +46,7 @@ class LayoutSite(Site):
 
     def _gather(self, x: Labels, positions: np.ndarray) -> Labels:
         i = self._index(x)
-        if i is not None and has_mask(self.call.inputs[i]) and not self.call.masks:
+        if i is not None and has_mask(self.call.inputs[i]) and not self.call.masks and not takes_one_mask(self.call):
             self.refuse("its input carries a mask, which would be lost where its channels are reordered.",
                         "Leave the order of these channels as it is, or hand the mask on as an argument.")  # fmt: skip
         if i is None:
@@ -80,14 +81,35 @@ class LayoutSite(Site):
         for x, i in zip(self.tie(*inputs), numbers, strict=True):
             self.consume(x, f"input {i}")
         read = [self.placed.inputs[i] for i in numbers]
-        if any((source(x.units) > layout.plan.sources).any() for x in read):
-            self.refuse("it adds up channels without weights, so that a new one would change its outputs.",
-                        "Grow other spaces, or put a Dense layer or a 1x1 convolution in its place.")  # fmt: skip
+        self._refuse_new(*read)
         if groups.any():
             found = [[np.flatnonzero(np.isin(source(x.units), (0, g))) for x in read] for g in groups]
             axes = [x.axis for x in read]
             self._run_apart(groups, [dict(zip(numbers, zip(axes, p, strict=True), strict=True)) for p in found])
         return np.concatenate([units + group * layout.units for group in groups])
+
+    def _refuse_new(self, *inputs: Labels) -> None:
+        if any((self.layout.source_of(x.units) > self.layout.plan.sources).any() for x in inputs):
+            self.refuse("it adds up channels without weights, so that a new one would change its outputs.",
+                        "Grow other spaces, or put a Dense layer or a 1x1 convolution in its place.")  # fmt: skip
+
+    def attend(self, query, key, value):
+        """One layer for each source of which `value` has channels, on these; with them, what is new goes through the first."""
+        at = [self._index(x) for x in (query, key, value)]
+        for x, i in zip(self.tie(query, key), at, strict=False):
+            self.consume(x, f"input {i}")
+        query, key, value = (self.placed.inputs[i] for i in at)
+        self._refuse_new(query, key)
+        present, group = self._groups(value)
+        if present is None:
+            return query, value
+        source = self.layout.source_of
+        reads = [[np.flatnonzero(np.isin(source(x.units), (0, g))) for x in (query, key)] for g in present]
+        reads = [[*found, np.flatnonzero(group == g)] for found, g in zip(reads, present, strict=True)]
+        axes = [x.axis for x in (query, key, value)]
+        self._run_apart(present, [dict(zip(at, zip(axes, found, strict=True), strict=True)) for found in reads])
+        rows = [np.concatenate([found[i] for found in reads]) for i in (0, 2)]
+        return query.with_units(query.units[rows[0]]), value.with_units(value.units[rows[1]])
 
     def weigh(self, sums, x):
         """Where each source has sums of its own, one layer for each source, on its channels of `x`; else one for all."""
@@ -212,15 +234,19 @@ class LayoutSite(Site):
         With one source there is nothing to keep apart; nor where all channels are common, as behind an input that no
         plan copies: there is one layer for all sources, whose weights must agree.
         """
+        present, group = self._groups(x)
+        return x if present is None else self._each_alone(x, present, [np.flatnonzero(group == g) for g in present])
+
+    def _groups(self, x: Labels) -> tuple[np.ndarray | None, np.ndarray]:
+        """The sources that need a layer each, or None if one does for all; and for each channel, which of them it meets."""
         plan, group = self.layout.plan, self.layout.source_of(x.units)
         present = np.unique(group[group <= plan.sources])
         if plan.sources == 1 or not present.any():
-            return x
+            return None, group
         if present[0] == 0:
             self.refuse("it would meet channels of one source together with channels that all sources share.",
                         "Give each source its own, with `copied` or entries of the plan.")  # fmt: skip
-        group = np.where(group > plan.sources, present[0], group)
-        return self._each_alone(x, present, [np.flatnonzero(group == g) for g in present])
+        return present, np.where(group > plan.sources, present[0], group)
 
     def _each_alone(self, x: Labels, groups: np.ndarray, reads: list[np.ndarray]) -> Labels:
         self._run_apart(groups, [{self._index(x): (x.axis, positions)} for positions in reads])
@@ -279,7 +305,8 @@ class LayoutSite(Site):
             self.axes[self.path][name] = axes
         start = 0
         for part in self.placed.parts:
-            stop = start + sum(len(positions) for _, positions in part.reads.values())
+            _, positions = next(iter(part.reads.values()))  # of the input for whose channels it holds weights
+            stop = start + len(positions)
             cut = tuple(a and Axis(a.role, a.units[start:stop]) for a in axes)
             self.axes[part.path][name], start = cut, stop
 

@@ -186,8 +186,6 @@ class TraceSite(Site):
         return self.notes.note(Fact(kind, self.path, detail), units)
 
     def own(self, count, name="output"):
-        if self.rule.reads_sizes:
-            return self._make(count, name, from_inputs=True)
         return self._note(Kind.MADE, self.notes.own(self.path, count, name))
 
     def consume(self, x, weight="kernel"):

@@ -208,13 +208,15 @@ class _Builder:
             return self._run_apart(placed, tensors, prefix)
         gates = self._gates_inside(placed) if self.gating else None
         operation = called = self._operation(placed, prefix, record.path, None if gates is None else record.rule.gated)
+        call, tensors = with_masks(self._use(placed, record.path, operation), tensors, self._values)
+        if placed.gathers:
+            self._check_masks(call, tensors, prefix)
         if self.gating:
             called, tensors = self.gating.apply(placed, operation, tensors)
         if gates is not None and record.normalizes:
             tensors = [[tensors[0], gates]]
         elif gates is not None:
             called = functools.partial(called, head_gates=gates)
-        call, tensors = with_masks(self._use(placed, record.path, operation), tensors, self._values)
         with _no_draws(operation):
             return record.rule.replay(call, called, tensors, placed.picks)
 

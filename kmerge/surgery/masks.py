@@ -25,7 +25,8 @@ def with_masks(call: Call, tensors: list, values: Mapping[int, keras.KerasTensor
         values: by the ids of tensors of the template, those of the new model. Only a mask that is among them, of the same
             shape, is the same for all that the tensor holds.
     """
-    lost = any(has_mask(old) and not has_mask(new) for old, new in zip(call.inputs, tensors, strict=True))
+    pairs = zip(call.inputs, tensors, strict=True)
+    lost = any(has_mask(old) and new is not None and not has_mask(new) for old, new in pairs)
     if not lost or not takes_one_mask(call):
         return call, tensors
     old = [mask_of(x) for x in keras.tree.flatten(call.args[0])]

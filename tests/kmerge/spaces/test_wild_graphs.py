@@ -21,6 +21,7 @@ WILD = [
     "reverse", "every_second", "shuffle", "one_channel", "channels_padded", "tiled", "repeated", "stacked", "sorted_channels",
     "dot", "outer", "unknown_layer", "function_layer", "overridden", "norm", "argmax", "where", "attended",
     "folded", "unfolded", "mixed_over_rows", "rows_into_channels", "split_unevenly", "rolled", "scaled_by_maximum",
+    "largest", "plain_attention", "recurrent",
 ]  # fmt: skip
 
 
@@ -158,6 +159,25 @@ class WildBuilder(Builder):
 
     def scaled_by_maximum(self, x, y, width):
         return x / (1.0 + ops.max(ops.abs(x)))
+
+
+    def largest(self, x, y, width):
+        """With and without negative numbers among the channels."""
+        h = ops.relu(y) if width % 2 else y
+        return ops.concatenate([x, ops.max(h * self.make(1, "sigmoid")(x), axis=-1, keepdims=True)], axis=-1)
+
+    def rows(self, x):
+        return ops.reshape(x, (-1, int(np.prod(x.shape[1:-1])), x.shape[-1]))
+
+    def plain_attention(self, x, y, width):
+        kind = layers.AdditiveAttention() if width % 2 else layers.Attention(use_scale=True)
+        query, value = self.rows(x), self.rows(self.fitted(y, x.shape[-1]))
+        found = kind([query, value, query] if width > 2 else [query, value])
+        return ops.reshape(found, (-1, *x.shape[1:]))
+
+    def recurrent(self, x, y, width):
+        kind = (layers.SimpleRNN, layers.GRU, layers.LSTM)[width % 3]
+        return ops.reshape(kind(width, return_sequences=True)(self.rows(x)), (-1, *x.shape[1:-1], width))
 
 
 def wild_recipes(known: list[str]) -> st.SearchStrategy:

@@ -30,8 +30,7 @@ class Call:
         outputs: its output tensors.
         args, kwargs: its positional and keyword arguments, with tensors in their places.
         alone: whether nothing else reads its inputs, and they are no outputs of the graph.
-        readers: what reads its outputs; None stands for an output of the graph.
-        unread: the numbers of its outputs that nothing reads.
+        readers, unread: what reads its outputs, None for an output of the graph; the numbers of those that nothing reads.
     """
 
     number: int

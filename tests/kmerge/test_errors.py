@@ -163,7 +163,7 @@ def _lambda(x):
 
 def _attention(x):
     h = layers.Reshape((1, 4))(x)
-    return layers.Flatten()(layers.Attention(name="culprit")([h, h]))
+    return layers.Flatten()(layers.Attention(name="culprit")([h, h], return_attention_scores=True)[0])
 
 
 def _softmax_layer(x):

@@ -7,11 +7,12 @@ from keras import layers, ops
 
 import kmerge
 from kmerge.errors import InvalidArgumentError, UnsupportedLayerError
+from kmerge.opening.views import opened
 from tests.checks import assert_close, outputs
 from tests.kmerge.opening import cases
 from tests.kmerge.opening.cases import around
 from tests.kmerge.opening.test_opening import randomize_all, state_of
-from tests.models import example_inputs
+from tests.models import example_inputs, randomize
 from tests.programs import without_programs
 
 FAMILY = [cases.patches, cases.encoder, cases.nested, cases.negated]
@@ -245,3 +246,46 @@ def test_refusals_name_the_model_and_what_to_do():
 
     with pytest.raises(UnsupportedLayerError, match="Layer 'odd' .Anonymous.: it cannot be built again"):
         kmerge.functional(around(Anonymous(object(), name="odd")))
+
+
+class Stack(keras.Layer):
+    """Blocks of one name that give None beside a tensor; itself it gives an array that is none of its inputs', too."""
+
+    class Block(keras.Layer):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.part = ResidualPart(name="part")
+
+        def call(self, x, scores=False):
+            return self.part(x), None
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.blocks = [self.Block(name=f"block_{i}") for i in range(2)]
+
+    def call(self, x):
+        for block in self.blocks:
+            x, _ = block(x)
+        return x, ops.zeros((0, 8))
+
+
+class ResidualPart(keras.Layer):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = layers.Dense(8, name="dense")
+
+    def call(self, x):
+        return x + self.dense(x)
+
+
+def test_an_output_that_is_no_tensor_keeps_a_layer_closed_only_where_something_reads_it():
+    x = keras.Input((6,))
+    first, constant = Stack(name="stack")(layers.Dense(8)(x))
+    model = keras.Model(x, layers.Dense(3)(first))
+    randomize(model, 3)
+    view = opened(model)
+    assert sorted(view.opened) == ["stack", "stack/part", "stack/part_1"] and not view.closed
+    values = example_inputs(model)
+    assert_close(outputs(view.model, values), outputs(model, values), 1e-5)
+    reason = opened(keras.Model(x, [layers.Dense(3)(first), constant])).closed["stack"]
+    assert "something else than tensors" in reason

@@ -363,49 +363,6 @@ def test_parts_of_one_name_get_names_of_their_own():
     assert state_of(model) == before
 
 
-class Stack(keras.Layer):
-    """Blocks of one name that give None beside a tensor; itself it gives an array that is none of its inputs', too."""
-
-    class Block(keras.Layer):
-        def __init__(self, **options):
-            super().__init__(**options)
-            self.part = ResidualPart(name="part")
-
-        def call(self, x, scores=False):
-            return self.part(x), None
-
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.blocks = [self.Block(name=f"block_{i}") for i in range(2)]
-
-    def call(self, x):
-        for block in self.blocks:
-            x, _ = block(x)
-        return x, ops.zeros((0, 8))
-
-
-class ResidualPart(keras.Layer):
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.dense = layers.Dense(8, name="dense")
-
-    def call(self, x):
-        return x + self.dense(x)
-
-
-def test_an_output_that_is_no_tensor_keeps_a_layer_closed_only_where_something_reads_it():
-    x = keras.Input((6,))
-    first, constant = Stack(name="stack")(layers.Dense(8)(x))
-    model = keras.Model(x, layers.Dense(3)(first))
-    randomize(model, 3)
-    view = opened(model)
-    assert sorted(view.opened) == ["stack", "stack/part", "stack/part_1"] and not view.closed
-    values = example_inputs(model)
-    assert_close(outputs(view.model, values), outputs(model, values), 1e-5)
-    reason = opened(keras.Model(x, [layers.Dense(3)(first), constant])).closed["stack"]
-    assert "something else than tensors" in reason
-
-
 def test_a_layer_of_which_one_call_cannot_be_opened_stays_closed_in_all():
     class OnlyWide(keras.Layer):
         def __init__(self, **options):

@@ -4,7 +4,6 @@ Here recurrent layers stand for such, as if nobody had written rules for them: t
 """
 
 import functools
-import warnings
 
 import keras
 import numpy as np
@@ -258,23 +257,23 @@ def test_gates_of_each_example_never_meet_a_weight():
         assert gated and all(call.inputs[0].shape[0] is None for call in gated)
 
 
-@pytest.mark.filterwarnings("ignore::kmerge.UnfollowedLayerWarning")
-@pytest.mark.parametrize("verb", [kmerge.concatenate, kmerge.merge])
-def test_a_mask_that_would_be_lost_is_refused(verb):
+def _masked(end, seed):
+    x = keras.Input((6,), dtype="int32")
+    h = layers.Dense(5, activation="relu")(layers.Embedding(9, 4, mask_zero=True)(x))
+    h = end()(layers.AdditiveAttention(name="culprit")([h, h]))
+    network = keras.Model(x, layers.Dense(2)(layers.Dense(6, activation="relu")(h)))
+    randomize(network, seed)
+    return network
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("verb", [kmerge.concatenate, lambda *models: kmerge.merge(*models, gates="open")])
+def test_a_mask_that_would_be_lost_is_handed_over_or_refused(verb):
     """What each of them reads are some of the channels, and a tensor of these carries no mask."""
-
-    def build(seed):
-        x = keras.Input((6,), dtype="int32")
-        h = layers.Dense(5, activation="relu")(layers.Embedding(9, 4, mask_zero=True)(x))
-        h = layers.GlobalAveragePooling1D()(layers.AdditiveAttention(name="culprit")([h, h]))
-        network = keras.Model(x, layers.Dense(2)(layers.Dense(6, activation="relu")(h)))
-        randomize(network, seed)
-        return network
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The layers .* run as they are, so")
-        with pytest.raises(kmerge.UnsupportedLayerError, match="culprit.*mask that would be lost"):
-            verb(build(0), build(1))
+    models = [_masked(layers.GlobalAveragePooling1D, seed) for seed in range(2)]  # whose mask is a tensor of the graph
+    checks.assert_mean(verb(*models), models, [np.array([[1, 2, 3, 0, 0, 0], [4, 5, 0, 0, 0, 0], [1, 0, 2, 3, 0, 0]])])
+    with pytest.raises(kmerge.UnsupportedLayerError, match="culprit.*mask that would be lost"):
+        verb(*[_masked(layers.Flatten, seed) for seed in range(2)])
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

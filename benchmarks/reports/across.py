@@ -26,7 +26,7 @@ import numpy as np
 from baselines.protocol.metrics import METRICS
 from benchmarks.records.results import Results, Row
 from benchmarks.reports.statistics import LEVEL, bootstrap_interval
-from benchmarks.reports.summaries import done, grouped, mean, protocol_text
+from benchmarks.reports.summaries import done, examples_text, grouped, mean, protocol_text
 from benchmarks.strategies.registry import STRATEGIES
 
 _RESAMPLES = 2_000
@@ -108,9 +108,9 @@ def _names(rows: Mapping[str, Row]) -> dict[str, str]:
 
 def _marks(row: Row) -> tuple[str, ...]:
     """What tells protocols of one suite apart, in words."""
-    examples = "all examples" if row["examples"] is None else f"{row['examples']} examples"
     scale = "unknown scale" if row["scale"] is None else f"scale {row['scale']:g}"
-    return examples, scale, f"equal {row.get('match') or 'epochs'}", str(row["backend"]), row.get("precision") or "float32"
+    precision = row.get("precision") or "float32"
+    return examples_text(row), scale, f"equal {row.get('match') or 'epochs'}", str(row["backend"]), precision
 
 
 def reference_of(columns: Sequence[Column]) -> str:

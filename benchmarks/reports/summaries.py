@@ -104,14 +104,18 @@ def mean(values: Iterable[Any]) -> float | None:
     return sum(numbers) / len(numbers) if numbers else None
 
 
+def examples_text(row: Row) -> str:
+    """The training examples of a row's protocol in words. A suite may itself have a few, for what follows its parents."""
+    return "the suite's examples" if row["examples"] is None else f"{row['examples']} examples"
+
+
 def protocol_text(row: Row) -> str:
     """The protocol of a row in words."""
-    examples = "all examples" if row["examples"] is None else f"{row['examples']} examples"
     match = f"equal {row['match']}" if row.get("match") else "equal epochs"
     precision = "" if row.get("precision") in (None, "float32") else f" {row['precision']}"
     backend = f"{row['backend']}{precision}"
     scale = "unknown" if row["scale"] is None else f"{row['scale']:g}"
-    return f"{row['suite']}: scale {scale}, {match}, {examples}, {backend} (protocol {row['protocol']})"
+    return f"{row['suite']}: scale {scale}, {match}, {examples_text(row)}, {backend} (protocol {row['protocol']})"
 
 
 def unit(metric: str) -> str:

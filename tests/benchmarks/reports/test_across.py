@@ -69,7 +69,7 @@ def test_columns_of_one_suite_are_named_by_what_differs(tmp_path):
     made = [{"examples": None}, {"examples": 20}, {"examples": 20, "scale": 2.0}, {"examples": 20, "scale": 2.0}]
     made = [_folder(tmp_path / str(i), "s", means, protocol=f"p{i}", **how) for i, how in enumerate(made)]
     names = [column.name for column in _columns(made)[0]]
-    assert names[::3] == ["s, 20 examples, scale 1", "s, all examples, scale 1"]  # from few to all
+    assert names[::3] == ["s, 20 examples, scale 1", "s, the suite's examples, scale 1"]  # from few to all
     assert names[1:3] == ["s, 20 examples, scale 2 (p2)", "s, 20 examples, scale 2 (p3)"]
 
 

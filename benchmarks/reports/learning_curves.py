@@ -134,7 +134,8 @@ def _line(axes: "Axes", part: Segment, scale: float, how: dict, label: str | Non
     if not known.any():
         return
     numbers, values = numbers[known], values[:, known]
-    axes.plot(numbers, values.mean(axis=0), label=label, **how)
+    dot = {"marker": "."} if len(numbers) == 1 else {}  # else a single epoch would not be seen
+    axes.plot(numbers, values.mean(axis=0), label=label, **how, **dot)
     if len(values) > 1:
         axes.fill_between(numbers, *mean_intervals(values), alpha=0.15, color=how["color"], linewidth=0)
 

@@ -81,6 +81,13 @@ def test_phases_that_strategies_share_are_drawn_once_in_grey():
     assert [label.get_text() for label in bars.get_yticklabels()][1] == "Restart (n = 3)"
 
 
+def test_a_phase_of_one_epoch_is_seen_though_it_is_no_line():
+    epochs = {f"restart{seed}": _epochs(teacher_0=[0.5, 0.6], finetune=[0.7]) for seed in range(2)}
+    figure = new_figure()
+    assert learning_curves.draw_curves(epochs, figure, _rows("restart", (0.1, 0.2), "accuracy"))
+    assert [line.get_marker() for line in figure.axes[0].lines] == ["None", "."]
+
+
 def test_an_interval_of_each_epoch_holds_its_mean():
     values = np.random.default_rng(0).normal(size=(10, 4)) + np.arange(4)
     low, high = learning_curves.mean_intervals(values)

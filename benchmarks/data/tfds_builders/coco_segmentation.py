@@ -64,7 +64,7 @@ class CocoSegmentation(tfds.core.GeneratorBasedBuilder):
                     name, found = image["file_name"], objects.get(image["id"], ())
                     is_used = sum(thing["area"] for thing in found) > least
                     mask = mask_of(found, image["height"], image["width"]) if is_used else None
-                except (KeyError, TypeError, ValueError) as error:
+                except (LookupError, TypeError, ValueError) as error:
                     raise annotations.damaged(f"image {image['id']} of {_file(part)}", error) from error
                 if mask is not None:
                     yield name, example(archive, f"{part}/{name}", mask)

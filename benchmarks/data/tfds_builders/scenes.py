@@ -6,6 +6,7 @@ An image and its mask are stored in their own size; `squares.in_a_square` brings
 import io
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -87,10 +88,12 @@ class Archive:
         try:
             if isinstance(self._files, zipfile.ZipFile):
                 return self._files.read(name)
-            return self._files.extractfile(name).read()
+            if (file := self._files.extractfile(name)) is None:
+                raise OSError("it is no file")
+            return file.read()
         except KeyError:
             raise ValueError(f"{self.path} lacks {name}. Get the archive anew.") from None
-        except (OSError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        except (OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise self.damaged(name, error) from error
 
     def text(self, name: str) -> str:

@@ -17,6 +17,7 @@ from PIL import Image  # noqa: E402
 from benchmarks.data import cache as data_cache  # noqa: E402
 from benchmarks.data import datasets  # noqa: E402
 from benchmarks.data.tfds_builders import coco_segmentation, voc_segmentation  # noqa: E402
+from benchmarks.data.tfds_builders.scenes import Archive  # noqa: E402
 from benchmarks.data.tfds_builders.squares import in_a_square  # noqa: E402
 
 ROOT = "VOCdevkit/VOC2012"
@@ -255,6 +256,7 @@ def test_coco_is_read_from_its_archives(tmp_path, monkeypatch):
         ({}, [thing(1, 1, {"counts": "abc", "size": [40, 60]})], "run lengths as a list .* received a compressed string"),
         ({}, [thing(1, 1, {"counts": [10, 10], "size": [40, 60]})], "for 40 x 60 pixels, received 20 for 40 x 60"),
         ({}, [thing(1, 1, {"counts": [0, 2400], "size": [60, 40]})], "for 40 x 60 pixels, received 2400 for 60 x 40"),
+        ({}, [thing(1, 1, {"counts": [2400], "size": []})], "index out of range"),
         ({}, [thing(1, 1, [[0, 0, 9, 9, 5]])], r"polygons as x and y .* received \[0, 0, 9, 9, 5\]"),
         ({}, [{"image_id": 1, "category_id": 1, "area": 2_000}], "it lacks 'segmentation'"),
         ({"file_name": None}, [thing(1, 1, [])], "it lacks 'file_name'"),
@@ -292,3 +294,16 @@ def test_annotations_that_are_damaged_or_of_other_images_are_refused(tmp_path):
             archive.writestr("annotations/instances_train2017.json", content)
         with pytest.raises(ValueError, match=f"instances_train2017.json in .* cannot be read: .*{message}"):
             examples_of_coco(tmp_path)
+
+
+def test_a_damaged_byte_or_a_folder_in_an_archive_is_told_as_damage(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x", bytes(range(256)) * 9)
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[31] ^= 0xFF  # the first of what is compressed
+    (tmp_path / "a.zip").write_bytes(content)
+    with tarfile.open(tmp_path / "b.tar", "w") as archive:
+        archive.add(tmp_path, "x", recursive=False)
+    for name in ("a.zip", "b.tar"):
+        with Archive(tmp_path / name) as archive, pytest.raises(ValueError, match="x in .* cannot be read: .* Get the"):
+            archive.read("x")

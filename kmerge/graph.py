@@ -60,9 +60,8 @@ class Call:
     def named_inputs(self) -> dict[str, list[int]]:
         """The numbers of the inputs that each argument of the operation's `call` holds."""
         numbers = iter(range(len(self.inputs)))
-        args, kwargs = keras.tree.map_structure(
-            lambda value: next(numbers) if isinstance(value, keras.KerasTensor) else None, (self.args, self.kwargs)
-        )
+        given = (self.args, self.kwargs)
+        args, kwargs = keras.tree.map_structure(lambda x: next(numbers) if isinstance(x, keras.KerasTensor) else None, given)
         bound = inspect.signature(self.operation.call).bind(*args, **kwargs).arguments
         flat = {name: keras.tree.flatten(value) for name, value in bound.items()}
         return {name: [i for i in value if i is not None] for name, value in flat.items()}

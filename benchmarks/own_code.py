@@ -23,6 +23,8 @@ from benchmarks.command_line import refusal
 
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 _LONGEST = 200
+# Folders that are in `sys.path` because a caller named them; at most one at a time.
+_added: set[str] = set()
 
 
 class OwnCodeError(ValueError):
@@ -105,7 +107,10 @@ def _spec(text: str, folder: Path) -> importlib.machinery.ModuleSpec:
     """Of the package or module at the top: to find what is below it, Python would run it."""
     top = text.partition(":")[0].partition(".")[0]
     place = str(Path(folder).resolve())
+    # A module of another suite's folder may have the same name.
+    sys.path[:] = [path for path in sys.path if path == place or path not in _added]
     if place not in sys.path:
+        _added.add(place)
         sys.path.append(place)  # behind all others: a file there hides no module
     importlib.invalidate_caches()
     try:

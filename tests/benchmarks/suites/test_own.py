@@ -159,6 +159,16 @@ def test_a_suite_may_name_the_folder_of_what_is_ones_own(mine, tmp_path):
     assert found.settings_of("tested_nets:untrained") == before.settings_of("tested_nets:untrained")
 
 
+def test_modules_of_one_name_in_two_folders_are_told_apart(tmp_path):
+    """As in a campaign, which launches one suite after the other in one process."""
+    digests = []
+    for name in "aba":
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "of_two_folders.py").write_text(f"def build():\n    return {name!r}\n")
+        digests.append(digest_of_code("of_two_folders:build", tmp_path / name))
+    assert digests[0] == digests[2] != digests[1]
+
+
 def test_the_page_on_it_makes_a_suite_that_trains_its_network(tmp_path):
     page = ROOT / "docs" / "benchmark" / "your_own.md"
     (code,), (suite,) = blocks(page, "python"), blocks(page, "toml")

@@ -11,7 +11,7 @@ command goes on from the folder of results, on this machine or on the next.
 Epochs a second, of all workers together, are told after the first minute of each launch, and at its end.
 
 Exit status: 0 all is done or given up by a rule that the file declares, 1 the time sufficed but not all could be done,
-2 wrong usage, 130 time is up, or interrupted: the same command goes on.
+2 wrong usage, 3 data of your own is missing, 130 time is up, or interrupted: the same command goes on.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    epilog = "Exit status: 0 all done, 1 not all could be done, 2 wrong usage, 130 time is up."
+    epilog = "Exit status: 0 all done, 1 not all could be done, 2 wrong usage, 3 data of your own is missing, 130 time is up."
     parser = command_parser(__file__, __doc__, "--data-dir", "--cache-dir", "--out", epilog=epilog)
     known = f"one that comes with the benchmark ({', '.join(CAMPAIGNS)}), or the file of one"
     parser.add_argument("campaign", metavar="CAMPAIGN", help=known)

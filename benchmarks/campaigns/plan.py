@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import run
-from benchmarks.command_line import UsageError, one_of, refusal
+from benchmarks.command_line import DATA_MISSING, UsageError, one_of, refusal
 from benchmarks.records.store import RunFolder
 from benchmarks.runs.planning import named_suite, planned_runs
 from benchmarks.suites.files import content_of
 from benchmarks.suites.schema import STRATEGY
 from benchmarks.suites.suite import Suite
-from benchmarks.suites.values import ListOf, Number, Place, SuiteError, Table, Text, whole
+from benchmarks.suites.values import ListOf, Number, OwnDataMissingError, Place, SuiteError, Table, Text, whole
 
 FOLDER = Path(__file__).parent
 # Names of the campaigns that come with the benchmark.
@@ -175,7 +175,8 @@ def _launch(place: Place, table: Mapping[str, Any], arguments: Sequence[str], pl
     try:
         strategies = {each.configuration["strategy"] for each in launch.runs}
     except UsageError as error:
-        raise SuiteError(f"{place / 'arguments'}: {error}") from error
+        kind = OwnDataMissingError if error.status == DATA_MISSING else SuiteError
+        raise kind(f"{place / 'arguments'}: {error}") from error
     if futility and not {futility.strategy, *futility.rivals} <= strategies:
         (place / "futility").refuse(f"strategies of the launch, which are {', '.join(sorted(strategies))}", dict(rule))
     return launch

@@ -118,6 +118,13 @@ def test_what_is_wrong_in_a_campaign_is_told_before_anything_runs(tmp_path, caps
         load_campaign("gpus", [])
 
 
+def test_data_of_ones_own_that_is_not_there_has_its_status_in_a_campaign(tmp_path, capsys):
+    suite = tmp_path / "mine.toml"
+    suite.write_text('based_on = "digits"\ndescription = "mine"\ndataset = "absent.npz"\n')
+    path = _file(tmp_path, {"name": "first", "arguments": ["--suite", str(suite)]})
+    assert _main(path, tmp_path, 1) == run.DATA_MISSING and "absent.npz" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", CAMPAIGNS)
 def test_campaigns_of_the_benchmark_can_be_planned_and_tell_how_far_they_are(tmp_path, capsys, name):
     assert campaign.main([name, "--minutes", "13", "--dry-run", *map(str, launches.places(tmp_path))]) == run.DONE

@@ -10,6 +10,7 @@ parameters. So the limit on the counted cost is looked for that brings the measu
     .36                      2.48 ms      within it, and close
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 import keras
@@ -145,15 +146,22 @@ class _Bracket:
         self.proxy, self.limit = MEASURED_COSTS[name], limit
         # A model whose products nobody knows counts nothing.
         self.whole, self.least = (max(1, getattr(costs, self.proxy)(widths)) for widths in ({}, least))
-        self.within: tuple[float, float] | None = None  # (counted, measured)
-        self.above: tuple[float, float] | None = None
+        self._models: list[tuple[float, float]] = []  # (counted, measured)
 
     def add(self, counted: float, measured: float) -> None:
         """Takes note of a model."""
-        if measured <= self.limit:
-            self.within = max(self.within or (0.0, 0.0), (counted, measured))
-        else:
-            self.above = min(self.above or (counted, measured), (counted, measured))
+        self._models.append((counted, measured))
+
+    @property
+    def above(self) -> tuple[float, float] | None:
+        """The smallest model above the limit."""
+        return min((model for model in self._models if model[1] > self.limit), default=None)
+
+    @property
+    def within(self) -> tuple[float, float] | None:
+        """The largest model within the limit, and below `above`: a model near the limit may be found on both sides of it."""
+        most = math.inf if self.above is None else self.above[0]
+        return max((model for model in self._models if model[1] <= self.limit and model[0] < most), default=None)
 
     def guess(self) -> int:
         """The counted cost at which a straight line between the two comes near the limit from below."""

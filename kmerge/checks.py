@@ -156,8 +156,8 @@ def number(
 
 
 def one_of(name: str, value: Any, allowed: Collection, *, do: str = "", of: str = "") -> Any:
-    """The value, if it is one of those allowed."""
-    if isinstance(value, str | int | float | bool | None) and value in allowed:
+    """The value, if it is one of those allowed, as NumPy writes it, too."""
+    if isinstance(value, str | int | float | bool | np.number | np.bool_ | None) and value in allowed:
         return value
     refuse(name, f"one of {', '.join(map(repr, allowed))}", value, do, of)
 

@@ -7,7 +7,6 @@ import keras
 import numpy as np
 
 from kmerge import checks
-from kmerge.batching import check_kind
 from kmerge.errors import InvalidArgumentError
 from kmerge.regularizers import UnitRegularizer
 from kmerge.sizing.optimizer_slots import find_slots
@@ -27,7 +26,7 @@ class SizingWarning(UserWarning):
 
 @contextlib.contextmanager
 def handed_to_keras(method: str, x: object, batch_size: int | None) -> Iterator[None]:
-    """Checks data for a method of `keras.Model`, and says in our words what that says of it.
+    """Says in our words what a method of `keras.Model` says of its data.
 
     Args:
         method: name of the method.
@@ -37,7 +36,6 @@ def handed_to_keras(method: str, x: object, batch_size: int | None) -> Iterator[
     of = f"AutoSizer.{method}"
     checks.whole_number("batch_size", batch_size, optional=True, of=of)
     with checks.in_our_words(f"data that keras.Model.{method} takes", type(x).__name__, of=of):
-        check_kind(x, "x", of)
         yield
 
 
@@ -68,8 +66,8 @@ def check_compile(arguments: Mapping) -> None:
     """Raises for arguments of `AutoSizer.compile` of another kind; losses and metrics are Keras' to check."""
     of = "AutoSizer.compile"
     _check_loss_weights(arguments["loss_weights"], of)
-    for name in ("run_eagerly", "auto_scale_loss"):
-        checks.flag(name, arguments[name], of=of)
+    for name in ("run_eagerly", "auto_scale_loss"):  # None is False, as in older code
+        checks.one_of(name, arguments[name], (True, False, None), of=of)
     checks.whole_number("steps_per_execution", arguments["steps_per_execution"], optional=True, of=of)
     checks.one_of("jit_compile", arguments["jit_compile"], ("auto", True, False, None), of=of)
 

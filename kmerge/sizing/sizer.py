@@ -240,28 +240,30 @@ class AutoSizer:
         """
         self._model_now().summary(**arguments)
 
-    def predict(self, x: Any, batch_size: int | None = None, **arguments) -> Any:
+    def predict(self, x: Any, batch_size: int | None = None, *others, **arguments) -> Any:
         """What the model of the current sizes gives, as `keras.Model.predict`.
 
         Args:
             x: examples, as in `keras.Model.predict`.
             batch_size: examples per batch.
-            **arguments: others of `keras.Model.predict`.
+            *others: arguments of `keras.Model.predict` that come after these, in its order.
+            **arguments: the same by name.
         """
         with handed_to_keras("predict", x, batch_size):
-            return self._model_now().predict(x, batch_size, **arguments)
+            return self._model_now().predict(x, batch_size, *others, **arguments)
 
-    def evaluate(self, x: Any = None, y: Any = None, batch_size: int | None = None, **arguments) -> Any:
+    def evaluate(self, x: Any = None, y: Any = None, batch_size: int | None = None, *others, **arguments) -> Any:
         """Loss and metrics of the model of the current sizes, without the penalty, as `keras.Model.evaluate`.
 
         Args:
             x: examples, as in `keras.Model.evaluate`.
             y: targets, as in `keras.Model.evaluate`.
             batch_size: examples per batch.
-            **arguments: others of `keras.Model.evaluate`.
+            *others: arguments of `keras.Model.evaluate` that come after these, in its order.
+            **arguments: the same by name.
         """
         with handed_to_keras("evaluate", x, batch_size):
-            return self._compiled_state().model_now().evaluate(x, y, batch_size, **arguments)
+            return self._compiled_state().model_now().evaluate(x, y, batch_size, *others, **arguments)
 
     def fit(
         self,
@@ -392,8 +394,6 @@ class AutoSizer:
 
     def _compiled_state(self) -> SizingState:
         if self._state is None:
-            raise InvalidArgumentError(
-                "AutoSizer: expected a compiled sizer, received one whose model was not compiled. Call "
-                "sizer.compile(optimizer, loss, metrics=[...]) first."
-            )
+            text = "AutoSizer: expected a compiled sizer, received one whose model was not compiled. "
+            raise InvalidArgumentError(text + "Call sizer.compile(optimizer, loss, metrics=[...]) first.")
         return self._state

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import scipy.sparse
 
 import kmerge
 from kmerge.graph import compile_arguments
@@ -48,7 +49,7 @@ def test_evaluate_predict_and_summary_are_of_the_sizes_of_now(capsys):
     model = randomized(plain_net())
     x, y = task(model)
     before = kmerge.AutoSizer(model, min_growth=3)
-    assert_close([before.predict(x, 32, verbose=0)], outputs(model, [x]), 1e-5)
+    assert_close([before.predict(x, 32, 0)], outputs(model, [x]), 1e-5)  # verbose by its place, as in Keras
     with pytest.raises(kmerge.InvalidArgumentError, match="was not compiled"):
         before.evaluate(x, y)
     sizer = sizer_of(model, keras.optimizers.Adam(0.05), alpha=1e-2, threshold=0.5)
@@ -57,13 +58,21 @@ def test_evaluate_predict_and_summary_are_of_the_sizes_of_now(capsys):
         for epoch in range(2):
             how = dict(epochs=epoch + 1, static_epochs=0, initial_epoch=epoch, verbose=0)
             history = sizer.fit(x, y, validation_data=held_out, **how).history
-            found = sizer.evaluate(*held_out, verbose=0, return_dict=True)
+            found = sizer.evaluate(*held_out, 32, 0, return_dict=True)
             assert found == pytest.approx({k: history[f"val_{k}"][-1] for k in ("loss", "accuracy")}, rel=1e-4)
             assert_close([sizer.predict(x, verbose=0)], outputs(sizer.model, [x]), 1e-5)
     assert sizer.sizes != before.sizes
     sizer.summary(line_length=100)
     shown = capsys.readouterr().out
     assert all(f", {sizer.sizes[name]})" in shown for name in ("conv", "down", "dense"))
+
+
+def test_what_keras_takes_is_not_refused():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2)])
+    sizer = kmerge.AutoSizer(model)
+    sizer.compile(*COMPILED, run_eagerly=None, jit_compile=np.False_, auto_scale_loss=None)
+    x = np.eye(3, dtype="float32")
+    assert_close([sizer.predict(scipy.sparse.csr_matrix(x), verbose=0)], outputs(model, [x]), 1e-5)
 
 
 def test_compile_takes_arguments_in_the_order_of_keras():

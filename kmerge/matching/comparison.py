@@ -62,10 +62,11 @@ class Comparison(dict):
         self.metrics, self.costs, self.order = dict(metrics), dict(costs), dict(order)
 
     def __str__(self) -> str:
-        lines = [f"{'space':40} {'units':>6} {'in place':>9} {'matched':>8}"]
+        units = {n: str(row.units) if row.units == row.of_other else f"{row.units}, {row.of_other}" for n, row in self.items()}
+        wide = max(6, *map(len, units.values()), 0)
+        lines = [f"{'space':40} {'units':>{wide}} {'in place':>9} {'matched':>8}"]
         for name, row in self.items():
-            units = row.units if row.units == row.of_other else f"{row.units}, {row.of_other}"
-            lines.append(f"{name:40} {units:>6} {row.in_place:9.2f} {row.matched:8.2f}")
+            lines.append(f"{name:40} {units[name]:>{wide}} {row.in_place:9.2f} {row.matched:8.2f}")
         if self.metrics:
             lines += ["", f"{'joined without training':40} {'metric':>9}"]
             for name, value in self.metrics.items():
@@ -105,7 +106,7 @@ def compare(
         shows, such as heads of attention, are left out.
 
     Raises:
-        ArchitectureMismatchError: names the first layer that differs in more than its width.
+        ArchitectureMismatchError: names the first layer that differs in more than its width, or in one that cannot differ.
         InvalidArgumentError: for weights that are not finite, or data that is missing, empty or of another shape.
 
     Reference:

@@ -330,6 +330,11 @@ class CommonWidths:
         return {name: [(s, i) for s, size in enumerate(sizes) for i in range(size)] for name, sizes in self.sizes.items()}
 
 
+def _kinds(model: keras.Model) -> list:
+    """The classes of its layers, nested as they are."""
+    return [_kinds(layer) if hasattr(layer, "layers") else type(layer) for layer in model.layers]
+
+
 def at_common_widths(models: Sequence[keras.Model]) -> CommonWidths:
     """Checks that models are of one architecture but for their widths, and widens those where another one is wider.
 
@@ -354,7 +359,8 @@ def at_common_widths(models: Sequence[keras.Model]) -> CommonWidths:
     try:
         check_models(wide)
     except ArchitectureMismatchError:
-        check_models(models)  # what differs is named as it is there, not in what was grown
+        if any(_kinds(model) != _kinds(grown) for model, grown in zip(models, wide, strict=True)):
+            check_models(models)  # what differs is named as it is there, not by layers that were put in to grow it
         raise
     names = [space.name for space in spaces[0]]
     return CommonWidths(tuple(wide), dict(zip(names, zip(*sizes, strict=True), strict=True)))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import kmerge
+from kmerge.matching.comparison import SpaceComparison
 from tests import checks
 from tests.models import ZOO, example_inputs
 
@@ -92,6 +93,9 @@ def test_models_of_other_widths_are_matched_unit_by_unit():
         assert each.keys() == spaces.keys() and f"{sizes[0]}, {sizes[1]}" in str(each)
     assert [to_wide.metrics[f"averaged{how}"] for how in (" in place", ", matched")] == [None, None]
     assert str(to_wide).count("not possible") == 2
+    to_wide[name] = SpaceComparison(1024, 2048, 0.0, 0.5)
+    head, row = str(to_wide).split("\n")[:2]
+    assert "1024, 2048" in row and len(row) == len(head)
     big = kmerge.concatenate(narrow, model)
     right = np.argmax(big(inputs), -1) == classes
     assert to_wide.metrics["mean of the outputs"] == pytest.approx(np.mean(right), abs=1e-6)

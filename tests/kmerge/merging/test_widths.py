@@ -209,6 +209,16 @@ def test_parents_of_other_widths_give_a_student_of_the_width_that_was_asked_for(
         kmerge.merge(models[0], ZOO["lenet"](0))
 
 
+@pytest.mark.parametrize("other", [{"classes": 4}, {"activation": "tanh"}])
+def test_what_differs_beside_widths_is_named_and_not_the_widths(other):
+    def build(width, classes=3, activation="relu"):
+        layers = [keras.layers.Dense(width, name="hidden"), keras.layers.Dense(classes, activation, name="head")]
+        return keras.Sequential([keras.Input((6,)), *layers])
+
+    with pytest.raises(kmerge.ArchitectureMismatchError, match="first in 'head'"):
+        kmerge.merge(build(4), build(7, **other))
+
+
 def test_layers_that_cannot_have_silent_units_are_named_as_they_stand_in_the_models():
     def normalized(width):
         behind = [keras.layers.LayerNormalization(), keras.layers.Dense(3)]

@@ -4,9 +4,10 @@ The largest of such channels is a norm of them: a channel that is zero changes n
 """
 
 import keras
+import numpy as np
 from keras import activations, layers
 
-from kmerge.graph import Call
+from kmerge.graph import Call, array_of
 
 # What makes no negative number of any.
 _FUNCTIONS = frozenset(
@@ -31,8 +32,8 @@ _KEEP = frozenset(
         "ZeroPadding1D ZeroPadding2D ZeroPadding3D"
     ).split()
 )
-# Of these not where a number or an array stands beside a tensor.
-_OF_TWO = frozenset("Add Maximum Minimum Multiply".split())
+# Of these what reads several tensors, beside which numbers and arrays may stand.
+_OF_SEVERAL = frozenset("Add Average Concatenate Maximum Minimum Multiply Stack".split())
 
 
 def makes_no_negative(call: Call, inputs: list[bool]) -> bool:
@@ -52,6 +53,22 @@ def makes_no_negative(call: Call, inputs: list[bool]) -> bool:
         return operation.negative_slope == 0 and operation.threshold >= 0
     if not isinstance(operation, keras.Layer) and kind.__name__ in _MAKE:
         return True
-    if kind.__name__ in _OF_TWO and len(inputs) < 2:
-        return False
+    if kind.__name__ == "Take":  # whose inputs may be places to be taken of an array
+        inputs = [inputs[i] for i in call.named_inputs["x"]]
+    if kind.__name__ in _OF_SEVERAL:
+        inputs = _with_constants(call, inputs)
+    if kind.__name__ == "Maximum":
+        return any(inputs)
     return kind.__name__ in _KEEP and bool(inputs) and all(inputs)
+
+
+def _with_constants(call: Call, inputs: list[bool]) -> list[bool]:
+    """The same for all arguments of a call, among which there may be numbers and arrays."""
+    waiting = iter(inputs)
+    values = keras.tree.flatten((call.args, call.kwargs))
+    return [next(waiting) if isinstance(x, keras.KerasTensor) else _is_no_negative(x) for x in values]
+
+
+def _is_no_negative(value: object) -> bool:
+    is_number = isinstance(value, int | float | np.ndarray | np.generic) or keras.ops.is_tensor(value)
+    return is_number and bool(np.all(array_of(value) >= 0))

@@ -100,7 +100,7 @@ def mean_over_channels():
 def largest_of_channels():
     """CBAM: of what a ReLU makes, times a sigmoid, in and behind a nested model."""
     x, inner = keras.Input((6, 6, 3)), keras.Input((6, 6, 6))
-    weighted = layers.Multiply()([layers.ReLU()(inner), ops.sigmoid(inner)])
+    weighted = layers.Multiply()([ops.maximum(inner, 0.0) * 2.0, ops.sigmoid(inner)])
     h = keras.Model(inner, layers.Concatenate()([weighted, weighted]), name="weighted")(layers.Conv2D(6, 1)(x))
     found = [ops.max(layers.Dropout(0.1)(h), axis=-1, keepdims=True), ops.mean(h, axis=-1, keepdims=True)]
     attention = layers.Conv2D(1, 3, padding="same", activation="sigmoid")(layers.Concatenate()(found))
@@ -254,6 +254,11 @@ def _largest_of(change):
     return lambda h, **options: ops.max(change(h), **options)
 
 
+def _times_some_negative(combine):
+    """Channels times what is not negative, but for an array."""
+    return lambda h: h * combine([layers.Dense(1, activation="relu")(h), -np.ones((4, 1), "float32")])
+
+
 LARGEST = [
     _largest_of(change)
     for change in (
@@ -264,6 +269,9 @@ LARGEST = [
         layers.LayerNormalization(),
         layers.ReLU(negative_slope=0.5),
         layers.Activation("silu"),
+        _times_some_negative(lambda both: ops.sum(layers.Concatenate()(both), axis=-1, keepdims=True)),
+        _times_some_negative(lambda both: ops.sum(ops.stack(both), axis=0)),
+        _times_some_negative(lambda both: layers.Add()([both[0], *both])),
     )
 ]
 

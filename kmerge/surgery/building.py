@@ -68,13 +68,13 @@ class _Builder:
         self.gating = gating
         self.layers: dict[str, keras.Layer] = {}
         self._clones: dict[tuple, object] = {}
-        self._nested: dict[int, keras.Model] = {}
+        self._nested: dict[tuple, keras.Model] = {}  # by the id of the template's and the shapes that it reads
         self._values: dict[int, keras.KerasTensor] = {}  # by the ids of the template's tensors, where it builds now
         self._stacked: dict[int, tuple] = {}  # what stands side by side in a stack, to be read without it
-        self._first_keys: dict[int, tuple] = {}  # of the calls for which these were built
+        self._first_keys: dict[tuple, tuple] = {}  # of the calls for which these were built
         self._same: dict[int, int] = {}  # tensors that are in inference the very tensor that their layer read
         # Flat names are found as layers come; otherwise those of the template stay and others must differ from them.
-        self._names = set() if gating else {op.name for op in layout.trace.layers.values()}
+        self._names = set() if gating else {name for path in layout.trace.layers for name in path.split("/")}
         # An averaged output keeps its name, by which losses and metrics are keyed; the layer before it gets another.
         maker = {id(x): call for call in Graph(layout.trace.model).calls for x in call.outputs}
         ends = {i: maker.get(id(layout.trace.model.outputs[i])) for i in layout.averages}
@@ -157,17 +157,20 @@ class _Builder:
                     values[x] = rename_operation(keras.ops.copy(value), self._unused(f"unmasked_by_{record.call.name}"))
 
     def _nested_model(self, call, tensors: list, key: tuple) -> keras.Model:
-        if id(call.operation) in self._nested:
-            self._check_same_inside(call, self._first_keys[id(call.operation)], key)
+        """One model for all calls; one more, around the same layers, for calls on other widths: none of these has weights."""
+        graph = Graph(call.operation)
+        read = zip(graph.inputs, call.inputs, tensors, strict=True)
+        shapes = tuple(_widened(x.shape, old.shape, new.shape) for x, old, new in read)
+        like = id(call.operation), shapes
+        if like in self._nested:
+            self._check_same_inside(call, self._first_keys[like], key)
         else:
-            self._first_keys[id(call.operation)] = key
-            graph = Graph(call.operation)
-            read = zip(graph.inputs, call.inputs, tensors, strict=True)
-            inputs = [_new_input(x, _widened(x.shape, old.shape, new.shape)) for x, old, new in read]
+            inputs = [_new_input(x, shape) for x, shape in zip(graph.inputs, shapes, strict=True)]
             outputs = self._run(graph, inputs, key, "")
-            name = self._renamed.get(id(call.operation), call.name)
-            self._nested[id(call.operation)] = _assemble(graph, inputs, outputs, name)
-        return self._nested[id(call.operation)]
+            name, before = self._renamed.get(id(call.operation), call.name), sum(like[0] == n for n, _ in self._nested)
+            name = self._unused(f"{name}_call_{before}") if before else name
+            self._first_keys[like], self._nested[like] = key, _assemble(graph, inputs, outputs, name)
+        return self._nested[like]
 
     def _check_same_inside(self, call: Call, first: tuple, key: tuple) -> None:
         """A nested model is built once for all its calls, so channels must lie in one order inside it."""

@@ -201,3 +201,19 @@ def test_weights_that_cannot_be_shared_any_more_are_told(wrapper):
     model = keras.Model(inputs, [wrapper(inner, name="wrapped")(inputs[0]), keras.layers.Dense(2)(inner(inputs[1]))])
     with pytest.warns(UserWarning, match="share weights.*inner/kernel, wrapped/kernel"):
         kmerge.select(model, {})
+
+
+def test_a_nested_model_without_weights_is_called_on_channels_that_become_of_several_widths(tmp_path):
+    x, inner = keras.Input((4,)), keras.Input((6,))
+    shared = keras.Model(inner, layers.Dropout(0.2)(layers.ReLU()(inner)), name="shared")
+    found = [shared(layers.Dense(6, name=name)(x)) for name in ("left", "right")]
+    network = keras.Model(x, layers.Add()([layers.Dense(3)(h) for h in found]))
+    randomize(network, 0)
+    for weight in network.get_layer("left").weights:
+        weight.assign(keras.ops.convert_to_numpy(weight) * (np.arange(6) != 1))
+    smaller, inputs = kmerge.select(network, {"left": [0, 2, 3, 4, 5]}), example_inputs(network)
+    assert checks.selectable(smaller) == {"left": 5, "right": 6}
+    smaller.save(tmp_path / "model.keras")
+    for model in (smaller, keras.models.load_model(tmp_path / "model.keras")):
+        checks.assert_close(checks.outputs(model, inputs), checks.outputs(network, inputs), 1e-6)
+    checks.check_grow(smaller)

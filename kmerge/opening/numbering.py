@@ -9,7 +9,7 @@ all that is computed of it is recorded as it is:
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import keras
 from keras import ops
@@ -80,8 +80,28 @@ def symbolic_places(lengths: Mapping[int, tuple[keras.KerasTensor, int]], prefix
             made[length, dtype] = Places(axis, dtype, name=f"{prefix}_places_{len(made)}")(like)
         return made[length, dtype]
 
-    ops.arange = symbolic
+    with _arange_for_a_while(symbolic):
+        yield
+
+
+@contextlib.contextmanager
+def ends_given() -> Iterator[None]:
+    """Lets `keras.ops.arange(0, None)` of an open length fail for a while, in this thread: it would be `arange(0)`."""
+    arange, thread = ops.arange, threading.get_ident()
+
+    def strict(start, *stop, **options):
+        if threading.get_ident() == thread and None in (*stop[:1], options.get("stop", 0)):
+            raise ValueError("arange has no end: value (None)")
+        return arange(start, *stop, **options)
+
+    with _arange_for_a_while(strict):
+        yield
+
+
+@contextlib.contextmanager
+def _arange_for_a_while(function: Callable) -> Iterator[None]:
+    kept, ops.arange = ops.arange, function
     try:
         yield
     finally:
-        ops.arange = arange
+        ops.arange = kept

@@ -30,7 +30,7 @@ from kmerge.graph import (
 from kmerge.opening.batches import BATCH, computes_with_none
 from kmerge.opening.holding import HeldWeight
 from kmerge.opening.lengths import known_shapes, knows_lengths, open_lengths
-from kmerge.opening.numbering import Places, symbolic_places
+from kmerge.opening.numbering import Places, ends_given, symbolic_places
 from kmerge.opening.reasons import UNKNOWN_SIZE, StaysClosed, meaning_of
 from kmerge.rules import has_rule
 
@@ -182,6 +182,8 @@ def _attempt(
             stack.enter_context(_symbolic_weights(holder, use.held, inputs[0]))
         if numbered:
             stack.enter_context(symbolic_places(open_lengths(inputs, use.shapes), layer.name))
+        elif any(None in shape for shape in shapes):
+            stack.enter_context(ends_given())
         stack.enter_context(_spelled_out(layer, training))
         stack.enter_context(called_in_mode(layer, training))
         trap = stack.enter_context(_Trap())

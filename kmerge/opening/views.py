@@ -33,6 +33,7 @@ from kmerge.opening.lengths import freed_masks, freed_rows, has_length, takes_ro
 from kmerge.opening.modes import OnlyInference, content_of, graph_of_both_modes, outline_of
 from kmerge.opening.reasons import StaysClosed, meaning_of
 from kmerge.opening.recording import Use, takes_training
+from kmerge.opening.sums import in_safe_order
 from kmerge.rules import has_rule
 
 # What a class of one's own is made from, and what does nothing itself.
@@ -168,6 +169,7 @@ class _Opener(Copier):
         if "newshape" in vars(call.operation):
             operation = _reshaped(call.operation, tensors[0], sizes, lambda: name_of(call.operation, names))
             call = replace(call, operation=operation)
+        call, tensors = in_safe_order(call, tensors)
         return super().call(call, tensors, prefix, names, sizes)
 
     def _opened(self, call: Call, tensors: list, path: str) -> list:

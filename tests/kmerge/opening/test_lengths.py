@@ -119,6 +119,14 @@ class Rotation(layers.Layer):
         return {**super().get_config(), "of_another_class": 1}
 
 
+class Ramp(layers.Layer):
+    """Adds their numbers to places, in words of the guides of Keras: with a start and an end."""
+
+    def call(self, x):
+        places = ops.arange(start=0, stop=ops.shape(x)[1], step=1)
+        return x + ops.cast(places, x.dtype)[None, :, None]
+
+
 class OverLength(layers.Layer):
     """Its factor is a number that nothing shows in the graph."""
 
@@ -161,6 +169,11 @@ def of_rotation():
     return keras.Model(ids, ends(x))
 
 
+def of_ramp():
+    ids = keras.Input((None,), dtype="int32")
+    return keras.Model(ids, ends(Ramp(name="opened")(layers.Embedding(11, WIDTH)(ids))))
+
+
 def inputs_of(model, length, seed=0):
     rng = np.random.default_rng(seed)
     found = [rng.integers(0, 11, (3, length))]
@@ -173,7 +186,7 @@ def values(model, length):
 
 
 pytestmark = [pytest.mark.filterwarnings(f"ignore::kmerge.errors.{x}LayerWarning") for x in ("Opened", "Unfollowed")]
-BUILDERS = [of_places, of_tokens_and_places, of_decoder, of_decoder_without_mask, of_rotation]
+BUILDERS = [of_places, of_tokens_and_places, of_decoder, of_decoder_without_mask, of_rotation, of_ramp]
 
 
 @pytest.mark.parametrize("build", BUILDERS, ids=lambda f: f.__name__)
@@ -188,7 +201,7 @@ def test_what_depends_on_a_length_is_opened_and_exact_for_every_length(build, tm
     moved = kmerge.permute(model, orders)
     moved.save(tmp_path / "moved.keras")
     loaded = keras.saving.load_model(tmp_path / "moved.keras")
-    for length in (1, 2, 5, LONGEST):
+    for length in (1, 2, 5, WIDTH, LONGEST):
         for found in (view.model, moved, loaded):
             assert_close(values(found, length), values(model, length), 1e-5)
 

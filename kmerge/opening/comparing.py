@@ -17,7 +17,7 @@ _SINGLE = (1, (1,))
 # Where it was recorded with a number for the batch; and where with one for a length, of which a layer may take few, or
 # where inputs may differ in it, which it may not bear.
 _OF_RECORDED_BATCH = ((2, (8,)), (3, (8,)), (1, (8,)))
-_OF_RECORDED_LENGTHS = ((2, (8,)), (3, (5,)), (1, (3,)), (2, (2,)), (2, (1,)), (2, (5, 4, 7, 3)))
+_OF_RECORDED_LENGTHS = ((2, (8,)), (3, (5,)), (1, (3,)), (2, (2,)), (2, (1,)), (2, (5, 4, 7, 3)), (2, (1, 5)))
 
 
 def differ(

@@ -240,7 +240,7 @@ class AutoSizer:
         """
         self._model_now().summary(**arguments)
 
-    def predict(self, x: Any, batch_size: int | None = None, *others, **arguments) -> Any:
+    def predict(self, x: Any, batch_size: int | None = None, *others: Any, **arguments: Any) -> Any:
         """What the model of the current sizes gives, as `keras.Model.predict`.
 
         Args:
@@ -252,7 +252,7 @@ class AutoSizer:
         with handed_to_keras("predict", x, batch_size):
             return self._model_now().predict(x, batch_size, *others, **arguments)
 
-    def evaluate(self, x: Any = None, y: Any = None, batch_size: int | None = None, *others, **arguments) -> Any:
+    def evaluate(self, x: Any = None, y: Any = None, batch_size: int | None = None, *others: Any, **arguments: Any) -> Any:
         """Loss and metrics of the model of the current sizes, without the penalty, as `keras.Model.evaluate`.
 
         Args:

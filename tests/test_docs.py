@@ -199,7 +199,8 @@ def test_the_sites_search_works_in_files_that_are_opened_from_disk(tmp_path):
     (tmp_path / polyfills).write_bytes((DOCS / polyfills).read_bytes())
     (tmp_path / "worker.js").write_text('addEventListener("message", event => postMessage(["heard", event.data]))')
     page = tmp_path / "page.html"
-    page.write_text(f'<html data-ready="yes"><body></body><script src="{polyfills}"></script></html>')
+    ready = "<script>document.documentElement.dataset.ready = 'yes'</script>"
+    page.write_text(f'<html><body></body><script src="{polyfills}"></script>{ready}</html>')
     answer = "new Promise(answer => { const worker = new Worker('worker.js');"
     answer += " worker.addEventListener('message', event => answer(event.data)); worker.postMessage('a word') })"
     with chromium.tab() as tab:

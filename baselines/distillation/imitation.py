@@ -26,13 +26,7 @@ from kmerge.graph import Graph
 
 _STUDENT = "student"
 # What stands behind a head that labels pixels, and makes of logits logits.
-_RESIZING = {keras.layers.Resizing, keras.layers.UpSampling2D}
-
-
-def resizes_logits(kind: type) -> type:
-    """A decorator for layer classes that resize their first input, and make of logits logits, as `Resizing` does."""
-    _RESIZING.add(kind)
-    return kind
+_RESIZING = (keras.layers.Resizing, keras.layers.UpSampling2D)
 
 
 class _Inference(keras.Model):
@@ -260,10 +254,15 @@ def _last_call(model: keras.Model):
     return next(call for call in graph.calls if any(x is graph.outputs[0] for x in call.outputs))
 
 
+def _resizes(operation: keras.Operation) -> bool:
+    """Whether it resizes its first input; a layer of one's own says so by an attribute `resizes_logits`."""
+    return isinstance(operation, _RESIZING) or getattr(operation, "resizes_logits", False)
+
+
 def _final_activation(model: keras.Model) -> str:
     """The name of the activation of the last layer that does not resize; "unknown" where it has no such thing."""
     graph, call, resized = Graph(model), _last_call(model), ""
-    while isinstance(call.operation, tuple(_RESIZING)):
+    while _resizes(call.operation):
         read, resized = call.inputs[0], ", resized"
         call = next((other for other in graph.calls if any(x is read for x in other.outputs)), None)
         if call is None:

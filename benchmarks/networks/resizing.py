@@ -4,12 +4,10 @@ import keras
 from keras import layers, ops
 
 import kmerge
-from baselines.distillation.imitation import resizes_logits
 from kmerge.costs import multiplies_nothing
 
 
 @multiplies_nothing
-@resizes_logits
 @keras.saving.register_keras_serializable("benchmarks")
 class ResizeLike(keras.Layer):
     """Resizes its first input, bilinearly and without antialiasing, to the height and width of its second one.
@@ -19,6 +17,8 @@ class ResizeLike(keras.Layer):
     Shapes:
         (batch, any height, any width, channels), (batch, height, width, any channels) -> (batch, height, width, channels)
     """
+
+    resizes_logits = True  # what it makes of logits are logits
 
     def call(self, inputs, like):
         return ops.image.resize(inputs, ops.shape(like)[1:3], interpolation="bilinear")

@@ -173,7 +173,7 @@ def _damage(of: Round, path: Path, how: str) -> None:
         path.unlink()
         if how == "cut":
             path.write_bytes(content[: of.draw.randrange(max(1, len(content) - 1))])
-        elif how == "changed":
+        elif how == "changed" and content:
             content[of.draw.randrange(len(content))] ^= 1 << of.draw.randrange(8)
             path.write_bytes(content)
         elif how == "emptied":
@@ -215,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_parser(__file__, __doc__)
     parser.add_argument("--rounds", type=positive_whole_number, default=200, metavar="N", help="(default: 200)")
     parser.add_argument("--first", type=whole_number, default=0, metavar="N", help="seed of the first round (default: 0)")
-    parser.add_argument("--jobs", type=positive_whole_number, metavar="N", help="rounds at a time (default: two per core)")
+    parser.add_argument("--players", type=positive_whole_number, metavar="N", help="rounds at a time (default: two per core)")
     options = parser.parse_args(arguments)
     faults: Counter[str] = Counter()
     launches, wrong, began = 0, 0, time.monotonic()
@@ -223,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Nothing here is about what a power cut leaves, and a disk in memory lets more rounds be played.
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     seeds = range(options.first, options.first + options.rounds)
-    with tempfile.TemporaryDirectory(dir=memory) as folder, _players(options.jobs or 2 * cores()) as players:
+    with tempfile.TemporaryDirectory(dir=memory) as folder, _players(options.players or 2 * cores()) as players:
         suite = Path(folder) / "crash.toml"
         suite.write_text(SUITE)
         for of in players.imap_unordered(functools.partial(_played, suite), seeds):

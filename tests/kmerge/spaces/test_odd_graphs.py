@@ -292,7 +292,7 @@ def test_a_nested_model_reads_one_number_of_each_source():
         number = keras.Input(())
         inner = keras.Model(number, ops.expand_dims(ops.sqrt(ops.abs(number)), -1), name="inner")
         x = keras.Input((5, 4))
-        h = ops.max(layers.Dense(6, activation="relu")(x), axis=(1, 2))
+        h = ops.max(layers.Dense(6)(x), axis=(1, 2))
         model = keras.Model(x, layers.Dense(2)(layers.Dense(3, activation="relu")(inner(h))))
         randomize(model, seed)
         return model

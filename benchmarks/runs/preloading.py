@@ -21,6 +21,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,12 +153,18 @@ def copies(channel: socket.socket) -> list[str] | None:
     return None
 
 
+def import_for_copies(names: Sequence[str]) -> list[types.ModuleType]:
+    """Import modules once, for all copies that will be made of this process."""
+    modules = [importlib.import_module(name) for name in names]
+    gc.collect()
+    gc.freeze()  # the collector would touch, and so copy, the pages of all that was imported
+    return modules
+
+
 def serve() -> None:
     """The preloaded process, and what each of its copies does."""
     channel = socket.socket(fileno=int(sys.argv[1]))
-    worker, *_ = [importlib.import_module(name) for name in sys.argv[2:]]
-    gc.collect()
-    gc.freeze()  # the collector would touch, and so copy, the pages of all that was imported
+    worker, *_ = import_for_copies(sys.argv[2:])
     arguments = copies(channel) if _may_be_copied() else None
     if arguments is None:
         os._exit(0)

@@ -5,8 +5,6 @@ Scheduler, workers and all that they write are the real ones; training is arithm
 
 import contextlib
 import functools
-import gc
-import importlib
 import mmap
 import os
 import resource
@@ -26,7 +24,7 @@ from benchmarks.checkout import code_digest
 from benchmarks.files import locked_at_once
 from benchmarks.runs import worker
 from benchmarks.runs.executors import LocalProcesses
-from benchmarks.runs.preloading import Preloaded, adopt_orphans, copies
+from benchmarks.runs.preloading import Preloaded, adopt_orphans, copies, import_for_copies
 from benchmarks.studies.arithmetic import calculate
 
 # What launches and workers import late. Of SciPy's statistics that takes five times as long as all else that a launch does.
@@ -114,11 +112,8 @@ def launch(arguments: Sequence[str], results: Path, name: str, said: Path, fault
 
 def warm_up() -> None:
     """Do once what each launch and worker would do again, and what no fault is about: imports, and reading the code."""
-    for module in _LATE:
-        importlib.import_module(module)
     code_digest()
-    gc.collect()
-    gc.freeze()  # the collector would touch, and so copy, the pages of all that was imported
+    import_for_copies(_LATE)
 
 
 def _launched(arguments: Sequence[str], results: Path, name: str, fault: Fault) -> int:

@@ -79,8 +79,8 @@ def _check_loss_weights(loss_weights: object, of: str) -> None:
     except RecursionError:  # lists in lists without end
         weights = [loss_weights]
     for weight in weights:
-        is_scalar = isinstance(weight, keras.Variable | np.ndarray) or keras.ops.is_tensor(weight)
-        is_scalar = is_scalar and tuple(weight.shape) == () and checks.is_number(np.asarray(weight).item())
+        is_array = isinstance(weight, keras.Variable | np.ndarray) or keras.ops.is_tensor(weight)
+        is_scalar = is_array and tuple(weight.shape) == () and checks.is_number(np.asarray(weight).item())
         if weight is not None and not checks.is_number(weight) and not is_scalar:
             do = "Metrics come after it, as in keras.Model.compile: write metrics=[...]."
             checks.refuse("loss_weights", "numbers", weight, do, of=of)

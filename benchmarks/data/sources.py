@@ -46,6 +46,7 @@ class ImageSource:
 
 
 _DIGITS = ImageSource(None, (8, 8, 1), 10, 1_197, 600, validation=297)
+_CIFAR100 = ImageSource("cifar100:3.0.2", (32, 32, 3), 100, 50_000, 10_000, validation=5_000)
 _FASHION_MNIST = ImageSource("fashion_mnist:3.0.1", (28, 28, 1), 10, 60_000, 10_000, validation=5_000)
 _IMAGEWOOF = ImageSource(
     "imagewoof/28px:2.0.0",
@@ -59,7 +60,8 @@ _IMAGEWOOF = ImageSource(
 )
 IMAGES = {
     "cifar10": ImageSource("cifar10:3.0.2", (32, 32, 3), 10, 50_000, 10_000, validation=5_000),
-    "cifar100": ImageSource("cifar100:3.0.2", (32, 32, 3), 100, 50_000, 10_000, validation=5_000),
+    "cifar100": _CIFAR100,
+    "cifar100_16": replace(_CIFAR100, shape=(16, 16, 3), pooled=2),
     "digits": _DIGITS,
     "digits_rotated": replace(_DIGITS, domains=2),
     "fashion_mnist": _FASHION_MNIST,

@@ -33,7 +33,7 @@ from typing import NamedTuple
 from benchmarks import run
 from benchmarks.command_line import DONE, FAILED, command_parser, positive_whole_number, whole_number
 from benchmarks.files import HeldError, locked_at_once, name_of
-from benchmarks.records.store import RunFolder
+from benchmarks.records.store import RunFolder, read_json
 from benchmarks.runs.executors import cores
 from benchmarks.runs.preloading import adopt_orphans
 from benchmarks.studies.crash_rounds import LONGEST, SEEDS, SUITE, Round, kill
@@ -131,8 +131,10 @@ def _frozen_worker(of: Round) -> None:
     names = [name_of(pid) for pid in frozen]
     waited_for = [each for each in of.runs if each.status != "done"]  # and not frozen just before it let go
     held = {each.path: holder for each in waited_for if (holder := _holder(each)) in names}
+    # A run that is frozen with its lock just taken has what a launch before wrote.
+    failures = {path: read_json(path / "failed.json") for path in held}
     following = of.end(of.start("--timeout", "0.5"), lambda status: status == (FAILED if held else DONE))
-    if touched := [path.name for path in held if (path / "failed.json").exists()]:
+    if touched := [path.name for path, before in failures.items() if read_json(path / "failed.json") != before]:
         of.problems.append(f"{following.name} wrote in {touched}, which it waited for")
     if not all(f"waits: {holder} does this run" in following.text() for holder in held.values()):
         of.problems.append(f"{following.name} does not say that it waits for {held}: {following.text()[-1000:]}")

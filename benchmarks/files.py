@@ -29,6 +29,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CAREFULLY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # Who holds a lock that does not say it: it was taken in this very moment.
 SOMEBODY = "another process"
+_NAMELESS = 1.0  # seconds after which the holder of a lock counts as one without a name
 _DRAFT = re.compile(r"\.(done|.+\.(csv|html|json|md|npz|pdf|png|tex|txt))\.[a-z0-9_]{8}")
 
 
@@ -115,19 +116,31 @@ def pause() -> None:
     time.sleep(0.05)
 
 
-def saying(say: Callable[[float], None], *moments: float, pause: Callable[[], None] = pause) -> Callable[[], None]:
-    """A `wait` of `locked` that says so.
+def saying(
+    path: Path, say: Callable[[str, float], None], *moments: float, pause: Callable[[], None] = pause
+) -> Callable[[], None]:
+    """A `wait` of `locked` that says who holds the lock.
 
     Args:
-        say: is called once the wait has lasted so many seconds, with their number, for each of the moments.
+        path: of the file.
+        say: is called with the holder, see `holder_of`, and how many seconds the wait has lasted: at each of the moments, and
+            when somebody else holds the lock than was said.
         *moments: ascending numbers of seconds.
         pause: what to do between tries.
     """
-    began, left = time.monotonic(), list(moments)
+    began = named = time.monotonic()
+    said, left = None, list(moments)
 
     def wait() -> None:
-        while left and time.monotonic() - began >= left[0]:
-            say(left.pop(0))
+        nonlocal named, said
+        now, holder = time.monotonic(), holder_of(path)
+        named = now if holder != SOMEBODY else named
+        is_due = bool(left) and now - began >= left[0]
+        # Who has just taken a lock writes its name a moment later; who never does was stopped there, or had no room.
+        if (is_due or said not in (None, holder)) and (holder != SOMEBODY or now - named >= _NAMELESS):
+            del left[: int(is_due)]
+            said = holder
+            say(holder, now - began)
         pause()
 
     return wait

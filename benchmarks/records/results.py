@@ -17,7 +17,7 @@ from typing import Any
 
 from baselines.protocol.metrics import METRICS
 from benchmarks.command_line import shown
-from benchmarks.files import holder_of, locked, saying
+from benchmarks.files import locked, saying
 from benchmarks.records.store import HISTORY_COLUMNS, RUN_COLUMNS, is_shallow, read_runs
 from benchmarks.records.tables import read_csv, write_csv
 
@@ -140,10 +140,10 @@ def tables_locked(folder: Path) -> Iterator[None]:
         return
     lock = folder / "lock"
 
-    def say(_: float) -> None:
-        print(f"Waiting for {holder_of(lock)}, which writes the tables of {folder}.", file=sys.stderr)
+    def say(holder: str, _: float) -> None:
+        print(f"Waiting for {holder}, which writes the tables of {folder}.", file=sys.stderr)
 
-    with locked(lock, saying(say, _UNTOLD_WAIT)):
+    with locked(lock, saying(lock, say, _UNTOLD_WAIT)):
         yield
 
 

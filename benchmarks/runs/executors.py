@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from benchmarks.files import SOMEBODY, name_of, open_regular
+from benchmarks.files import name_of, open_regular
 from benchmarks.records.store import RunFolder, json_text
 from benchmarks.runs.compiling import shared_programs
 from benchmarks.runs.preloading import Copy, Preloaded, has_devices, preload
@@ -119,8 +119,8 @@ class _Worker:
     reported: set[Path] = field(default_factory=set)
     started: dict[Path, float] = field(default_factory=dict)
     waiting: dict[Path, float] = field(default_factory=dict)
-    # For whom runs wait that none of our workers is: to do the run itself, or a network that it needs.
-    strangers: dict[Path, str] = field(default_factory=dict)
+    # For whom runs wait that none of our workers is, and since when: to do the run itself, or a network that it needs.
+    strangers: dict[Path, tuple[str, float]] = field(default_factory=dict)
     late: RunFolder | None = None
     words: BinaryIO | None = None  # what it says before it has the log of a run
 
@@ -206,7 +206,7 @@ class LocalProcesses:
             except queue.Empty:
                 continue
             if message is not None:
-                ours = [SOMEBODY, *(name_of(worker.process.pid) for worker in self._workers)]
+                ours = [name_of(worker.process.pid) for worker in self._workers]
                 event = _event(worker, message, ours)
                 if event is not None:
                     yield event
@@ -226,8 +226,8 @@ class LocalProcesses:
         for worker in self._workers:
             for run in worker.batch:
                 began, end = worker.started.get(run.path, now), worker.waiting.get(run.path, now)
-                waited = now - end if run.path in worker.strangers else 0.0
-                is_late = max(end - began, waited) > self.timeout
+                _, since = worker.strangers.get(run.path, ("", now))
+                is_late = max(end - began, now - since) > self.timeout
                 if worker.late is None and run.path not in worker.reported and is_late:
                     worker.late = run
                     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -246,8 +246,8 @@ class LocalProcesses:
         status = worker.process.returncode
         error = _reason(status)
         if late is not None:
-            stranger = worker.strangers.get(late.path)
-            what = "it took" if stranger is None else f"it waited for {stranger}, which takes"
+            stranger, _ = worker.strangers.get(late.path, ("", 0.0))
+            what = f"it waited for {stranger}, which takes" if stranger else "it took"
             error = f"{what} longer than the limit of {self.timeout:g} seconds"
         elif (-status in _FROM_OUTSIDE or status == _ASKED_TO_END) and self._tries[run.path] < self.retries:
             self._tries[run.path] += 1
@@ -326,8 +326,10 @@ def _event(worker: _Worker, message: dict[str, Any], ours: Collection[str]) -> E
     if kind in ("queues", "waits"):
         worker.started.setdefault(run.path, now)
         worker.waiting.setdefault(run.path, now)
-        if (holder := message.get("holder", SOMEBODY)) not in ours:
-            worker.strangers[run.path] = holder
+        if (holder := message["holder"]) in ours:
+            worker.strangers.pop(run.path, None)
+        elif worker.strangers.get(run.path, ("", now))[0] != holder:
+            worker.strangers[run.path] = holder, now
     if kind == "resumes":
         worker.started[run.path] += now - worker.waiting.get(run.path, now)
     if kind in ("start", "resumes"):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from baselines.protocol.strategy import Stages, TrainingRecord, TrainingState, check_record, check_shapes
-from benchmarks.files import holder_of, locked, pause, real_folder, saying
+from benchmarks.files import locked, pause, real_folder, saying
 from benchmarks.records.store import hash_of
 from benchmarks.runs.arrays import listed, move_aside, numbered, read_arrays, write_arrays
 from benchmarks.runs.checkpoints import NAME, Checkpoint
@@ -67,8 +67,8 @@ class StageCache(Stages):
         on_epoch: is called for every epoch that ends, with its row.
         stop: whether to end before the next epoch.
         trainer: what trains; see `Alone`.
-        tell: is told "waits" when somebody else trains the stage that is asked for, with `holder` for who, "resumes" when it
-            is there, and "damaged" with a `text` about a file that counts as none.
+        tell: is told "waits" when somebody else trains the stage that is asked for, with `holder` for who and, once that takes
+            long, `seconds` for how long; "resumes" when it is there; "damaged" with a `text` about a file that counts as none.
         devices: over so many each batch is split.
     """
 
@@ -122,11 +122,11 @@ class StageCache(Stages):
         """Hold a lock, and tell if that takes waiting, and again if it takes long."""
         told = []
 
-        def tell(seconds: float) -> None:
-            told.append(seconds)
-            self._tell("waits", holder=holder_of(lock), seconds=seconds)
+        def tell(holder: str, seconds: float) -> None:
+            told.append(holder)
+            self._tell("waits", holder=holder, **({"seconds": seconds} if seconds >= LONG_WAIT else {}))
 
-        with locked(lock, saying(tell, 0.0, LONG_WAIT, pause=self._trainer.wait)):
+        with locked(lock, saying(lock, tell, 0.0, LONG_WAIT, pause=self._trainer.wait)):
             if told:
                 self._tell("resumes")
             yield

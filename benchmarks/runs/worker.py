@@ -32,7 +32,7 @@ from baselines.protocol.metrics import METRICS
 from benchmarks.command_line import DATA_MISSING, DONE, FAILED, INTERRUPTED, command_parser, positive_whole_number
 from benchmarks.data.cache import DataMissingError, forget_verified
 from benchmarks.data.datasets import load
-from benchmarks.files import holder_of, is_disk_full, locked, new_file, real_folder, saying, write_atomically
+from benchmarks.files import is_disk_full, locked, new_file, real_folder, saying, write_atomically
 from benchmarks.records.store import FILTERS, FUNCTION, PICTURES, RunFolder, hash_of, json_text
 from benchmarks.runs.checkpoints import NAME, Checkpoint
 from benchmarks.runs.executors import GRACE_SECONDS
@@ -132,7 +132,7 @@ def work(
     """
     with contextlib.ExitStack() as held:
         for run in runs:
-            held.enter_context(locked(run.lock, saying(functools.partial(_queue, run, emit), 0.0)))
+            held.enter_context(locked(run.lock, saying(run.lock, functools.partial(_queue, run, emit), 0.0)))
         for run in runs:
             if run.status == "done":
                 (run.path / NAME).unlink(missing_ok=True)  # of a worker that was killed right after `done`
@@ -155,8 +155,8 @@ def work(
         return ["done"] * (len(runs) - len(waiting)) + statuses
 
 
-def _queue(run: RunFolder, emit: Emit, _: float) -> None:
-    emit(run, "queues", holder=holder_of(run.lock))
+def _queue(run: RunFolder, emit: Emit, holder: str, _: float) -> None:
+    emit(run, "queues", holder=holder)
 
 
 def _log_to(runs: Sequence[RunFolder], held: contextlib.ExitStack) -> None:

@@ -32,7 +32,7 @@ from typing import NamedTuple
 
 from benchmarks import run
 from benchmarks.command_line import DONE, FAILED, command_parser, positive_whole_number, whole_number
-from benchmarks.files import HeldError, locked_at_once, name_of
+from benchmarks.files import SOMEBODY, HeldError, locked_at_once, name_of
 from benchmarks.records.store import RunFolder, read_json
 from benchmarks.runs.executors import cores
 from benchmarks.runs.preloading import adopt_orphans
@@ -128,7 +128,7 @@ def _frozen_worker(of: Round) -> None:
         kill(pid, signal.SIGSTOP)
     kill(started.pid)
     of.end(started, _survived)
-    names = [name_of(pid) for pid in frozen]
+    names = [SOMEBODY, *(name_of(pid) for pid in frozen)]  # who is frozen with a lock just taken has not written its name
     waited_for = [each for each in of.runs if each.status != "done"]  # and not frozen just before it let go
     held = {each.path: holder for each in waited_for if (holder := _holder(each)) in names}
     # A run that is frozen with its lock just taken has what a launch before wrote.
@@ -144,13 +144,16 @@ def _frozen_worker(of: Round) -> None:
 
 def _holder(of: RunFolder) -> str | None:
     """Who holds the lock of a run; None if nobody does."""
-    if of.path.exists():
-        try:
-            with locked_at_once(of.lock):
-                pass
-        except HeldError as holder:
-            return str(holder)
-    return None
+    found = None
+    for seconds in (0.1, 0.0):  # who is not frozen with a lock just taken has written its name a moment later
+        if of.path.exists() and found in (None, SOMEBODY):
+            try:
+                with locked_at_once(of.lock):
+                    return None
+            except HeldError as holder:
+                found = str(holder)
+            time.sleep(seconds if found == SOMEBODY else 0.0)
+    return found
 
 
 def _damaged(of: Round) -> None:

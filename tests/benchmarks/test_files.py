@@ -106,15 +106,24 @@ def test_a_folder_that_is_a_link_is_refused_or_replaced(tmp_path):
     assert not files.own_folder(tmp_path / "figures").is_symlink() and (tmp_path / "outside").is_dir()
 
 
-def test_who_waits_for_a_lock_learns_who_holds_it(tmp_path):
-    said = []
-    with files.locked(tmp_path / "lock"):
-        assert files.holder_of(tmp_path / "lock") == files.name_of(os.getpid())
-        with pytest.raises(files.HeldError, match=f"process {os.getpid()} on "), files.locked_at_once(tmp_path / "lock"):
+def test_a_lock_says_who_holds_it(tmp_path):
+    lock = tmp_path / "lock"
+    with files.locked(lock):
+        assert files.holder_of(lock) == files.name_of(os.getpid())
+        with pytest.raises(files.HeldError, match=f"process {os.getpid()} on "), files.locked_at_once(lock):
             pass
-        wait = files.saying(said.append, 0.0, 0.1, pause=lambda: time.sleep(0.06))
-        for _ in range(4):
-            wait()
-    assert said == [0.0, 0.1] and files.holder_of(tmp_path / "lock") == files.SOMEBODY
-    (tmp_path / "lock").write_text("<script>\x1b[31m")
-    assert files.holder_of(tmp_path / "lock") == files.SOMEBODY
+    assert files.holder_of(lock) == files.SOMEBODY
+    lock.write_text("<script>\x1b[31m")
+    assert files.holder_of(lock) == files.SOMEBODY
+
+
+def test_who_waits_for_a_lock_learns_of_each_holder_and_that_one_has_no_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_NAMELESS", 0.1)
+    said, lock = [], tmp_path / "lock"
+    wait = files.saying(lock, lambda *what: said.append(what), 0.0, 0.2, pause=lambda: time.sleep(0.06))
+    for holder in ("", "process 1 on a", "process 1 on a", "", "process 2 on b", "", "", ""):
+        lock.write_text(holder)
+        wait()
+    holders, seconds = zip(*said, strict=True)
+    assert holders == ("process 1 on a", "process 2 on b", files.SOMEBODY)
+    assert list(seconds) == sorted(seconds) and seconds[0] < 0.2 <= seconds[1]

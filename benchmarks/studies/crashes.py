@@ -78,7 +78,7 @@ def _interrupted(of: Round) -> None:
     started = of.start()
     of.wait()
     kill(started.pid, of.draw.choice((signal.SIGINT, signal.SIGTERM)))
-    of.end(started, lambda status: status in (DONE, run.INTERRUPTED, -signal.SIGTERM))
+    of.end(started, lambda status: status in (DONE, run.INTERRUPTED, run.TABLES_STALE, -signal.SIGTERM))
 
 
 def _two_launches(of: Round) -> None:

@@ -7,6 +7,7 @@ to its constant; the log odds of a sigmoid), so that no check relies on the code
 import functools
 import math
 import re
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +15,6 @@ import keras
 import numpy as np
 
 import kmerge
-from benchmarks.studies.zoo import outputs_elsewhere
 from tests.loading import outputs_where_kmerge_is_unknown
 from tests.models import Entry, example_inputs
 
@@ -27,10 +27,42 @@ def relative_error(value: np.ndarray, reference: np.ndarray) -> float:
     return float(np.max(np.abs(value - reference), initial=0.0) / (scale or 1.0))
 
 
+# Networks that are made once in a session, to be read and not changed: what they answered, which many tests ask.
+_KNOWN: weakref.WeakKeyDictionary[keras.Model, dict] = weakref.WeakKeyDictionary()
+
+
+def once(make: Callable) -> Callable:
+    """Makes each network once in a session. Whoever asks for it reads it, and does not change it."""
+
+    @functools.cache
+    @functools.wraps(make)
+    def made(*arguments, **options):
+        model = make(*arguments, **options)
+        _KNOWN.setdefault(model, {})
+        return model
+
+    return made
+
+
+def _known(model: keras.Model, question: tuple, find: Callable):
+    """What a function finds; for a network that does not change, what it found before."""
+    if model not in _KNOWN:
+        return find()
+    answers = _KNOWN[model]
+    if question not in answers:
+        answers[question] = find()
+    return answers[question]
+
+
 def outputs(model: keras.Model, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The outputs in inference, in the order of `keras.tree`."""
-    values = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
-    return [keras.ops.convert_to_numpy(value) for value in keras.tree.flatten(values)]
+
+    def find():
+        values = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
+        return [keras.ops.convert_to_numpy(value) for value in keras.tree.flatten(values)]
+
+    arrays = map(np.asarray, inputs)
+    return list(_known(model, ("outputs", *((x.dtype.str, x.shape, x.tobytes()) for x in arrays)), find))
 
 
 def logits(model: keras.Model, inputs: Sequence[np.ndarray], final: Sequence[str]) -> list[np.ndarray]:
@@ -77,7 +109,8 @@ def assert_same_weights(model: keras.Model, reference: keras.Model) -> None:
 
 def selectable(model: keras.Model) -> dict[str, int]:
     """Units of every selectable space by its name."""
-    return {name: space.size for name, space in kmerge.channel_spaces(model).items() if space.selectable}
+    spaces = _known(model, ("spaces",), lambda: kmerge.channel_spaces(model))
+    return {name: space.size for name, space in spaces.items() if space.selectable}
 
 
 def assert_spaces(model: keras.Model, sizes: Mapping[str, int]) -> None:
@@ -91,13 +124,18 @@ def random_orders(model: keras.Model, seed: int) -> dict[str, np.ndarray]:
     return {name: rng.permutation(size) for name, size in selectable(model).items()}
 
 
+def _as_it_is(model: keras.Model) -> tuple[str, list[np.ndarray]]:
+    return model.to_json(), model.get_weights()
+
+
 def check_arguments_unchanged(models: Sequence[keras.Model], verb, *arguments) -> keras.Model:
     """`verb(*models, *arguments)` leaves weights and structure as they were, and shares no variable with them."""
-    before = [(model.to_json(), model.get_weights()) for model in models]
+    before = [_known(model, ("as it is",), functools.partial(_as_it_is, model)) for model in models]
     result = verb(*models, *arguments)
     for model, (structure, weights) in zip(models, before, strict=True):
-        assert model.to_json() == structure
-        assert all(np.array_equal(new, old) for new, old in zip(model.get_weights(), weights, strict=True))
+        now, values = _as_it_is(model)
+        assert now == structure
+        assert all(np.array_equal(new, old) for new, old in zip(values, weights, strict=True))
         assert not {id(v) for v in model.variables} & {id(v) for v in result.variables}
     return result
 
@@ -105,7 +143,7 @@ def check_arguments_unchanged(models: Sequence[keras.Model], verb, *arguments) -
 # Networks of an entry and what the verbs make of them, each made and checked once in a session: to be read, not changed.
 
 
-@functools.cache
+@once
 def parent(entry: Entry, seed: int) -> keras.Model:
     """A network of the entry."""
     return entry(seed)
@@ -116,25 +154,25 @@ def family(entry: Entry, k: int = 2) -> list[keras.Model]:
     return [parent(entry, seed) for seed in range(k)]
 
 
-@functools.cache
+@once
 def concatenated(entry: Entry, k: int = 2) -> keras.Model:
     """The family side by side, which the family does not notice."""
     return check_arguments_unchanged(family(entry, k), kmerge.concatenate)
 
 
-@functools.cache
+@once
 def permuted(entry: Entry) -> keras.Model:
     """The first network by `check_permute`."""
     return check_permute(parent(entry, 0))
 
 
-@functools.cache
+@once
 def halved(entry: Entry) -> keras.Model:
     """The first network by `check_select_commutes`."""
     return check_select_commutes(parent(entry, 0), permuted(entry), 0.5)
 
 
-@functools.cache
+@once
 def grown(entry: Entry) -> keras.Model:
     """The first network by `check_grow`."""
     return check_grow(parent(entry, 0))
@@ -328,7 +366,7 @@ def check_zero_unit(model: keras.Model, unit: int = 1) -> None:
 def check_saves(models: Mapping[str, keras.Model], folder: Path, layers_of: Path | None = None) -> None:
     """Every model, loaded in a process that never imports kmerge, gives the outputs it gave here.
 
-    `layers_of` is a file that defines layers of the user's own; with it the process is a new one.
+    `layers_of` is a file that defines layers of the user's own, if there are any.
     """
     expected, paths = {}, [folder / f"{name}.keras" for name in models]
     for path, model in zip(paths, models.values(), strict=True):
@@ -336,6 +374,6 @@ def check_saves(models: Mapping[str, keras.Model], folder: Path, layers_of: Path
         np.savez(path.with_suffix(".inputs.npz"), *inputs)
         expected[path] = outputs(model, inputs)
         model.save(path)
-    found = outputs_elsewhere(paths, layers_of) if layers_of else outputs_where_kmerge_is_unknown(paths)
+    found = outputs_where_kmerge_is_unknown(paths, layers_of)
     for loaded, values in zip(found, expected.values(), strict=True):
         assert_close(loaded, values, 1e-6)

@@ -1,51 +1,62 @@
-"""One process that never imports kmerge loads the models that tests have saved, for as long as the session lasts."""
+"""Code in processes of their own, which are copies of one that has imported Keras: that takes longer than most of what is asked."""
 
 import atexit
 import functools
+import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
+from benchmarks.studies.zoo import outputs_elsewhere
 
-_LOAD = """
-import sys
-from pathlib import Path
-import keras, numpy as np
-for path in map(Path, map(str.strip, sys.stdin)):
-    inputs = list(np.load(path.with_suffix(".inputs.npz")).values())
-    model = keras.models.load_model(path)
-    values = keras.tree.flatten(model(inputs[0] if len(inputs) == 1 else inputs, training=False))
-    np.savez(path.with_suffix(".outputs.npz"), *[keras.ops.convert_to_numpy(value) for value in values])
-    assert "kmerge" not in sys.modules
-    print("loaded", path, flush=True)
+# It makes no tensor, so that TensorFlow has no thread that a copy would lack.
+_COPIED = """
+import json, os, sys, traceback
+import keras
+for line in sys.stdin:
+    code, arguments, log = json.loads(line)
+    copy = os.fork()
+    if copy == 0:
+        for stream in (1, 2):
+            os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), stream)
+        sys.argv[1:] = arguments
+        try:
+            exec(code, {"__name__": "__main__"})
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]), flush=True)
 """
 
 
 @functools.cache
-def _loader() -> tuple[subprocess.Popen, Path]:
-    """The process, and the file that it writes its errors to."""
+def _copied() -> tuple[subprocess.Popen, Path]:
+    """The process, and a file for what its copies print."""
     folder = tempfile.TemporaryDirectory()
-    errors = Path(folder.name) / "errors"
-    command = [sys.executable, "-c", _LOAD]
-    with errors.open("w") as file:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True)
+    process = subprocess.Popen([sys.executable, "-c", _COPIED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     atexit.register(folder.cleanup)
     atexit.register(process.communicate)  # runs first; the process ends with its input
-    return process, errors
+    return process, Path(folder.name) / "log"
 
 
-def outputs_where_kmerge_is_unknown(paths: Iterable[Path]) -> list[list]:
-    """The outputs of each model `a.keras` for the inputs in `a.inputs.npz`."""
-    found, (process, errors) = [], _loader()
-    for path in paths:
-        print(path, file=process.stdin, flush=True)
-        while (line := process.stdout.readline().strip()) != f"loaded {path}":
-            if not line and process.poll() is not None:
-                _loader.cache_clear()
-                raise AssertionError(f"{path.name} did not load where kmerge is unknown:\n{errors.read_text()[-2000:]}")
-        with np.load(path.with_suffix(".outputs.npz")) as arrays:
-            found.append(list(arrays.values()))
-    return found
+def run_elsewhere(code: str, *arguments: object) -> None:
+    """Runs code where Keras is imported and has made nothing yet, with these arguments in `sys.argv[1:]`."""
+    process, log = _copied()
+    log.write_text("")
+    print(json.dumps([code, [*map(str, arguments)], str(log)]), file=process.stdin, flush=True)
+    status = process.stdout.readline().strip()
+    assert status == "0", f"status {status or process.wait()} elsewhere:\n{log.read_text()[-2000:]}"
+
+
+def outputs_where_kmerge_is_unknown(paths: Iterable[Path], layers_of: Path | None = None) -> list[list]:
+    """The outputs of each model `a.keras` for the inputs in `a.inputs.npz`.
+
+    Args:
+        paths: of the models.
+        layers_of: a file that defines layers of the user's own, if the models have such.
+    """
+    layers = layers_of.read_text() if layers_of else ""
+    return outputs_elsewhere(paths, lambda code, *arguments: run_elsewhere(layers + code, *arguments))

@@ -2,6 +2,7 @@
 
 import gc
 import inspect
+import math
 import random
 import types
 import weakref
@@ -16,8 +17,10 @@ def take_shortcuts() -> None:
     _remember_signatures()
     if keras.backend.backend() == "tensorflow":
         _share_variable_kernels()
+        _share_zeros()
         _keep_kernels()
         _ask_for_one_attribute()
+        _run_eager_steps_one_by_one()
 
 
 def _set_plain_values_directly() -> None:
@@ -65,6 +68,23 @@ def _share_variable_kernels() -> None:
     operations.var_handle_op = without_debug_name
 
 
+def _share_zeros() -> None:
+    """Most weights start from zeros, of a few small shapes; a tensor never changes, so that one will do for each shape."""
+    import tensorflow as tf
+
+    draw, zeros = keras.initializers.Zeros.__call__, {}
+
+    def call(self, shape, dtype=None):
+        if not tf.executing_eagerly() or math.prod(shape) > 1000:
+            return draw(self, shape, dtype)
+        key = tuple(shape), keras.backend.standardize_dtype(dtype)
+        if key not in zeros:
+            zeros[key] = draw(self, *key)
+        return zeros[key]
+
+    keras.initializers.Zeros.__call__ = call
+
+
 def _keep_kernels() -> None:
     """A new seed, as each test has, makes TensorFlow throw away all kernels; Keras draws with stateless ones, which need none.
 
@@ -91,3 +111,19 @@ def _ask_for_one_attribute() -> None:
             return hasattr(type(value), "is_tensor_like")
 
     tensor_util.tf_type_classes = (*others, OfClass("IsTensorLike", (), {}))
+
+
+def _run_eager_steps_one_by_one() -> None:
+    """Outside of programs, a loop in Python over the steps of a recurrent layer is faster than TensorFlow's.
+
+    It is equal, but where steps that are masked and run backwards are to be zero.
+    """
+    import tensorflow as tf
+    from keras.src import backend
+
+    run = backend.rnn
+
+    def rnn(*args, mask=None, unroll=False, **options):
+        return run(*args, mask=mask, unroll=unroll or mask is None and tf.executing_eagerly(), **options)
+
+    backend.rnn = rnn

@@ -94,12 +94,17 @@ def build(constructor: Callable, size: int, seed: int) -> "keras.Model":  # noqa
             # What starts constant would hide errors: biases, scales and statistics. Larger kernels keep signals alive.
             constant = np.ptp(value) == 0
             weight.assign(value + rng.uniform(-0.3, 0.3, value.shape) if constant else 1.4 * value)
-    _adapt(model, rng)
+    adapt(model, rng)
     return model
 
 
-def _adapt(model, rng) -> None:
-    """Statistics near those of random inputs: without them, the signals of a deep network die, and errors with them."""
+def adapt(model: "keras.Model", rng: np.random.Generator) -> None:  # noqa: F821
+    """Statistics near those of random inputs: without them, the signals of a deep network die, and errors with them.
+
+    Args:
+        model: the network.
+        rng: draws the inputs, and how far the statistics are from theirs.
+    """
     import keras
 
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
@@ -231,23 +236,26 @@ assert "kmerge" not in sys.modules
 """
 
 
-def outputs_elsewhere(paths: Iterable[Path], layers_of: Path | None = None) -> list[list]:
-    """Loads models in one new process that never imports kmerge.
+def outputs_elsewhere(paths: Iterable[Path], run: Callable | None = None) -> list[list]:
+    """Loads models in a process that never imports kmerge.
 
     Args:
         paths: of the `.keras` files; beside `a.keras` lie its inputs in `a.inputs.npz`.
-        layers_of: a file that defines layers of the user's own, if the models have such.
+        run: runs code with arguments in another process; by default in a new one.
 
     Returns:
         For each model the list of its outputs.
     """
     paths = list(paths)
-    own = f"exec(open({str(layers_of)!r}).read())\n" if layers_of else ""
-    command = [sys.executable, "-c", own + _LOAD, *map(str, paths)]
-    done = subprocess.run(command, cwd=paths[0].parent, capture_output=True, text=True)
+    (run or _run_afresh)(_LOAD, *paths)
+    return [list(np.load(path.with_suffix(".outputs.npz")).values()) for path in paths]
+
+
+def _run_afresh(code: str, *arguments: Path) -> None:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, cwd=arguments[0].parent, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"Models saved by kmerge did not load in a new process:\n{done.stderr[-2000:]}")
-    return [list(np.load(path.with_suffix(".outputs.npz")).values()) for path in paths]
 
 
 def _load_error(model, inputs, folder: Path) -> float:

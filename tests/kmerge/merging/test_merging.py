@@ -3,8 +3,6 @@
 import contextlib
 import functools
 import json
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -14,6 +12,7 @@ import kmerge
 from kmerge.merging import read_merge
 from tests import checks
 from tests.checks import family
+from tests.loading import run_elsewhere
 from tests.models import JIT, KINDS, ZOO, Entry, every, example_inputs
 
 every_model = every(ZOO)
@@ -271,9 +270,7 @@ def test_a_saved_big_student_compresses_the_same(tmp_path):
         harden(big)
         big.save(tmp_path / f"{name}.big.keras")
         small[name] = kmerge.compress(big)
-    command = [sys.executable, "-c", _LOAD_BIG, *(str(tmp_path / f"{name}.big.keras") for name in names)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_elsewhere(_LOAD_BIG, *(tmp_path / f"{name}.big.keras" for name in names))
     for name in names:
         checks.assert_same_weights(keras.models.load_model(tmp_path / f"{name}.small.keras"), small[name])
 

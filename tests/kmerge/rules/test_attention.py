@@ -2,8 +2,6 @@
 
 import contextlib
 import functools
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -17,6 +15,7 @@ from tests.checks import concatenated, family, grown, halved, permuted
 from tests.kmerge.merging.test_merging import assert_same_architecture, harden
 from tests.kmerge.rules import attention_models
 from tests.kmerge.rules.attention_cases import CASES
+from tests.loading import run_elsewhere
 from tests.models import JIT, example_inputs
 
 every_case = pytest.mark.parametrize("entry", CASES.values(), ids=CASES)
@@ -103,8 +102,7 @@ def test_a_saved_big_student_compresses_the_same(tmp_path):
     big = kmerge.merge(*family(CASES["vit-batch"], 2))
     harden(big)
     big.save(paths[0])
-    done = subprocess.run([sys.executable, "-c", _LOAD_BIG, *paths], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_elsewhere(_LOAD_BIG, *paths)
     checks.assert_same_weights(keras.models.load_model(paths[1]), kmerge.compress(big))
 
 

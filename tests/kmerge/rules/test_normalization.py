@@ -1,8 +1,6 @@
 """Layers that normalize over units: statistics per source in `concatenate`, jointly over open gates in `merge`."""
 
 import functools
-import subprocess
-import sys
 import warnings
 
 import keras
@@ -15,6 +13,7 @@ from kmerge.gates import normalization as gated_normalization
 from tests import checks
 from tests.checks import concatenated, family, grown, halved
 from tests.kmerge.merging.test_merging import assert_same_architecture, harden
+from tests.loading import run_elsewhere
 from tests.models import JIT, Entry, every, example_inputs, randomize
 from tests.programs import without_programs
 
@@ -306,8 +305,7 @@ def test_loaded_models_can_be_rewritten_and_compressed_in_another_process(tmp_pa
     paths = [str(tmp_path / f"{name}.keras") for name in ("big", "moved", "gated")]
     for path, item in zip(paths, (big, big, gated), strict=True):
         item.save(path)
-    done = subprocess.run([sys.executable, "-c", _AGAIN, *paths], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_elsewhere(_AGAIN, *paths)
     inputs = example_inputs(big)
     moved, small = (keras.models.load_model(path) for path in paths[1:])
     checks.assert_close(checks.outputs(moved, inputs), checks.outputs(big, inputs), 1e-5)

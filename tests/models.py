@@ -43,7 +43,7 @@ ZOO: dict[str, Entry] = {}
 
 # One network for each way in which units are tied, repeated or grouped, for promises that differ in number only.
 KINDS = (
-    "lenet", "resnet20", "densenet", "mobilenet_se", "siamese", "sequential", "grouped_convolution", "grouped_as_depthwise",
+    "lenet", "resnet8", "densenet", "mobilenet_se", "siamese", "sequential", "grouped_convolution", "grouped_as_depthwise",
     "depth_multiplier", "group_normalization", "channel_shuffle", "split_operation", "residual_on_the_input",
     "relu_of_an_output", "operators_1d", "nested_three_deep_and_shared", "activations_with_weights",
 )  # fmt: skip
@@ -153,21 +153,20 @@ def lenet():
 
 
 @zoo()
-def resnet20(width: int = 4):
+def resnet8(width: int = 4):
     x = keras.Input((8, 8, 3))
     h = conv(x, width)
     for stage in range(3):
-        for block in range(3):
-            h = residual(h, width * (stage + 2) // 2, 2 if stage and not block else 1)
+        h = residual(h, width * (stage + 2) // 2, 2 if stage else 1)
     return keras.Model(x, layers.Dense(5)(layers.GlobalAveragePooling2D()(h)))
 
 
 @zoo()
-def resnet18():
+def resnet10():
     x = keras.Input((16, 16, 3))
     h = layers.ZeroPadding2D(1)(conv(x, 4, 7, 2))
     h = layers.MaxPooling2D(3, 2)(h)
-    for stage, width in enumerate((4, 5, 6, 7)):
+    for stage, width in enumerate((4, 5)):
         h = residual(h, width, 2 if stage else 1)
         h = residual(h, width)
     return keras.Model(x, layers.Dense(5)(layers.GlobalAveragePooling2D()(h)))
@@ -206,7 +205,7 @@ def densenet():
         return layers.Concatenate()([h, layers.Conv2D(3, 3, padding="same", use_bias=False)(new)])
 
     x = keras.Input((8, 8, 3))
-    h = grow(grow(grow(layers.Conv2D(4, 3, padding="same", use_bias=False)(x))))
+    h = grow(grow(layers.Conv2D(4, 3, padding="same", use_bias=False)(x)))
     h = layers.Conv2D(5, 1)(layers.ReLU()(layers.BatchNormalization()(h)))
     h = grow(layers.AveragePooling2D(2)(h))
     h = layers.GlobalAveragePooling2D()(layers.ReLU()(layers.BatchNormalization()(h)))
@@ -238,7 +237,7 @@ def mobilenet_se():
         return layers.Add()([h, x]) if x.shape[-1] == width else h
 
     x = keras.Input((8, 8, 3))
-    h = inverted_residual(inverted_residual(inverted_residual(conv(x, 4, 3, 2), 4), 5), 5)
+    h = inverted_residual(inverted_residual(conv(x, 4, 3, 2), 4), 5)
     h = layers.GlobalAveragePooling2D()(conv(h, 9, 1, activation="hard_swish"))
     return keras.Model(x, layers.Dense(4, activation="softmax")(h))
 

@@ -16,7 +16,7 @@ from tests.models import ZOO
 from tests.tiny_tasks import HAS_SOLVER, Shelf, tiny_digits
 
 needs_solver = pytest.mark.skipif(not HAS_SOLVER, reason="pygmtools is not installed")
-NAMES = ["mlp", "lenet", "resnet20", "siamese", "nested_two_deep"]
+NAMES = ["mlp", "lenet", "resnet8", "siamese", "nested_two_deep"]
 
 
 def network(name: str, seed: int = 0) -> keras.Model:
@@ -57,7 +57,7 @@ def test_a_match_never_scores_less_than_none(seed):
 
 def test_the_gradient_is_that_of_the_score():
     """Of orders that are permutations, of which one space has another."""
-    model, other = network("resnet20"), network("resnet20", 1)
+    model, other = network("resnet8"), network("resnet8", 1)
     pair = Pair(model, other)
     rng = np.random.default_rng(0)
     hard = {name: np.eye(len(order))[rng.permutation(len(order))] for name, order in pair.order.items()}

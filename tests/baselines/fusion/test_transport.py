@@ -30,7 +30,7 @@ def test_sinkhorn_is_that_of_the_pot_library():
     assert np.count_nonzero(exact > 1e-9) == 30 and exact.max() == pytest.approx(1 / 30)
 
 
-@pytest.mark.parametrize("name", ["resnet20", "shared_dense", "nested_two_deep"])
+@pytest.mark.parametrize("name", ["resnet8", "shared_dense", "nested_two_deep"])
 def test_transport_with_little_entropy_recovers_a_planted_permutation(name):
     model, moved = checks.parent(ZOO[name], 0), checks.permuted(ZOO[name])
     checks.assert_close(transport(model, moved, 0.002).get_weights(), model.get_weights(), 0.05)

@@ -57,7 +57,7 @@ def test_activations_recover_a_planted_permutation(name):
     ("name", "method"),
     [
         *(("lenet", method) for method in METHODS),
-        ("resnet20", "activations"),
+        ("resnet8", "activations"),
         ("densenet", "transport"),
         ("siamese", "weights"),
         ("nested_two_deep", "transport"),
@@ -71,7 +71,7 @@ def test_fusing_a_network_with_itself_is_the_identity(name, method):
 
 
 @pytest.mark.parametrize(
-    "name", ["lenet", "resnet20", "densenet", "siamese", "nested_two_deep", "channel_shuffle", "grouped_convolution"]
+    "name", ["lenet", "resnet8", "densenet", "siamese", "nested_two_deep", "channel_shuffle", "grouped_convolution"]
 )
 def test_no_step_lowers_the_score(name):
     pair = Pair(network(name), network(name, 1))
@@ -94,7 +94,7 @@ def score_of(name: str, order: dict) -> float:
     return pair.score()
 
 
-@pytest.mark.parametrize("name", ["lenet", "resnet20", "inception", "mobilenet_se", "siamese", "channel_shuffle"])
+@pytest.mark.parametrize("name", ["lenet", "resnet8", "inception", "mobilenet_se", "siamese", "channel_shuffle"])
 def test_aligned_networks_compute_what_they_computed(name):
     model, other = network(name), network(name, 1)
     inputs, order = example_inputs(other), match(model, other)
@@ -121,7 +121,7 @@ def test_the_average_is_the_mean_of_every_weight(name):
 
 
 def test_a_fused_model_loads_without_kmerge(tmp_path):
-    model, other = network("resnet20"), network("resnet20", 1)
+    model, other = network("resnet8"), network("resnet8", 1)
     hard = average(model, align(model, other, match(model, other)))
     checks.check_saves({"hard": hard}, tmp_path)
 
@@ -149,7 +149,7 @@ def test_the_score_is_the_cosine_of_all_weights():
 
 
 def test_matching_repeats_by_seed():
-    model, other = network("resnet20"), network("resnet20", 1)
+    model, other = network("resnet8"), network("resnet8", 1)
     first, again = (match(model, other, seed=3) for _ in range(2))
     assert all((first[space] == again[space]).all() for space in first)
 

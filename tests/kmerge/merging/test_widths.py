@@ -10,7 +10,7 @@ from tests.checks import family
 from tests.kmerge.merging.test_merging import SEPARATE, assert_same_architecture, harden, merged
 from tests.models import ZOO, example_inputs, randomize
 
-some = pytest.mark.parametrize("name", ["mlp", "resnet20", "siamese", "nested_two_deep", "grouped_convolution"])
+some = pytest.mark.parametrize("name", ["mlp", "resnet8", "siamese", "nested_two_deep", "grouped_convolution"])
 BIG = "lenet"
 
 

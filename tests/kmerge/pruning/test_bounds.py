@@ -50,7 +50,7 @@ def test_widths_stay_within_their_bounds(bounds, least, most, selection):
 
 
 def test_bounds_that_bind_nothing_change_nothing():
-    model = ZOO["resnet20"](0)
+    model = ZOO["resnet8"](0)
     free = kmerge.choose_units(model, budget=0.5, selection="global")
     bound = kmerge.choose_units(model, budget=0.5, selection="global", exclude=[], minimum={}, maximum=1.0)
     assert all(np.array_equal(free[name], bound[name]) for name in free)

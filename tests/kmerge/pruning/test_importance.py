@@ -290,7 +290,7 @@ def test_taylor_reads_sequential_and_nested_models(name):
 
 
 def test_random_importance_is_seeded():
-    model = ZOO["resnet20"](0)
+    model = ZOO["resnet8"](0)
     one, again, other = (kmerge.unit_importance(model, "random", seed=seed) for seed in (1, 1, 2))
     assert all(np.array_equal(one[name], again[name]) for name in one)
     assert not any(np.array_equal(one[name], other[name]) for name in one)

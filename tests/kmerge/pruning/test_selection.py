@@ -68,7 +68,7 @@ def test_a_budget_is_used_up(entry):
 
 
 def test_a_local_choice_keeps_the_same_share_everywhere():
-    model = ZOO["resnet18"](0)
+    model = ZOO["resnet10"](0)
     choice = kmerge.choose_units(model, "random", budget=kmerge.Budget(units=0.5))
     sizes = checks.selectable(model)
     assert all(abs(len(choice[name]) - size / 2) <= 1 for name, size in sizes.items())
@@ -76,7 +76,7 @@ def test_a_local_choice_keeps_the_same_share_everywhere():
 
 
 def test_the_least_important_units_go_first():
-    model, rng = ZOO["resnet20"](0), np.random.default_rng(3)
+    model, rng = ZOO["resnet8"](0), np.random.default_rng(3)
     importance = {name: rng.normal(size=size) for name, size in checks.selectable(model).items()}
     for selection in ("local", "global"):
         choice = kmerge.choose_units(model, importance, budget=0.6, selection=selection)
@@ -108,7 +108,7 @@ def test_magnitudes_are_compared_relative_to_their_space():
 
 
 def test_pruning_dead_units_changes_nothing():
-    model = ZOO["resnet20"](0)
+    model = ZOO["resnet8"](0)
     for space in kmerge.channel_spaces(model).selectable:
         for unit in (0, space.size - 1):
             checks.zero_outgoing(model, space, unit)
@@ -266,7 +266,7 @@ def test_normalizations_make_spaces_comparable():
     assert chosen(one, None) == chosen(one, "auto") != chosen(other[0], "auto")
 
 
-@pytest.mark.parametrize("name", ["lenet", "resnet20"])
+@pytest.mark.parametrize("name", ["lenet", "resnet8"])
 def test_compensation_makes_up_for_units_that_others_tell(name):
     """Units that are copies of others go: by least squares nothing changes. Without, it does."""
     model, rng = ZOO[name](0), np.random.default_rng(1)

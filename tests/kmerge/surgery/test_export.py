@@ -22,7 +22,7 @@ def pruned():
 
 def compressed():
     """Of two residual networks, with a choice of units that mixes their parents."""
-    big = kmerge.merge(*(ZOO["resnet20"](seed) for seed in (1, 2)))
+    big = kmerge.merge(*(ZOO["resnet8"](seed) for seed in (1, 2)))
     keep = {name: np.arange(0, gate.units, 2)[: len(gate.kept())] for name, gate in gates_by_space(big).items()}
     return kmerge.compress(big, keep=keep)
 

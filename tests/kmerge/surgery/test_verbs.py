@@ -15,7 +15,7 @@ from tests.models import KINDS, ZOO, every, example_inputs, randomize
 every_model, every_kind = every(ZOO), every(ZOO, KINDS)
 
 # Models whose selectable spaces are all read by plain Dense and Conv layers, one space each.
-PLAIN = ["mlp", "lenet", "resnet20", "resnet18", "vgg11", "vgg11_bn", "sequential", "sigmoid_output"]
+PLAIN = ["mlp", "lenet", "resnet8", "resnet10", "vgg11", "vgg11_bn", "sequential", "sigmoid_output"]
 
 
 @every_model
@@ -28,7 +28,7 @@ def test_concatenate_three(entry):
     checks.check_concatenate(entry, family(entry, 3), concatenated(entry, 3))
 
 
-@every(ZOO, ["mlp", "resnet20", "grouped_convolution", "siamese", "operators_1d"])
+@every(ZOO, ["mlp", "resnet8", "grouped_convolution", "siamese", "operators_1d"])
 def test_concatenate_four(entry):
     checks.check_concatenate(entry, family(entry, 4), concatenated(entry, 4))
 
@@ -127,7 +127,7 @@ def test_select_by_count_fraction_and_mask(value, units):
 
 def test_a_space_goes_by_any_of_its_layers():
     """The residual stream of a ResNet is one space; each layer that owns it names it."""
-    model = ZOO["resnet18"](0)
+    model = ZOO["resnet10"](0)
     space = next(s for s in kmerge.channel_spaces(model).values() if s.selectable and len(s.owners) > 2)
     results = [kmerge.select(model, {owner: [0, 2, 3]}) for owner in (space.name, space.owners[-1])]
     checks.assert_same_weights(results[1], results[0])

@@ -1,4 +1,4 @@
-"""Code in processes of their own, which are copies of one that has imported Keras: that takes longer than most of what is asked."""
+"""Code in processes of their own, which are copies of one that has imported Keras: the import takes longest."""
 
 import atexit
 import functools

@@ -7,7 +7,7 @@
 Reference: Pašen & Boža, Merging of Neural Networks, Neural Processing Letters 2024, section 2.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import keras
 
@@ -28,8 +28,10 @@ from kmerge.merging.gate_placement import GatePlacement
 from kmerge.merging.heads import HEADS, with_common_heads
 from kmerge.merging.records import keep_plan, kept_whole, merge_plan
 from kmerge.merging.regions import Region
+from kmerge.pairing import paired_layers
 from kmerge.spaces import Trace, check_selectable, trace, warn_of_unfollowed
 from kmerge.surgery import (
+    CommonWidths,
     Gating,
     Layout,
     at_common_widths,
@@ -103,7 +105,7 @@ def merge(
     common = at_common_widths(models)
     if common.sizes:
         width = target_widths(trace(models[0]), width, most=len(models))
-    return _gated(common.models, width, gates, sampling, seed, f"{models[0].name}_big", common.entries())
+    return _gated(common, width, gates, sampling, seed, f"{models[0].name}_big")
 
 
 def gate(
@@ -143,13 +145,14 @@ def gate(
         >>> np.allclose(gated(x), model(x), atol=1e-5)
         True
     """
-    return _gated(for_surgery([model]), width, gates, sampling, seed, f"{model.name}_gated")
+    (model,) = for_surgery([model])
+    alone = CommonWidths((model,), {}, [paired_layers(model, model)])
+    return _gated(alone, width, gates, sampling, seed, f"{model.name}_gated")
 
 
-def _gated(
-    models: Sequence[keras.Model], width, gates, sampling: str, seed: int, name: str, own: Mapping | None = None
-) -> keras.Model:
-    """A model with gates; `own` are the units to lay side by side, where those are not all."""
+def _gated(common: CommonWidths, width, gates, sampling: str, seed: int, name: str) -> keras.Model:
+    """A model with gates on the units of one model or several."""
+    models = common.models
     if not is_number(gates) and not (isinstance(gates, str) and gates in ("paper", "open")):
         refuse("gates", "'paper', 'open' or a finite number", gates)
     start = 1.0 if isinstance(gates, str) and gates == "paper" else gates
@@ -170,7 +173,7 @@ def _gated(
         warn_of_joint_statistics(walked)
         warn_of_whole_layers(whole)
         warn_of_equal(models)
-    plan = merge_plan(walked, len(models), own)
+    plan = merge_plan(walked, len(models), common.entries())
     # Refuses now, not after the training, widths that no student can have.
     first = {region.name: 0 for region in whole}
     for space, size in widths.items():
@@ -180,7 +183,8 @@ def _gated(
     layout = Layout(walked, plan)
     gating = GatePlacement(layout, widths, start, sampling, seed)
     warn_of_unsavable(gating.record)
-    sources = [model_source(walked, plan, i, model, arrays[i]) for i, model in enumerate(models)]
+    known = zip(models, arrays, common.layers, strict=True)
+    sources = [model_source(walked, plan, i, *of_one) for i, of_one in enumerate(known)]
     hooks = Gating(gating.start, gating.apply, gating.inside, gating.record.note)
     big, layers = build(layout, hooks, name, constants_of(layout, sources))
     gating.finish(big, layers)

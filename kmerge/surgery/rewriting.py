@@ -115,7 +115,8 @@ def rewrite(
         refuse("sources", f"the {plan.sources} models of the plan", len(sources))
     template, *sources = for_surgery([template, *sources])
     arrays = check_all_finite(sources)
-    return rewrite_walked(trace(template, plan.copied, plan.averaged_outputs), sources, plan, arrays, scale, seed)
+    walked = trace(template, plan.copied, plan.averaged_outputs)
+    return rewrite_walked(walked, sources, plan, arrays, scale=scale, seed=seed)
 
 
 def rewrite_walked(
@@ -123,6 +124,8 @@ def rewrite_walked(
     sources: Sequence[keras.Model],
     plan: Plan,
     arrays: Sequence[Mapping[int, np.ndarray]],
+    layers: Sequence[Mapping[str, keras.Layer]] | None = None,
+    *,
     scale: float = 0.0,
     seed: int = 0,
 ) -> keras.Model:
@@ -133,14 +136,16 @@ def rewrite_walked(
         sources: as for `rewrite`, with open layers.
         plan, scale, seed: as for `rewrite`.
         arrays: of each source what `check_finite` gives.
+        layers: of each source what `paired_layers` gives, if that is known.
     """
     warn_of_unfollowed(walked.layers, walked.unfollowed)
     layout = Layout(walked, plan)
-    found = [model_source(walked, plan, i, model, arrays[i]) for i, model in enumerate(sources)]
+    layers = layers or [paired_layers(walked.model, source) for source in sources]
+    found = [model_source(walked, plan, i, model, arrays[i], layers[i]) for i, model in enumerate(sources)]
     fresh = Fresh(walked, scale, seed)
-    model, layers = build(layout, constants=constants_of(layout, found, fresh))
-    fill(layers, layout, found, fresh)
-    verify(model, layout, layers)
+    model, made = build(layout, constants=constants_of(layout, found, fresh))
+    fill(made, layout, found, fresh)
+    verify(model, layout, made)
     return model
 
 
@@ -161,7 +166,12 @@ def _constants_by_call(model: keras.Model) -> dict[tuple, list]:
 
 
 def model_source(
-    walked: Trace, plan: Plan, number: int, model: keras.Model, arrays: Mapping[int, np.ndarray]
+    walked: Trace,
+    plan: Plan,
+    number: int,
+    model: keras.Model,
+    arrays: Mapping[int, np.ndarray],
+    layers: Mapping[str, keras.Layer],
 ) -> Source:
     """A model of the template's architecture as source `number` of a plan: its units in their own places.
 
@@ -171,8 +181,9 @@ def model_source(
         number: of the source.
         model: the source, with open layers.
         arrays: what `check_finite` gives of it.
+        layers: what `paired_layers` gives of the template and it.
     """
-    layers, constants = paired_layers(walked.model, model), _constants_by_call(model)
+    constants = _constants_by_call(model)
     separate = np.zeros(len(walked.space_of), dtype=int)
     for name, listed in plan.entries.items():
         units = walked.spaces[name].units

@@ -1,4 +1,4 @@
-"""The four verbs: concatenate, select, permute, grow. Each only writes a plan for `rewrite`."""
+"""The four verbs: concatenate, select, permute, grow. Each only writes a plan for `rewrite_walked`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from kmerge.spaces import ChannelSpace, ChannelSpaces, Trace, channel_spaces, tr
 from kmerge.surgery.ends import check_growing_ends
 from kmerge.surgery.layout import Layout
 from kmerge.surgery.plan import NEW, Plan
-from kmerge.surgery.rewriting import check_finite, check_fresh, for_surgery, rewrite, rewrite_walked
+from kmerge.surgery.rewriting import check_all_finite, check_finite, check_fresh, for_surgery, rewrite_walked
 
 # Units that one call may add to a space: more are a slip, and would fill the memory.
 _MOST_NEW = 2**20
@@ -50,13 +50,14 @@ def concatenate(*models: keras.Model) -> keras.Model:
         True
     """
     common = at_common_widths(for_surgery(listed(models)))
-    models = common.models
+    models, arrays = common.models, check_all_finite(common.models)
     walked, copied, averaged = _separate_sources(models[0])
     entries = {}
     for space in walked.spaces.values():
         if space.is_interior:
             entries[space.name] = [(s, i) for s in range(len(models)) for i in range(space.size)]
-    return rewrite(models[0], models, Plan(len(models), entries | common.entries(), copied, averaged))
+    plan = Plan(len(models), entries | common.entries(), copied, averaged)
+    return rewrite_walked(walked, models, plan, arrays, common.layers)
 
 
 def listed(models: Sequence) -> tuple:
@@ -64,15 +65,15 @@ def listed(models: Sequence) -> tuple:
     return tuple(models[0]) if len(models) == 1 and isinstance(models[0], list | tuple) else tuple(models)
 
 
-def check_models(models: Sequence[keras.Model]) -> None:
-    """Checks that there are at least two models, all of one architecture."""
+def check_models(models: Sequence[keras.Model]) -> list[dict]:
+    """Checks that there are at least two models, all of one architecture; for each what `paired_layers` gives."""
     if len(models) < 2:
         raise InvalidArgumentError(sentence("at least two models", len(models)))
     first, *others = (opened(model).model for model in models)
-    for other in others:
-        paired_layers(first, other)
+    layers = [paired_layers(first, other) for other in (first, *others)]
     if len(models[0].weights) == 0:
         raise InvalidArgumentError(sentence("models with weights to combine", models[0].name, "It has none."))
+    return layers
 
 
 def _separate_sources(model: keras.Model) -> tuple[Trace, frozenset, frozenset]:
@@ -238,7 +239,7 @@ def grow(
         plan.entries[name] = old + [(NEW, spaces[name].size - 1)] * int(count)
     if any(spaces[name].ends for name in added):
         check_growing_ends(Layout(walked, plan), added)
-    return rewrite_walked(walked, [walked.model], plan, [check_finite(model)], scale, seed)
+    return rewrite_walked(walked, [walked.model], plan, [check_finite(model)], scale=scale, seed=seed)
 
 
 def by_space(spaces: ChannelSpaces, values: Mapping, *, outputs: bool = False, inputs: bool = False) -> dict:
@@ -320,10 +321,12 @@ class CommonWidths:
         models: each as wide in every space as the widest; their outputs are what they were.
         sizes: by the name of each selectable space in the first model, the number of units that each model had; those that
             it got stand behind them. Empty if all models had the same widths.
+        layers: for each model its layers, by the paths of the first one's, if they were paired.
     """
 
     models: tuple[keras.Model, ...]
     sizes: dict[str, tuple[int, ...]]
+    layers: Sequence[dict[str, keras.Layer]] = ()
 
     def entries(self) -> dict[str, list[tuple[int, int]]]:
         """The models' own units side by side, as `(model, unit)`, by the name of the space."""
@@ -349,18 +352,17 @@ def at_common_widths(models: Sequence[keras.Model]) -> CommonWidths:
     spaces = [channel_spaces(model).selectable for model in models] if any(each != shapes[0] for each in shapes) else [[]]
     sizes = [[space.size for space in each] for each in spaces]
     if sizes == [[]] or any(len(each) != len(sizes[0]) for each in sizes):
-        check_models(models)
-        return CommonWidths(tuple(models), {})
+        return CommonWidths(tuple(models), {}, check_models(models))
     most = [max(column) for column in zip(*sizes, strict=True)]
     wide = []
     for model, each in zip(models, spaces, strict=True):
         missing = {space.name: size - space.size for space, size in zip(each, most, strict=True) if size > space.size}
         wide.append(grow(model, missing) if missing else model)
     try:
-        check_models(wide)
+        layers = check_models(wide)
     except ArchitectureMismatchError:
         if any(_kinds(model) != _kinds(grown) for model, grown in zip(models, wide, strict=True)):
             check_models(models)  # what differs is named as it is there, not by layers that were put in to grow it
         raise
     names = [space.name for space in spaces[0]]
-    return CommonWidths(tuple(wide), dict(zip(names, zip(*sizes, strict=True), strict=True)))
+    return CommonWidths(tuple(wide), dict(zip(names, zip(*sizes, strict=True), strict=True)), layers)

@@ -5,7 +5,7 @@ included. Layers keep their automatic names, as users' layers do, so two parents
 The graphs with one difficulty each are in `odd_models.py` and join the same `ZOO`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import keras
@@ -66,10 +66,12 @@ JIT = keras.backend.backend() == "jax"
 ON_BOTH = ("mlp", "lenet", "plain", "lstm_on_the_input")
 
 
-def every(entries: Mapping[str, Entry], names: Iterable[str] | None = None) -> pytest.MarkDecorator:
-    """Runs a test with each `entry`, or with those of these names."""
+def every(
+    entries: Mapping[str, Entry], names: Iterable[str] | None = None, on_both: Collection[str] = ON_BOTH
+) -> pytest.MarkDecorator:
+    """Runs a test with each `entry`, or with those of these names; on both backends with those of the others."""
     cases = [
-        pytest.param(entries[name], id=name, marks=[pytest.mark.both_backends] if name in ON_BOTH else [])
+        pytest.param(entries[name], id=name, marks=[pytest.mark.both_backends] if name in on_both else [])
         for name in names or entries
     ]
     return pytest.mark.parametrize("entry", cases)

@@ -1,6 +1,5 @@
 """Networks of segmentation: torchvision's sizes, logits as large as the images, and every verb of kmerge on both kinds."""
 
-import functools
 
 import keras
 import numpy as np
@@ -41,14 +40,14 @@ def trainable(layers):
     return sum(int(np.prod(weight.shape)) for layer in layers for weight in layer.trainable_weights)
 
 
-@functools.cache
+@checks.once
 def narrow(name, seed, shape=OPEN):
     model = ARCHITECTURES[name](shape, 4, seed, **NARROW[name])
     randomize(model, seed)
     return model
 
 
-@functools.cache
+@checks.once
 def joined(name):
     return kmerge.concatenate(narrow(name, 1), narrow(name, 2))
 
@@ -120,10 +119,11 @@ def test_a_network_is_the_same_for_any_size(name):
     known, twin = (narrow(name, seed, ODD) for seed in (1, 2))
     check_same(known, narrow(name, 1), [ODD])
     assert kmerge.multiply_accumulates(known) == kmerge.multiply_accumulates(narrow(name, 1), ODD)
-    checks.assert_mean(kmerge.concatenate(known, twin), (known, twin), images(ODD))
+    both = kmerge.concatenate(known, twin)
+    checks.assert_mean(both, (known, twin), images(ODD))
     assert not any(isinstance(layer, ResizeLike) for layer in known.layers)  # what knows its size is plain Keras
     (x,), weights = images(ODD), known.get_weights()
-    for model in (known, kmerge.concatenate(known, twin)):  # and what comes after it does not train
+    for model in (known, both):  # and what comes after it does not train
         np.testing.assert_array_equal(numpy(model(x)), numpy(model(x, training=False)))
     for weight, before in zip(known.get_weights(), weights, strict=True):
         np.testing.assert_array_equal(weight, before)

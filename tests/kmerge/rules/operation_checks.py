@@ -1,6 +1,5 @@
 """All promises on models of operations: what the verbs make of them is exact, in one table of checks for several files."""
 
-import functools
 import warnings
 from pathlib import Path
 
@@ -18,7 +17,7 @@ def family(entry: Entry, count: int) -> list[keras.Model]:
     return [_parent(entry, seed) for seed in range(count)]
 
 
-@functools.cache
+@checks.once
 def _parent(entry: Entry, seed: int) -> keras.Model:
     keras.utils.set_random_seed(seed)  # of NumPy, too, with which builders draw
     return entry(seed)

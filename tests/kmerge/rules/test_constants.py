@@ -107,7 +107,7 @@ def test_permute_select_and_grow(entry):
 
 
 @OPAQUE
-@every(CONSTANTS)
+@every(CONSTANTS, on_both=("places_by_arange", "choices"))
 def test_concatenate_is_the_mean(entry):
     big = operation_checks.check_concatenate(entry, 2)
     checks.check_select_commutes(big, checks.check_permute(big), 0.7)
@@ -121,15 +121,8 @@ def test_concatenate_three_and_again(entry):
 
 
 @OPAQUE
-@every(CONSTANTS)
+@every(CONSTANTS, on_both=("places_by_arange", "choices"))
 def test_merge_and_compress(entry, tmp_path):
-    operation_checks.check_merge(entry, tmp_path)
-
-
-@pytest.mark.both_backends
-@every(CONSTANTS, ["places_by_arange", "choices"])
-def test_both_backends(entry, tmp_path):
-    operation_checks.check_concatenate(entry, 2)
     operation_checks.check_merge(entry, tmp_path)
 
 

@@ -126,13 +126,13 @@ def test_one_source_permutes_selects_and_grows(entry):
     checks.check_select_everything(family(entry)[0])
 
 
-@functools.cache
+@checks.once
 def moved(entry: Entry) -> keras.Model:
     """The concatenated networks by `check_permute`."""
     return checks.check_permute(concatenated(entry), seed=1)
 
 
-@functools.cache
+@checks.once
 def half_of(entry: Entry) -> keras.Model:
     """The first half of the units of `moved`, sources mixed."""
     return kmerge.select(moved(entry), {name: size // 2 for name, size in checks.selectable(moved(entry)).items()})

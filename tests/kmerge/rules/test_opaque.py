@@ -3,7 +3,6 @@
 Here recurrent layers stand for such, as if nobody had written rules for them: they have parts, states and masks.
 """
 
-import functools
 
 import keras
 import numpy as np
@@ -102,7 +101,7 @@ def test_concatenate_three(entry):
     checks.check_concatenate(entry, family(entry, 3), concatenated(entry, 3))
 
 
-@functools.cache
+@checks.once
 def moved(entry):
     """The concatenated networks by `check_permute`."""
     return checks.check_permute(concatenated(entry))

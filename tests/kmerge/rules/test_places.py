@@ -1,6 +1,5 @@
 """Layers that work on another axis than the channels': these pass, and each model keeps a layer of its own."""
 
-import functools
 
 import keras
 import numpy as np
@@ -125,7 +124,7 @@ def test_concatenate_three(entry):
     checks.check_concatenate(entry, family(entry, 3), concatenated(entry, 3))
 
 
-@functools.cache
+@checks.once
 def moved(entry):
     """The concatenated networks by `check_permute`."""
     return checks.check_permute(concatenated(entry))

@@ -89,7 +89,7 @@ def test_it_is_followed_permutes_and_selects(entry):
     checks.check_select_commutes(network, moved, 0.5)
 
 
-@every(MODELS)
+@every(MODELS, on_both=("heads_of_a_residual_stream",))
 def test_concatenate_is_the_mean(entry):
     big = operation_checks.check_concatenate(entry, 2)
     with kmerge.strict():
@@ -103,15 +103,8 @@ def test_concatenate_three_and_again(entry):
     operation_checks.check_again(entry)
 
 
-@every(MODELS)
+@every(MODELS, on_both=("heads_of_a_residual_stream",))
 def test_merge_and_compress(entry, tmp_path):
-    operation_checks.check_merge(entry, tmp_path)
-
-
-@pytest.mark.both_backends
-@every(MODELS, ["heads_of_a_residual_stream"])
-def test_both_backends(entry, tmp_path):
-    operation_checks.check_concatenate(entry, 2)
     operation_checks.check_merge(entry, tmp_path)
 
 

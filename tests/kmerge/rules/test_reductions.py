@@ -9,7 +9,7 @@ import kmerge
 from tests import checks
 from tests.checks import assert_close, assert_spaces, outputs, selectable
 from tests.kmerge.rules import operation_checks
-from tests.models import ON_BOTH, Entry, every, example_inputs
+from tests.models import Entry, every, example_inputs
 
 PASS: dict[str, Entry] = {}
 SUMS: dict[str, Entry] = {}
@@ -149,7 +149,6 @@ def of_an_input_and_in_a_nested_model():
 
 
 ALL = PASS | SUMS
-assert not set(ALL) & set(ON_BOTH)
 
 
 @every(ALL)
@@ -161,7 +160,7 @@ def test_it_is_followed_and_permutes(entry):
     checks.check_select_everything(network)
 
 
-@every(ALL)
+@every(ALL, on_both=("sum_over_channels", "mean_over_channels"))
 def test_concatenate_is_the_mean(entry):
     big = operation_checks.check_concatenate(entry, 2)
     checks.check_select_commutes(big, checks.check_permute(big), 0.7)
@@ -173,15 +172,8 @@ def test_concatenate_three_and_again(entry):
     operation_checks.check_again(entry)
 
 
-@every(ALL)
+@every(ALL, on_both=("sum_over_channels", "mean_over_channels"))
 def test_merge_and_compress(entry, tmp_path):
-    operation_checks.check_merge(entry, tmp_path)
-
-
-@pytest.mark.both_backends
-@every(SUMS, ["sum_over_channels", "mean_over_channels"])
-def test_both_backends(entry, tmp_path):
-    operation_checks.check_concatenate(entry, 2)
     operation_checks.check_merge(entry, tmp_path)
 
 

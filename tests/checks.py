@@ -61,8 +61,11 @@ def outputs(model: keras.Model, inputs: Sequence[np.ndarray]) -> list[np.ndarray
         values = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
         return [keras.ops.convert_to_numpy(value) for value in keras.tree.flatten(values)]
 
-    arrays = map(np.asarray, inputs)
-    return list(_known(model, ("outputs", *((x.dtype.str, x.shape, x.tobytes()) for x in arrays)), find))
+    if model not in _KNOWN:
+        return find()
+    # Some tests change a weight for a moment.
+    asked = *map(np.asarray, inputs), *model.get_weights()
+    return list(_known(model, ("outputs", *((x.dtype.str, x.shape, x.tobytes()) for x in asked)), find))
 
 
 def logits(model: keras.Model, inputs: Sequence[np.ndarray], final: Sequence[str]) -> list[np.ndarray]:

@@ -10,6 +10,7 @@ from benchmarks.data.augmentation import ShiftAndFlip
 from benchmarks.networks.architectures import ARCHITECTURES
 from benchmarks.suites.suite import load_suite
 from kmerge import costs
+from tests.benchmarks.networks.test_segmentation import without_values
 from tests.programs import without_programs
 
 CASES = {
@@ -70,7 +71,7 @@ def test_a_lenet_for_images_of_half_the_side_ends_with_3x3_places():
     ],
 )
 def test_deep_resnets_have_published_sizes(depth, stem, shape, classes, expected):
-    model = ARCHITECTURES["deep_resnet"](shape, classes, 1, depth=depth, stem=stem)
+    model = without_values("deep_resnet", shape, classes, depth=depth, stem=stem)
     assert trainable(model) == expected
     first = model.get_layer("stage_1_block_1_add").output.shape
     assert first[1:3] == ((56, 56) if stem == "imagenet" else (32, 32))

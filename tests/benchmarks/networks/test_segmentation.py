@@ -28,10 +28,10 @@ kinds = pytest.mark.parametrize("name", NARROW)
 OPEN, ODD, EVEN = (None, None, 3), (33, 26, 3), (16, 24, 3)  # no stride divides 33 and 26
 
 
-def without_values(name, shape, **options):
+def without_values(name, shape, classes=21, **options):
     """A network whose weights have shapes, but no values."""
     with keras.StatelessScope(initialize_variables=False):
-        model = ARCHITECTURES[name](shape, 21, 1, **options)
+        model = ARCHITECTURES[name](shape, classes, 1, **options)
     keras.utils.clear_session(free_memory=False)  # or Keras makes the values of all these weights later
     return model
 

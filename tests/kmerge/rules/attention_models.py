@@ -107,9 +107,8 @@ def vit(norm: str = "batch", width: int = 6, classes: int = 5, **options) -> ker
 
 
 def text_encoder(norm: str = "batch", mask_zero: bool = False, before: bool = True, **call) -> keras.Model:
-    """Six tokens, zero for none, two blocks, the mean over the tokens that are there."""
+    """Six tokens, zero for none, one block, the mean over the tokens that are there."""
     tokens = keras.Input((6,), dtype="int32")
     h = PositionEmbedding()(layers.Embedding(11, 6, mask_zero=mask_zero)(tokens))
-    for _ in range(2):
-        h = block(h, norm, before=before, **call)
+    h = block(h, norm, before=before, **call)
     return keras.Model(tokens, layers.Dense(4)(layers.GlobalAveragePooling1D()(h)))

@@ -73,7 +73,7 @@ def test_grown_zero_units_change_nothing(entry):
     assert grown(entry) is not parent(entry, 0)
 
 
-@every_model
+@every_kind
 def test_a_concatenated_model_can_be_rewritten_again(entry):
     """That units can be selected from it `test_selecting_one_parent_gives_that_parent` shows."""
     big = concatenated(entry)

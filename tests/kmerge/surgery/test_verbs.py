@@ -90,7 +90,7 @@ def test_a_unit_that_nobody_reads_can_go(entry):
 def test_every_rewritten_model_loads_without_kmerge(tmp_path):
     """Each concatenated network, and of each kind in turn what else becomes of it: the network at other widths."""
     models = {f"{entry.name}-concatenated": concatenated(entry) for entry in ZOO.values()}
-    for name, made in zip(KINDS, itertools.cycle([halved, permuted, grown]), strict=False):
+    for name, made in zip(KINDS, itertools.cycle([halved, grown]), strict=False):
         models[f"{name}-{made.__name__}"] = made(ZOO[name])
     checks.check_saves(models, tmp_path)
 

@@ -116,7 +116,7 @@ def _ask_for_one_attribute() -> None:
 def _run_eager_steps_one_by_one() -> None:
     """Outside of programs, a loop in Python over the steps of a recurrent layer is faster than TensorFlow's.
 
-    It is equal, but where steps that are masked and run backwards are to be zero.
+    With a mask nothing changes: Keras' two ways differ where steps that are masked and run backwards are to be zero.
     """
     import tensorflow as tf
     from keras.src import backend

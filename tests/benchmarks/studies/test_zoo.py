@@ -155,3 +155,9 @@ def test_every_family_keeps_the_promises(name):
 def test_half_of_every_space_trains_and_loads_without_kmerge(tmp_path):
     """Those with kinds of layers that tests/models.py has not."""
     checks.check_saves({name: half_of(name) for name in ("Xception", "EfficientNetB0", "ConvNeXtTiny")}, tmp_path)
+
+
+def test_what_does_not_load_elsewhere_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "_LOAD", "raise SystemExit('no such layer')")
+    with pytest.raises(RuntimeError, match="(?s)did not load in a new process.*no such layer"):
+        zoo.outputs_elsewhere([tmp_path / "model.keras"])

@@ -1,10 +1,9 @@
-"""Settings that must stand before Keras is imported, and the fixtures that every test file may use."""
+"""Settings that must stand before Keras is imported, and how tests are shared out; tests/session.py has all else."""
 
-import gc
-import importlib.machinery
 import os
-import sys
+import runpy
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -23,82 +22,34 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+# All processes that tests start begin with the same module as this one.
+_children = str(Path(__file__).parent / "children")
+if _children not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_children, os.environ.get("PYTHONPATH")]))
+    runpy.run_path(f"{_children}/sitecustomize.py")
 
-
-HIDDEN = tuple(filter(None, os.environ.get("KMERGE_TESTS_HIDE", "").split(",")))
-
-
-class _FinderOfOthers(importlib.machinery.PathFinder):
-    """Finds no package named in KMERGE_TESTS_HIDE, as if it were not installed."""
-
-    @classmethod
-    def find_spec(cls, fullname, path=None, target=None):
-        return None if fullname.partition(".")[0] in HIDDEN else super().find_spec(fullname, path, target)
-
-
-sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = _FinderOfOthers
-
-import hypothesis  # noqa: E402
-import keras  # noqa: E402
 import pytest  # noqa: E402
 
-import tests.odd_models  # noqa: E402, F401  (its models join the zoo, whichever file is collected first)
-from kmerge.seeds import seed_of  # noqa: E402
-from tests.scheduling import LONGEST, by_unit, place_of  # noqa: E402
-from tests.shortcuts import take_shortcuts  # noqa: E402
+from tests.scheduling import by_unit, may_be_on_both  # noqa: E402
 
-take_shortcuts()
 
-# Same examples in every run: a failure found once can be found again. Building a model takes longer than any deadline.
-hypothesis.settings.register_profile("kmerge", derandomize=True, deadline=None, database=None)
-hypothesis.settings.load_profile("kmerge")
+def pytest_configure(config):
+    """Where others run the tests, this process does without Keras, whose import would come before theirs."""
+    if config.getoption("dist", "no") == "no" or hasattr(config, "workerinput"):
+        config.pluginmanager.import_plugin("tests.session")
 
 
 def pytest_report_header():
-    hidden = "".join(f", without {package}" for package in HIDDEN)
-    return f"keras {keras.__version__} on {keras.backend.backend()}{hidden}"
+    hidden = "".join(f", without {package}" for package in os.environ.get("KMERGE_TESTS_HIDE", "").split(",") if package)
+    return f"keras {version('keras')} on {os.environ.get('KERAS_BACKEND', 'its default backend')}{hidden}"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """The longest units come first, so that all processes end together; they are slow, but for two networks of the zoo."""
-    items.sort(key=lambda item: place_of(item.nodeid))
-    for item in items:
-        in_both = "entry" in item.fixturenames and item.get_closest_marker("both_backends")
-        if place_of(item.nodeid) < len(LONGEST) and not in_both:
-            item.add_marker(pytest.mark.slow)
+def pytest_ignore_collect(collection_path, config):
+    """A file without tests for both backends need not be imported to know that."""
+    only_both = config.getoption("markexpr") == "both_backends" and collection_path.suffix == ".py"
+    return True if only_both and not may_be_on_both(collection_path) else None
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     return by_unit(config, log)
-
-
-@pytest.fixture(autouse=True)
-def seeded(request):
-    """Every test starts from a seed of its own name, whatever ran before it."""
-    keras.utils.set_random_seed(seed_of("test", request.node.nodeid))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def fresh_session():
-    """Layer names count from zero in every file, and the models of the last file are freed."""
-    keras.utils.clear_session()
-    gc.freeze()  # what outlives a file, as imports do, needs no look at each later collection
-
-
-@pytest.fixture(scope="session")
-def data_dir() -> Path:
-    """The folder of the real data sets, as tensorflow-datasets lays them out."""
-    folder = os.environ.get("KMERGE_DATA_DIR")
-    if not folder:
-        pytest.skip("KMERGE_DATA_DIR is not set: it names a folder with cifar100 and fashion_mnist prepared by tfds")
-    if not Path(folder).is_dir():
-        pytest.fail(f"KMERGE_DATA_DIR is {folder!r}, which is not a folder")
-    return Path(folder)
-
-
-@pytest.fixture(scope="session")
-def image_cache(tmp_path_factory) -> Path:
-    """A cache for the real data sets, each decoded once in a process."""
-    return tmp_path_factory.mktemp("image-cache")

@@ -1,7 +1,11 @@
 """How tests are shared out among processes: by units that share what they build, the longest first."""
 
+import functools
+import re
+from pathlib import Path
+
 # The tests of files of one name read what is built once in a process: the networks of `tests.models.ZOO` and what the verbs
-# make of them, those of `tests.kmerge.rules.attention_cases`, the cache of the real data sets.
+# make of them, those of `tests.kmerge.rules.attention_cases`, the cache of the real data sets, the syntax trees of all code.
 SHARED = {
     "tests/kmerge/matching/test_alignment.py": "zoo",
     "tests/baselines/fusion/test_graph_matching.py": "zoo",
@@ -17,6 +21,11 @@ SHARED = {
     "tests/kmerge/rules/test_heads.py": "attention",
     "tests/benchmarks/data/test_datasets.py": "images",
     "tests/benchmarks/suites/test_suite_teachers.py": "images",
+    "tests/test_layout.py": "sources",
+    "tests/test_house.py": "sources",
+    "tests/test_packaging.py": "sources",
+    "tests/benchmarks/test_checkout.py": "sources",
+    "tests/benchmarks/studies/test_structure.py": "sources",
 }
 
 # The units that take longest, in falling order.
@@ -79,6 +88,12 @@ def place_of(nodeid: str) -> int:
     """Where the unit of a test stands in the order of the session."""
     unit = unit_of(nodeid)
     return LONGEST.index(unit) if unit in LONGEST else len(LONGEST)
+
+
+@functools.cache
+def may_be_on_both(path: Path) -> bool:
+    """Whether tests of a file may be marked both_backends: by the file, or by `tests.models.every`."""
+    return re.search(r"\bboth_backends\b|\bevery\(", path.read_text("utf-8")) is not None
 
 
 def by_unit(config, log):

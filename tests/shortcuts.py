@@ -1,6 +1,5 @@
 """What takes a third of the time of tests on TensorFlow, and changes no result: for tests' own processes."""
 
-import gc
 import inspect
 import math
 import random
@@ -11,8 +10,7 @@ import keras
 
 
 def take_shortcuts() -> None:
-    """Makes layers, variables, questions about types and the collection of garbage cheaper."""
-    gc.set_threshold(20_000, 20, 100)
+    """Makes layers, variables and questions about types cheaper."""
     _set_plain_values_directly()
     _remember_signatures()
     if keras.backend.backend() == "tensorflow":

@@ -8,6 +8,7 @@ the top of a file or inside a function. A room stands on the floor above the hig
 """
 
 import ast
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,10 @@ ORDER: dict[str, tuple[str, ...]] = {
 def read_files(root: Path, *packages: str) -> dict[Path, ast.Module]:
     """The syntax trees of all files of these packages, by path."""
     paths = (path for package in packages for path in sorted((root / package).rglob("*.py")))
-    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+    return {path: _parsed(path.read_text(encoding="utf-8")) for path in paths}
+
+
+_parsed = functools.cache(ast.parse)
 
 
 def module_name(path: Path, root: Path) -> str:

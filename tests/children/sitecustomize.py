@@ -1,0 +1,32 @@
+"""What Python imports first in this process of tests and in each that it starts: tests/conftest.py puts its folder on the path.
+
+An import of Keras on TensorFlow takes five seconds of a processor, two of them for packages that Keras and TensorFlow only
+look for, and that no test needs by way of them: they are not found meanwhile, and are there afterwards.
+"""
+
+import gc
+import importlib.machinery
+import os
+import sys
+
+HIDDEN = tuple(filter(None, os.environ.get("KMERGE_TESTS_HIDE", "").split(",")))
+_LOOKED_FOR = {"jax": "tensorflow", "matplotlib": "keras", "pandas": "keras", "sklearn": "keras"}
+
+
+def _begins_with_it(package: str) -> bool:
+    """Whether an import of the package that looks for this one has begun and not ended."""
+    spec = getattr(sys.modules.get(_LOOKED_FOR.get(package)), "__spec__", None)
+    return getattr(spec, "_initializing", False)
+
+
+class FinderOfOthers(importlib.machinery.PathFinder):
+    """Finds no package named in KMERGE_TESTS_HIDE, as if it were not installed."""
+
+    @classmethod
+    def find_spec(cls, fullname, path=None, target=None):
+        package = fullname.partition(".")[0]
+        return None if package in HIDDEN or _begins_with_it(package) else super().find_spec(fullname, path, target)
+
+
+sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = FinderOfOthers
+gc.set_threshold(20_000, 20, 100)  # imports make much that stays

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import keras
+
 
 @dataclass(frozen=True)
 class Block:
@@ -43,6 +45,25 @@ def headings(document: Path) -> set[str]:
     content = re.sub(r"^```.*?^```", "", document.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
     titles = re.findall(r"^#+ (.*)$", content, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
+def short_mobilenet(input_shape: tuple[int, ...], **options) -> keras.Model:
+    """A network of the kinds of layers that `keras.applications.MobileNetV2` has many of, for code that asks for that one."""
+    layers = keras.layers
+
+    def normalized(x, name):
+        return layers.BatchNormalization(name=f"{name}_BN")(x)
+
+    image = keras.Input(input_shape)
+    x = layers.Conv2D(32, 3, 2, padding="same", use_bias=False, name="Conv1")(image)
+    x = first = layers.ReLU(6.0, name="Conv1_relu")(normalized(x, "Conv1"))
+    x = layers.Conv2D(64, 1, use_bias=False, name="expand")(x)
+    x = layers.ReLU(6.0, name="expand_relu")(normalized(x, "expand"))
+    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="depthwise")(x)
+    x = layers.ReLU(6.0, name="depthwise_relu")(normalized(x, "depthwise"))
+    x = normalized(layers.Conv2D(32, 1, use_bias=False, name="project")(x), "project")
+    x = layers.Add(name="add")([first, x])
+    return keras.Model(image, layers.GlobalAveragePooling2D(name="pool")(x), name="short_mobilenet")
 
 
 def run_guide(document: Path, printed: Callable[[], str], changes: Mapping[str, str] | None = None) -> dict:

@@ -3,6 +3,8 @@
 `launch` is what a user does: a process of its own, and workers that train. `start(..., asleep=True)` is the same with workers
 that sleep instead, for what is asked of processes: signals, kills, the end of a parent. `call` runs the command in this
 process, with the workers of the executor that it is given: `asleep` ones, or none at all, as `Here` does the runs itself.
+
+Figures take longer than all else that a launch writes: it has none here, as if matplotlib were not installed, unless `drawn`.
 """
 
 import contextlib
@@ -10,6 +12,7 @@ import csv
 import functools
 import io
 import itertools
+import os
 import re
 import signal
 import subprocess
@@ -27,6 +30,12 @@ from benchmarks.runs.stopping import Stop
 from benchmarks.suites.suite import FOLDER
 
 SMALL = ("--scale", "0.001", "--examples", "320", "--backend", "tensorflow")
+
+# The environment of a process on JAX that compiles as quickly as can be, on so many devices.
+def on_jax(devices=1):
+    flags = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    return {"KERAS_BACKEND": "jax", "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}"}
+
 
 # Worker processes as they are, but for training.
 SLEEPING = "tests.sleeping_worker"
@@ -86,7 +95,7 @@ class Here:
 eagerly = functools.partial(Here, eager=True)
 
 
-def call(*arguments, executor=LocalProcesses):
+def call(*arguments, executor=LocalProcesses, drawn=False):
     """The command line in this process: its exit status and what it printed on standard output and error."""
     out, err, heard = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
     with contextlib.ExitStack() as during:
@@ -94,6 +103,8 @@ def call(*arguments, executor=LocalProcesses):
         during.enter_context(contextlib.redirect_stdout(out))
         during.enter_context(contextlib.redirect_stderr(err))
         during.enter_context(mock.patch.object(run, "LocalProcesses", executor))
+        if not drawn:
+            during.enter_context(mock.patch.dict(sys.modules, matplotlib=None))
         try:
             status = run.main([*map(str, arguments)])
         except SystemExit as end:
@@ -106,8 +117,13 @@ def start(*arguments, cwd=ROOT, asleep=False, **options):
     program = ["-c", _ASLEEP] if asleep else ["-m", "benchmarks.run"]
     command = [sys.executable, *program, *map(str, arguments)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    options = {"preexec_fn": _hear_interrupts} | options
+    options = {"preexec_fn": _hear_interrupts, "env": os.environ | hidden("matplotlib")} | options
     return subprocess.Popen(command, cwd=cwd, text=True, start_new_session=True, **streams, **options)
+
+
+def hidden(*packages):
+    """The environment of processes that find these packages as little as those that are hidden from this one."""
+    return {"KMERGE_TESTS_HIDE": ",".join([*packages, *filter(None, [os.environ.get("KMERGE_TESTS_HIDE")])])}
 
 
 def _hear_interrupts() -> None:

@@ -17,7 +17,7 @@ import kmerge
 from benchmarks.checkout import ROOT
 from kmerge.rules.rule import RULES
 from tests import chromium
-from tests.documents import blocks, headings, run_guide
+from tests.documents import blocks, headings, run_guide, short_mobilenet
 from tests.programs import without_programs
 
 DOCS = ROOT / "docs"
@@ -27,11 +27,17 @@ DOCUMENTS = [*ROOT.glob("*.md"), ROOT / "baselines" / "README.md", ROOT / "resul
 
 # What a guide runs with here, where there is no network and little time.
 SMALLER = {
-    "guides/merge_your_first_networks": {"epochs = 6": "epochs = 3"},
+    "guides/merge_your_first_networks": {"epochs = 6": "epochs = 2", "batch_size=32": "batch_size=64", "4 * epochs": "1"},
+    "guides/gates_and_callbacks": {"images[:1200], labels[:1200], (images[1200:], labels[1200:])": (
+        "images[:128], labels[:128], (images[128:192], labels[128:192])"
+    )},
+    "guides/gates": {"images[:1400], labels[:1400]": "images[:320], labels[:320]"},
+    "guides/auto_sizing": {"images[:1400], labels[:1400]": "images[:320], labels[:320]"},
     "guides/prune_pretrained": {
         'weights, size, alpha, examples, epochs = "imagenet", 96, 1.0, 1797, 5': (
-            "weights, size, alpha, examples, epochs = None, 32, 0.35, 64, 1"
-        )
+            "weights, size, alpha, examples, epochs = None, 32, 1.0, 64, 1"
+        ),
+        "batch_size=32):.1f}": "batch_size=32, repetitions=1):.1f}",
     },
 }
 
@@ -61,13 +67,15 @@ def test_the_page_on_channel_spaces_runs_and_draws_the_picture_that_it_shows(run
 
 
 def test_the_guide_on_merging_makes_a_student_of_its_parents_size_that_has_learned_the_digits(run, tmp_path):
-    names = run("guides/merge_your_first_networks")
+    with without_programs():
+        names = run("guides/merge_your_first_networks")
     assert names["accuracy"](names["student"]) > 0.7
     assert (tmp_path / "student.keras").is_file()
     assert "filters of conv1" in (tmp_path / "big.svg").read_text()
 
 
-def test_the_guide_on_pruning_halves_the_parameters_but_of_a_layer_that_is_kept_whole(run, tmp_path):
+def test_the_guide_on_pruning_halves_the_parameters_but_of_a_layer_that_is_kept_whole(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.applications, "MobileNetV2", short_mobilenet)
     with without_programs():
         names = run("guides/prune_pretrained")
     whole = kmerge.multiply_accumulates(names["model"])
@@ -77,13 +85,15 @@ def test_the_guide_on_pruning_halves_the_parameters_but_of_a_layer_that_is_kept_
 
 
 def test_the_guide_on_callbacks_picks_a_decided_epoch(run):
-    names = run("guides/gates_and_callbacks")
+    with without_programs():
+        names = run("guides/gates_and_callbacks")
     assert all(gate.is_decided() for gate in kmerge.gates_of(names["best"]))
     assert len(names["history"].epoch) > 6
 
 
 def test_the_guide_on_rules_teaches_its_layers(run):
-    names = run("guides/write_a_rule")
+    with without_programs():
+        names = run("guides/write_a_rule")
     assert type(names["student"].get_layer("bottleneck")) is names["Bottleneck"]
 
 

@@ -1,12 +1,13 @@
 """The guide on adding a strategy and a suite, followed in a copy of the repository."""
 
+import os
 import shutil
 import subprocess
 import sys
 
 from benchmarks.checkout import ROOT
 from tests.documents import blocks
-from tests.launches import table_of
+from tests.launches import hidden, on_jax, table_of
 
 
 def test_the_guide_adds_a_strategy_and_a_suite(tmp_path):
@@ -26,7 +27,8 @@ def test_the_guide_adds_a_strategy_and_a_suite(tmp_path):
     assert "smaller_weights" in listed and "the sine problem with a hidden layer of 20" in listed
     arguments = command.text.split()
     assert arguments[0] == "python"
-    _run(tmp_path, [sys.executable, *arguments[1:], "--examples", "320", "--cache-dir", str(tmp_path / "cache")])
+    cheaper = ["--examples", "320", "--backend", "jax", "--cache-dir", str(tmp_path / "cache")]
+    _run(tmp_path, [sys.executable, *arguments[1:], *cheaper])
     rows = table_of(tmp_path / "results" / "small_sine" / "runs.csv")
     assert {(row["strategy"], row["seed"], row["status"], row["parameters"]) for row in rows} == {
         (strategy, seed, "done", "61") for strategy in ("smaller_weights", "one_model") for seed in ("100", "101")
@@ -35,6 +37,7 @@ def test_the_guide_adds_a_strategy_and_a_suite(tmp_path):
 
 
 def _run(folder, command):
-    process = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    environment = os.environ | on_jax() | hidden("matplotlib")
+    process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert process.returncode == 0, process.stdout + process.stderr
     return process.stdout

@@ -139,10 +139,10 @@ def test_corrupt_data_is_told(tmp_path):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A small suite, trained to its end as a user does: the arguments, the folder of its results, and what was printed."""
+    """A small suite, trained to its end by a worker: the arguments, the folder of its results, and what was printed."""
     folder = tmp_path_factory.mktemp("finished")
     arguments = ("--suite", "sine", *launches.SMALL, "--seeds", "1", *launches.places(folder), "--jobs", "1")
-    status, out, err = launches.launch(*arguments)
+    status, out, err = launches.call(*arguments, drawn=True)
     assert status == run.DONE, out + err
     return arguments, folder / "out" / "sine", out
 
@@ -282,12 +282,11 @@ def test_rows_tell_the_command_without_folders_of_this_machine():
 def test_a_machine_with_numpy_keras_and_jax_alone_runs_a_suite_from_cached_arrays(tmp_path):
     """No TensorFlow, no reader of data sets, nothing that draws; two seeds together."""
     datasets.prepare("digits", None, tmp_path / "cache")
-    hidden = ["tensorflow", "tensorflow_datasets", "pandas", "sklearn", "matplotlib"]
-    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules |= dict.fromkeys({hidden})\n")
+    hidden = launches.hidden("tensorflow", "tensorflow_datasets", "pandas", "sklearn", "matplotlib")
     suite = launches.variant(tmp_path, "digits", *SMALL_NET)
     arguments = ("--suite", suite, "--scale", "0.001", "--examples", "64", "--backend", "jax", "--together", "2")
     chosen = ("--strategy", "one_model", "--seeds", "2", *launches.places(tmp_path))
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    environment = os.environ | hidden
     status, out, err = launches.launch(*arguments, *chosen, env=environment)
     assert status == run.DONE, out + err
     folder = tmp_path / "out" / "variant"

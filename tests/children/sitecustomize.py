@@ -1,4 +1,4 @@
-"""What Python imports first in this process of tests and in each that it starts: tests/conftest.py puts its folder on the path.
+"""What Python imports first in processes of tests and in those they start: tests/conftest.py puts this folder on the path.
 
 An import of Keras on TensorFlow takes five seconds of a processor, two of them for packages that Keras and TensorFlow only
 look for, and that no test needs by way of them: they are not found meanwhile, and are there afterwards.

@@ -19,6 +19,7 @@ from benchmarks.data.augmentation import ShiftAndFlip
 from benchmarks.records.store import RunFolder
 from benchmarks.runs import checkpoints
 from benchmarks.runs.checkpoints import Checkpoint
+from benchmarks.runs.preloading import preload
 from benchmarks.runs.stages import Alone, StageCache
 from benchmarks.suites.suite import load_suite
 from tests import launches
@@ -207,18 +208,23 @@ WORKER = """
 import os, sys
 sys.modules |= dict.fromkeys(["tensorflow", "tensorflow_datasets", "pandas", "sklearn", "matplotlib"])
 from benchmarks.runs import checkpoints, worker
-apart, signal, epoch, *arguments = sys.argv[1:]
-checkpoints.SECONDS_BETWEEN_WRITES, checkpoints._SHARE_OF_WRITING = float(apart), 1e9
 update, heard = checkpoints.Checkpoint.update, []
 
-def hear(self, state):
-    heard.append(state)
-    if len(heard) == int(epoch):
-        os.kill(os.getpid(), int(signal))
-    update(self, state)
+def main(arguments):
+    apart, signal, epoch, *arguments = arguments
+    checkpoints.SECONDS_BETWEEN_WRITES, checkpoints._SHARE_OF_WRITING = float(apart), 1e9
 
-checkpoints.Checkpoint.update = hear
-sys.exit(worker.main(arguments))
+    def hear(self, state):
+        heard.append(state)
+        if len(heard) == int(epoch):
+            os.kill(os.getpid(), int(signal))
+        update(self, state)
+
+    checkpoints.Checkpoint.update = hear
+    return worker.main(arguments)
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
 """
 
 
@@ -242,25 +248,36 @@ def planned(folder, *seeds):
     return runs
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled(tmp_path_factory):
-    """Workers of this file leave their programs to each other."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-        yield
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """Have a worker do runs, cut off by a signal at an epoch: its exit status. All are copies of a process where that can be.
+
+    They leave their programs to each other.
+    """
+    folder = tmp_path_factory.mktemp("worker")
+    (folder / "worker_cut_off.py").write_text(WORKER)
+    paths = [str(folder), str(launches.ROOT), os.environ["PYTHONPATH"]]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
+    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+    environment |= launches.on_jax() | {"OMP_NUM_THREADS": "1", "NPROC": "1"}
+    preloaded = preload(["worker_cut_off", "keras", "kmerge"], environment)
+
+    def start(runs, *options, apart=0.0, signal=0, epoch=0):
+        arguments = [str(apart), str(int(signal)), str(epoch), *options, *(str(run.path) for run in runs)]
+        with open(folder / "log.txt", "wb") as log:
+            command = [sys.executable, "-m", "worker_cut_off", *arguments]
+            how = {"env": environment, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
+            worker = preloaded and preloaded.start(arguments, log) or subprocess.Popen(command, **how)
+        with worker.stdin, worker.stdout:
+            worker.stdout.read()
+        return worker.wait(200)
+
+    yield start
+    if preloaded:
+        preloaded.close()
 
 
-def work(runs, *options, apart=0.0, signal=0, epoch=0):
-    """Have a worker do these runs, cut off by a signal at an epoch: its exit status."""
-    arguments = [str(apart), str(int(signal)), str(epoch), *options, *(str(run.path) for run in runs)]
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "OMP_NUM_THREADS": "1", "NPROC": "1"}
-    command = [sys.executable, "-c", WORKER, *arguments]
-    return subprocess.run(command, cwd=launches.ROOT, env=environment, stdout=subprocess.PIPE, timeout=200).returncode
-
-
-def finish(runs, *options):
+def finish(work, runs, *options):
     """Have a worker do these runs to their end; their results and histories, without times."""
     assert work(runs, *options, apart=1000.0) == 0, [run.failure for run in runs]
     histories = [json.loads((run.path / "history.json").read_text()) for run in runs]
@@ -274,31 +291,31 @@ def epochs_in(path):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def undisturbed(tmp_path_factory, work):
     """What two seeds give alone and in one go."""
-    return finish(planned(tmp_path_factory.mktemp("undisturbed"), 1, 2))
+    return finish(work, planned(tmp_path_factory.mktemp("undisturbed"), 1, 2))
 
 
-def test_a_worker_killed_in_a_teacher_and_in_the_gates_gives_what_an_undisturbed_one_does(tmp_path, undisturbed):
+def test_a_worker_killed_in_a_teacher_and_in_the_gates_gives_what_an_undisturbed_one_does(tmp_path, work, undisturbed):
     (run,) = planned(tmp_path, 1)
     assert work([run], signal=signal.SIGKILL, epoch=9 + 6) == -signal.SIGKILL
     (teacher,) = (tmp_path / "variant" / "stages").glob("*/checkpoint.npz")
     assert epochs_in(teacher) == [5] and run.status == "unfinished"
     assert work([run], signal=signal.SIGKILL, epoch=5 + 4) == -signal.SIGKILL
     assert epochs_in(run.path / "checkpoint.npz") == [4] and not teacher.exists()
-    results, histories = finish([run])
+    results, histories = finish(work, [run])
     assert (results[0], histories[0]) == (undisturbed[0][0], undisturbed[1][0])
     assert not list(tmp_path.glob("variant/**/checkpoint.npz")) and run.status == "done"
 
 
-def test_a_worker_that_is_asked_to_end_loses_no_epoch_of_seeds_that_train_together(tmp_path, undisturbed):
+def test_a_worker_that_is_asked_to_end_loses_no_epoch_of_seeds_that_train_together(tmp_path, work, undisturbed):
     """However far apart checkpoints are: here in the first epoch of fine-tuning. Together gives what each gives alone."""
     runs = planned(tmp_path, 1, 2)
     together = ("--together", "2")
     assert work(runs, *together, apart=1000.0, signal=signal.SIGTERM, epoch=(9 + 9 + 8) * 2 + 1) == 130
     for run in runs:
         assert epochs_in(run.path / "checkpoint.npz") == [8, 1]
-    results, histories = finish(runs, *together)
+    results, histories = finish(work, runs, *together)
     for found, expected in zip((*results, *histories), (*undisturbed[0], *undisturbed[1]), strict=True):
         compare(found, expected, exact=False)
     assert histories[0] != histories[1]

@@ -1,4 +1,4 @@
-"""Training on several devices, eight of which a processor can pretend to be: each batch or several networks are split."""
+"""Training on several devices, four of which a processor can pretend to be: each batch or several networks are split."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from benchmarks.runs import worker
 from benchmarks.runs.stages import StageCache
 from tests import launches
 
-EIGHT = {"KERAS_BACKEND": "jax", "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"}
+FOUR = launches.on_jax(devices=4)
 CODE = """
 import contextlib, json, sys
 import keras, numpy as np
@@ -46,7 +46,7 @@ def spread(number):
 
 def trained(scope, convolutional):
     model = network(convolutional, 3)
-    with scope:  # of 70 examples the last batch, of 6, cannot be split in eight
+    with scope:  # of 70 examples the last batch, of 6, cannot be split in four
         for start in (0,) if convolutional else (0, 2):
             history = kmerge.fit(model, x, y, batch_size=16, epochs=start + 2, initial_epoch=start, verbose=0,
                                  validation_data=(x[:16], y[:16]), augment=layers.GaussianNoise(0.1, seed=4))
@@ -63,12 +63,12 @@ for convolutional in (False, True):
         "places": [sorted(places), sorted(wide)],
         "program": other.params["program"],
     })
-print(json.dumps([found, spread(12)]))
+print(json.dumps([found, spread(6)]))
 """
 
 
 def test_batches_and_networks_split_over_devices_train_as_on_one():
-    environment = {**os.environ, **EIGHT}
+    environment = {**os.environ, **FOUR}
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, cwd=launches.ROOT, env=environment)
     assert done.returncode == 0, done.stderr
     batches, difference = json.loads(done.stdout)
@@ -76,17 +76,17 @@ def test_batches_and_networks_split_over_devices_train_as_on_one():
     for found, program in zip(batches, ("epoch", "step"), strict=True):
         assert found["difference"] < 1e-4 and found["program"] == program
         assert found["losses"][0] == pytest.approx(found["losses"][1], rel=1e-4)
-        assert found["places"] == [[1], [8]]
+        assert found["places"] == [[1], [4]]
 
 
 def test_a_launch_on_several_devices_is_of_its_own(tmp_path):
-    suite, environment = launches.variant(tmp_path, "sine"), {**os.environ, **EIGHT}
+    suite, environment = launches.variant(tmp_path, "sine"), {**os.environ, **FOUR, **launches.hidden("matplotlib")}
     arguments = ("--suite", suite, "--scale", "0.001", "--examples", "320", "--backend", "jax", "--seeds", "1")
     arguments += ("--strategy", "one_model", *launches.places(tmp_path))
-    status, out, err = launches.launch(*arguments, "--devices", "4", env=environment)
+    status, out, err = launches.launch(*arguments, "--devices", "2", env=environment)
     assert status == run.DONE, out + err
     (row,) = launches.table_of(tmp_path / "out" / "variant" / "runs.csv")
-    assert row["devices"] == "4" and float(row["test_last"]) > 0
+    assert row["devices"] == "2" and float(row["test_last"]) > 0
     assert row["run"] not in launches.call(*arguments, "--dry-run")[1]
     status, _, err = launches.call(*arguments, "--devices", "2", "--together", "2")
     assert status == run.USAGE and "without --together" in err and "Leave out --together." in err

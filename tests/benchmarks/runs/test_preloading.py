@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import run
 from benchmarks.records import store
-from benchmarks.runs import executors, preloading
+from benchmarks.runs import executors, planning, preloading
 from tests import launches
 from tests.benchmarks.runs.test_reliability import TIMES
 
@@ -94,6 +94,7 @@ def _endless(tmp_path):
         (r"runs_per_process = \d+", "runs_per_process = 1"),
     )
     what = ("--suite", suite, *launches.SMALL, "--strategy", "one_model", "--seeds", "2", "--jobs", "2", "--retries", "1")
+    what += ("--backend", "jax")  # takes half the time to import
     process = launches.start(*what, *launches.places(tmp_path))
 
     def are_at_it():
@@ -135,14 +136,14 @@ def test_all_end_when_the_launch_is_killed(tmp_path):
 
 
 def test_results_of_copies_are_those_of_workers_started_afresh(tmp_path):
-    what = ("--suite", "sine", *launches.SMALL, "--strategy", "one_model", "--seeds", "2", "--jobs", "1")
-    status, out, err = launches.launch(*what, *launches.places(tmp_path))  # one batch, whose worker is started afresh
-    assert status == run.DONE, out + err
-    fresh, _ = store.read_runs(tmp_path / "out" / "sine")
+    what = ("--suite", "sine", *launches.SMALL, "--strategy", "one_model", "--seeds", "2", *launches.places(tmp_path))
+    fresh = planning.planned_runs(planning.named_suite("sine"), run.parsed([*map(str, what)]))
     copies = [store.RunFolder.of(tmp_path / "copies", each.configuration) for each in fresh]
-    for each, copy in zip(fresh, copies, strict=True):
-        copy.create(each.launch)
+    for each in (*fresh, *copies):
+        each.create({"suite": "sine", "data_dir": None, "cache_dir": str(tmp_path / "cache")})
     with executors.LocalProcesses(1, executors.worker_environment("tensorflow")) as workers:
+        for _ in workers.run([fresh]):  # one batch, whose worker is started afresh
+            assert workers._preloaded is None
         for _ in workers.run([[copy] for copy in copies]):
             assert workers._preloaded is not None
     assert [_without_times(each.result) for each in fresh] == [_without_times(copy.result) for copy in copies]

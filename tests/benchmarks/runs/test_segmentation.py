@@ -30,7 +30,7 @@ def launched(tmp_path_factory):
     narrow = [('"small_fcn"', '"small_fcn"\nwidth = 3'), ('"small_deeplab"', '"small_fcn"\nwidth = 2')]
     suite = variant(folder, "robots_shapes", *narrow)
     how = ("--suite", suite, "--scale", 0.001, "--examples", 16, "--seeds", 1, "--strategy", "distil_prune")
-    status, out, err = call(*how, "--backend", keras.backend.backend(), *places(folder), executor=eagerly)
+    status, out, err = call(*how, "--backend", keras.backend.backend(), *places(folder), executor=eagerly, drawn=True)
     assert status == 0, out + err
     return folder
 

@@ -89,7 +89,7 @@ def test_a_number_of_examples_that_is_not_there_is_refused(cache, examples):
 
 
 def test_unknown_data_set(cache):
-    with pytest.raises(ValueError, match="Unknown data set 'imagenet'; there are cifar10, cifar100, coco_segmentation,"):
+    with pytest.raises(ValueError, match="Unknown data set 'imagenet'; there are cifar10, cifar100, cifar100_16,"):
         datasets.load("imagenet", None, cache, seed=0)
 
 

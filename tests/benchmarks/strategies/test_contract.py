@@ -37,6 +37,8 @@ BUDGETS = dict.fromkeys(
 # Two epochs that change sizes, and two that don't, show all that sizing does.
 SIZING_BUDGET = Budget(teacher=1, gates=1, finetune=1, single=4)
 BUDGETS |= dict.fromkeys(SIZING, SIZING_BUDGET)
+# Of strategies that differ from one trained at length in a setting alone: epochs of one step, and fewer of them.
+SHORT_BUDGETS = {BUDGET: Budget(2, 2, 1, 7), SIZING_BUDGET: Budget(1, 1, 0, 3)}
 
 
 def kind_of(name):
@@ -49,7 +51,7 @@ def takes_sizes(strategy):
     return not isinstance(strategy, AutoSizing) or strategy.start == "found"
 
 
-SEED, EXAMPLES = 1, 96
+SEED, EXAMPLES, FEW_EXAMPLES = 1, 96, 48
 
 # Strategies that spend other epochs than merging does.
 EPOCHS = {
@@ -61,7 +63,6 @@ EPOCHS = {
 }
 # Strategies that take the sizes which another found, whose epochs they are charged as well.
 SEARCHING = {name for name, strategy in ((name, STRATEGIES[name]) for name in SIZING) if takes_sizes(strategy)}
-EPOCHS |= dict.fromkeys(SEARCHING, 2 * SIZING_BUDGET.single)
 # Strategies that end with another architecture than the target, and what they promise instead.
 WIDE, ENSEMBLE, SMALLER, NARROWER = "twice as wide", "two targets", "at most the target's parameters", "narrower"
 SIZED = "the sizes in its row"
@@ -76,7 +77,7 @@ ENDS = {
     "distil_prune": NARROWER,
     **dict.fromkeys(SIZING, SIZED),
 }
-# Strategies that are trained twice: one of each kind at least, of several settings one that draws.
+# Strategies that are trained at length, and twice: one of each kind at least, of several settings one that draws.
 REPEATED = (
     "l0_merge_paper_unlinked",
     "aligned_merge",
@@ -129,21 +130,39 @@ class Untouchable:
     __len__ = __getitem__ = __iter__ = __array__ = lambda self, *_: self.touched
 
 
-@pytest.fixture(scope="module")
-def task(tmp_path_factory):
-    task = tiny_digits(tmp_path_factory.mktemp("cache"), EXAMPLES)
-    return with_test_data(task, Untouchable())
+def budget_of(name):
+    budget = BUDGETS.get(name, BUDGET)
+    return budget if name in REPEATED else SHORT_BUDGETS.get(budget, budget)
 
 
 @pytest.fixture(scope="module")
-def kept():
-    return {}
+def places(tmp_path_factory):
+    """Tasks by their examples, each with a shelf for what strategies share and the outcomes."""
+    folder = tmp_path_factory.mktemp("cache")
+    return {n: (with_test_data(tiny_digits(folder, n), Untouchable()), {}, {}) for n in (EXAMPLES, FEW_EXAMPLES)}
 
 
-@pytest.fixture(scope="module")
-def done(task, kept):
+@pytest.fixture
+def place(places, request):
+    """That of the strategy that is tested."""
+    name = request.node.callspec.params.get("name") if hasattr(request.node, "callspec") else None
+    return places[EXAMPLES if name in REPEATED or name is None else FEW_EXAMPLES]
+
+
+@pytest.fixture
+def task(place):
+    return place[0]
+
+
+@pytest.fixture
+def kept(place):
+    return place[1]
+
+
+@pytest.fixture
+def done(place):
     """Runs a strategy, once for all tests."""
-    runs = {}
+    task, kept, runs = place
 
     def run(name):
         if name not in runs:
@@ -155,25 +174,26 @@ def done(task, kept):
 
 def train(name, task, kept):
     stages = (Shelf if name in COMPILED else EagerShelf)(kept)
-    return STRATEGIES[name](task, BUDGETS.get(name, BUDGET), SEED, stages), stages
+    return STRATEGIES[name](task, budget_of(name), SEED, stages), stages
 
 
 @every_strategy
 def test_the_budget_is_kept(done, task, name):
     outcome, stages = done(name)
-    budget = BUDGETS.get(name, BUDGET)
-    expected = EPOCHS.get(name, budget.merging)
+    budget = budget_of(name)
+    expected = 2 * budget.single if name in SEARCHING else EPOCHS.get(name, budget.merging)
     if expected is not None:
         assert outcome.epochs == expected <= budget.merging * (1 + (name in SEARCHING))
     (batch_size,) = {phase.batch_size for phase in task.phases.values()}
-    assert stages.steps == outcome.epochs * math.ceil(EXAMPLES / batch_size)
+    examples = len(task.data.x_train)
+    assert stages.steps == outcome.epochs * math.ceil(examples / batch_size)
     assert len(outcome.history) == outcome.epochs
     for phase in {row["phase"] for row in outcome.history}:
         epochs = [row["epoch"] for row in outcome.history if row["phase"] == phase]
         assert epochs == [*range(1, len(epochs) + 1)]
     assert outcome.flops > 0 and math.isfinite(outcome.flops) and outcome.seconds > 0
     target = task.build(SEED)
-    per_epoch = 6 * kmerge.multiply_accumulates(target) * len(task.data.x_train)
+    per_epoch = 6 * kmerge.multiply_accumulates(target) * examples
     assert outcome.teacher_epoch_equivalents == pytest.approx(outcome.flops / per_epoch)
 
 
@@ -278,7 +298,7 @@ def test_a_failure_is_reported(task, name):
         size = fit
 
     with pytest.raises(MemoryError, match="the device is full"):
-        STRATEGIES[name](task, BUDGETS.get(name, BUDGET), SEED, Failing())
+        STRATEGIES[name](task, budget_of(name), SEED, Failing())
 
 
 def test_the_guard_of_the_test_data_bites():

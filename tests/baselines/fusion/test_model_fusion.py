@@ -20,7 +20,7 @@ from tests.tiny_tasks import StepByStep, with_test_data
 
 # Ways of fusing whose match scores can be compared; test_contract.py trains them all.
 NAMES = ["fusion_average", "fusion_weight_matching", "fusion_activation_matching", "fusion_ot"]
-BUDGET = Budget(teacher=1, gates=1, finetune=1, single=4)
+BUDGET = Budget(teacher=1, gates=1, finetune=0, single=3)
 
 
 class Shelf(StepByStep):
@@ -44,7 +44,7 @@ def shelf():
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     """Digits without test data: a strategy that reads it fails."""
-    task = load_suite("digits").task(1, None, tmp_path_factory.mktemp("cache"), examples=120)
+    task = load_suite("digits").task(1, None, tmp_path_factory.mktemp("cache"), examples=64)
     return with_test_data(task, None)
 
 

@@ -9,6 +9,7 @@ from baselines.merging.aligned_merging import gate_the_rest, join, nearly_equal
 from kmerge.matching import align, match
 from tests import checks
 from tests.models import ZOO, example_inputs
+from tests.programs import without_programs
 
 # Gates that were not trained to their end are cut here, which kmerge warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:Of the .* units that go")
@@ -70,7 +71,8 @@ def test_merged_units_are_neither_closed_nor_trained_by_their_gates():
     before = [np.asarray(gate.loc).copy() for gate in kmerge.gates_of(big)]
     (x,) = example_inputs(model, batch=32)
     y = np.random.default_rng(1).normal(size=checks.outputs(model, [x])[0].shape).astype("float32")
-    kmerge.fit(big, x, y, epochs=2, callbacks=[kmerge.GatePressure("paper", start=5.0)], verbose=0)
+    with without_programs():
+        kmerge.fit(big, x, y, epochs=2, callbacks=[kmerge.GatePressure("paper", start=5.0)], verbose=0)
     spaces = list(checks.selectable(model))
     for space, gate, start in zip(spaces, kmerge.gates_of(big), before, strict=True):
         count = len(merged[space])

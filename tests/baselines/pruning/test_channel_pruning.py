@@ -125,7 +125,7 @@ def test_a_big_network_without_gates_is_trained_before_the_cut(digits):
     "name, shape", [("mlp", (3,)), ("lenet", (28, 28, 1)), ("resnet", (8, 8, 1)), ("vgg11", (32, 32, 3))]
 )
 def test_a_wide_network_has_twice_the_units_of_every_space(name, shape):
-    options = {"depth": 8, "width": 4} if name == "resnet" else {}
+    options = {"resnet": {"depth": 8, "width": 4}, "vgg11": {"width": 8}}.get(name, {})
     target, wide = (ARCHITECTURES[name](shape, 10, 1, widen=widen, **options) for widen in (1, 2))
     sizes, doubled = ({s.name: s.size for s in kmerge.channel_spaces(model).selectable} for model in (target, wide))
     assert doubled == {name: 2 * size for name, size in sizes.items()}

@@ -16,7 +16,8 @@ from benchmarks.networks.architectures import das_cnn, das_dense, resnet
 from benchmarks.runs.stages import StageCache
 from benchmarks.runs.stopping import Stop, Stopped
 from kmerge.spaces.channels import trace
-from tests.tiny_tasks import Shelf, tiny_digits
+from tests.programs import without_programs
+from tests.tiny_tasks import EagerShelf, tiny_digits
 
 
 def sizes_of(model):
@@ -113,13 +114,14 @@ def test_a_restarted_adam_forgets_its_state_but_not_its_steps():
             still = max(float(keras.ops.max(keras.ops.abs(slot))) for slot in slots)
             seen.append((int(self.model.optimizer.iterations), still > 0))
 
-    kmerge.fit(model, x, y, batch_size=4, epochs=4, callbacks=[AdamRestart(3), Look()], verbose=0)
+    with without_programs():
+        kmerge.fit(model, x, y, batch_size=4, epochs=4, callbacks=[AdamRestart(3), Look()], verbose=0)
     assert seen == [(0, False), (2, False), (4, False), (6, True)]
 
 
 def test_an_epoch_is_charged_at_the_sizes_that_it_trains(task):
     sizing = dataclasses.replace(task.sizing, dynamic=0.5, growth=1.0, min_growth=3, alphas={"weighted_l1": 0.05})
-    stages = Shelf()
+    stages = EagerShelf()
     outcome = AutoSizing()(dataclasses.replace(task, sizing=sizing), Budget(0, 0, 0, 4), 1, stages)
     rows = outcome.history
     assert [(row["phase"], row["epoch"]) for row in rows] == [
@@ -155,12 +157,13 @@ def test_a_sizing_that_was_stopped_goes_on_and_ends_the_same(task, tmp_path, mon
     monkeypatch.setattr(auto_sizing, "SECONDS_BETWEEN_STATES", 0.0)
     task = with_build(task, lambda seed, **options: das_cnn((8, 8, 1), 10, seed, hidden=(3, 4, 3, 4, 5), **options))
     budget, heard = Budget(0, 0, 0, 4), []
-    for epoch in (2, 3):  # the second try begins with the second epoch, and so ends before a static one
-        with pytest.raises(Stopped):
-            found_network(task, budget, 1, StageCache(tmp_path, heard.append, stop=_Before(epoch)))
-    resumed, record = found_network(task, budget, 1, StageCache(tmp_path, heard.append))
-    assert len(heard) == 4  # no epoch twice
-    whole, expected = found_network(task, budget, 1, Shelf())
+    with without_programs():
+        for epoch in (2, 3):  # the second try begins with the second epoch, and so ends before a static one
+            with pytest.raises(Stopped):
+                found_network(task, budget, 1, StageCache(tmp_path, heard.append, stop=_Before(epoch)))
+        resumed, record = found_network(task, budget, 1, StageCache(tmp_path, heard.append))
+        assert len(heard) == 4  # no epoch twice
+        whole, expected = found_network(task, budget, 1, EagerShelf())
     assert resumed.sizes == whole.sizes
     for first, second in ((resumed.get_weights(), whole.get_weights()), (record.best_weights, expected.best_weights)):
         for a, b in zip(first, second, strict=True):

@@ -29,6 +29,7 @@ from kmerge.gates.application import ApplyGates
 from tests import checks
 from tests.benchmarks.strategies.test_contract import BUDGET
 from tests.models import ZOO, example_inputs, randomize
+from tests.programs import without_programs
 from tests.tiny_tasks import Shelf
 
 # Gates that were not trained to their end are cut here, which kmerge warns of.
@@ -78,14 +79,9 @@ def test_beta_is_trained_by_the_gates_optimizer_and_compress_takes_the_result(si
     big.compile(optimizer, "mse")
     gate = kmerge.gates_of(big)[0]
     kernel = np.asarray(big.trainable_variables[0]).copy()
-    kmerge.fit(
-        big,
-        sine.data.x_train,
-        sine.data.y_train,
-        epochs=2,
-        verbose=0,
-        callbacks=[kmerge.GatePressure("paper", start=1.0)],
-    )
+    pressure = kmerge.GatePressure("paper", start=1.0)
+    with without_programs():
+        kmerge.fit(big, sine.data.x_train, sine.data.y_train, epochs=2, verbose=0, callbacks=[pressure])
     assert abs(float(gate.beta()) - 2 / 3) > 1e-4
     np.testing.assert_array_equal(kernel, big.trainable_variables[0])  # the other optimizer's rate is 0
     student = kmerge.compress(big)

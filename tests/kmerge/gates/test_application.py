@@ -122,7 +122,8 @@ def test_the_sampled_masks_gradient_is_the_formulas():
     model = keras.Model(inputs, gate(inputs))
     gate.loc.assign(loc)
     model.compile(keras.optimizers.SGD(1.0), loss=lambda y, mask: ops.sum(mask, axis=-1) * 400, jit_compile=JIT)
-    model.fit(np.zeros((400, 1)), np.zeros((400, 5)), batch_size=400, verbose=0)
+    with without_programs():
+        model.fit(np.zeros((400, 1)), np.zeros((400, 5)), batch_size=400, verbose=0)
     np.testing.assert_allclose(loc - np.asarray(gate.loc), numeric, rtol=0.02, atol=0.3)
     assert numeric[1:4].min() > 10 and numeric[0] == numeric[4] == 0
 
@@ -164,7 +165,8 @@ def test_mixed_layers_in_a_plain_model_are_gated():
     big = kmerge.merge(*(two_headed(dtype="mixed_float16") for _ in range(2)), sampling="batch")
     big.compile(kmerge.gate_optimizer(keras.optimizers.SGD(0.1)), ["mse", "mse"], jit_compile=JIT)
     x = np.ones((4, 4), "float32")
-    assert np.isfinite(big.fit(x, [np.ones((4, 2)), np.ones((4, 1))], verbose=0).history["loss"][0])
+    with without_programs():
+        assert np.isfinite(big.fit(x, [np.ones((4, 2)), np.ones((4, 1))], verbose=0).history["loss"][0])
 
 
 def test_a_shared_layer_is_gated_in_one_way(tmp_path):
@@ -259,7 +261,7 @@ def test_a_loaded_model_of_nameless_operations_is_gated_saved_and_loaded(tmp_pat
     gated = kmerge.gate(loaded, 1.0, sampling=sampling)
     big = kmerge.merge(loaded, attentive(2), sampling=sampling)
     np.testing.assert_allclose(in_one_program(gated, x), in_one_program(model, x), rtol=1e-4, atol=1e-5)
-    for each in (gated, big):
+    for each in (gated, big) if sampling == "batch" else (big,):
         assert any(isinstance(layer, LookUpGates) for layer in each.layers)
         each.save(tmp_path / "gated.keras")
         keras.utils.clear_session()

@@ -7,6 +7,7 @@ import kmerge.gates.hard_concrete as gates_module
 from kmerge.errors import InvalidArgumentError
 from kmerge.gates.application import ApplyGates
 from kmerge.gates.hard_concrete import HardConcreteGate, gates_of
+from tests.programs import without_programs
 
 pytestmark = pytest.mark.both_backends
 
@@ -110,7 +111,8 @@ def test_loss_and_gradient_by_hand():
     inputs = keras.Input((3,))
     model = keras.Model(inputs, ops.stop_gradient(gate(inputs)))
     model.compile(keras.optimizers.SGD(1.0), loss=lambda y, out: 0.0 * ops.mean(out, axis=-1))
-    model.fit(np.zeros((4, 3)), np.zeros((4, 4)), batch_size=4, verbose=0)
+    with without_programs():
+        model.fit(np.zeros((4, 3)), np.zeros((4, 4)), batch_size=4, verbose=0)
     numeric = [(by_hand(loc + e) - by_hand(loc - e)) / 2e-5 for e in 1e-5 * np.eye(4)]
     np.testing.assert_allclose(loc - np.asarray(gate.loc), numeric, atol=1e-5)
 
@@ -121,8 +123,9 @@ def test_the_loss_is_absent_in_inference():
     gate.pressure.assign(1000.0)
     x, y = np.ones((8, 3), "float32"), np.zeros((8, 2), "float32")
     model.compile("sgd", "mse")
-    expected = np.mean(model.predict(x, verbose=0) ** 2)
-    np.testing.assert_allclose(model.evaluate(x, y, verbose=0), expected, rtol=1e-5)
+    with without_programs():
+        expected = np.mean(model.predict(x, verbose=0) ** 2)
+        np.testing.assert_allclose(model.evaluate(x, y, verbose=0), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16"])
@@ -139,10 +142,9 @@ def test_half_precision(policy):
 @pytest.mark.parametrize(
     "policy, jit, sampling",
     [
-        ("float32", "auto", "example"),
-        ("float32", "auto", "batch"),
         ("float32", True, "example"),
-        ("mixed_float16", "auto", "example"),
+        ("float32", False, "batch"),
+        ("mixed_float16", False, "example"),
         ("mixed_bfloat16", True, "batch"),
     ],
 )
@@ -201,7 +203,7 @@ def test_save_and_load_round_trip(tmp_path):
     model(x, training=True)  # a pass with another batch size leaves nothing behind that would not load
     model.save(tmp_path / "big.keras")
     loaded = keras.models.load_model(tmp_path / "big.keras")
-    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    np.testing.assert_array_equal(ops.convert_to_numpy(loaded(x)), ops.convert_to_numpy(model(x)))
     copy = gates_of(loaded)[0]
     assert copy.get_config() == gate.get_config() and copy.origins == origins
     for old, new in zip(gate.weights, copy.weights, strict=True):

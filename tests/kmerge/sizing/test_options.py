@@ -1,5 +1,6 @@
 """`AutoSizer` beyond the paper: proximal steps, adaptive growth, and a penalty by fan-in. Runs on each backend."""
 
+import contextlib
 import dataclasses
 import json
 
@@ -13,14 +14,16 @@ from kmerge.sizing.options import SizingOptions
 from kmerge.sizing.schedule import adapted_sizes
 from tests.checks import assert_close
 from tests.kmerge.sizing.cases import assert_same, plain_net, randomized, residual_net, sizer_of, task, weights_of
+from tests.programs import without_programs
 
 # Sizes change within few steps.
 FAST = dict(optimizer=keras.optimizers.Adam(0.01), alpha=0.3, threshold=0.01)
 
 
-def fitted(sizer, epochs=2, static=0, **options):
+def fitted(sizer, epochs=2, static=0, programs=False, **options):
     model = sizer.model
-    sizer.fit(*task(model), **{"batch_size": 8, "epochs": epochs, "static_epochs": static, "verbose": 0, **options})
+    with contextlib.nullcontext() if programs else without_programs():
+        sizer.fit(*task(model), **{"batch_size": 8, "epochs": epochs, "static_epochs": static, "verbose": 0, **options})
     return sizer
 
 
@@ -43,7 +46,14 @@ def test_what_is_shrunk_is_the_least_of_penalty_and_distance(regularizer):
             assert cost(shrunk) <= cost(other) + 1e-5
 
 
+@pytest.fixture
+def stepwise():
+    with without_programs():
+        yield
+
+
 @pytest.mark.both_backends
+@pytest.mark.usefixtures("stepwise")
 @pytest.mark.parametrize("penalty", ["weighted_l1", "l21"])
 def test_a_proximal_step_follows_each_step_of_the_optimizer(penalty):
     model, rate, alpha, steps = randomized(plain_net(dropout=0.0)), 0.05, 0.2, 3
@@ -81,7 +91,7 @@ def test_with_proximal_steps_units_that_are_zero_go_whatever_the_threshold_is():
 
 @pytest.mark.both_backends
 def test_proximal_steps_under_one_program_with_adam_that_keeps_its_state():
-    sizer = fitted(sizer_of(plain_net(), **{**FAST, "proximal": True}), static=1)
+    sizer = fitted(sizer_of(plain_net(), **{**FAST, "proximal": True}), static=1, programs=True)
     assert sizer.exact == [] and sizer.compiles == 2, "a dynamic program and a static one"
     last = sizer.history_of_sizes[-1]
     assert sum(last["sizes"].values()) < sum(last["grown"].values())
@@ -95,11 +105,11 @@ def test_proximal_steps_under_one_program_with_adam_that_keeps_its_state():
 def test_proximal_steps_behind_a_normalization_shrink_gamma_and_beta():
     model = randomized(residual_net())
     sizer = fitted(
-        sizer_of(model, **{**FAST, "alpha": 1.0, "proximal": True, "grow": False, "prune": "never"}), epochs=4
+        sizer_of(model, **{**FAST, "alpha": 4.0, "proximal": True, "grow": False, "prune": "never"}), epochs=1
     )
     gammas = [weights_of(sizer.model.get_layer(f"{name}_norm"))[0] for name in ("stem", "block", "back")]
     assert any(np.any(gamma == 0) for gamma in gammas) and all(np.isfinite(gamma).all() for gamma in gammas)
-    sizer = fitted(sizer_of(model, **{**FAST, "alpha": 1.0, "proximal": True}), epochs=4)
+    sizer = fitted(sizer_of(model, **{**FAST, "alpha": 4.0, "proximal": True}))
     assert sum(sizer.sizes.values()) < sum(sizer.history_of_sizes[-1]["grown"].values())
 
 
@@ -119,7 +129,8 @@ def test_proximal_steps_with_a_scaled_loss_and_collected_gradients():
         optimizer = keras.optimizers.Adam(0.01, gradient_accumulation_steps=collected)
         keras.mixed_precision.set_global_policy(policy)
         try:
-            sizer = fitted(sizer_of(plain_net(), **{**FAST, "optimizer": optimizer, "proximal": True}), epochs=3)
+            sizer = sizer_of(plain_net(), **{**FAST, "optimizer": optimizer, "proximal": True})
+            fitted(sizer, programs=collected is None)
             model = sizer.model
         finally:
             keras.mixed_precision.set_global_policy(before)

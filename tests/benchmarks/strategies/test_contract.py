@@ -142,6 +142,12 @@ def places(tmp_path_factory):
     return {n: (with_test_data(tiny_digits(folder, n), Untouchable()), {}, {}) for n in (EXAMPLES, FEW_EXAMPLES)}
 
 
+@pytest.fixture(scope="module")
+def target(places):
+    """The architecture, which no test changes."""
+    return places[EXAMPLES][0].build(SEED)
+
+
 @pytest.fixture
 def place(places, request):
     """That of the strategy that is tested."""
@@ -178,7 +184,7 @@ def train(name, task, kept):
 
 
 @every_strategy
-def test_the_budget_is_kept(done, task, name):
+def test_the_budget_is_kept(done, task, target, name):
     outcome, stages = done(name)
     budget = budget_of(name)
     expected = 2 * budget.single if name in SEARCHING else EPOCHS.get(name, budget.merging)
@@ -192,16 +198,15 @@ def test_the_budget_is_kept(done, task, name):
         epochs = [row["epoch"] for row in outcome.history if row["phase"] == phase]
         assert epochs == [*range(1, len(epochs) + 1)]
     assert outcome.flops > 0 and math.isfinite(outcome.flops) and outcome.seconds > 0
-    target = task.build(SEED)
     per_epoch = 6 * kmerge.multiply_accumulates(target) * examples
     assert outcome.teacher_epoch_equivalents == pytest.approx(outcome.flops / per_epoch)
 
 
 @pytest.mark.parametrize("name", OF_THE_TARGET)
-def test_epochs_of_the_target_are_the_unit_of_cost(done, task, name):
+def test_epochs_of_the_target_are_the_unit_of_cost(done, task, target, name):
     outcome, _ = done(name)
     assert outcome.teacher_epoch_equivalents == pytest.approx(outcome.epochs)
-    assert outcome.flops == pytest.approx(outcome.epochs * training_flops(task.build(SEED), task, 1))
+    assert outcome.flops == pytest.approx(outcome.epochs * training_flops(target, task, 1))
 
 
 @every_strategy
@@ -250,9 +255,8 @@ def test_merging_reports_before_and_after_the_cut(done, task, name):
 
 
 @every_strategy
-def test_the_architecture_is_the_one_promised(done, task, name):
+def test_the_architecture_is_the_one_promised(done, task, target, name):
     outcome, _ = done(name)
-    target = task.build(SEED)
     for model in (outcome.model, outcome.best_model):
         if ENDS.get(name) == SIZED:
             sizes = {space.name: space.size for space in kmerge.channel_spaces(model).selectable}

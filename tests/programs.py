@@ -7,6 +7,7 @@ from unittest import mock
 import keras
 import numpy as np
 
+from kmerge.graph import compile_arguments
 from kmerge.training import loop, programs
 from kmerge.training.augmentation import augmented
 from kmerge.training.backend import take
@@ -30,10 +31,16 @@ class StepProgram(programs._Program):
 
 
 def _build_optimizers(models: list, data, augments: Sequence) -> None:
-    """What `fit` builds before it compiles, but for metrics and losses, which the first step builds."""
+    """What `fit` builds before it compiles, but for metrics and losses, which the first step builds.
+
+    What a metric has counted for another model before, as that of other sizes, a model that is not built does not reset.
+    """
     for model in models:
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
+        for metric in keras.tree.flatten([compile_arguments(model)[name] for name in ("metrics", "weighted_metrics")]):
+            if isinstance(metric, keras.Metric):
+                metric.reset_state()
 
 
 @contextlib.contextmanager

@@ -51,12 +51,9 @@ def test_the_new_model_trains_as_this_one_does(verb):
         np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6)
 
 
+@without_programs()
 def test_no_state_is_shared():
-    with without_programs():
-        check_that_no_state_is_shared(compiled(two_heads()))
-
-
-def check_that_no_state_is_shared(model):
+    model = compiled(two_heads())
     model.train_on_batch(*batch())
     new = kmerge.select(model, {"hidden": 0.5}, compile=True)
     assert int(new.optimizer.iterations) == 0

@@ -46,15 +46,9 @@ def test_what_is_shrunk_is_the_least_of_penalty_and_distance(regularizer):
             assert cost(shrunk) <= cost(other) + 1e-5
 
 
-@pytest.fixture
-def stepwise():
-    with without_programs():
-        yield
-
-
 @pytest.mark.both_backends
-@pytest.mark.usefixtures("stepwise")
 @pytest.mark.parametrize("penalty", ["weighted_l1", "l21"])
+@without_programs()
 def test_a_proximal_step_follows_each_step_of_the_optimizer(penalty):
     model, rate, alpha, steps = randomized(plain_net(dropout=0.0)), 0.05, 0.2, 3
     options = dict(penalty=penalty, alpha=alpha, proximal=True, grow=False, prune="never")

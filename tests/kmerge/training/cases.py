@@ -1,5 +1,7 @@
 """Small models, data and checks for the tests of training."""
 
+import contextlib
+
 import keras
 import numpy as np
 from keras import layers, regularizers
@@ -9,6 +11,7 @@ from kmerge.gates.hard_concrete import HardConcreteGate
 from kmerge.gates.optimizer import gate_optimizer
 from kmerge.training.fitting import fit
 from tests.models import randomize
+from tests.programs import without_programs
 
 IMAGES, CLASSES = (8, 8, 3), 5
 # Examples for batches of 32: whole ones, or with a smaller last one, for which a program has its step a second time.
@@ -65,6 +68,15 @@ def gated():
     return keras.Model(inputs, layers.Dense(1)(x))
 
 
+def scaled(factor):
+    def build():
+        inputs = keras.Input((4,))
+        scale = np.linspace(0.5, factor, 16).astype("float32")  # a number of the program, and no variable of the model
+        return keras.Model(inputs, layers.Dense(1)(layers.Dense(16, "tanh")(inputs) * scale))
+
+    return build
+
+
 def dropped_and_gated():
     inputs = keras.Input((4,))
     mask = HardConcreteGate(16, seed=3)(inputs)
@@ -74,6 +86,11 @@ def dropped_and_gated():
 
 def numbers(rows, *shape, seed=0):
     return np.random.default_rng([seed, rows, *shape]).normal(size=(rows, *shape)).astype("float32")
+
+
+def in_a_file(folder, name, array):
+    np.save(folder / f"{name}.npy", array)
+    return np.load(folder / f"{name}.npy", mmap_mode="r")
 
 
 def labels(rows, seed=0):
@@ -167,6 +184,12 @@ def assert_same_history(ours, theirs, tolerance=2e-5):
     assert ours.history.keys() == theirs.history.keys()
     for name, values in theirs.history.items():
         np.testing.assert_allclose(ours.history[name], values, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+def fit_by_keras(model, *data, **arguments):
+    """`model.fit`; on TensorFlow step by step, but where it is told to use XLA."""
+    with contextlib.nullcontext() if BACKEND == "tensorflow" and model.jit_compile else without_programs():
+        return model.fit(*data, **arguments)
 
 
 def without_xla(model):

@@ -1,6 +1,5 @@
 """`fit` against `model.fit`, and what it does that `model.fit` does not. Runs on TensorFlow and on JAX."""
 
-import contextlib
 import functools
 import gc
 import math
@@ -35,12 +34,15 @@ from tests.kmerge.training.cases import (
     convolutional,
     decaying_sgd,
     dense,
+    fit_by_keras,
     for_gates,
     gated,
+    in_a_file,
     labels,
     numbers,
     on_cpu,
     regression,
+    scaled,
     sparse,
     state_of,
     train,
@@ -54,13 +56,7 @@ from tests.programs import without_programs
 pytestmark = pytest.mark.both_backends
 
 
-# Equal to model.fit, which needs no program for that
-
-
-def fit_by_keras(model, *data, **arguments):
-    """`model.fit`; on TensorFlow step by step, but where it is told to use XLA."""
-    with contextlib.nullcontext() if BACKEND == "tensorflow" and model.jit_compile else without_programs():
-        return model.fit(*data, **arguments)
+# Equal to model.fit
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -200,11 +196,6 @@ def test_integer_images_stay_integers_on_the_device():
 
 
 # Data in pieces
-
-
-def in_a_file(folder, name, array):
-    np.save(folder / f"{name}.npy", array)
-    return np.load(folder / f"{name}.npy", mmap_mode="r")
 
 
 # 90 examples in batches of 16: pieces of one batch, of two, and one that holds all but the last batch. The last case has XLA.
@@ -370,15 +361,6 @@ def test_a_second_call_compiles_nothing():
     other_loss = fit(model, *regression(), epochs=1, verbose=0)
     assert first.params["compile_seconds"] > 0 == again.params["compile_seconds"]
     assert other_loss.params["compile_seconds"] > 0
-
-
-def scaled(factor):
-    def build():
-        inputs = keras.Input((4,))
-        scale = np.linspace(0.5, factor, 16).astype("float32")  # a number of the program, and no variable of the model
-        return keras.Model(inputs, layers.Dense(1)(layers.Dense(16, "tanh")(inputs) * scale))
-
-    return build
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="TensorFlow compiles the functions of one model")

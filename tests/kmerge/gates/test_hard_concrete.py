@@ -7,6 +7,7 @@ import kmerge.gates.hard_concrete as gates_module
 from kmerge.errors import InvalidArgumentError
 from kmerge.gates.application import ApplyGates
 from kmerge.gates.hard_concrete import HardConcreteGate, gates_of
+from tests.models import JIT
 from tests.programs import without_programs
 
 pytestmark = pytest.mark.both_backends
@@ -143,8 +144,8 @@ def test_half_precision(policy):
     "policy, jit, sampling",
     [
         ("float32", True, "example"),
-        ("float32", False, "batch"),
-        ("mixed_float16", False, "example"),
+        ("float32", JIT, "batch"),
+        ("mixed_float16", JIT, "example"),
         ("mixed_bfloat16", True, "batch"),
     ],
 )

@@ -324,13 +324,12 @@ def _event(worker: _Worker, message: dict[str, Any], ours: Collection[str]) -> E
         return None
     now = time.monotonic()
     if kind in ("queues", "waits"):
-        worker.started.setdefault(run.path, now)
         worker.waiting.setdefault(run.path, now)
         if (holder := message["holder"]) in ours:
             worker.strangers.pop(run.path, None)
         elif worker.strangers.get(run.path, ("", now))[0] != holder:
             worker.strangers[run.path] = holder, now
-    if kind == "resumes":
+    if kind == "resumes" and run.path in worker.started:  # one that queued starts later
         worker.started[run.path] += now - worker.waiting.get(run.path, now)
     if kind in ("start", "resumes"):
         worker.waiting.pop(run.path, None)

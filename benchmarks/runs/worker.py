@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,7 +132,7 @@ def work(
     """
     with contextlib.ExitStack() as held:
         for run in runs:
-            held.enter_context(locked(run.lock, saying(run.lock, functools.partial(_queue, run, emit), 0.0)))
+            held.enter_context(_turn(run, emit))
         for run in runs:
             if run.status == "done":
                 (run.path / NAME).unlink(missing_ok=True)  # of a worker that was killed right after `done`
@@ -155,8 +155,19 @@ def work(
         return ["done"] * (len(runs) - len(waiting)) + statuses
 
 
-def _queue(run: RunFolder, emit: Emit, holder: str, _: float) -> None:
-    emit(run, "queues", holder=holder)
+@contextlib.contextmanager
+def _turn(run: RunFolder, emit: Emit) -> Iterator[None]:
+    """Hold the lock of a run, and tell for whom that waits, and when it is over."""
+    told = []
+
+    def tell(holder: str, _: float) -> None:
+        told.append(holder)
+        emit(run, "queues", holder=holder)
+
+    with locked(run.lock, saying(run.lock, tell, 0.0)):
+        if told:
+            emit(run, "resumes")
+        yield
 
 
 def _log_to(runs: Sequence[RunFolder], held: contextlib.ExitStack) -> None:

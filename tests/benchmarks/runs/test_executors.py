@@ -1,5 +1,6 @@
 """What happens to workers, and to what they finished, when somebody or something stops them; and what is shown of it."""
 
+import contextlib
 import os
 import resource
 import signal
@@ -9,9 +10,10 @@ import sys
 import pytest
 
 from benchmarks import run
-from benchmarks.files import SOMEBODY
+from benchmarks.files import SOMEBODY, locked, name_of
 from benchmarks.records import store
-from benchmarks.runs import executors
+from benchmarks.runs import executors, worker
+from benchmarks.runs.stopping import Stop
 from tests import launches
 
 
@@ -317,6 +319,41 @@ time.sleep(60)
     events, (run,) = _scripted(tmp_path, script, 1, timeout=0.7)
     assert events == [("start", 0), ("waits", 0), ("waits", 0), ("failed", 0)]
     assert f"waited for {holder}, which takes longer than the limit of 0.7 seconds" in run.failure["error"]
+
+
+def test_a_run_that_another_launch_let_go_of_waits_for_nobody_while_its_worker_prepares(tmp_path):
+    """Nor while that waits for a further run to train together with it."""
+    script = """
+import json, sys, time
+from pathlib import Path
+from benchmarks.records.store import RunFolder
+def tell(kind, **detail):
+    print(json.dumps(dict(event=kind, folder=sys.argv[1], **detail)), flush=True)
+tell("queues", holder="process 1 on another-machine")
+time.sleep(0.5)
+tell("resumes")
+time.sleep(1.2)
+tell("start")
+RunFolder.read(Path(sys.argv[1])).finish({}, [])
+tell("done")
+"""
+    events, _ = _scripted(tmp_path, script, 1, timeout=1.0)
+    assert events == [("queues", 0), ("resumes", 0), ("start", 0), ("done", 0)]
+
+
+def test_a_worker_tells_that_it_has_a_run_for_which_it_queued(tmp_path):
+    folder = store.RunFolder.of(tmp_path, {"suite": "s", "strategy": "a", "seed": 0})
+    folder.create({})
+    folder.finish({}, [])
+    heard, held = [], contextlib.ExitStack()
+    held.enter_context(locked(folder.lock))
+
+    def emit(_, kind, **detail):
+        heard.append((kind, detail))
+        held.close()
+
+    assert worker.work([folder], emit, Stop()) == ["done"]
+    assert heard == [("queues", {"holder": name_of(os.getpid())}), ("resumes", {}), ("done", {})]
 
 
 def test_a_run_whose_worker_dies_keeps_its_own_log(tmp_path):

@@ -148,7 +148,7 @@ def saying(
 
 @contextlib.contextmanager
 def locked(path: Path, wait: Callable[[], None] = pause) -> Iterator[None]:
-    """Hold the lock of that file; a dead holder holds nothing.
+    """Hold the lock of that file; a dead holder holds nothing, and on a disk without locks nobody does.
 
     Args:
         path: of the file; its folder is made.
@@ -160,12 +160,8 @@ def locked(path: Path, wait: Callable[[], None] = pause) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = _regular(path, os.O_RDWR | os.O_CREAT)
     try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                wait()
+        while not _hold(descriptor):
+            wait()
         os.ftruncate(descriptor, 0)
         with contextlib.suppress(OSError):  # where there is no room, others wait for somebody without a name
             os.pwrite(descriptor, name_of(os.getpid()).encode(), 0)

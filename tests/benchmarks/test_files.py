@@ -1,5 +1,6 @@
 """Files are whole or not there, links lead nowhere, and who waits for a lock learns for whom."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -115,6 +116,15 @@ def test_a_lock_says_who_holds_it(tmp_path):
     assert files.holder_of(lock) == files.SOMEBODY
     lock.write_text("<script>\x1b[31m")
     assert files.holder_of(lock) == files.SOMEBODY
+
+
+def test_where_a_disk_has_no_locks_nobody_waits_or_fails(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    with files.locked(tmp_path / "lock"), files.locked_at_once(tmp_path / "lock"):
+        assert files.holder_of(tmp_path / "lock") == files.name_of(os.getpid())
 
 
 def test_who_waits_for_a_lock_learns_of_each_holder_and_that_one_has_no_name(tmp_path, monkeypatch):

@@ -190,7 +190,8 @@ def locked_at_once(path: Path) -> Iterator[None]:
 
 def name_of(pid: int) -> str:
     """What a process of this machine is called in locks: "process 4711 on some-machine"."""
-    return f"process {pid} on {socket.gethostname()}"
+    machine = re.sub(r"[^\w.-]", "_", socket.gethostname(), flags=re.ASCII)  # one that nobody named may be "(none)"
+    return f"process {pid} on {machine or '_'}"
 
 
 def holder_of(path: Path) -> str:

@@ -118,6 +118,13 @@ def test_a_lock_says_who_holds_it(tmp_path):
     assert files.holder_of(lock) == files.SOMEBODY
 
 
+@pytest.mark.parametrize("machine", ["(none)", "", "Zoë's Mac", "x" * 64])
+def test_a_holder_has_a_name_whatever_its_machine_is_called(tmp_path, monkeypatch, machine):
+    monkeypatch.setattr(files.socket, "gethostname", lambda: machine)
+    with files.locked(tmp_path / "lock"):
+        assert files.holder_of(tmp_path / "lock") == files.name_of(os.getpid()) != files.SOMEBODY
+
+
 def test_where_a_disk_has_no_locks_nobody_waits_or_fails(tmp_path, monkeypatch):
     def flock(*_):
         raise OSError(errno.ENOTSUP, "Operation not supported")

@@ -27,7 +27,7 @@ def lstm_stack():
 @case()
 def gru_stack():
     """The two ways of resetting, of which the first has a bias of two rows; forward, unrolled, and backwards."""
-    x = keras.Input((4, 3))
+    x = keras.Input((3, 3))
     h = layers.GRU(4, return_sequences=True, unroll=True)(x)
     h = layers.BatchNormalization()(layers.GRU(3, reset_after=False, return_sequences=True, go_backwards=True)(h))
     h = layers.GRU(3, use_bias=False, recurrent_dropout=0.2, dropout=0.1, return_sequences=True)(h)
@@ -48,7 +48,7 @@ def encoder_and_decoder():
 
 @case()
 def residual():
-    x = keras.Input((4, 3))
+    x = keras.Input((3, 3))
     h = layers.Dense(4, name="stem")(x)
     h = layers.Add()([h, layers.LSTM(4, return_sequences=True)(h)])
     return keras.Model(x, layers.Dense(2)(layers.GlobalAveragePooling1D()(layers.Add()([h, layers.GRU(4)(h)[:, None]]))))
@@ -56,14 +56,14 @@ def residual():
 
 @case()
 def siamese():
-    left, right, shared = keras.Input((4, 3)), keras.Input((5, 3)), layers.LSTM(4)
+    left, right, shared = keras.Input((3, 3)), keras.Input((2, 3)), layers.LSTM(4)
     return keras.Model([left, right], layers.Dense(2)(ops.abs(shared(left) - shared(right))))
 
 
 @case()
 def bidirectional():
     """Every way in which the two directions meet, but for `concat`, which is in `masked`."""
-    x = keras.Input((4, 3))
+    x = keras.Input((3, 3))
     h = layers.Bidirectional(layers.LSTM(3, return_sequences=True), merge_mode="sum")(layers.Dense(4)(x))
     h = layers.Bidirectional(layers.GRU(3, return_sequences=True), merge_mode="mul")(h)
     h = layers.Bidirectional(layers.SimpleRNN(3, return_sequences=True), merge_mode="ave")(h)
@@ -73,7 +73,7 @@ def bidirectional():
 
 @case()
 def bidirectional_states():
-    source, target = keras.Input((4, 3)), keras.Input((3, 2))
+    source, target = keras.Input((3, 3)), keras.Input((2, 2))
     backward = layers.LSTM(3, return_state=True, go_backwards=True, activation="relu")
     forward = layers.LSTM(3, return_state=True)
     h, back, *states = layers.Bidirectional(forward, merge_mode=None, backward_layer=backward)(source)
@@ -83,7 +83,7 @@ def bidirectional_states():
 
 @case()
 def masked():
-    tokens = keras.Input((5,), dtype="int32")
+    tokens = keras.Input((4,), dtype="int32")
     h = layers.Embedding(4, 4, mask_zero=True)(tokens)
     h = layers.Bidirectional(layers.LSTM(3, return_sequences=True))(h)
     h = layers.GRU(4, return_sequences=True)(layers.Bidirectional(layers.SimpleRNN(3, return_sequences=True))(h))
@@ -92,7 +92,7 @@ def masked():
 
 @case()
 def masked_by_argument():
-    x, mask = keras.Input((4, 3)), keras.Input((4,), dtype="bool")
+    x, mask = keras.Input((3, 3)), keras.Input((3,), dtype="bool")
     h, state = layers.GRU(4, return_sequences=True, return_state=True)(x, mask=mask)
     h = layers.GRU(4)(layers.Dense(3)(h), mask=mask, initial_state=state)
     return keras.Model([x, mask], layers.Dense(2)(h))
@@ -100,7 +100,7 @@ def masked_by_argument():
 
 @case()
 def cells():
-    x = keras.Input((4, 3))
+    x = keras.Input((3, 3))
     h = layers.RNN(layers.LSTMCell(3), return_sequences=True)(x)
     stack = [layers.LSTMCell(3), layers.GRUCell(2, reset_after=False), layers.SimpleRNNCell(3)]
     h, *states = layers.RNN(stack, return_sequences=True, return_state=True)(h)
@@ -110,7 +110,7 @@ def cells():
 
 @case()
 def images_in_time():
-    x = keras.Input((3, 6, 6, 2))
+    x = keras.Input((2, 6, 6, 2))
     h = layers.ConvLSTM2D(3, 3, padding="same", return_sequences=True)(x)
     h, *states = layers.ConvLSTM2D(4, 3, strides=2, use_bias=False, return_state=True)(layers.BatchNormalization()(h))
     h = layers.Conv2D(3, 1, activation="relu")(layers.Concatenate()([h, states[1]]))
@@ -130,12 +130,12 @@ def lines_and_volumes_in_time():
 @case("linear", "linear", "linear", leaves_others=True)
 def outputs():
     """The sequence and the states are the model's outputs, and so is a head."""
-    x = keras.Input((4, 3))
+    x = keras.Input((3, 3))
     h, state, carry = layers.LSTM(3, return_sequences=True, return_state=True)(layers.Dense(4, activation="relu")(x))
     return keras.Model(x, [h, layers.Dense(2)(layers.GRU(4)(h)), carry])
 
 
 @case(leaves_others=True)
 def starts_from_an_input():
-    x, state = keras.Input((4, 3)), keras.Input((4,))
+    x, state = keras.Input((3, 3)), keras.Input((4,))
     return keras.Model([x, state], layers.Dense(2)(layers.GRU(4)(layers.Dense(3)(x), initial_state=state)))

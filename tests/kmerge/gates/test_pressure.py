@@ -114,7 +114,7 @@ def policy(request):
     keras.config.set_dtype_policy("float32")
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16"], indirect=True)
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"], indirect=True)
 def test_a_compiled_gated_model_saves_and_loads_and_goes_on(tmp_path, policy):
     model = compiled(gate_optimizer(keras.optimizers.Adam(0.02), 0.3, gate_momentum=0.5))
     fit(model, 2, callbacks=[GatePressure()])

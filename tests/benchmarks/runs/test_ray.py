@@ -11,11 +11,15 @@ from tests import launches
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="this Ray has no cluster for tests")
 
+# By its own settings Ray asks each node every three seconds, and five times until it takes it for dead. One that is dead
+# answers at once that nobody is there; one that is slow has as long as ever.
+HEALTH_CHECKS = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
+
 
 @pytest.fixture(scope="module")
 def cluster():
     """A head that takes no task, and two nodes that take one each; the first dies in the first test."""
-    made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": HEALTH_CHECKS})
     made.nodes = [made.add_node(num_cpus=1) for _ in range(2)]
     yield made
     made.shutdown()

@@ -236,10 +236,13 @@ def test_real_images(data_dir, image_cache, name, sizes):
     dataset = datasets.load(name, data_dir, image_cache, seed=0)
     assert tuple(len(x) for x, _ in parts(dataset.data)) == sizes
     assert dataset.data.x_train.shape[1:] == datasets.IMAGES[name].shape
-    for channel in np.moveaxis(dataset.data.x_train, -1, 0):
-        assert channel.mean() == pytest.approx(0, abs=1e-3) and channel.std() == pytest.approx(1, abs=1e-3)
+    x = dataset.data.x_train
+    # Over the images first, whose pixels lie side by side: by channels at once it takes NumPy several times as long.
+    mean, squares = x.mean(axis=0).mean((0, 1)), (np.einsum("nhwc,nhwc->hwc", x, x) / len(x)).mean((0, 1))
+    np.testing.assert_allclose(mean, 0, atol=1e-3)
+    np.testing.assert_allclose(np.sqrt(squares - mean**2), 1, atol=1e-3)
     assert set(np.unique(dataset.data.y_val)) == set(range(dataset.outputs))
-    np.testing.assert_allclose(dataset.data.x_train.min(axis=(0, 1, 2)), dataset.black, rtol=1e-5)
+    np.testing.assert_allclose(x.min(axis=0).min((0, 1)), dataset.black, rtol=1e-5)
 
 
 def test_an_image_of_half_the_side_has_means_of_squares(data_dir, image_cache):

@@ -27,7 +27,7 @@ from typing import BinaryIO
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # No link is followed, no pipe waited for, and no program that is started has it open.
 _CAREFULLY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-# Who holds a lock that does not say it: it was taken in this very moment.
+# Who holds a lock that does not say it: it was taken in this very moment, or its holder was stopped in that, or had no room.
 SOMEBODY = "another process"
 _NAMELESS = 1.0  # seconds after which the holder of a lock counts as one without a name
 _DRAFT = re.compile(r"\.(done|.+\.(csv|html|json|md|npz|pdf|png|tex|txt))\.[a-z0-9_]{8}")
@@ -171,6 +171,32 @@ def locked(path: Path, wait: Callable[[], None] = pause) -> Iterator[None]:
             os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked_in_turn(
+    path: Path,
+    say: Callable[[str, float], None],
+    resume: Callable[[], None],
+    *moments: float,
+    pause: Callable[[], None] = pause,
+) -> Iterator[None]:
+    """Hold the lock of that file, and say for whom that waits and when it is over.
+
+    Args:
+        path, say, *moments, pause: as for `saying`.
+        resume: is called once the lock is held, if that took a wait that was said.
+    """
+    said = []
+
+    def note(holder: str, seconds: float) -> None:
+        said.append(holder)
+        say(holder, seconds)
+
+    with locked(path, saying(path, note, *moments, pause=pause)):
+        if said:
+            resume()
+        yield
 
 
 class HeldError(Exception):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from baselines.protocol.strategy import Stages, TrainingRecord, TrainingState, check_record, check_shapes
-from benchmarks.files import locked, pause, real_folder, saying
+from benchmarks.files import locked_in_turn, pause, real_folder
 from benchmarks.records.store import hash_of
 from benchmarks.runs.arrays import listed, move_aside, numbered, read_arrays, write_arrays
 from benchmarks.runs.checkpoints import NAME, Checkpoint
@@ -117,19 +117,13 @@ class StageCache(Stages):
         """Report a file that counts as none."""
         self._tell("damaged", text=text)
 
-    @contextlib.contextmanager
-    def _turn(self, lock: Path) -> Iterator[None]:
-        """Hold a lock, and tell if that takes waiting, and again if it takes long."""
-        told = []
+    def _turn(self, lock: Path) -> contextlib.AbstractContextManager[None]:
+        """That lock: waiting for it is told, and again if it takes long."""
 
         def tell(holder: str, seconds: float) -> None:
-            told.append(holder)
             self._tell("waits", holder=holder, **({"seconds": seconds} if seconds >= LONG_WAIT else {}))
 
-        with locked(lock, saying(lock, tell, 0.0, LONG_WAIT, pause=self._trainer.wait)):
-            if told:
-                self._tell("resumes")
-            yield
+        return locked_in_turn(lock, tell, lambda: self._tell("resumes"), 0.0, LONG_WAIT, pause=self._trainer.wait)
 
     @contextlib.contextmanager
     def keeping(self, checkpoint: Checkpoint) -> Iterator[None]:

@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ from baselines.protocol.metrics import METRICS
 from benchmarks.command_line import DATA_MISSING, DONE, FAILED, INTERRUPTED, command_parser, positive_whole_number
 from benchmarks.data.cache import DataMissingError, forget_verified
 from benchmarks.data.datasets import load
-from benchmarks.files import is_disk_full, locked, new_file, real_folder, saying, write_atomically
+from benchmarks.files import is_disk_full, locked_in_turn, new_file, real_folder, write_atomically
 from benchmarks.records.store import FILTERS, FUNCTION, PICTURES, RunFolder, hash_of, json_text
 from benchmarks.runs.checkpoints import NAME, Checkpoint
 from benchmarks.runs.executors import GRACE_SECONDS
@@ -155,19 +155,13 @@ def work(
         return ["done"] * (len(runs) - len(waiting)) + statuses
 
 
-@contextlib.contextmanager
-def _turn(run: RunFolder, emit: Emit) -> Iterator[None]:
-    """Hold the lock of a run, and tell for whom that waits, and when it is over."""
-    told = []
+def _turn(run: RunFolder, emit: Emit) -> contextlib.AbstractContextManager[None]:
+    """The lock of a run: for whom it waits is told, and when that is over."""
 
-    def tell(holder: str, _: float) -> None:
-        told.append(holder)
+    def queue(holder: str, _: float) -> None:
         emit(run, "queues", holder=holder)
 
-    with locked(run.lock, saying(run.lock, tell, 0.0)):
-        if told:
-            emit(run, "resumes")
-        yield
+    return locked_in_turn(run.lock, queue, functools.partial(emit, run, "resumes"), 0.0)
 
 
 def _log_to(runs: Sequence[RunFolder], held: contextlib.ExitStack) -> None:

@@ -144,16 +144,20 @@ def _frozen_worker(of: Round) -> None:
 
 def _holder(of: RunFolder) -> str | None:
     """Who holds the lock of a run; None if nobody does."""
-    found = None
-    for seconds in (0.1, 0.0):  # who is not frozen with a lock just taken has written its name a moment later
-        if of.path.exists() and found in (None, SOMEBODY):
-            try:
-                with locked_at_once(of.lock):
-                    return None
-            except HeldError as holder:
-                found = str(holder)
-            time.sleep(seconds if found == SOMEBODY else 0.0)
+    if not of.path.exists():
+        return None
+    if (found := _holder_now(of)) == SOMEBODY:
+        time.sleep(0.1)  # who is not frozen with a lock just taken has written its name by then
+        found = _holder_now(of)
     return found
+
+
+def _holder_now(of: RunFolder) -> str | None:
+    try:
+        with locked_at_once(of.lock):
+            return None
+    except HeldError as holder:
+        return str(holder)
 
 
 def _damaged(of: Round) -> None:

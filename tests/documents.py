@@ -1,5 +1,6 @@
 """The code in README and guides: how to find its blocks, and how to run them."""
 
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -47,8 +48,12 @@ def headings(document: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles}
 
 
+_ARGUMENTS = inspect.signature(keras.applications.MobileNetV2)
+
+
 def short_mobilenet(input_shape: tuple[int, ...], **options) -> keras.Model:
     """A network of the kinds of layers that `keras.applications.MobileNetV2` has many of, for code that asks for that one."""
+    _ARGUMENTS.bind(input_shape=input_shape, **options)
     layers = keras.layers
 
     def normalized(x, name):

@@ -17,7 +17,7 @@ import kmerge
 from benchmarks.checkout import ROOT
 from kmerge.rules.rule import RULES
 from tests import chromium
-from tests.documents import blocks, headings, run_guide
+from tests.documents import blocks, headings, run_guide, short_mobilenet
 from tests.programs import without_programs
 
 DOCS = ROOT / "docs"
@@ -27,7 +27,12 @@ DOCUMENTS = [*ROOT.glob("*.md"), ROOT / "baselines" / "README.md", ROOT / "resul
 
 # What a guide runs with here, where there is no network and little time.
 SMALLER = {
-    "guides/merge_your_first_networks": {"epochs = 6": "epochs = 2", "batch_size=32": "batch_size=64", "4 * epochs": "1"},
+    "guides/merge_your_first_networks": {
+        "epochs = 6": "epochs = 2",
+        "batch_size=32": "batch_size=80",
+        "4 * epochs": "1",
+        "images[1200:1500], labels[1200:1500]": "images[1200:1360], labels[1200:1360]",
+    },
     "guides/gates_and_callbacks": {"images[:1200], labels[:1200], (images[1200:], labels[1200:])": (
         "images[:128], labels[:128], (images[128:192], labels[128:192])"
     )},
@@ -74,7 +79,8 @@ def test_the_guide_on_merging_makes_a_student_of_its_parents_size_that_has_learn
     assert "filters of conv1" in (tmp_path / "big.svg").read_text()
 
 
-def test_the_guide_on_pruning_halves_the_parameters_but_of_a_layer_that_is_kept_whole(run, tmp_path):
+def test_the_guide_on_pruning_halves_the_parameters_but_of_a_layer_that_is_kept_whole(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.applications, "MobileNetV2", short_mobilenet)
     with without_programs():
         names = run("guides/prune_pretrained")
     whole = kmerge.multiply_accumulates(names["model"])

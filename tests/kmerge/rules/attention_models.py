@@ -95,12 +95,12 @@ def block(x, norm: str, heads: int = 2, key_dim: int = 3, hidden: int = 7, befor
     return normalized(layers.Add()([x, h]), norm)
 
 
-def vit(norm: str = "batch", width: int = 6, classes: int = 5, **options) -> keras.Model:
+def vit(norm: str = "batch", width: int = 6, classes: int = 5, blocks: int = 2, **options) -> keras.Model:
     """Four patches of 4x4 pixels, two blocks, the mean over the patches."""
     image = keras.Input((8, 8, 1))
     h = layers.Reshape((-1, width))(layers.Conv2D(width, 4, 4)(image))  # (batch, patches, width)
     h = PositionEmbedding()(h)
-    for _ in range(2):
+    for _ in range(blocks):
         h = block(h, norm, **options)
     h = layers.GlobalAveragePooling1D()(normalized(h, norm))
     return keras.Model(image, layers.Dense(classes)(h))

@@ -116,7 +116,8 @@ def test_a_merged_vit_reads_digits_as_well_as_its_parents():
         (logits,) = checks.outputs(model, [images[1400:]])
         return float(np.mean(np.argmax(logits, axis=-1) == labels[1400:]))
 
-    build = functools.partial(attention_models.vit, "batch", width=16, classes=10, heads=4, key_dim=4, hidden=32)
+    sizes = dict(width=16, classes=10, blocks=1, heads=4, key_dim=4, hidden=32)
+    build = functools.partial(attention_models.vit, "batch", **sizes)
     parents, network = [build() for _ in range(2)], build()
     network.compile(keras.optimizers.Adam(3e-3), loss, jit_compile=JIT)
     network.optimizer.build(network.trainable_variables)

@@ -34,10 +34,10 @@ SMALLER = {
         "images[1200:1500], labels[1200:1500]": "images[1200:1360], labels[1200:1360]",
     },
     "guides/gates_and_callbacks": {"images[:1200], labels[:1200], (images[1200:], labels[1200:])": (
-        "images[:128], labels[:128], (images[128:192], labels[128:192])"
+        "images[:64], labels[:64], (images[64:96], labels[64:96])"
     )},
-    "guides/gates": {"images[:1400], labels[:1400]": "images[:320], labels[:320]"},
-    "guides/auto_sizing": {"images[:1400], labels[:1400]": "images[:320], labels[:320]"},
+    "guides/gates": {"images[:1400], labels[:1400]": "images[:128], labels[:128]"},
+    "guides/auto_sizing": {"images[:1400], labels[:1400]": "images[:128], labels[:128]"},
     "guides/prune_pretrained": {
         'weights, size, alpha, examples, epochs = "imagenet", 96, 1.0, 1797, 5': (
             "weights, size, alpha, examples, epochs = None, 32, 0.35, 64, 1"

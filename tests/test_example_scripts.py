@@ -36,8 +36,8 @@ def test_an_example_runs_and_prints_what_it_found(path, tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(path)])
     digits = importlib.import_module("examples.digits")
-    monkeypatch.setattr(digits, "TRAIN", 64)
-    monkeypatch.setattr(digits, "load_digits", lambda **how: [array[:128] for array in load_digits(**how)])
+    monkeypatch.setattr(digits, "TRAIN", 32)
+    monkeypatch.setattr(digits, "load_digits", lambda **how: [array[:64] for array in load_digits(**how)])
     if path.stem == "merge_on_jax" and keras.backend.backend() != "jax":
         monkeypatch.setenv("KERAS_BACKEND", keras.backend.backend())
     text = path.read_text()

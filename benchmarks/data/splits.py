@@ -22,7 +22,11 @@ def hash_order(images: np.ndarray) -> np.ndarray:
 
 def level_counts(images: np.ndarray) -> np.ndarray:
     """How often each channel of uint8 images, or of one, has each level: shape (channels, `LEVELS`)."""
-    return np.stack([np.bincount(images[..., c].ravel(), minlength=LEVELS) for c in range(images.shape[-1])])
+    counts = np.zeros((images.shape[-1], LEVELS), int)
+    for start in range(0, len(images), 100):  # few at once: to count, NumPy makes each pixel eight bytes
+        part = images[start : start + 100]
+        counts += [np.bincount(part[..., c].ravel(), minlength=LEVELS) for c in range(images.shape[-1])]
+    return counts
 
 
 def statistics_of(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

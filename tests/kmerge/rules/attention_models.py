@@ -96,7 +96,7 @@ def block(x, norm: str, heads: int = 2, key_dim: int = 3, hidden: int = 7, befor
 
 
 def vit(norm: str = "batch", width: int = 6, classes: int = 5, blocks: int = 2, **options) -> keras.Model:
-    """Four patches of 4x4 pixels, two blocks, the mean over the patches."""
+    """Four patches of 4x4 pixels, some blocks, the mean over the patches."""
     image = keras.Input((8, 8, 1))
     h = layers.Reshape((-1, width))(layers.Conv2D(width, 4, 4)(image))  # (batch, patches, width)
     h = PositionEmbedding()(h)

@@ -6,7 +6,7 @@
 #   make pages  the pages of it that are written from the code
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick docs pages clean
+.PHONY: help demo test on-jax on-tensorflow quick docs pages clean
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -21,18 +21,25 @@ help:
 demo: $(VENV)/ready-demo
 	$(RUN) -m benchmarks.demo
 
-# Two processes, among which tests/scheduling.py shares the tests. Those marked both_backends run a second time, on JAX and in
-# a process that cannot import TensorFlow. The complete run comes last: its closing line is the last line printed.
-PYTEST := $(RUN) -m pytest -n 2
+# Two processes, among which tests/scheduling.py shares the tests. Those marked both_backends run a second time beside them, on JAX
+# and in a process that cannot import TensorFlow: of these a line is printed if they pass, and all if they do not.
+PYTEST := $(RUN) -m pytest
 
 test: $(VENV)/ready-test
 	$(RUN) -m ruff check .
-	KERAS_BACKEND=jax KMERGE_TESTS_HIDE=tensorflow $(PYTEST) -m both_backends
-	KERAS_BACKEND=tensorflow $(PYTEST)
+	@$(MAKE) --no-print-directory -j 2 on-jax on-tensorflow
+
+on-jax:
+	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+	KERAS_BACKEND=jax KMERGE_TESTS_HIDE=tensorflow $(PYTEST) -m both_backends >"$$log" 2>&1 || { cat "$$log"; exit 1; }; \
+	printf '\non JAX: '; tail -n 1 "$$log"
+
+on-tensorflow:
+	KERAS_BACKEND=tensorflow $(PYTEST) -n 2
 
 quick: $(VENV)/ready-test
 	$(RUN) -m ruff check .
-	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow"
+	KERAS_BACKEND=tensorflow $(PYTEST) -n 2 -m "not slow"
 
 # mkdocs.yml makes it strict: a warning ends it.
 docs: $(VENV)/ready-docs

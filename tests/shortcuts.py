@@ -19,6 +19,9 @@ def take_shortcuts() -> None:
         _keep_kernels()
         _ask_for_one_attribute()
         _run_eager_steps_one_by_one()
+        _update_weights_directly()
+    else:
+        _compile_steps_quickly()
 
 
 def _set_plain_values_directly() -> None:
@@ -125,3 +128,32 @@ def _run_eager_steps_one_by_one() -> None:
         return run(*args, mask=mask, unroll=unroll or mask is None and tf.executing_eagerly(), **options)
 
     backend.rnn = rnn
+
+
+def _update_weights_directly() -> None:
+    """On one device, the way to a weight by a strategy of distribution takes as long as to update it."""
+    import tensorflow as tf
+    from keras.src.backend.tensorflow.optimizer import TFOptimizer
+
+    distributed = TFOptimizer._backend_update_step
+
+    def update_step(self, grads, trainable_variables, learning_rate):
+        if tf.distribute.has_strategy():
+            return distributed(self, grads, trainable_variables, learning_rate)
+        for gradient, variable in zip(grads, trainable_variables, strict=True):
+            variable = variable.value if isinstance(variable, keras.Variable) else variable
+            self.update_step(gradient, variable, learning_rate)
+
+    TFOptimizer._backend_update_step = update_step
+
+
+def _compile_steps_quickly() -> None:
+    """Of a step that the host repeats kmerge asks for better code than the flags of these processes do."""
+    from kmerge.training import programs
+
+    compiled_once = programs._compiled_once
+
+    def at_level_0(lowered, arguments, options):
+        return compiled_once(lowered, arguments, options and dict.fromkeys(options, 0))
+
+    programs._compiled_once = at_level_0

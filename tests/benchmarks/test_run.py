@@ -19,8 +19,8 @@ from tests.programs import without_programs
 
 # Digits for a network that compiles in a moment.
 SMALL_NET = (
-    ('name = "resnet"', 'name = "das_cnn"'),
-    (r"depth = 8 .*\n.*\nweight_decay.*", "hidden = [2, 2, 2, 2, 2]"),
+    ('name = "resnet"', 'name = "mlp"'),
+    (r"depth = 8 .*\n.*\nweight_decay.*", "hidden = [4]"),
 )
 
 
@@ -286,7 +286,7 @@ def test_a_machine_with_numpy_keras_and_jax_alone_runs_a_suite_from_cached_array
     suite = launches.variant(tmp_path, "digits", *SMALL_NET)
     arguments = ("--suite", suite, "--scale", "0.001", "--examples", "64", "--backend", "jax", "--together", "2")
     chosen = ("--strategy", "one_model", "--seeds", "2", *launches.places(tmp_path))
-    environment = os.environ | hidden
+    environment = os.environ | launches.on_jax() | hidden
     status, out, err = launches.launch(*arguments, *chosen, env=environment)
     assert status == run.DONE, out + err
     folder = tmp_path / "out" / "variant"

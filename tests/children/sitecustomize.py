@@ -10,13 +10,15 @@ import os
 import sys
 
 HIDDEN = tuple(filter(None, os.environ.get("KMERGE_TESTS_HIDE", "").split(",")))
-_LOOKED_FOR = {"jax": "tensorflow", "matplotlib": "keras", "pandas": "keras", "sklearn": "keras"}
+_LOOKED_FOR = {"jax": ("tensorflow", "keras"), "matplotlib": ("keras",), "pandas": ("keras",), "sklearn": ("keras",)}
 
 
 def _begins_with_it(package: str) -> bool:
-    """Whether an import of the package that looks for this one has begun and not ended."""
-    spec = getattr(sys.modules.get(_LOOKED_FOR.get(package)), "__spec__", None)
-    return getattr(spec, "_initializing", False)
+    """Whether an import of a package that looks for this one has begun and not ended."""
+    if package == "jax" and os.environ.get("KERAS_BACKEND") != "tensorflow":
+        return False
+    specs = [getattr(sys.modules.get(other), "__spec__", None) for other in _LOOKED_FOR.get(package, ())]
+    return any(getattr(spec, "_initializing", False) for spec in specs)
 
 
 class FinderOfOthers(importlib.machinery.PathFinder):

@@ -19,7 +19,9 @@ CODE = """
 import contextlib, json, sys
 import keras, numpy as np
 import kmerge
+from tests.shortcuts import take_shortcuts
 
+take_shortcuts()
 layers, distribution = keras.layers, keras.distribution
 rng = np.random.default_rng(0)
 x, y = rng.normal(size=(70, 6, 6, 2)).astype("float32"), rng.integers(0, 3, 70)
@@ -63,12 +65,12 @@ for convolutional in (False, True):
         "places": [sorted(places), sorted(wide)],
         "program": other.params["program"],
     })
-print(json.dumps([found, spread(6)]))
+print(json.dumps([found, spread(5)]))
 """
 
 
 def test_batches_and_networks_split_over_devices_train_as_on_one():
-    environment = {**os.environ, **FOUR}
+    environment = {**os.environ, **FOUR, **launches.hidden("tensorflow")}
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, cwd=launches.ROOT, env=environment)
     assert done.returncode == 0, done.stderr
     batches, difference = json.loads(done.stdout)
@@ -80,7 +82,8 @@ def test_batches_and_networks_split_over_devices_train_as_on_one():
 
 
 def test_a_launch_on_several_devices_is_of_its_own(tmp_path):
-    suite, environment = launches.variant(tmp_path, "sine"), {**os.environ, **FOUR, **launches.hidden("matplotlib")}
+    suite, hidden = launches.variant(tmp_path, "sine"), launches.hidden("matplotlib", "tensorflow")
+    environment = {**os.environ, **FOUR, **hidden}
     arguments = ("--suite", suite, "--scale", "0.001", "--examples", "320", "--backend", "jax", "--seeds", "1")
     arguments += ("--strategy", "one_model", *launches.places(tmp_path))
     status, out, err = launches.launch(*arguments, "--devices", "2", env=environment)

@@ -95,7 +95,8 @@ def _endless(tmp_path):
     )
     what = ("--suite", suite, *launches.SMALL, "--strategy", "one_model", "--seeds", "2", "--jobs", "2", "--retries", "1")
     what += ("--backend", "jax")  # takes half the time to import
-    process = launches.start(*what, *launches.places(tmp_path))
+    environment = os.environ | launches.on_jax() | launches.hidden("matplotlib", "tensorflow")
+    process = launches.start(*what, *launches.places(tmp_path), env=environment)
 
     def are_at_it():
         assert process.poll() is None, process.communicate()

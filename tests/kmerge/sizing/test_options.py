@@ -17,13 +17,13 @@ from tests.kmerge.sizing.cases import assert_same, plain_net, randomized, residu
 from tests.programs import without_programs
 
 # Sizes change within few steps.
-FAST = dict(optimizer=keras.optimizers.Adam(0.01), alpha=0.3, threshold=0.01)
+FAST = dict(optimizer=keras.optimizers.Adam(0.02), alpha=0.3, threshold=0.01)
 
 
 def fitted(sizer, epochs=2, static=0, programs=False, **options):
     model = sizer.model
     with contextlib.nullcontext() if programs else without_programs():
-        sizer.fit(*task(model), **{"batch_size": 8, "epochs": epochs, "static_epochs": static, "verbose": 0, **options})
+        sizer.fit(*task(model), **{"batch_size": 16, "epochs": epochs, "static_epochs": static, "verbose": 0, **options})
     return sizer
 
 
@@ -90,7 +90,7 @@ def test_proximal_steps_under_one_program_with_adam_that_keeps_its_state():
     last = sizer.history_of_sizes[-1]
     assert sum(last["sizes"].values()) < sum(last["grown"].values())
     optimizer = sizer.model.optimizer
-    assert type(optimizer) is keras.optimizers.Adam and int(optimizer.iterations) == 3 * 8
+    assert type(optimizer) is keras.optimizers.Adam and int(optimizer.iterations) == 3 * 4
     assert len(optimizer.variables) == 2 + 2 * len(sizer.model.trainable_variables)
     assert any(np.any(slots[1]) for slots in sizer._state.weights.arrays.values() if len(slots) > 1)
 

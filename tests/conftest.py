@@ -11,13 +11,13 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # One thread for each process: pytest runs as many processes as there are cores, and the sums of a reduction have one order.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
-# XLA takes longer to optimize a small program than the program to run: on JAX twice as long, with TensorFlow's XLA hardly.
+# XLA takes longer to optimize a small program than the program to run.
 # To compile a program as a whole, and not in up to 32 parts at once, takes an eighth less time.
 # The older of JAX's two ways to write fused loops takes a quarter less time; with TensorFlow's XLA it takes more.
 _on_jax = os.environ.get("KERAS_BACKEND") == "jax"
-_quickly = "0 --xla_cpu_use_fusion_emitters=false" if _on_jax else "1"
+_loops = " --xla_cpu_use_fusion_emitters=false" if _on_jax else ""
 _whole = "--xla_cpu_parallel_codegen_split_count=1"
-os.environ.setdefault("XLA_FLAGS", f"{_whole} --xla_backend_optimization_level={_quickly}")
+os.environ.setdefault("XLA_FLAGS", f"--xla_backend_optimization_level=0 {_whole}{_loops}")
 # A program of JAX is compiled once in a session: many tests train the same small networks, and all processes share a folder.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _compiled = tempfile.TemporaryDirectory(prefix="kmerge-tests-", ignore_cleanup_errors=True)

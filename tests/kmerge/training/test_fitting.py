@@ -342,6 +342,14 @@ def test_a_model_stopped_between_epochs_keeps_the_last_finished_one():
     assert_same(state_of(model), state_of(train(epochs=2)[0]))
 
 
+@pytest.mark.parametrize("epochs", [dict(epochs=0), dict(epochs=3, initial_epoch=3)], ids=["none", "all done"])
+def test_no_epoch_leaves_weights_that_are_to_be_averaged(epochs):
+    model = without_xla(compiled(dense, loss="mse", optimizer=averaging_adam))
+    before = model.get_weights()
+    fit(model, *regression(), verbose=0, **epochs)
+    assert_same(model.get_weights(), before, 0)
+
+
 # The program
 
 

@@ -18,7 +18,6 @@ from kmerge.errors import InvalidArgumentError, KmergeError
 from kmerge.seeds import rng_of
 from kmerge.training.augmentation import augmented
 from kmerge.training.backend import BACKEND, build_state, is_out_of_memory
-from kmerge.training.checks import arrays_of
 from kmerge.training.data import Data, InPieces, Piece, Whole
 from kmerge.training.programs import PROGRAMS, check_same_program
 
@@ -195,7 +194,9 @@ def _made_for(models: list, source: Whole | InPieces, plan: EpochPlan, augments:
         for model, augment in zip(models, augments, strict=True)
         for thing in (model.optimizer, augment, *model.metrics, *model.trainable_variables)
     ]
-    shapes = [(tuple(array.shape), str(array.dtype)) for array in arrays_of(source.data.parts)]
+    shapes = keras.tree.map_structure(
+        lambda array: None if array is None else (tuple(array.shape), str(array.dtype)), source.data.parts
+    )
     owners.append(keras.distribution.distribution())
     settings = (plan.batch_size, plan.packed_channels, source.size, source.data.own)
     return (*settings, shapes, [id(thing) for thing in owners]), owners

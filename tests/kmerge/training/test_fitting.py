@@ -369,6 +369,16 @@ def test_a_second_call_compiles_nothing():
     assert other_loss.params["compile_seconds"] > 0
 
 
+def test_a_second_call_may_nest_its_data_otherwise():
+    (a, b), (value, kind) = two_of_each()
+    options = dict(loss=lambda: ["mse", sparse()], optimizer=decaying_sgd)
+    model, other = (without_xla(compiled(two_outputs, **options)) for _ in range(2))
+    for x, y in (([a, b], [value, kind]), ({"a": a, "b": b}, [value, kind]), ((a, b), (value, kind))):
+        fit(model, x, y, verbose=0)
+        fit(other, [a, b], [value, kind], verbose=0)
+    assert_same(state_of(model), state_of(other))
+
+
 @pytest.mark.skipif(BACKEND != "jax", reason="TensorFlow compiles the functions of one model")
 def test_another_network_trains_by_the_same_program_if_it_is_the_same_to_the_letter(caplog):
     import jax

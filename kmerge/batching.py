@@ -171,7 +171,7 @@ class Batches:
 
     def _checked(self, x: Any, y: Any, weight: Any) -> tuple:
         try:
-            x, y, weight = keras.tree.map_structure(lambda leaf: None if leaf is None else _array(leaf), (x, y, weight))
+            x, y, weight = keras.tree.map_structure(lambda leaf: None if leaf is None else numpy_array(leaf), (x, y, weight))
         except (TypeError, ValueError) as error:
             self._refuse("batches of arrays", told(error))
         for array, tensor in zip(keras.tree.flatten(x), self._inputs, strict=True):
@@ -200,7 +200,8 @@ def rows_of(array: Any, rows: slice) -> Any:
     return array.iloc[rows] if hasattr(array, "iloc") else array[rows]
 
 
-def _array(value: Any) -> np.ndarray:
+def numpy_array(value: Any) -> np.ndarray:
+    """Data as NumPy array; as in `model.fit`, floats of other widths become the default float type."""
     if hasattr(value, "detach"):  # a tensor of torch
         value = value.detach().cpu()
     array = np.asarray(value)
@@ -268,7 +269,7 @@ class Continued(keras.utils.PyDataset):
             walk = map(data.__getitem__, range(data.num_batches)) if isinstance(data, keras.utils.PyDataset) else data
             for batch in walk:
                 count += 1
-                yield as_tuples(keras.tree.map_structure(lambda leaf: None if leaf is None else _array(leaf), batch))
+                yield as_tuples(keras.tree.map_structure(lambda leaf: None if leaf is None else numpy_array(leaf), batch))
             if not count:
                 raise InvalidArgumentError(
                     f"{self._of}: expected x to give {self._steps} batches in each epoch, received data that ended. Give a "

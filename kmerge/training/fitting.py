@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kmerge.batching import as_tuples, check_kind, comes_in_batches
+from kmerge.batching import as_tuples, check_kind, comes_in_batches, numpy_array
 from kmerge.checks import in_our_words, sentence, sequence, warn
 from kmerge.checks import number as check_number
 from kmerge.checks import seed as check_seed
@@ -195,7 +195,7 @@ class _Batches(keras.utils.PyDataset):
 
     def __getitem__(self, step: int) -> tuple:
         indices = self.order[step * self._batch_size : (step + 1) * self._batch_size]
-        batch = keras.tree.map_structure(lambda array: array[indices], self._data)
+        batch = keras.tree.map_structure(lambda array: numpy_array(array[indices]), self._data)
         return as_tuples(keras.tree.map_structure(array_of, augmented(self._augment, batch)))
 
 

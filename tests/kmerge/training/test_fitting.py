@@ -330,6 +330,20 @@ def test_trains_a_model_whose_loss_is_its_own():
     assert history.history["loss"][-1] < history.history["loss"][0]
 
 
+def test_a_step_of_the_models_own_gets_floats_of_the_default_type():
+    class Typed(keras.Model):
+        def train_step(self, *arguments):
+            types.update(str(array.dtype) for array in arguments[-1])
+            return super().train_step(*arguments)
+
+    types: set[str] = set()
+    x, y = (array.astype("float64") for array in regression())
+    model = compiled(lambda: Typed(*(getattr(dense(), name) for name in ("inputs", "outputs"))), loss="mse", optimizer=decaying_sgd)
+    with pytest.warns(kmerge.ModelFitWarning, match="has a train_step of its own"):
+        fit(model, x, y, verbose=0)
+    assert types == {"float32"}
+
+
 def test_a_model_stopped_between_epochs_keeps_the_last_finished_one():
     def interrupt(epoch, logs):
         if epoch == 1:

@@ -12,7 +12,7 @@ in memory, unless batches are kept.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import GeneratorType
 from typing import Any
 
@@ -128,7 +128,7 @@ class Batches:
             self._refuse("arrays with equally many examples", lengths)
         for start in range(0, lengths[0], self._batch_size):
             rows = slice(start, start + self._batch_size)
-            yield keras.tree.map_structure(lambda array: None if array is None else rows_of(array, rows), whole)  # noqa: B023
+            yield map_arrays(lambda array: rows_of(array, rows), whole)  # noqa: B023
 
     def _split(self, batch: Any, lists: bool = True) -> tuple:
         """x, y and sample weights of a batch, or of all of the data: a tuple is x alone if only so it fits the inputs."""
@@ -171,7 +171,7 @@ class Batches:
 
     def _checked(self, x: Any, y: Any, weight: Any) -> tuple:
         try:
-            x, y, weight = keras.tree.map_structure(lambda leaf: None if leaf is None else numpy_array(leaf), (x, y, weight))
+            x, y, weight = map_arrays(numpy_array, (x, y, weight))
         except (TypeError, ValueError) as error:
             self._refuse("batches of arrays", told(error))
         for array, tensor in zip(keras.tree.flatten(x), self._inputs, strict=True):
@@ -198,6 +198,11 @@ def _is_array(value: Any) -> bool:
 def rows_of(array: Any, rows: slice) -> Any:
     """Some examples of an array, a tensor or what pandas has."""
     return array.iloc[rows] if hasattr(array, "iloc") else array[rows]
+
+
+def map_arrays(function: Callable[[Any], Any], data: Any) -> Any:
+    """Nested data with each array in it as the function makes it; what is None in it stays so."""
+    return keras.tree.map_structure(lambda array: None if array is None else function(array), data)
 
 
 def numpy_array(value: Any) -> np.ndarray:
@@ -269,7 +274,7 @@ class Continued(keras.utils.PyDataset):
             walk = map(data.__getitem__, range(data.num_batches)) if isinstance(data, keras.utils.PyDataset) else data
             for batch in walk:
                 count += 1
-                yield as_tuples(keras.tree.map_structure(lambda leaf: None if leaf is None else numpy_array(leaf), batch))
+                yield as_tuples(map_arrays(numpy_array, batch))
             if not count:
                 raise InvalidArgumentError(
                     f"{self._of}: expected x to give {self._steps} batches in each epoch, received data that ended. Give a "

@@ -14,9 +14,9 @@ to nothing to test, and one that is too narrow doubles.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 
+from kmerge.batching import map_arrays
 from kmerge.checks import is_whole_number, sentence, whole_number, whole_numbers
 from kmerge.errors import InvalidArgumentError
 from kmerge.sizing.options import SizingOptions
@@ -100,7 +100,7 @@ class Schedule:
 
 
 def _taken(data: object, indices: np.ndarray) -> object:
-    return keras.tree.map_structure(lambda array: None if array is None else np.asarray(array)[indices], data)
+    return map_arrays(lambda array: np.asarray(array)[indices], data)
 
 
 def next_sizes(sizes: Mapping[str, int], options: SizingOptions, history: Sequence[Mapping]) -> dict[str, int]:

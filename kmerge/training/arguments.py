@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from kmerge import checks
-from kmerge.batching import comes_in_batches, rows_of
+from kmerge.batching import comes_in_batches, map_arrays, rows_of
 from kmerge.training.checks import arrays_of, is_array
 
 
@@ -36,7 +36,7 @@ def held_out(data: tuple, share: float, of: str) -> tuple[tuple, tuple]:
     if end in (0, examples):
         checks.refuse("validation_split", f"a share that leaves some of {examples} examples on both sides", share, of=of)
     before, after = (
-        keras.tree.map_structure(lambda array: None if array is None else rows_of(array, rows), data)  # noqa: B023
+        map_arrays(lambda array: rows_of(array, rows), data)  # noqa: B023
         for rows in (slice(end), slice(end, None))
     )
     return before, without_end(after)

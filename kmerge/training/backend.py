@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kmerge.batching import map_arrays
 from kmerge.gates import HardConcreteGate
 
 BACKEND = keras.backend.backend()
@@ -80,7 +81,7 @@ def on_all_devices(arrays: Any) -> Any:
         return arrays
     mesh, lay = keras.distribution.distribution().device_mesh, keras.distribution.distribute_tensor
     layout = keras.distribution.TensorLayout
-    return keras.tree.map_structure(lambda array: lay(array, layout([None] * len(array.shape), mesh)), arrays)
+    return map_arrays(lambda array: lay(array, layout([None] * len(array.shape), mesh)), arrays)
 
 
 def split_over_devices(batch: tuple) -> tuple:
@@ -93,7 +94,7 @@ def split_over_devices(batch: tuple) -> tuple:
     def split(array):
         return array if array.shape[0] % devices else lay(array, distribution.get_data_layout(array.shape))
 
-    return keras.tree.map_structure(split, batch)
+    return map_arrays(split, batch)
 
 
 def models_over_devices(steps: Callable, own: Sequence[bool], models: int) -> Callable:
@@ -211,4 +212,4 @@ def loss_gradients(model: keras.Model, variables: Sequence) -> Callable[[tuple],
 
 def take(data: tuple, indices: Any) -> tuple:
     """The examples of these indices, of each array of the data."""
-    return keras.tree.map_structure(lambda array: keras.ops.take(array, indices, axis=0), data)
+    return map_arrays(lambda array: keras.ops.take(array, indices, axis=0), data)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from kmerge.batching import map_arrays
 from kmerge.checks import whole_number
 from kmerge.training.backend import device_memory, on_all_devices
 from kmerge.training.checks import arrays_of
@@ -38,12 +39,12 @@ class Data(NamedTuple):
             floating = keras.backend.is_float_dtype(keras.backend.standardize_dtype(array.dtype))
             return keras.ops.convert_to_tensor(array, dtype=keras.config.floatx() if floating else None)
 
-        return on_all_devices(keras.tree.map_structure(place, self.parts))
+        return on_all_devices(map_arrays(place, self.parts))
 
     def first_example(self, model: int) -> tuple:
         """The first example of a model, as a batch of one."""
         return tuple(
-            keras.tree.map_structure(lambda array, is_own=is_own: array[model, :1] if is_own else array[:1], part)
+            map_arrays(lambda array, is_own=is_own: array[model, :1] if is_own else array[:1], part)
             for part, is_own in zip(self.parts, self.own, strict=True)
         )
 
@@ -85,7 +86,7 @@ class InPieces:
                 yield piece.on_device(), np.arange(len(cut), dtype="int32")[None]
 
     def _read(self, rows: np.ndarray) -> Data:
-        return self.data._replace(parts=keras.tree.map_structure(lambda array: np.asarray(array)[rows], self.data.parts))
+        return self.data._replace(parts=map_arrays(lambda array: np.asarray(array)[rows], self.data.parts))
 
 
 def examples_at_a_time(batch_size: int, data_bytes: int | None, *data: Any) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kmerge.batching import as_tuples, check_kind, comes_in_batches, numpy_array
+from kmerge.batching import as_tuples, check_kind, comes_in_batches, map_arrays, numpy_array
 from kmerge.checks import in_our_words, sentence, sequence, warn
 from kmerge.checks import number as check_number
 from kmerge.checks import seed as check_seed
@@ -186,7 +186,7 @@ class _Batches(keras.utils.PyDataset):
 
     def __init__(self, data: tuple, batch_size: int, augment):
         super().__init__()
-        self._data = keras.tree.map_structure(np.asarray, data)
+        self._data = map_arrays(np.asarray, data)
         self._batch_size, self._augment = batch_size, augment
         self.order = np.arange(len(arrays_of(data)[0]))
 
@@ -195,8 +195,8 @@ class _Batches(keras.utils.PyDataset):
 
     def __getitem__(self, step: int) -> tuple:
         indices = self.order[step * self._batch_size : (step + 1) * self._batch_size]
-        batch = keras.tree.map_structure(lambda array: numpy_array(array[indices]), self._data)
-        return as_tuples(keras.tree.map_structure(array_of, augmented(self._augment, batch)))
+        batch = map_arrays(lambda array: numpy_array(array[indices]), self._data)
+        return as_tuples(map_arrays(array_of, augmented(self._augment, batch)))
 
 
 def _model_fit(model, data: tuple, plan: EpochPlan, seed: int, augment, reason: str, arguments: dict):
@@ -344,14 +344,14 @@ def _data_for_all(models: list, data: tuple | None, where: str) -> Data | None:
                 )
             check_data(model, tuple(of_model), f"{where} of model {i}")
     for part in parts:
-        shapes = [[tuple(array.shape) for array in arrays_of(each)] for each in part]
+        shapes = [[getattr(array, "shape", None) for array in keras.tree.flatten(each)] for each in part]
         if different := next((i for i, each in enumerate(shapes) if each != shapes[0]), None):
             raise InvalidArgumentError(
                 f"Expected the {where} of all models to have the same shapes, received others: model 0 has {shapes[0]}, model "
                 f"{different} {shapes[different]}."
             )
     stacked = (
-        keras.tree.map_structure(lambda *arrays: np.stack(arrays), *part) if is_own else part[0]
+        keras.tree.map_structure(lambda *arrays: None if arrays[0] is None else np.stack(arrays), *part) if is_own else part[0]
         for part, is_own in zip(parts, own, strict=True)
     )
     return Data(tuple(stacked), own)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from kmerge.batching import map_arrays
 from kmerge.checks import sentence
 from kmerge.errors import InvalidArgumentError, KmergeError
 from kmerge.seeds import rng_of
@@ -194,9 +195,7 @@ def _made_for(models: list, source: Whole | InPieces, plan: EpochPlan, augments:
         for model, augment in zip(models, augments, strict=True)
         for thing in (model.optimizer, augment, *model.metrics, *model.trainable_variables)
     ]
-    shapes = keras.tree.map_structure(
-        lambda array: None if array is None else (tuple(array.shape), str(array.dtype)), source.data.parts
-    )
+    shapes = map_arrays(lambda array: (tuple(array.shape), str(array.dtype)), source.data.parts)
     owners.append(keras.distribution.distribution())
     settings = (plan.batch_size, plan.packed_channels, source.size, source.data.own)
     return (*settings, shapes, [id(thing) for thing in owners]), owners

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kmerge.batching import map_arrays
 from kmerge.checks import warn
 from kmerge.errors import ArchitectureMismatchError
 from kmerge.training.augmentation import augmented
@@ -120,9 +121,7 @@ class TensorFlowProgram(_Program):
             size = batch_size if self.xla else tf.minimum(batch_size, stop - first)
             batch = take(data, tf.slice(order, [first], [size]))
             # model.fit traces with an unknown batch size, and the metrics of single losses look at it.
-            batch = keras.tree.map_structure(
-                lambda array: tf.compat.v1.placeholder_with_default(array, [None, *array.shape[1:]]), batch
-            )
+            batch = map_arrays(lambda array: tf.compat.v1.placeholder_with_default(array, [None, *array.shape[1:]]), batch)
             step(augmented(augment, batch))
             return (first + batch_size,)
 

@@ -275,6 +275,7 @@ WEIGHTS = np.linspace(0, 2, RAGGED)
 ARGUMENTS = {
     "a dict of inputs, weights": (two_outputs, dict(zip("ab", X, strict=True)), Y, dict(sample_weight=[WEIGHTS] * 2)),
     "a list of inputs": (two_outputs, X, Y, {}),
+    "weights of one output": (two_outputs, X, Y, dict(sample_weight=[None, WEIGHTS])),
     "tensors, weights": (dense, keras.ops.array(X[0]), Y[0], dict(sample_weight=WEIGHTS)),
     "labels": (classifier, X[0], Y[1], dict(class_weight={0: 3.0, 2: 0.5})),
     "one-hot rows": (classifier, X[0], np.eye(CLASSES)[Y[1]], dict(class_weight={0: 3.0, 2: 0.5})),
@@ -333,12 +334,13 @@ def test_trains_a_model_whose_loss_is_its_own():
 def test_a_step_of_the_models_own_gets_floats_of_the_default_type():
     class Typed(keras.Model):
         def train_step(self, *arguments):
-            types.update(str(array.dtype) for array in arguments[-1])
+            types.update(keras.backend.standardize_dtype(array.dtype) for array in arguments[-1])
             return super().train_step(*arguments)
 
     types: set[str] = set()
     x, y = (array.astype("float64") for array in regression())
-    model = compiled(lambda: Typed(*(getattr(dense(), name) for name in ("inputs", "outputs"))), loss="mse", optimizer=decaying_sgd)
+    plain = dense()
+    model = compiled(lambda: Typed(plain.inputs, plain.outputs), loss="mse", optimizer=decaying_sgd)
     with pytest.warns(kmerge.ModelFitWarning, match="has a train_step of its own"):
         fit(model, x, y, verbose=0)
     assert types == {"float32"}

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from kmerge.batching import Continued
+from kmerge.graph import array_of
 from kmerge.sizing.callbacks import Hooks
 from kmerge.sizing.schedule import Schedule, next_sizes
 from kmerge.sizing.state import SizingState
@@ -31,6 +32,17 @@ class _Inside(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._finish()
+        self._weights = [array_of(weight) for weight in self.model.trainable_variables] if _averages(self.model) else []
+
+    def put_back(self) -> None:
+        """Lets weights be as the epoch left them: at its end `fit` gives them their averages, as after a last epoch."""
+        for weight, value in zip(self.model.trainable_variables, self._weights, strict=False):
+            weight.assign(value)
+
+
+def _averages(model: keras.Model) -> bool:
+    """Whether the optimizer gives weights their averages when training ends."""
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer).use_ema
 
 
 class _Batches(keras.callbacks.Callback):
@@ -90,6 +102,8 @@ def run_epochs(
         if state.working.trained.stop_training:
             break
     if logs is not None:
+        trained = state.working.trained
+        trained.optimizer.finalize_variable_values(trained.trainable_variables)
         state.pull()
         hooks.list.on_train_end(logs)
     hooks.history.history["units"] = units
@@ -146,7 +160,7 @@ class _Run:
 
     def _fit(self, epoch: int, data: Mapping, last_part: bool) -> dict:
         self._open = self.schedule.is_dynamic(epoch)
-        inside = [_Inside(lambda: self._finish(epoch, last_part), self.hooks.list)]
+        inside = [sizing := _Inside(lambda: self._finish(epoch, last_part), self.hooks.list)]
         if of_batches := self.hooks.of_batches:  # under their own names, which a warning tells
             inside += [type(type(of_batches[0]).__name__, (_Batches,), {})(of_batches)]
         while True:
@@ -160,6 +174,7 @@ class _Run:
                 data["x"].next_epoch()
             self.state.compile_seconds += history.params.get("compile_seconds", 0.0)
             if not self._open:
+                sizing.put_back()
                 break
             # Idle units were not idle. The weights from before the epoch are still there: once more, without room.
             self.state.load(self.alpha_at(epoch))

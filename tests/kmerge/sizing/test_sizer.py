@@ -166,6 +166,19 @@ def test_a_compiled_model_hands_on_the_state_of_its_optimizer():
     assert_same(weights_of(model), weights)
 
 
+@pytest.mark.parametrize("every", [None, 3], ids=["at the end", "every 3 steps"])
+def test_weights_get_their_averages_when_model_fit_gives_them(every):
+    model = randomized(dense_net())
+    x, y = task(model)
+    average = dict(use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=every)
+    sizer = sizer_of(model, keras.optimizers.Adam(0.05, **average), grow=False, prune="never")
+    sizer.fit(x, y, epochs=0, static_epochs=3, shuffle=False, verbose=0)
+    model.compile(keras.optimizers.Adam(0.05, **average), "sparse_categorical_crossentropy")
+    model.fit(x, y, epochs=3, shuffle=False, verbose=0)
+    for ours, keras_own in zip(sizer.model.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, keras_own, atol=1e-5)
+
+
 def test_restart_is_the_papers_empty_slots_with_the_old_step_counter():
     sizer, _ = fitted(plain_net(), epochs=2, static=0, optimizer_state="restart")
     slots = {key: values[1:] for key, values in sizer._state.weights.arrays.items()}

@@ -47,7 +47,8 @@ def warn_of(options: SizingOptions, optimizer: keras.optimizers.Optimizer, exact
         optimizer: that trains.
         exact: the spaces that get no room.
     """
-    if options.grow and not find_slots(optimizer, [keras.Variable(np.zeros(1))]):
+    slots = find_slots(optimizer, [keras.Variable(np.zeros(1))])
+    if options.grow and all(slot.start is None for slot in slots):  # an average of weights changes no step
         checks.warn(
             f"Optimizer {type(optimizer).__name__} keeps no state for each weight. It steps by the gradient alone, which "
             "hardly moves units of the size of the threshold, so few new units will stay. Take Adam, or RMSprop.",

@@ -166,7 +166,7 @@ def restore(state: SizingState, saved: Mapping) -> None:
     arrays, starts, left = {}, {}, dict(saved["arrays"])
     for number, (path, index, count, values) in enumerate(saved["keys"]):
         arrays[path, index] = [left.pop(f"weight_{number}_{i}") for i in range(count)]
-        starts[path, index] = [float(value) for value in values]
+        starts[path, index] = [None if value is None else float(value) for value in values]
     others = None if saved["others"] is None else [left.pop(f"other_{i}") for i in range(saved["others"])]
     _check_weights(state, saved["sizes"], arrays, starts)
     if left:

@@ -16,6 +16,8 @@ from kmerge.errors import InvalidArgumentError
 from kmerge.graph import array_of
 
 _NAME = "weight{}of_stand_in"
+# What Keras calls the slot of `use_ema`. Its zeros are never read: the first step of all sets it to the weight.
+_AVERAGE = "of_stand_in_average"
 _PATTERN = re.compile(r"weight(\d+)of_stand_in")
 
 
@@ -26,12 +28,12 @@ class Slot:
     Attributes:
         variable: its number among the optimizer's variables.
         weight: the number of the weight among those it trains.
-        start: the value with which all its elements start.
+        start: the value with which all its elements start; None where that is the weight's own, as of its moving average.
     """
 
     variable: int
     weight: int
-    start: float
+    start: float | None
 
 
 def fresh_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
@@ -72,5 +74,6 @@ def find_slots(optimizer: keras.optimizers.Optimizer, weights: Sequence[keras.Va
                 "SGD with momentum."
             )
         start = np.ravel(array_of(variable))
-        slots.append(Slot(number, int(found[1]), float(start[0]) if start.size else 0.0))
+        averages = variable.path.endswith(_AVERAGE)
+        slots.append(Slot(number, int(found[1]), None if averages else float(start[0]) if start.size else 0.0))
     return slots

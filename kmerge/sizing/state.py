@@ -296,7 +296,7 @@ class SizingState:
         }
         for slot in self.slots:
             key = model.owner(slot.weight)
-            values = waiting.get(key) or [np.full_like(self.weights.value(key), slot.start)]
+            values = waiting.get(key) or [np.full_like(self.weights.value(key), slot.start or 0.0)]
             self.weights.arrays[key].append(values.pop(0))
             self.weights.starts[key].append(slot.start)
         taken = {s.variable for s in (own if carried else self.slots)}

@@ -140,7 +140,7 @@ class SizedWeights:
         geometry: the labels.
         sizes: by space, its units.
         arrays: for each weight, its value and then the arrays of its slots.
-        starts: for each weight, the start values of its value (0) and its slots.
+        starts: for each weight, the start values of its value (0) and its slots; None for one that starts as the value.
     """
 
     def __init__(self, geometry: Geometry, sizes: Mapping[str, int], arrays: dict[Key, list], starts: dict[Key, list]):
@@ -174,7 +174,7 @@ class SizedWeights:
             source = [a and self._renumbered(a.units, keep) for a in old[key]]
             to = [a and a.units for a in new[key]]
             arrays[key] = [
-                moved(value, to, source, start) for value, start in zip(values, self.starts[key], strict=True)
+                moved(value, to, source, start or 0.0) for value, start in zip(values, self.starts[key], strict=True)
             ]
         return SizedWeights(self.geometry, sizes, arrays, self.starts)
 
@@ -209,9 +209,12 @@ class SizedWeights:
                     continue
                 if values is None:
                     values = draw(key, self.value(key).shape)
-                    self.arrays[key][0] = self.value(key).copy()
+                    filled = [0, *(i for i, start in enumerate(self.starts[key]) if start is None)]
+                    for i in filled:
+                        self.arrays[key][i] = self.arrays[key][i].copy()
                 place = (slice(None),) * at + (new,)
-                self.arrays[key][0][place] = values[place] * scale(key, axis.role)
+                for i in filled:
+                    self.arrays[key][i][place] = values[place] * scale(key, axis.role)
 
     def restart_slots(self) -> None:
         """Sets the slots of every weight with units that come and go to what they start with, in place."""
@@ -219,5 +222,6 @@ class SizedWeights:
             if any(axis is not None and np.any(axis.units >= _STRIDE) for axis in axes):
                 value, *slots = self.arrays[key]
                 self.arrays[key] = [value] + [
-                    np.full_like(slot, start) for slot, start in zip(slots, self.starts[key][1:], strict=True)
+                    value.astype(slot.dtype) if start is None else np.full_like(slot, start)
+                    for slot, start in zip(slots, self.starts[key][1:], strict=True)
                 ]

@@ -76,6 +76,8 @@ def whole_file(path: Path) -> Iterator[None]:
         raise InvalidArgumentError(sentence("the path of a file of an AutoSizer", str(path), "There is no such file."))
     try:
         yield
+    except Warning:  # of one who lets warnings be errors; no file is the worse for it
+        raise
     except Exception as error:  # a damaged file may lead to anything
         why = str(error) if isinstance(error, KmergeError) else told(error)
         raise InvalidArgumentError(

@@ -331,21 +331,6 @@ def test_trains_a_model_whose_loss_is_its_own():
     assert history.history["loss"][-1] < history.history["loss"][0]
 
 
-def test_a_step_of_the_models_own_gets_floats_of_the_default_type():
-    class Typed(keras.Model):
-        def train_step(self, *arguments):
-            types.update(keras.backend.standardize_dtype(array.dtype) for array in arguments[-1])
-            return super().train_step(*arguments)
-
-    types: set[str] = set()
-    x, y = (array.astype("float64") for array in regression())
-    plain = dense()
-    model = compiled(lambda: Typed(plain.inputs, plain.outputs), loss="mse", optimizer=decaying_sgd)
-    with pytest.warns(kmerge.ModelFitWarning, match="has a train_step of its own"):
-        fit(model, x, y, verbose=0)
-    assert types == {"float32"}
-
-
 def test_a_model_stopped_between_epochs_keeps_the_last_finished_one():
     def interrupt(epoch, logs):
         if epoch == 1:
@@ -356,14 +341,6 @@ def test_a_model_stopped_between_epochs_keeps_the_last_finished_one():
         callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=interrupt)]
         fit(model, *regression(), epochs=5, verbose=0, callbacks=callbacks)
     assert_same(state_of(model), state_of(train(epochs=2)[0]))
-
-
-@pytest.mark.parametrize("epochs", [dict(epochs=0), dict(epochs=3, initial_epoch=3)], ids=["none", "all done"])
-def test_no_epoch_leaves_weights_that_are_to_be_averaged(epochs):
-    model = without_xla(compiled(dense, loss="mse", optimizer=averaging_adam))
-    before = model.get_weights()
-    fit(model, *regression(), verbose=0, **epochs)
-    assert_same(model.get_weights(), before, 0)
 
 
 # The program
@@ -383,16 +360,6 @@ def test_a_second_call_compiles_nothing():
     other_loss = fit(model, *regression(), epochs=1, verbose=0)
     assert first.params["compile_seconds"] > 0 == again.params["compile_seconds"]
     assert other_loss.params["compile_seconds"] > 0
-
-
-def test_a_second_call_may_nest_its_data_otherwise():
-    (a, b), (value, kind) = two_of_each()
-    options = dict(loss=lambda: ["mse", sparse()], optimizer=decaying_sgd)
-    model, other = (without_xla(compiled(two_outputs, **options)) for _ in range(2))
-    for x, y in (([a, b], [value, kind]), ({"a": a, "b": b}, [value, kind]), ((a, b), (value, kind))):
-        fit(model, x, y, verbose=0)
-        fit(other, [a, b], [value, kind], verbose=0)
-    assert_same(state_of(model), state_of(other))
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="TensorFlow compiles the functions of one model")

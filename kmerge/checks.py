@@ -8,6 +8,7 @@
 """
 
 import contextlib
+import itertools
 import math
 import operator
 import os
@@ -165,13 +166,22 @@ def one_of(name: str, value: Any, allowed: Collection, *, do: str = "", of: str 
 def shown(value: object) -> str:
     """A value in a line: of an array its shape and type, of what is long or cannot be shown its class."""
     try:
-        shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-        if shape and dtype:
-            return f"an array of shape {tuple(shape)} and type {dtype}"
-        line = repr(value)
+        line = _line(value)
     except Exception:  # a stranger's repr may raise anything, and lists may lie in lists without end
         return f"a {type(value).__name__} that cannot be shown"
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
+
+
+def _line(value: object) -> str:
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape and dtype:
+        return f"an array of shape {tuple(shape)} and type {dtype}"
+    if type(value) is dict:
+        return f"{{{', '.join(f'{key!r}: {_line(part)}' for key, part in itertools.islice(value.items(), _LONGEST))}}}"
+    if type(value) not in (list, tuple):
+        return repr(value)
+    parts = ", ".join(map(_line, value[:_LONGEST]))
+    return f"[{parts}]" if type(value) is list else f"({parts}{',' * (len(value) == 1)})"
 
 
 # What Keras and NumPy raise for arguments that they cannot use; TensorFlow has a class of its own for it.

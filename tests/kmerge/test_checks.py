@@ -34,3 +34,13 @@ def test_a_refusal_names_the_choices_and_never_prints_an_array():
     with pytest.raises(kmerge.InvalidArgumentError, match=sentence):
         checks.one_of("mode", np.zeros((9, 9)), ("a", "b"))
     assert checks.one_of("mode", "a", ("a", "b")) == "a"
+
+
+def test_arrays_are_told_by_their_shapes_wherever_they_lie():
+    array, told = np.zeros((9, 9)), "an array of shape (9, 9) and type float64"
+    assert checks.shown([array, None]) == f"[{told}, None]"
+    assert checks.shown({"a": (array,), 1: ["b", (1,), []]}) == f"{{'a': ({told},), 1: ['b', (1,), []]}}"
+    endless = []
+    endless.append(endless)
+    assert checks.shown(endless) == "a list that cannot be shown"
+    assert checks.shown(10**5 * [1]) == "[" + 99 * "1, " + "1,..."

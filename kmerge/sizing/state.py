@@ -168,7 +168,11 @@ class SizingState:
         why = fold_constants(model.walked.layers, model.walked, chosen, chosen, self.examples, sign)
         changed, _ = model.read(self.sizes, [])
         for key, values in silent.arrays.items():
-            values[0] = self.weights.value(key) if self._feeds(key) else changed.value(key)
+            before = self.weights.value(key)
+            values[0] = before if self._feeds(key) else changed.value(key)
+            for i, start in enumerate(silent.starts[key]):
+                if start is None:  # the average of a weight moves with it
+                    values[i] = values[i] + (values[0] - before)
         return silent, why
 
     def _feeds(self, key: Key) -> bool:

@@ -37,3 +37,18 @@ def test_averages_of_units_begin_at_the_weights_that_the_units_begin_with(optimi
         first = grown.model.get_layer("first")
         assert np.all(np.any(np.asarray(first.kernel), axis=0))
         np.testing.assert_allclose(grown.predict(x, verbose=0), before, atol=2e-3)
+
+
+def test_a_constant_that_a_unit_leaves_reaches_the_average_of_the_bias_that_reads_it():
+    x = keras.Input((6,))
+    norm = keras.layers.BatchNormalization(momentum=1.0)
+    h = keras.layers.ReLU()(norm(keras.layers.Dense(4, name="hidden")(x)))
+    model = randomized(keras.Model(x, keras.layers.Dense(3, activation="softmax")(h)))
+    norm.gamma.assign([1.0, 1e-6, 1.0, 1.0])
+    norm.beta.assign([0.1, 0.7, 0.2, 0.3])
+    data = task(model)
+    before = model.predict(data[0], verbose=0)
+    sizer = sizer_of(model, keras.optimizers.Adam(0.0, use_ema=True, ema_momentum=1.0), grow=False)
+    sizer.fit(*data, epochs=2, static_epochs=1, verbose=0)
+    assert sizer.sizes == {"hidden": 3}
+    np.testing.assert_allclose(sizer.predict(data[0], verbose=0), before, atol=1e-5)

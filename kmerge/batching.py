@@ -175,6 +175,8 @@ class Batches:
         except (TypeError, ValueError) as error:
             self._refuse("batches of arrays", told(error))
         for array, tensor in zip(keras.tree.flatten(x), self._inputs, strict=True):
+            if array.dtype.kind in "OUS" and tensor.dtype != "string":
+                self._refuse(f"numbers for input {input_layer(tensor).name!r}", f"an array of type {array.dtype}")
             if not _fits(array.shape, tuple(tensor.shape)):
                 examples = array.shape == tuple(tensor.shape)[1:]
                 do = "Put the examples in batches: data.batch(32)." if examples else ""

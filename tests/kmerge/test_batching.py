@@ -202,6 +202,9 @@ def unbatched():
         (([A, B, A], LABELS), "received tuple of 4 values"),
         (({"a": A}, LABELS), r"inputs \['a', 'b'\], received dict of \['a'\]"),
         (([A, B[:-1]], LABELS), r"equally many examples, received \[22, 21, 22\]"),
+        (([A.astype(str), B], LABELS), "numbers for input 'a', received an array of type <U"),
+        (([A, B.astype(object)], LABELS), "numbers for input 'b', received an array of type object"),
+        ([([A[:SIZE], B[:3]], LABELS[:SIZE])], r"equally many examples in each batch, received \[8, 3, 8\]"),
         (([A, A], LABELS), r"batches of shape \(None, 3\) for input 'b', received \(8, 4\)"),
         (([A[:0], B[:0]], LABELS[:0]), "at least one batch, received none"),
         ([], "at least one batch, received none"),
@@ -261,3 +264,14 @@ def test_a_dict_may_name_inputs_by_their_layers_as_keras_does():
     ((x, _, _),) = Batches(model, {names[1]: B[:5], names[0]: A[:5]}, "test")
     np.testing.assert_array_equal(x[0], A[:5])
     np.testing.assert_array_equal(x[1], B[:5])
+
+
+def test_a_generator_that_ends_within_an_epoch_is_refused_by_name_and_so_is_what_is_no_model():
+    sizer = kmerge.AutoSizer(network())
+    sizer.compile("adam", "sparse_categorical_crossentropy")
+    one = iter([((A[:SIZE], B[:SIZE]), LABELS[:SIZE])])
+    with pytest.warns(UserWarning, match="model.fit does the training"):
+        with pytest.raises(InvalidArgumentError, match="expected x to give 2 batches in each epoch, received data that ended"):
+            sizer.fit(one, epochs=2, static_epochs=0, steps_per_epoch=2, verbose=0)
+    with pytest.raises(InvalidArgumentError, match="fit: expected a keras.Model, received str"):
+        kmerge.fit("network", A, LABELS)

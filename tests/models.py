@@ -94,6 +94,15 @@ def randomize(model: keras.Model, seed: int) -> None:
                 weight.assign(_draw(weight.name, tuple(weight.shape), rng))
 
 
+def around(block: Callable, seed: int = 0) -> keras.Model:
+    """A model in which something, as a layer, stands between two hidden layers."""
+    x = keras.Input((3,))
+    h = block(layers.Dense(4, activation="relu", name="hidden")(x))
+    model = keras.Model(x, layers.Dense(2)(layers.Dense(6, activation="relu", name="behind")(h)))
+    randomize(model, seed)
+    return model
+
+
 def _draw(name: str, shape: tuple, rng: np.random.Generator) -> np.ndarray:
     if "variance" in name or "gamma" in name:
         return rng.uniform(0.5, 1.5, shape)

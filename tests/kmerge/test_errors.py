@@ -11,7 +11,7 @@ import kmerge
 from kmerge import ArchitectureMismatchError, InvalidArgumentError, UnsupportedLayerError
 from kmerge.errors import KmergeError
 from tests import checks
-from tests.models import ZOO, randomize
+from tests.models import ZOO, around
 
 VERBS = [kmerge.concatenate, kmerge.merge]
 verbs_of_many = pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__name__)
@@ -194,17 +194,6 @@ UNFOLLOWED = [
     (_cumulative_sum, "Cumsum"),
     (_channels_first, "channels_first"),
 ]  # fmt: skip
-
-
-def _around(block, seed=0):
-    """A model in which something cannot be followed that stands between two hidden layers."""
-    x = keras.Input((3,))
-    h = block(layers.Dense(4, activation="relu", name="hidden")(x))
-    model = keras.Model(x, layers.Dense(2)(layers.Dense(6, activation="relu", name="behind")(h)))
-    randomize(model, seed)
-    return model
-
-
 every_unfollowed = pytest.mark.parametrize(
     ("block", "word"), UNFOLLOWED, ids=[block.__name__[1:] for block, _ in UNFOLLOWED]
 )
@@ -213,7 +202,7 @@ every_unfollowed = pytest.mark.parametrize(
 @every_unfollowed
 def test_strict_refuses_by_name_what_cannot_be_followed(block, word):
     """Before and without any damage: every verb says the same, and the model still works."""
-    model = _around(block)
+    model = around(block)
     words = [word] + ["culprit"] * any(layer.name == "culprit" for layer in model.layers)
     calls = [lambda: kmerge.channel_spaces(model), lambda: kmerge.select(model, {"hidden": 2})]
     for call in calls + [lambda: kmerge.concatenate(model, model), lambda: kmerge.merge(model, model)]:
@@ -225,7 +214,7 @@ def test_strict_refuses_by_name_what_cannot_be_followed(block, word):
 @every_unfollowed
 def test_what_cannot_be_followed_runs_as_it_is(block, word):
     """It is named once and stays, the layers around it go on as usual, and a whole one can be chosen in a merge."""
-    models = [_around(block, seed) for seed in range(2)]
+    models = [around(block, seed) for seed in range(2)]
     x = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
     with pytest.warns(UserWarning, match=f"(?s)^(?=.*{word}).*runs as it is, its channels fixed"):
         checks.assert_close(kmerge.permute(models[0], {"behind": [5, 1, 0, 3, 2, 4]})(x), models[0](x), 1e-5)

@@ -1,6 +1,5 @@
 """What single rules cannot follow: under `strict` it is refused by name with a way out, and otherwise it runs as it is."""
 
-import keras
 import numpy as np
 import pytest
 from keras import layers, ops
@@ -8,7 +7,7 @@ from keras import layers, ops
 import kmerge
 from kmerge import UnsupportedLayerError
 from tests import checks
-from tests.models import randomize
+from tests.models import around
 
 
 def _rows(h):
@@ -34,18 +33,10 @@ REFUSED = {
 }
 
 
-def _around(block, seed=0):
-    x = keras.Input((3,))
-    h = block(layers.Dense(4, activation="relu", name="hidden")(x))
-    model = keras.Model(x, layers.Dense(2)(layers.Dense(6, activation="relu", name="behind")(h)))
-    randomize(model, seed)
-    return model
-
-
 @pytest.mark.parametrize("what", REFUSED)
 def test_it_is_refused_by_name_or_runs_as_it_is(what):
     block, why = REFUSED[what]
-    model = _around(block)
+    model = around(block)
     with kmerge.strict(), pytest.raises(UnsupportedLayerError, match=why):
         kmerge.channel_spaces(model)
     x = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
@@ -58,7 +49,7 @@ def test_it_is_refused_by_name_or_runs_as_it_is(what):
 
 @pytest.mark.parametrize("axis", [1, -2])
 def test_what_is_taken_of_places_leaves_channels_where_they_are(axis):
-    model = _around(lambda h: layers.Flatten()(ops.take(_rows(h)[0], [2, 0], axis=axis)))
+    model = around(lambda h: layers.Flatten()(ops.take(_rows(h)[0], [2, 0], axis=axis)))
     x = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
     checks.assert_close(kmerge.permute(model, {"hidden": [3, 1, 0, 2]})(x), model(x), 1e-5)
     assert kmerge.select(model, {"hidden": 2})(x).shape == (5, 2)
@@ -80,7 +71,7 @@ kmerge.register_rule(Halved, FailingRule())
 
 
 def test_a_rule_that_fails_is_told_with_what_it_says_and_where():
-    model = _around(Halved(name="half"))
+    model = around(Halved(name="half"))
     with pytest.raises(UnsupportedLayerError, match=r"(?s)half.*Halved.*its rule failed.*nothing is left.*mend it"):
         kmerge.channel_spaces(model)
 
@@ -116,6 +107,6 @@ kmerge.register_rule(ToFour, PassingRule())
     ],
 )
 def test_a_layer_whose_rule_says_less_than_it_does_is_told_when_widths_change(layer, words):
-    model = _around(layer())
+    model = around(layer())
     with pytest.raises(UnsupportedLayerError, match=f"(?s){words}"):
         kmerge.select(model, {"hidden": 3})

@@ -23,23 +23,23 @@ demo: $(VENV)/ready-demo
 
 # Two processes, among which tests/scheduling.py shares the tests. Those marked both_backends run a second time beside them, on JAX
 # and in a process that cannot import TensorFlow: of these a line is printed if they pass, and all if they do not.
-PYTEST := $(RUN) -m pytest
+PYTEST := $(RUN) -m pytest -n 2
 
 test: $(VENV)/ready-test
 	$(RUN) -m ruff check .
 	@$(MAKE) --no-print-directory -j 2 on-jax on-tensorflow
 
-on-jax:
+on-jax: $(VENV)/ready-test
 	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
-	KERAS_BACKEND=jax KMERGE_TESTS_HIDE=tensorflow $(PYTEST) -m both_backends >"$$log" 2>&1 || { cat "$$log"; exit 1; }; \
+	KERAS_BACKEND=jax KMERGE_TESTS_HIDE=tensorflow $(RUN) -m pytest -m both_backends >"$$log" 2>&1 || { cat "$$log"; exit 1; }; \
 	printf '\non JAX: '; tail -n 1 "$$log"
 
-on-tensorflow:
-	KERAS_BACKEND=tensorflow $(PYTEST) -n 2
+on-tensorflow: $(VENV)/ready-test
+	KERAS_BACKEND=tensorflow $(PYTEST)
 
 quick: $(VENV)/ready-test
 	$(RUN) -m ruff check .
-	KERAS_BACKEND=tensorflow $(PYTEST) -n 2 -m "not slow"
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow"
 
 # mkdocs.yml makes it strict: a warning ends it.
 docs: $(VENV)/ready-docs

@@ -202,9 +202,9 @@ def rows_of(array: Any, rows: slice) -> Any:
     return array.iloc[rows] if hasattr(array, "iloc") else array[rows]
 
 
-def map_arrays(function: Callable[[Any], Any], data: Any) -> Any:
-    """Nested data with each array in it as the function makes it; what is None in it stays so."""
-    return keras.tree.map_structure(lambda array: None if array is None else function(array), data)
+def map_arrays(function: Callable, *data: Any) -> Any:
+    """Data, nested alike, with what the function makes of the arrays at each place; what is None stays so."""
+    return keras.tree.map_structure(lambda *arrays: None if arrays[0] is None else function(*arrays), *data)
 
 
 def numpy_array(value: Any) -> np.ndarray:

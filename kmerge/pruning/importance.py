@@ -22,7 +22,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kmerge.batching import Batches, check_amount
+from kmerge.batching import Batches, check_amount, map_arrays
 from kmerge.checks import one_of, sentence
 from kmerge.checks import seed as check_seed
 from kmerge.errors import InvalidArgumentError
@@ -195,13 +195,13 @@ def _check_measured(model: keras.Model, of: str) -> None:
 
 def _rows(batch: tuple, start: int, stop: int) -> tuple:
     """Some examples of a batch."""
-    return keras.tree.map_structure(lambda array: None if array is None else array[start:stop], batch)
+    return map_arrays(lambda array: array[start:stop], batch)
 
 
 def _tensors(batch: tuple) -> tuple:
     """A batch as tensors, without sample weights where there are none."""
     parts = batch if batch[2] is not None else batch[:2]
-    return keras.tree.map_structure(lambda array: None if array is None else keras.ops.convert_to_tensor(array), parts)
+    return map_arrays(keras.ops.convert_to_tensor, parts)
 
 
 def _array(tensor) -> np.ndarray:

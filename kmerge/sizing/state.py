@@ -170,9 +170,8 @@ class SizingState:
         for key, values in silent.arrays.items():
             before = self.weights.value(key)
             values[0] = before if self._feeds(key) else changed.value(key)
-            for i, start in enumerate(silent.starts[key]):
-                if start is None:  # the average of a weight moves with it
-                    values[i] = values[i] + (values[0] - before)
+            for i in silent.averages(key):  # they move with the weight
+                values[i] = values[i] + (values[0] - before)
         return silent, why
 
     def _feeds(self, key: Key) -> bool:

@@ -158,6 +158,10 @@ class SizedWeights:
         """The value of a weight."""
         return self.arrays[key][0]
 
+    def averages(self, key: Key) -> list[int]:
+        """Which of the arrays of a weight are moving averages of it."""
+        return [i for i, start in enumerate(self.starts[key]) if start is None]
+
     def resized(self, sizes: Mapping[str, int], keep: Mapping[str, np.ndarray] | None = None) -> "SizedWeights":
         """The same at other sizes: units beyond a size go, and the elements of new ones start as slots do, or at 0.
 
@@ -209,7 +213,7 @@ class SizedWeights:
                     continue
                 if values is None:
                     values = draw(key, self.value(key).shape)
-                    filled = [0, *(i for i, start in enumerate(self.starts[key]) if start is None)]
+                    filled = [0, *self.averages(key)]
                     for i in filled:
                         self.arrays[key][i] = self.arrays[key][i].copy()
                 place = (slice(None),) * at + (new,)

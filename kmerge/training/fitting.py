@@ -351,7 +351,7 @@ def _data_for_all(models: list, data: tuple | None, where: str) -> Data | None:
                 f"{different} {shapes[different]}."
             )
     stacked = (
-        keras.tree.map_structure(lambda *arrays: None if arrays[0] is None else np.stack(arrays), *part) if is_own else part[0]
+        map_arrays(lambda *arrays: np.stack(arrays), *part) if is_own else part[0]
         for part, is_own in zip(parts, own, strict=True)
     )
     return Data(tuple(stacked), own)

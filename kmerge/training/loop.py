@@ -118,8 +118,7 @@ def _hooks(model, callbacks, plan: EpochPlan, steps: int, about: dict) -> keras.
 
 def _epochs(models: list, hooks: list, epochs: range, train_epoch, evaluate) -> None:
     """The order of events of `model.fit`. A model that a callback stopped takes no part any more."""
-    logs = [{} for _ in models]
-    trained: set[int] = set()
+    logs: list[dict | None] = [None for _ in models]
     for model, hook in zip(models, hooks, strict=True):
         model.stop_training = False
         hook.on_train_begin()
@@ -131,7 +130,6 @@ def _epochs(models: list, hooks: list, epochs: range, train_epoch, evaluate) -> 
         for i in runs:
             hooks[i].on_epoch_begin(epoch)
         metrics = train_epoch(epoch, running)
-        trained.update(runs)
         for i in runs:
             logs[i] = dict(metrics[i])
         if evaluate:
@@ -143,10 +141,10 @@ def _epochs(models: list, hooks: list, epochs: range, train_epoch, evaluate) -> 
                 logs[i].update({f"val_{name}": value for name, value in metrics[i].items()})
         for i in runs:
             hooks[i].on_epoch_end(epoch, logs[i])
-    for i, (model, hook, last) in enumerate(zip(models, hooks, logs, strict=True)):
-        if i in trained:  # averages of weights are zero before a first step
+    for model, hook, last in zip(models, hooks, logs, strict=True):
+        if last is not None:  # averages of weights are zero before a first step
             model.optimizer.finalize_variable_values(model.trainable_variables)
-        hook.on_train_end(last)
+        hook.on_train_end(last or {})
 
 
 def _program(models: list, source: Whole | InPieces, plan: EpochPlan, augments: Sequence | None) -> tuple:

@@ -103,10 +103,12 @@ def launch(arguments: Sequence[str], results: Path, name: str, said: Path, fault
         os.setsid()
         status = _launched(arguments, results, name, fault)
     except BaseException:  # as the interpreter does it, which is not to go on with what this process is a fork of
-        traceback.print_exc()
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):  # what it prints to may be full
+                stream.flush()
         os._exit(status)
 
 

@@ -1,7 +1,7 @@
 """Figures of auto-sizing: how the sizes that a network finds depend on what it is given.
 
     python -m benchmarks.studies.sizing_figures --suite das_puzzle             # all three
-    python -m benchmarks.studies.sizing_figures starts --suite das_cifar100 --starts 25 50 75 100 150 --data-dir DATA
+    python -m benchmarks.studies.sizing_figures starts --suite das_cifar100 --strategy auto_sizing_paper --data-dir DATA
 
 - `alpha`: sizes of the layers for several strengths of the penalty; figure 1 of Cahlik, Kordik and Cepek, "Adapting the
   size of artificial neural networks using dynamic auto-sizing".
@@ -10,7 +10,8 @@
   them, and the first again. Puzzles: boards near the goal, all, and those near again. The easy examples are repeated,
   so that all epochs have as many steps.
 
-Each writes a CSV with every number drawn, a PNG and a PDF. Nothing is fine-tuned: all epochs are dynamic, as in the
+Each writes a CSV with every number drawn, a PNG and a PDF. `--strategy` says what sizes the networks: `auto_sizing` carries
+Adam's state, `auto_sizing_paper` restarts it, as the paper does. Nothing is fine-tuned: all epochs are dynamic, as in the
 paper's figures. Trainings are kept in the output folder: the same command again trains what is missing and draws.
 Validation data is watched, test data is not touched.
 """
@@ -38,6 +39,7 @@ from benchmarks.files import write_atomically
 from benchmarks.records.tables import write_csv
 from benchmarks.reports.style import files_of, in_style, new_figure
 from benchmarks.runs.stages import StageCache
+from benchmarks.strategies.registry import STRATEGIES
 from benchmarks.suites.suite import Suite, load_suite
 
 if TYPE_CHECKING:
@@ -45,9 +47,13 @@ if TYPE_CHECKING:
 
     from baselines.protocol.strategy import TrainingRecord
     from baselines.protocol.task import Data, Task
+    from baselines.sizing.auto_sizing import AutoSizing
 
 FIGURES = ("alpha", "starts", "drift")
-COLUMNS = ("figure", "suite", "examples", "seed", "value", "epoch", "space", "trained", "units", "val_metric", "loss")
+COLUMNS = (
+    *("figure", "suite", "strategy", "examples", "seed", "value"),
+    *("epoch", "space", "trained", "units", "val_metric", "loss"),
+)
 # Of the suite's alpha; about the puzzle's, the four of the paper's figure.
 ALPHA_FACTORS = (0.1, 1.0, 10.0, 100.0)
 STARTS = (25, 50, 100, 150)
@@ -63,6 +69,7 @@ class Sizing:
 
     Attributes:
         suite: with a table [sizing].
+        how: what sizes the networks.
         epochs: dynamic ones, of each training and of each part of a drift.
         examples: for training; None for all.
         data_dir, cache_dir: as for `benchmarks.run`.
@@ -70,6 +77,7 @@ class Sizing:
     """
 
     suite: Suite
+    how: "AutoSizing"
     epochs: int
     examples: int | None
     data_dir: Path | None
@@ -93,10 +101,10 @@ class Sizing:
     def train(self, parts: "Sequence[Task]", seed: int) -> "TrainingRecord":
         """A network that sizes itself on tasks of one network, one after the other; its epochs are numbered through."""
         from baselines.protocol.task import Budget
-        from baselines.sizing.auto_sizing import AutoSizing, SizedNetwork
+        from baselines.sizing.auto_sizing import SizedNetwork
         from kmerge.seeds import seed_of
 
-        how, budget = AutoSizing(finetune=False), Budget(0, 0, 0, self.epochs)
+        how, budget = replace(self.how, finetune=False), Budget(0, 0, 0, self.epochs)
         stages = StageCache(self.folder / "stages")
         seeds = [seed_of("figure", seed, number) for number in range(len(parts))]
 
@@ -113,11 +121,30 @@ class Sizing:
 
     def rows(self, figure: str, seed: int, value: object, record: "TrainingRecord") -> Iterator[Row]:
         """What is drawn of a training: for each epoch and space its units."""
-        head = {"figure": figure, "suite": self.suite.name, "examples": self.examples, "seed": seed, "value": value}
+        about = {"suite": self.suite.name, "strategy": self.how.name, "examples": self.examples}
+        head = {"figure": figure, **about, "seed": seed, "value": value}
         for epoch, row in enumerate(record.rows, 1):
             tail = {name: row[name] for name in ("val_metric", "loss")}
             for space, units in row["sizes"].items():
                 yield {**head, "epoch": epoch, "space": space, "trained": row["trained_sizes"][space], "units": units, **tail}
+
+
+def sizing_strategy(name: str) -> "AutoSizing":
+    """A strategy that changes the widths of a suite's network as it trains.
+
+    Args:
+        name: of the strategy.
+
+    Raises:
+        UsageError: if it is none of those.
+    """
+    from baselines.sizing.auto_sizing import AutoSizing
+
+    sizing = {key: of for key, of in STRATEGIES.items() if isinstance(of, AutoSizing)}
+    ours = {key: of for key, of in sizing.items() if of.start == "network" and not of.paper_net}
+    if name not in ours:
+        raise UsageError(f"--strategy: expected one that sizes the suite's network, of {', '.join(ours)}, received {name!r}.")
+    return ours[name]
 
 
 def easy_part(data: "Data", metric: str) -> "Data":
@@ -196,7 +223,7 @@ def draw(figure: str, rows: Sequence[Row], epochs: int, metric: str) -> "dict[st
     axes = drawing.subplots()
     {"alpha": _draw_alpha, "starts": _draw_starts, "drift": _draw_drift}[figure](axes, rows, epochs, metric)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
-    axes.set_title(f"{rows[0]['suite']}, n = {len(seeds)}", fontsize="medium", pad=18)
+    axes.set_title(f"{rows[0]['suite']}, {rows[0]['strategy']}, n = {len(seeds)}", fontsize="medium", pad=18)
     return files_of(drawing)
 
 
@@ -256,7 +283,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         suite = load_suite(options.suite)
-        suite.settings_of("auto_sizing")
+        how = sizing_strategy(options.strategy)
+        suite.settings_of(options.strategy)
         seeds = seeds_of(options.seeds, suite.seeds)
     except (UsageError, ValueError) as error:
         return ended(parser, error)
@@ -267,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     epochs = options.epochs or round(suite.budget().single * suite.sizing["dynamic"])
     folder = options.out / suite.name
-    sizing = Sizing(suite, epochs, options.examples, options.data_dir, options.cache_dir, folder)
+    sizing = Sizing(suite, how, epochs, options.examples, options.data_dir, options.cache_dir, folder)
     try:
         for figure in options.figures or FIGURES:
             rows = measure(figure, sizing, seeds, values[figure])
@@ -284,6 +312,9 @@ def _parser() -> argparse.ArgumentParser:
     shared = ("--suite", "--seeds", "--examples", "--data-dir", "--cache-dir", "--out")
     parser = command_parser(__file__, __doc__, *shared, required=["--suite"], seeds="1", out=Path("results/sizing"))
     parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"of {', '.join(FIGURES)} (default: all)")
+    parser.add_argument(
+        "--strategy", default="auto_sizing", metavar="S", help="what sizes the networks (default: %(default)s)"
+    )
     parser.add_argument(
         "--alphas", type=positive_number, nargs="+", help="(default: .1, 1, 10 and 100 times the suite's)"
     )

@@ -47,6 +47,19 @@ def test_all_figures_and_a_second_command_that_trains_nothing(tmp_path, monkeypa
     assert {path: path.read_bytes() for path in folder.glob("*.*")} == written
 
 
+def test_another_strategy_sizes_the_networks(tmp_path):
+    suite = tmp_path / "mine.toml"
+    suite.write_text((FOLDER / "das_digits.toml").read_text().replace("[100, 100, 100, 100, 100]", "[3, 3, 3, 3, 3]"))
+    units = {}
+    for strategy in ("auto_sizing", "auto_sizing_l21"):
+        with without_programs():
+            assert run(tmp_path / strategy, "starts", "--suite", str(suite), "--strategy", strategy) == 0
+        rows = read(tmp_path / strategy / "mine" / "starts.csv")
+        assert {row["strategy"] for row in rows} == {strategy}
+        units[strategy] = sum(int(row["units"]) for row in rows)
+    assert units["auto_sizing_l21"] > units["auto_sizing"]  # which prunes them at once
+
+
 def test_easy_parts_are_as_long_and_easier(tmp_path):
     digits = load_suite("das_digits").task(0, None, tmp_path, examples=200)
     puzzle = load_suite("das_puzzle").task(0, None, tmp_path, examples=200)
@@ -60,7 +73,7 @@ def test_easy_parts_are_as_long_and_easier(tmp_path):
 
 
 def test_the_last_convolution_is_drawn():
-    head = {"figure": "starts", "suite": "s", "examples": None, "seed": 1, "value": 5, "trained": 7}
+    head = {"figure": "starts", "suite": "s", "strategy": "auto_sizing", "examples": None, "seed": 1, "value": 5, "trained": 7}
     rows = [
         {**head, "epoch": epoch, "space": space, "units": epoch, "val_metric": 0.5, "loss": 1.0}
         for epoch in (1, 2)
@@ -77,6 +90,7 @@ def test_the_last_convolution_is_drawn():
     [
         (["--suite", "sine"], r"suite sine: expected a table [sizing], which auto_sizing needs"),
         (["--suite", "das"], "received 'das'"),
+        (["--suite", "das_digits", "--strategy", "static_a"], "expected one that sizes the suite's network, of auto_sizing, "),
     ],
 )
 def test_a_suite_that_cannot_be_drawn(tmp_path, capsys, arguments, message):

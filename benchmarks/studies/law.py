@@ -17,13 +17,15 @@ restarted teacher, by validation.
 
 Where a folder has the epochs of its runs, a cell also has what is known before anything is merged: `rise`, what doubling the
 epochs still gave the teachers; `gain_of_mean`, what the mean of their outputs is ahead of them by. The lines `restart_rise`
-and `restart_mean` are merging - restart against these: what to do with two networks that are trained already.
+and `restart_mean` are merging - restart against these: what to do with two networks that are trained already. `--earlier
+cells.csv` gives the rises of cells whose epochs were not kept.
 """
 
+import csv
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -119,12 +121,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = command_parser(__file__, __doc__, "--out", required=["--out"], out=None)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="results of a suite")
+    help_of_earlier = "cells.csv of an earlier run, for cells whose epochs were not kept (default: none)"
+    parser.add_argument("--earlier", type=Path, metavar="FILE", help=help_of_earlier)
     options = parser.parse_args(arguments)
     try:
         measured = [cell for folder in options.folders for cell in cells_of(folder)]
+        known = read_rises(options.earlier) if options.earlier else {}
     except (ResultsError, OSError) as error:
         return ended(parser, error)
-    cells = [cell for cell, _ in measured] + list(published_cells())
+    cells = [cell if cell.rise is not None else replace(cell, rise=known.get(_named(asdict(cell)))) for cell, _ in measured]
+    cells += published_cells()
     pairs = [half for _, half in measured if half is not None]
     if len(cells) < 3:
         return ended(parser, ResultsError(f"expected at least 3 cells for a line, received {len(cells)}."))
@@ -144,6 +150,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _draw(options.out, cells, lines["all"])
     print(*(f"{name}: {line}" for name, line in lines.items()), sep="\n")
     return DONE
+
+
+def read_rises(path: Path) -> dict[tuple[str, ...], float]:
+    """The rises in a `cells.csv`, by what names a cell: its source, its epochs and its training examples.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        ResultsError: if it is no such file.
+        OSError: if it cannot be read.
+    """
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        return {_named(row): float(row["rise"]) for row in rows if row["rise"]}
+    except (KeyError, ValueError) as error:
+        raise ResultsError(f"{path}: expected a cells.csv that this command wrote, received another file: {error}.") from None
+
+
+def _named(cell: Mapping[str, object]) -> tuple[str, ...]:
+    return tuple("" if cell[key] is None else str(cell[key]) for key in ("source", "epochs", "examples", "n"))
 
 
 def cells_of(folder: Path) -> Iterator[tuple[Cell, tuple[float, float] | None]]:

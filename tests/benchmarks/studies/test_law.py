@@ -13,6 +13,12 @@ from kmerge.merging.outlook import LAW
 RUNS = ROOT / "results" / "published" / "fashion_mnist"
 
 
+def line_of(path, name):
+    with open(path, newline="") as file:
+        row = next(row for row in csv.DictReader(file) if row.pop("fitted") == name)
+    return {key: float(value) for key, value in row.items()}
+
+
 def test_the_line_is_that_of_least_squares_with_its_intervals():
     x = np.array([-3.0, -2.0, 0.0, 1.0, 4.0])
     y = 0.5 + 0.6 * x + np.array([0.1, -0.2, 0.15, 0.05, -0.1])
@@ -40,10 +46,25 @@ def test_papers_are_cells():
 
 
 def test_the_library_forecasts_by_the_published_line():
-    with open(ROOT / "results" / "published" / "law" / "law.csv", newline="") as file:
-        published = next(row for row in csv.DictReader(file) if row["fitted"] == "restart_rise")
-    expected = {field.name: float(published[field.name]) for field in dataclasses.fields(LAW)}
+    published = line_of(ROOT / "results" / "published" / "law" / "law.csv", "restart_rise")
+    expected = {field.name: published[field.name] for field in dataclasses.fields(LAW)}
     assert dataclasses.asdict(LAW) == pytest.approx(expected, rel=1e-4)
+
+
+def test_cells_whose_epochs_were_not_kept_take_them_from_an_earlier_file(tmp_path, capsys):
+    """`fashion_mnist_mlp` and `early_digits`, as published, have no epochs; the published line has."""
+    published, folders = ROOT / "results" / "published", ("fashion_mnist_mlp", "early_digits")
+    arguments = [*(str(published / name) for name in folders), "--out", str(tmp_path)]
+    assert law.main(arguments) == 0
+    assert "restart_rise" not in capsys.readouterr().out
+    assert law.main([*arguments, "--earlier", str(published / "law" / "cells.csv")]) == 0
+    found, expected = (line_of(folder / "law.csv", "restart_rise") for folder in (tmp_path, published / "law"))
+    assert found == pytest.approx(expected)
+
+
+def test_an_earlier_file_that_is_another(tmp_path, capsys):
+    assert law.main([str(RUNS), "--out", str(tmp_path), "--earlier", str(RUNS / "summary.csv")]) != 0
+    assert "expected a cells.csv that this command wrote" in capsys.readouterr().err
 
 
 def test_too_few_cells_are_no_line(tmp_path, capsys, monkeypatch):

@@ -40,20 +40,34 @@ def training_of(
         raise InvalidArgumentError(sentence(what, f"{type(model).__name__} with its own {own[0]}", do, of=of))
 
     def fresh(metric: Any) -> Any:
-        return _rebuilt(metric, "metric", of, do) if isinstance(metric, keras.metrics.Metric) else metric
+        return rebuilt(metric, "metric", of, do) if isinstance(metric, keras.metrics.Metric) else metric
 
     arguments = compile_arguments(model)
     for name in ("metrics", "weighted_metrics"):
         arguments[name] = keras.tree.map_structure(fresh, arguments.get(name))
     optimizer = model.optimizer if optimizer is None else optimizer
-    return {**arguments, "optimizer": _rebuilt(optimizer, "optimizer", of, do)}
+    return {**arguments, "optimizer": rebuilt(optimizer, "optimizer", of, do)}
 
 
-def _rebuilt(thing: Any, role: str, of: str, do: str) -> Any:
-    """A new one of the same class and configuration."""
+def rebuilt(thing: Any, role: str, of: str, do: str) -> Any:
+    """A new one of the same class and configuration.
+
+    Args:
+        thing: a metric or an optimizer.
+        role: which of both, for messages.
+        of: what asks for it, likewise.
+        do: the way out where that cannot be, likewise.
+
+    Raises:
+        InvalidArgumentError: if its configuration does not build it again, or leaves out arguments of a class of the user's.
+    """
     config, kind = thing.get_config(), type(thing)
     taken = inspect.signature(kind.__init__).parameters.values()
     lost = [p.name for p in list(taken)[1:] if p.kind is not p.VAR_KEYWORD and p.name not in config]
+    # Of Keras' own some leave out what they hand to their function: CosineSimilarity its axis.
+    handed = [value for value in vars(thing).values() if isinstance(value, dict)]
+    config = config | {name: value[name] for value in handed for name in lost if name in value}
+    lost = [name for name in lost if name not in config]
     if lost and not is_of_keras(kind):
         what = f"the get_config of {role} {kind.__name__} to hold its arguments"
         raise InvalidArgumentError(sentence(what, sorted(config), f"It leaves out {', '.join(lost)}. {do}", of=of))

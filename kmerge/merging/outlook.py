@@ -141,7 +141,8 @@ def merging_outlook(
         >>> kmerge.merging_outlook(histories).advice
         'train on'
     """
-    text("monitor", monitor, of="merging_outlook")
+    if any(word in text("monitor", monitor, of="merging_outlook").lower() for word in ("loss", "error")):
+        refuse("monitor", "the name of an accuracy, which rises", monitor, of="merging_outlook")
     sequence("histories", histories, "a list of the parents' histories", of="merging_outlook")
     curves = [_curve(history, monitor) for history in histories]
     if len(curves) < 2:

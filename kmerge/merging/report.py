@@ -85,8 +85,8 @@ def merge_report(
         A mapping from space names to `SpaceReport`, with `metrics`; `print` shows it as a table.
 
     Raises:
-        InvalidArgumentError: if `big` was not made by `merge`; or if there are data without a metric, or a metric or parents
-            without data.
+        InvalidArgumentError: if `big` was not made by `merge`; if there are data without a metric, or a metric or parents
+            without data; or if there are several outputs, or the parents' are not as the big student's.
 
     Example:
         >>> metric = "sparse_categorical_accuracy"
@@ -119,7 +119,20 @@ def _metrics(big: keras.Model, parents: Sequence[keras.Model], data: Batches, me
     """What the metric is of each parent, of the mean of their outputs and of the big student."""
     if wrong := next((x for x in parents if not isinstance(x, keras.Model)), None):
         refuse("parents", "models", wrong, of="merge_report")
+    for parent in parents:
+        _check_outputs(parent, big)
     of = {f"parent {number}": [parent] for number, parent in enumerate(parents, 1)}
     of |= {"mean of the parents": list(parents)} if len(parents) > 1 else {}
     with in_our_words("a metric that outputs can be measured by", metric, of="merge_report"):
         return metrics_of(of | {"big student": [big]}, data, metric, "merge_report")
+
+
+def _check_outputs(parent: keras.Model, big: keras.Model) -> None:
+    """Refuses a parent whose outputs are of another size: the mean of such is nothing that the big student can give."""
+    shapes = [[tuple(tensor.shape) for tensor in getattr(model, "outputs", None) or ()] for model in (parent, big)]
+    if [len(shape) for shape in shapes[0]] == [len(shape) for shape in shapes[1]]:
+        sizes = [[size for shape in found for size in shape] for found in shapes]
+        if all(None in pair or pair[0] == pair[1] for pair in zip(*sizes, strict=True)):
+            return
+    do = "Leave parents out, as where heads='join' gave the student the outputs of all, and measure each by model.evaluate."
+    refuse("parents", f"models with outputs of shapes {shapes[1]}", shapes[0], do, of="merge_report")

@@ -76,3 +76,10 @@ def test_other_curves_are_refused(histories, match):
 def test_other_means_are_refused(mean):
     with pytest.raises(kmerge.InvalidArgumentError, match="mean to be an accuracy from 0 to 1"):
         kmerge.merging_outlook([FLAT, FLAT], mean=mean)
+
+
+@pytest.mark.parametrize("monitor", ["val_loss", "val_mean_squared_error"])
+def test_what_falls_is_refused(monitor):
+    """A loss between 0 and 1 that still falls would be taken for an accuracy that gets worse: it would advise the opposite."""
+    with pytest.raises(kmerge.InvalidArgumentError, match=f"monitor to be the name of an accuracy.*{monitor}"):
+        kmerge.merging_outlook([{monitor: [0.9, 0.5, 0.3, 0.2]}] * 2, monitor=monitor)

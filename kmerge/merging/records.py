@@ -109,15 +109,27 @@ def record_of(walked: Trace, parents: int) -> MergeRecord:
         try:
             text = architecture_of(plain)
             template = _built(text, custom_objects(plain))
-            paired_layers(plain, template)
+            _check_names(plain, template)
             architecture = text
         except Exception as error:
             unsavable = unsavable_objects(parent)
-            problem = f"{', '.join(unsavable)} cannot be saved." if unsavable else f"{told(error).rstrip('.')}."
+            why = str(error) if isinstance(error, KmergeError) else told(error)
+            problem = f"{', '.join(unsavable)} cannot be saved." if unsavable else f"{why.rstrip('.')}."
             template = plain if plain is not parent else _structure_of(walked)
     record = MergeRecord(architecture, parents, {}, {}, problem=problem, name="merge_record", autocast=False)
     record.template = _Live(template)
     return record
+
+
+def _check_names(parent: keras.Model, template: keras.Model) -> None:
+    """Refuses a template that is not the parent's architecture, or whose layers have lost their names."""
+    olds, news = paired_layers(parent, parent).values(), paired_layers(parent, template).values()
+    for old, new in zip(olds, news, strict=True):
+        if old.name != new.name:
+            raise KmergeError(
+                f"{type(old).__name__} {old.name!r} does not keep its name. Let its __init__ take name or **kwargs (so "
+                "called) and hand them to super().__init__, or write its get_config."
+            )
 
 
 def _structure_of(walked: Trace) -> keras.Model:

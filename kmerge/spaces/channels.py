@@ -175,6 +175,7 @@ def trace(
     *,
     for_merge: bool = False,
     for_gates: bool = False,
+    as_built: bool = False,
 ) -> Trace:
     """Walks a model and finds its channel spaces.
 
@@ -185,6 +186,7 @@ def trace(
         for_merge: whether several models are to become one of the same size: then a layer with the same weights for all
             units, see `Site.apart`, holds these fixed.
         for_gates: whether there will be gates: then a layer for which none can be, see `Site.attend`, runs as it is.
+        as_built: whether its layers stay closed, as in a model built of one whose layers are open as far as that goes.
 
     Returns:
         A `Trace`.
@@ -193,10 +195,10 @@ def trace(
         UnsupportedLayerError: for a layer that cannot even run as it is, and under `strict` for each that is not followed.
     """
     unfollowed: dict[str, UnsupportedLayerError] = {}
-    view = opened(model)
+    model = model if as_built else opened(model).model
     while True:
         try:
-            return _walk(view.model, Notes(copied, for_merge, for_gates), free_outputs, unfollowed)
+            return _walk(model, Notes(copied, for_merge, for_gates), free_outputs, unfollowed)
         except _FollowedBefore as again:
             unfollowed[again.error.layer] = again.error
 

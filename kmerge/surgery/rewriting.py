@@ -215,7 +215,8 @@ def verify(model: keras.Model, layout: Layout, layers: Mapping[str, keras.Layer]
         UnsupportedLayerError: if a layer cannot be followed at its new width.
         KmergeError: if the entries of the plan and the units of the new model are not one to one.
     """
-    walked = trace(model, for_gates=layout.trace.for_gates)
+    # A layer that ran as it is may open now, as where it is handed the mask that its input carried before.
+    walked = trace(model, for_gates=layout.trace.for_gates, as_built=True)
     found = {id(walked.layers[path]): axes for path, axes in walked.axes.items()}
     lost = {id(walked.layers[path]): error for path, error in walked.unfollowed.items()}
     selectable = np.array([space.selectable for space in walked.spaces.values()], bool)

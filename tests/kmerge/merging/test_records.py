@@ -92,3 +92,56 @@ def test_units_that_nobody_reads_need_no_gate(tmp_path):
     big.save(tmp_path / "big.keras")
     for found in (big, keras.models.load_model(tmp_path / "big.keras")):
         assert kmerge.compress(found, keep={"hidden:0": [0, 2]}).get_layer("hidden").units == 3
+
+
+@keras.saving.register_keras_serializable("tests")
+class Nameless(layers.Layer):
+    """Keras writes its configuration without a name, as its `__init__` has no `**kwargs` of that name. It runs as it is."""
+
+    def __init__(self, units=4, **options):
+        super().__init__(**options)
+        self.units = units
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], self.units), name="kernel")
+
+    def call(self, x, mask=None):
+        return ops.sum(ops.where(mask[..., None], x @ self.kernel, 0.0), 1)
+
+
+@pytest.mark.filterwarnings("ignore:Layer|The layers")
+def test_layers_that_lose_their_names_are_told_of_and_keep_them_in_this_process(tmp_path):
+    def parent(seed):
+        x = keras.Input((5,), dtype="int32")
+        h = Nameless()(layers.Dense(6, name="hidden")(layers.Embedding(7, 3, mask_zero=True, name="words")(x)))
+        model = keras.Model(x, layers.Dense(2, name="head")(layers.Dense(4, "relu", name="next")(h)))
+        randomize(model, seed)
+        return model
+
+    parents = [parent(seed) for seed in (0, 1)]
+    with pytest.warns(UserWarning, match="not after it was saved and loaded.*: Nameless 'nameless.*' does not keep its name"):
+        big = kmerge.merge(*parents, gates="open")
+    checks.decide(big, checks.of_parent(1))
+    student = kmerge.compress(big)
+    checks.assert_same_interface(student, parents[0])
+    assert [layer.name for layer in student.layers] == [layer.name for layer in parents[0].layers]
+    x = np.random.default_rng(0).integers(0, 7, (4, 5))
+    np.testing.assert_allclose(student(x), big(x), rtol=1e-4, atol=1e-6)
+    big.save(tmp_path / "big.keras")
+    with pytest.raises(kmerge.KmergeError, match="does not keep its name.* Compress it in the process that merged it"):
+        kmerge.compress(keras.models.load_model(tmp_path / "big.keras"))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_layer_that_is_handed_its_mask_stays_as_it_was():
+    """In the new model its mask is an argument: there it could be opened, and its layers would be others."""
+
+    def parent(seed):
+        x = keras.Input((5,), dtype="int32")
+        model = keras.Model(x, layers.Dense(2)(Nameless()(layers.Embedding(7, 3, mask_zero=True)(x))))
+        randomize(model, seed)
+        return model
+
+    parents = [parent(seed) for seed in (0, 1)]
+    x = np.random.default_rng(0).integers(0, 7, (4, 5))
+    checks.assert_mean(kmerge.concatenate(*parents), parents, [x])

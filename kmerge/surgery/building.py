@@ -14,7 +14,7 @@ from kmerge.graph import Call, Graph, exportable, frozen_as, has_mask, inner_lay
 from kmerge.rules import Labels, gather
 from kmerge.spaces import copy_name
 from kmerge.surgery.layout import Layout, Placed
-from kmerge.surgery.masks import with_masks
+from kmerge.surgery.masks import reads_carried_mask, with_masks
 
 
 @dataclass
@@ -120,10 +120,13 @@ class _Builder:
 
     def _check_masks(self, call: Call, tensors: list, prefix: str) -> None:
         """Operations, and so gathers, drop the masks that tensors carry; masks that are arguments are kept."""
-        for old, new in zip(call.inputs, tensors, strict=True) if call.reads_masks and not call.masks else ():
-            if has_mask(old) and new is not None and not has_mask(new):
+        for i, (old, new) in enumerate(zip(call.inputs, tensors, strict=True)):
+            if has_mask(old) and new is not None and not has_mask(new) and reads_carried_mask(call, i):
                 why = "it reads a mask that would be lost on the way, where channels are taken apart or reordered."
-                remedy = "Hand it the mask as an argument."
+                remedy = (
+                    "Build what makes the mask without it, as with mask_zero=False, and hand the mask on as an argument, to "
+                    "attention as value_mask or attention_mask: Keras disregards a query_mask."
+                )
                 raise UnsupportedLayerError(prefix + call.name, type(call.operation).__name__, why, remedy)
 
     def _run(self, graph: Graph, inputs: list, number: tuple, prefix: str) -> list:

@@ -9,6 +9,22 @@ import keras
 from kmerge.graph import Call, has_mask, mask_of
 
 
+def reads_carried_mask(call: Call, index: int) -> bool:
+    """Whether it is a layer that looks at the mask which one of its inputs carries, in spite of masks that it is given.
+
+    Keras hands a carried mask over as `mask` to a layer with one argument of tensors, and for `query` as `query_mask` to
+    others, unless that is given. Its attention disregards the `query_mask` that it is given.
+    """
+    if not call.reads_masks:
+        return False
+    given = {name: numbers for name, numbers in call.named_inputs.items() if numbers}
+    holder = next(name for name, numbers in given.items() if index in numbers)
+    if holder == "query" and isinstance(call.operation, keras.layers.MultiHeadAttention):
+        return True
+    mask = "mask" if len(given) == 1 else f"{holder}_mask"
+    return mask in inspect.signature(call.operation.call).parameters and mask not in given
+
+
 def takes_one_mask(call: Call) -> bool:
     """Whether it is a layer that looks at masks which its first argument carries, and can be handed these instead."""
     if not call.reads_masks or call.masks or not call.args:

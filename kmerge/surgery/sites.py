@@ -6,7 +6,7 @@ from kmerge.errors import KmergeError
 from kmerge.graph import find_weight, has_mask
 from kmerge.rules import Axis, Labels, Site, channel_axis, match, occurrences, positions_of
 from kmerge.spaces import output_name
-from kmerge.surgery.masks import takes_one_mask
+from kmerge.surgery.masks import reads_carried_mask, takes_one_mask
 from kmerge.surgery.placed import Placed
 
 
@@ -44,9 +44,13 @@ class LayoutSite(Site):
                         "Select or add whole groups.")  # fmt: skip
         return self._gather(x, positions)
 
+    def _needs_carried_mask(self, i: int) -> bool:
+        """Whether a mask cannot be handed over instead."""
+        return not takes_one_mask(self.call) and (reads_carried_mask(self.call, i) or not self.call.masks)
+
     def _gather(self, x: Labels, positions: np.ndarray) -> Labels:
         i = self._index(x)
-        if i is not None and has_mask(self.call.inputs[i]) and not self.call.masks and not takes_one_mask(self.call):
+        if i is not None and has_mask(self.call.inputs[i]) and self._needs_carried_mask(i):
             self.refuse("its input carries a mask, which would be lost where its channels are reordered.",
                         "Leave the order of these channels as it is, or hand the mask on as an argument.")  # fmt: skip
         if i is None:

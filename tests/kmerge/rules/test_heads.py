@@ -235,6 +235,34 @@ def test_grouped_attention_must_stay_as_wide_as_its_query():
         kmerge.select(model, {"before": 3})
 
 
+def _attending(seed, mask_zero=False, **masks):
+    """A network of tokens, zero for none, whose attention is given masks of them behind a LayerNormalization."""
+    tokens = keras.Input((7,), dtype="int32")
+    given = {name: mask(keras.ops.not_equal(tokens, 0)) for name, mask in masks.items()}
+    h = layers.LayerNormalization()(layers.Embedding(5, 6, mask_zero=mask_zero)(tokens))
+    h = layers.MultiHeadAttention(2, 3)(h, h, **given)
+    model = keras.Model(tokens, layers.Dense(2)(keras.ops.mean(h, 1)))
+    randomize(model, seed)
+    return model
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [
+        {"query_mask": lambda mask: mask, "value_mask": lambda mask: mask},
+        {"value_mask": lambda mask: mask},
+        {"attention_mask": lambda mask: mask[:, None]},
+    ],
+)
+def test_masks_that_attention_is_given_do_not_stand_for_those_that_its_inputs_carry(masks):
+    """Keras' attention takes the mask of the query from the tensor itself, whatever it is given; here that would be lost."""
+    with pytest.raises(UnsupportedLayerError, match="MultiHeadAttention.*reads a mask that would be lost.*mask_zero=False"):
+        kmerge.concatenate(*(_attending(seed, mask_zero=True, **masks) for seed in (0, 1)))
+    models = [_attending(seed, **masks) for seed in (0, 1)]  # the way out
+    tokens = np.random.default_rng(2).integers(0, 5, (6, 7))
+    checks.assert_mean(kmerge.concatenate(*models), models, [tokens])
+
+
 def test_a_mask_that_normalizing_per_source_would_lose_is_refused():
     """Attention behind a masked LayerNormalization: its channels are read apart for each source, and the mask is gone."""
     networks = [text_encoder("layer", mask_zero=True) for _ in range(2)]

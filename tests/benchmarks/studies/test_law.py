@@ -52,8 +52,8 @@ def test_the_library_forecasts_by_the_published_line():
 
 
 def test_cells_whose_epochs_were_not_kept_take_them_from_an_earlier_file(tmp_path, capsys):
-    """`fashion_mnist_mlp` and `early_digits`, as published, have no epochs; the published line has."""
-    published, folders = ROOT / "results" / "published", ("fashion_mnist_mlp", "early_digits")
+    """These folders, as published, have no epochs; the published line has."""
+    published, folders = ROOT / "results" / "published", ("fashion_mnist_mlp", "early_digits", "fashion_mnist_narrow")
     arguments = [*(str(published / name) for name in folders), "--out", str(tmp_path)]
     assert law.main(arguments) == 0
     assert "restart_rise" not in capsys.readouterr().out

@@ -62,12 +62,12 @@ def rebuilt(thing: Any, role: str, of: str, do: str) -> Any:
         InvalidArgumentError: if its configuration does not build it again, or leaves out arguments of a class of the user's.
     """
     config, kind = thing.get_config(), type(thing)
-    taken = inspect.signature(kind.__init__).parameters.values()
-    lost = [p.name for p in list(taken)[1:] if p.kind is not p.VAR_KEYWORD and p.name not in config]
+    parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
+    taken = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
     # Of Keras' own some leave out what they hand to their function: CosineSimilarity its axis.
     handed = [value for value in vars(thing).values() if isinstance(value, dict)]
-    config = config | {name: value[name] for value in handed for name in lost if name in value}
-    lost = [name for name in lost if name not in config]
+    config = {name: value[name] for value in handed for name in taken if name in value} | config
+    lost = [name for name in taken if name not in config]
     if lost and not is_of_keras(kind):
         what = f"the get_config of {role} {kind.__name__} to hold its arguments"
         raise InvalidArgumentError(sentence(what, sorted(config), f"It leaves out {', '.join(lost)}. {do}", of=of))

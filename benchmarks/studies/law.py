@@ -34,7 +34,7 @@ from baselines.protocol.metrics import METRICS
 from benchmarks.command_line import DONE, command_parser, ended
 from benchmarks.files import write_atomically
 from benchmarks.records.results import Results, ResultsError, Row, read_results
-from benchmarks.records.tables import write_csv
+from benchmarks.records.tables import read_csv, write_csv
 from benchmarks.reports.style import files_of, in_style, new_figure, point_style
 from benchmarks.reports.summaries import done, grouped
 from benchmarks.suites.suite import SUITES, load_suite
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_rises(path: Path) -> dict[tuple[str, ...], float]:
-    """The rises in a `cells.csv`, by what names a cell: its source, its epochs and its training examples.
+    """The rises in a `cells.csv`, by what names a cell: its source, its epochs, its training examples and how many seeds.
 
     Args:
         path: of the file.
@@ -162,11 +162,11 @@ def read_rises(path: Path) -> dict[tuple[str, ...], float]:
         ResultsError: if it is no such file.
         OSError: if it cannot be read.
     """
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
     try:
+        head, *lines = read_csv(path)
+        rows = [dict(zip(head, line, strict=True)) for line in lines]
         return {_named(row): float(row["rise"]) for row in rows if row["rise"]}
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, csv.Error) as error:
         raise ResultsError(f"{path}: expected a cells.csv that this command wrote, received another file: {error}.") from None
 
 

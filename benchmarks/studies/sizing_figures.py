@@ -39,7 +39,7 @@ from benchmarks.files import write_atomically
 from benchmarks.records.tables import write_csv
 from benchmarks.reports.style import files_of, in_style, new_figure
 from benchmarks.runs.stages import StageCache
-from benchmarks.strategies.registry import STRATEGIES
+from benchmarks.strategies.registry import SIZING, STRATEGIES
 from benchmarks.suites.suite import Suite, load_suite
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def sizing_strategy(name: str) -> "AutoSizing":
     """
     from baselines.sizing.auto_sizing import AutoSizing
 
-    sizing = {key: of for key, of in STRATEGIES.items() if isinstance(of, AutoSizing)}
+    sizing = {key: of for key in sorted(SIZING) if isinstance(of := STRATEGIES[key], AutoSizing)}
     ours = {key: of for key, of in sizing.items() if of.start == "network" and not of.paper_net}
     if name not in ours:
         raise UsageError(f"--strategy: expected one that sizes the suite's network, of {', '.join(ours)}, received {name!r}.")

@@ -123,11 +123,11 @@ def record_of(walked: Trace, parents: int) -> MergeRecord:
 
 def _check_names(parent: keras.Model, template: keras.Model) -> None:
     """Refuses a template that is not the parent's architecture, or whose layers have lost their names."""
-    olds, news = paired_layers(parent, parent).values(), paired_layers(parent, template).values()
-    for old, new in zip(olds, news, strict=True):
-        if old.name != new.name:
+    for path, layer in paired_layers(parent, template).items():
+        name = path.rpartition("/")[2]
+        if layer.name != name:
             raise KmergeError(
-                f"{type(old).__name__} {old.name!r} does not keep its name. Let its __init__ take name or **kwargs (so "
+                f"{type(layer).__name__} {name!r} does not keep its name. Let its __init__ take name or **kwargs (so "
                 "called) and hand them to super().__init__, or write its get_config."
             )
 

@@ -130,9 +130,10 @@ def _metrics(big: keras.Model, parents: Sequence[keras.Model], data: Batches, me
 def _check_outputs(parent: keras.Model, big: keras.Model) -> None:
     """Refuses a parent whose outputs are of another size: the mean of such is nothing that the big student can give."""
     shapes = [[tuple(tensor.shape) for tensor in getattr(model, "outputs", None) or ()] for model in (parent, big)]
-    if [len(shape) for shape in shapes[0]] == [len(shape) for shape in shapes[1]]:
-        sizes = [[size for shape in found for size in shape] for found in shapes]
-        if all(None in pair or pair[0] == pair[1] for pair in zip(*sizes, strict=True)):
-            return
     do = "Leave parents out, as where heads='join' gave the student the outputs of all, and measure each by model.evaluate."
-    refuse("parents", f"models with outputs of shapes {shapes[1]}", shapes[0], do, of="merge_report")
+    if len(shapes[0]) != len(shapes[1]) or not all(map(_fit, *shapes)):
+        refuse("parents", f"models with outputs of shapes {shapes[1]}", shapes[0], do, of="merge_report")
+
+
+def _fit(shape: tuple, other: tuple) -> bool:
+    return len(shape) == len(other) and all(None in sizes or len(set(sizes)) == 1 for sizes in zip(shape, other, strict=True))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import kmerge
+from tests.kmerge.test_compiling import Hidden
 from tests.programs import without_programs
 
 RNG = np.random.default_rng(0)
@@ -25,20 +26,6 @@ def first_of(build, data, metric, batch_size=40):
         kmerge.merge(*parents), parents=parents, data=data, metric=metric, batch_size=batch_size
     )
     return report.metrics["parent 1"]
-
-
-class Above(keras.metrics.Metric):
-    """Its configuration leaves its argument out: built again, it would measure by another one."""
-
-    def __init__(self, threshold=0.5, **kwargs):
-        super().__init__(**kwargs)
-        self.threshold = threshold
-
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        pass
-
-    def result(self):
-        return self.threshold
 
 
 @pytest.mark.both_backends
@@ -89,8 +76,8 @@ def test_a_metric_keeps_what_its_configuration_leaves_out():
     unit = [array / np.linalg.norm(array, axis=0) for array in (out, ONE_HOT)]
     found = first_of(classifier, (X, ONE_HOT), keras.metrics.CosineSimilarity(axis=0), batch_size=90)
     assert found == pytest.approx(np.mean(np.sum(unit[0] * unit[1], 0)), rel=1e-4)
-    with pytest.raises(kmerge.InvalidArgumentError, match="merge_report, metric: .*leaves out threshold. Write them into"):
-        first_of(classifier, (X, ONE_HOT), Above(0.9))
+    with pytest.raises(kmerge.InvalidArgumentError, match="merge_report, metric: .*leaves out factor. Write them into"):
+        first_of(classifier, (X, ONE_HOT), Hidden(0.9))
 
 
 @pytest.mark.parametrize("heads", ["join", "both"])
